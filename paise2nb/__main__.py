@@ -1,0 +1,97 @@
+"""The shell's face: ``paise2 …`` and ``python -m paise2nb …``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from paise2nb.errors import PaiseError
+from paise2nb.render import UNSAFE, one_line, painted, plain
+
+INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command line; its exit status.
+
+    Args:
+        args: the words after the program's name; those of this process if None.
+    """
+    from paise2nb.commands import Session, table
+    from paise2nb.commands import main as run
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if "_PAISE2_COMPLETE" in os.environ:  # set by the script that click writes for shells
+        table.main(prog_name="paise2")
+    words = sys.argv[1:] if args is None else args
+    session = Session()
+    try:
+        try:
+            result = run(words, session)
+            show(result, session)
+            return int(getattr(result, "exit_status", 0))
+        finally:
+            session.close()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left. What is still buffered must not raise once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return complain(error, debug=session.debug or "--debug" in words)
+
+
+def show(result: Any, session: Any) -> None:
+    """Print a result: JSON, or its text, with colours in a terminal."""
+    if session.json:
+        print(as_json(result), flush=True)
+    elif result is not None:
+        text = plain(session.text(result))
+        if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+            paint(text)
+        else:
+            print(text, flush=True)
+
+
+def as_json(result: Any) -> str:
+    """A result as JSON in which no character can act on a terminal."""
+    data = result.to_dict() if hasattr(result, "to_dict") else result
+    text = json.dumps(data, ensure_ascii=False, indent=2, default=str)
+    return UNSAFE.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    """One character as a JSON escape, in UTF-16 code units (RFC 8259, section 7)."""
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+def paint(text: str) -> None:
+    """Print text to a terminal, with states, hits and commands in colour."""
+    from rich.console import Console
+
+    Console(highlight=False).print(painted(text), soft_wrap=True)
+
+
+def complain(error: Exception, *, debug: bool) -> int:
+    """Say what went wrong in one line on standard error; the exit status."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, PaiseError):
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return error.exit_status
+    words = f"{type(error).__name__}: {error}"
+    hint = "" if debug else "; --debug shows the traceback"
+    print(f"error: {one_line(words)}{hint}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

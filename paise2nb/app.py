@@ -1,0 +1,695 @@
+"""One open profile: the plain object that owns the parts and that every face talks to.
+
+Nothing here is global but the kernel's current app, which a notebook's cells share. A worker
+process opens an App of its own from the resolved settings of the process that started it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from paise2nb import process
+from paise2nb.database import claim_directory
+from paise2nb.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
+from paise2nb.hindrance import full_disk
+from paise2nb.jobs import IMMEDIATE, Claim, Limits, NewJob
+from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, Task
+from paise2nb.results import (
+    STOPPED,
+    Enqueued,
+    Hits,
+    Item,
+    Items,
+    Job,
+    Jobs,
+    Log,
+    Replay,
+    ResetCounts,
+    Since,
+    Status,
+)
+from paise2nb.retry import policy
+from paise2nb.settings import Settings
+
+if TYPE_CHECKING:
+    from paise2nb.queue import JobHuey
+    from paise2nb.workers import Workers
+
+DEFAULT_POOL = "default"
+PACE_MINUTES = 5  # over which throughput is averaged
+
+_current: App | None = None
+
+
+class Context:
+    """What a task gets as its first argument: its execution, and what it may use.
+
+    Attributes:
+        settings, cache, items, plugins: the parts of the app.
+        job: the execution: ``id``, ``task``, ``args``, ``tag``, ``attempt``, ``parent_id``,
+            ``root_id``.
+        log: a logger whose lines land in the worker's log.
+        followups: what ``enqueue`` has collected.
+    """
+
+    def __init__(self, app: App, claim: Claim) -> None:
+        self.app = app
+        self.job = claim
+        self.followups: list[NewJob] = []
+        self.log = logging.getLogger(f"paise2nb.task.{claim.task}")
+
+    @property
+    def settings(self) -> Settings:
+        """The resolved settings."""
+        return self.app.settings
+
+    @property
+    def cache(self) -> CacheProvider:
+        """Bytes by their SHA-256."""
+        return self.app.cache
+
+    @property
+    def items(self) -> DataStorageProvider:
+        """The collection."""
+        return self.app.store
+
+    @property
+    def plugins(self) -> Plugins:
+        """Fetchers, extractors, tasks."""
+        return self.app.plugins
+
+    def enqueue(
+        self, task: str, *args: Any, priority: int | None = None, delay: float | None = None
+    ) -> None:
+        """Add a follow-up job, together with this job's completion or not at all.
+
+        Args:
+            task: its name.
+            args: JSON.
+            priority: None takes this job's.
+            delay: seconds from the completion on.
+
+        Raises:
+            UsageError: an unknown task, or arguments that it does not take.
+        """
+        [followup] = self.app.new_jobs(
+            self.app.plugins.task(task), [args], tag=self.job.tag,
+            priority=self.job.priority if priority is None else priority, delay=delay,
+        )  # fmt: skip
+        self.followups.append(followup._replace(key=None))
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        """Say how far this execution is; seen in listings and the dashboard."""
+        if self.job.number:  # a replay has no row
+            self.app.queue.table.progress(self.job, done, total)
+
+
+class App:
+    """An open profile. A context manager; `close` it otherwise.
+
+    Attributes:
+        settings: what holds, and which layer said so.
+        data_dir: where databases, cache and logs lie.
+        plugins, queue, cache, store: the parts.
+    """
+
+    def __init__(
+        self, settings: Settings, *, plugins: Plugins | None = None, is_worker: bool = False
+    ) -> None:
+        """Open the parts; the plugins too, unless they are given.
+
+        Raises:
+            PluginError: a plugin can't be loaded.
+            StorageError: a database or the data directory can't be used.
+        """
+        self.is_worker = is_worker
+        self._closed = False
+        self._temporary = settings.data_dir is None
+        if settings.data_dir is None:
+            settings = settings.with_data_dir(Path(tempfile.mkdtemp(prefix="paise2-")))
+        self.settings = settings
+        assert settings.data_dir is not None
+        self.data_dir: Path = settings.data_dir
+        claim_directory(self.data_dir)
+        self.plugins = plugins or Plugins(plugin_names(settings))
+        self._granted: dict[str, int] = {}  # attempts by task: the settings do not change
+        self.cache: CacheProvider = self.plugins.hooks.hook.cache_provider(app=self)
+        self.store: DataStorageProvider = self.plugins.hooks.hook.data_storage_provider(app=self)
+        self.queue: JobHuey = self.plugins.provider(settings.task_queue.provider).create(self)
+        self._actions = [a for found in self.plugins.hooks.hook.lifecycle_actions() for a in found]
+        if not is_worker:
+            self.workers.bury_dead()
+        for action in self._actions:
+            action.opened(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the parts. Workers go on; a temporary data directory goes, with its workers."""
+        global _current
+        if self._closed:
+            return
+        self._closed = True
+        for action in reversed(self._actions):
+            action.closed(self)
+        if _current is self:
+            self._mark_seen()
+            _current = None
+        if self._temporary:
+            self.workers.stop(timeout=0)
+        self.queue.close()
+        self.store.close()
+        if self._temporary:
+            shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        return f"<paise2nb app, profile {self.profile}, {self.data_dir}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    @property
+    def profile(self) -> str:
+        """The name of the profile."""
+        return self.settings.profile
+
+    @property
+    def plugin_directory(self) -> Path:
+        """Where plugins that were written in cells lie."""
+        return self.data_dir / "plugins"
+
+    @property
+    def immediate(self) -> bool:
+        """Whether jobs run in this process, before the enqueue returns."""
+        return self.queue.runs_immediately
+
+    @cached_property
+    def workers(self) -> Workers:
+        """The background workers on this app's job table."""
+        from paise2nb.workers import Workers
+
+        return Workers(self)
+
+    # Enqueueing ------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        task: str,
+        *args: Any,
+        tag: str | None = None,
+        priority: int = 0,
+        delay: float | None = None,
+        every: float | None = None,
+        force: bool = False,
+    ) -> Job:
+        """Add one job, or answer with its duplicate: the unfinished one, or a fresh finished one.
+
+        Args:
+            task: its name.
+            args: its arguments, JSON.
+            tag: a word that follow-up jobs and items inherit.
+            priority: higher first.
+            delay: seconds before it may start.
+            every: seconds between runs: it runs again and again.
+            force: add it even where a finished one is fresh.
+
+        Raises:
+            UsageError: an unknown task or unfit arguments; nothing is added.
+        """
+        options = {"tag": tag, "priority": priority, "delay": delay, "every": every}
+        answered: Job = self._enqueue(task, [args], force, options)[0]
+        return answered
+
+    def enqueue_many(
+        self,
+        task: str,
+        arguments: Iterable[Any],
+        *,
+        tag: str | None = None,
+        priority: int = 0,
+        delay: float | None = None,
+        every: float | None = None,
+        force: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Enqueued:
+        """Add one job for each argument (a tuple: several arguments), all in one transaction.
+
+        ``on_progress`` is called with (checked, total) while the arguments are checked.
+
+        Returns:
+            The jobs in the order of the arguments, duplicates included.
+        """
+        options = {"tag": tag, "priority": priority, "delay": delay, "every": every}
+        every_args = [a if isinstance(a, tuple) else (a,) for a in arguments]
+        return self._enqueue(task, _told(every_args, on_progress), force, options)
+
+    def _enqueue(
+        self, name: str, every_args: Iterable[tuple[Any, ...]], force: bool, options: dict[str, Any]
+    ) -> Enqueued:
+        task = self.plugins.task(name)
+        new = self.new_jobs(task, every_args, **options)
+        fresh = task.fresh
+
+        def is_fresh(index: int, result: Any, age: float) -> bool:
+            assert fresh is not None
+            return fresh(self.settings, result, age, tuple(json.loads(new[index].args)))
+
+        answers = self.queue.table.add(new, is_fresh if fresh and not force else None, force=force)
+        self.jobs_added([job_id for job_id, answer in answers if answer == "new"])
+        if self.immediate:  # what an interrupt has left in the queue
+            for job_id in {job_id for job_id, answer in answers if answer == "waiting"}:
+                self.queue.run_ready(job_id)
+        return Enqueued(self, answers)
+
+    def jobs_added(self, ids: Sequence[int]) -> None:
+        """Jobs wait now that did not before: run them here, or wake the workers."""
+        if self.immediate:
+            for job_id in ids:
+                self.queue.run_tree(job_id)
+        elif ids and not self.queue.ringer.ring():
+            self.workers.bring_back()
+
+    def new_jobs(
+        self,
+        task: Task,
+        every_args: Iterable[tuple[Any, ...]],
+        *,
+        tag: str | None = None,
+        priority: int = 0,
+        delay: float | None = None,
+        every: float | None = None,
+    ) -> list[NewJob]:
+        """Check the arguments of each job and make its row-to-be.
+
+        Raises:
+            UsageError: the arguments of one do not fit the task.
+        """
+        if delay is not None and not 0 <= delay < 10**10:
+            raise UsageError(f"delay is {delay!r}; give seconds, 0 or more")
+        if every is not None and not 1 <= every < 10**10:
+            raise UsageError(f"every is {every!r}; give 1 second or more")
+        if not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
+            raise UsageError(f"priority is {priority!r}; give a whole number, higher is first")
+        if tag is not None and not (isinstance(tag, str) and tag.strip() and tag.isprintable()):
+            raise UsageError(f"tag is {tag!r}; give a word")
+        granted = self._granted.get(task.name)
+        if granted is None:
+            granted = self._granted[task.name] = policy(self.settings, task).max_attempts
+        return [
+            NewJob(task.name, text, granted, key, tag, priority, delay, every)
+            for text, key in (task.accept(self, args) for args in every_args)
+        ]
+
+    # Running ---------------------------------------------------------------------------------
+
+    def limits(self, pool: str | None = None) -> dict[str, Limits]:
+        """The tasks of a pool (None: all) with what one execution of each may take."""
+        workers = self.settings.workers
+        return {
+            task.name: Limits(
+                workers.timeout if task.timeout is None else task.timeout,
+                workers.memory_mb if task.memory_mb is None else task.memory_mb,
+            )
+            for task in self.plugins.tasks.values()
+            if pool is None or self.pool_of(task) == pool
+        }
+
+    def pool_of(self, task: Task) -> str:
+        """The pool whose workers run a task: the settings' choice, else the task's own."""
+        pools = self.settings.workers.pools
+        chosen = next((name for name, pool in pools.items() if task.name in pool.tasks), None)
+        declared = task.pool if task.pool in pools else None
+        return chosen or declared or DEFAULT_POOL
+
+    def open_thread(self) -> None:
+        """Open this thread's connections, so that what is wrong shows before a job needs them."""
+        self.queue.table.counts()
+        self.store.count()
+
+    def perform(self, claim: Claim, arguments: Sequence[Any]) -> tuple[str, list[NewJob]]:
+        """Run one execution; its result as JSON, and the follow-ups that it asked for.
+
+        Raises:
+            Exception: whatever the task raises.
+        """
+        context = Context(self, claim)
+        value = self._call(context, arguments)
+        try:
+            result = json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise PermanentError(
+                f"task {claim.task!r} returned what is not JSON: {error}", "result"
+            ) from error
+        return result, context.followups
+
+    def _call(self, context: Context, arguments: Sequence[Any]) -> Any:
+        value = self.plugins.task(context.job.task).function(context, *arguments)
+        return _awaited(value) if inspect.iscoroutine(value) else value
+
+    def replay(self, job_id: int) -> Replay:
+        """Run a job here and now with the same input; changes no row.
+
+        Raises:
+            NotFound: no such job.
+            Exception: what the task raises, raw.
+        """
+        row = self.job(job_id).row()
+        claim = Claim(**{
+            **{name: row[name] for name in Claim._fields},
+            "args": json.dumps(row["args"]), "number": 0, "worker": 0, "worker_pid": os.getpid(),
+        })  # fmt: skip
+        context = Context(self, claim)
+        value = self._call(context, row["args"])
+        return Replay(claim.id, claim.task, value, context.followups)
+
+    # Reading ---------------------------------------------------------------------------------
+
+    def job(self, job_id: int) -> Job:
+        """One job. Raises NotFound."""
+        rows = self.queue.table.rows([job_id])
+        if job_id not in rows:
+            raise NotFound(f"no job {job_id}; `paise2 jobs` lists them")
+        return Job(self, job_id, rows[job_id])
+
+    def jobs(
+        self,
+        *ids: int,
+        state: str | None = None,
+        task: str | None = None,
+        tag: str | None = None,
+        error: str | None = None,
+        limit: int | None = None,
+    ) -> Jobs:
+        """The jobs that fit every filter, oldest first.
+
+        Raises:
+            NotFound: one of the ids.
+            UsageError: an unknown state.
+        """
+        from paise2nb.jobs import STATES
+
+        if state is not None and state not in STATES:
+            raise UsageError(f"unknown state {state!r}; one of {', '.join(STATES)}")
+        if ids:
+            known = self.queue.table.rows(ids)
+            if missing := [job_id for job_id in ids if job_id not in known]:
+                raise NotFound(f"no job {missing[0]}; `paise2 jobs` lists them")
+        found = self.queue.table.find(
+            ids or None, state=state, task=task, tag=tag, error=error, limit=limit
+        )
+        return Jobs(self, found)
+
+    def items(self, *, tag: str | None = None, limit: int | None = None) -> Items:
+        """The stored items, newest first."""
+        return Items(self.store.list(tag=tag, limit=limit))
+
+    def item(self, item_id: int) -> Item:
+        """One item with its text. Raises NotFound."""
+        row = self.store.get(item_id)
+        if row is None:
+            raise NotFound(f"no item {item_id}; `paise2 items` lists them")
+        return Item(row)
+
+    def search(self, query: str, limit: int = 10) -> Hits:
+        """Items that hold the words, best first, with snippets.
+
+        Args:
+            query: words, ``"phrases"``, prefixes (``word*``).
+            limit: the most hits.
+        """
+        return Hits(query, self.store.search(query, limit))
+
+    def status(self) -> Status:
+        """The whole state in one object."""
+        table = self.queue.table
+        jobs, roots = table.counts()
+        found = self.workers.status()
+        pace = table.pace(PACE_MINUTES)
+        minutes = max(1.0, (table.now() - pace[0][0] * 60) / 60) if pace else 1.0
+        completed = sum(row[1] for row in pace) / minutes
+        left = jobs["queued"] + jobs["running"] + jobs["retrying"]
+        oldest = table.oldest_queued()
+        return Status(
+            profile=self.profile,
+            data_dir=str(self.data_dir),
+            immediate=self.immediate,
+            jobs=jobs,
+            roots=roots,
+            workers=found.workers,
+            supervisor=found.supervisor,
+            oldest_queued_seconds=None if oldest is None else max(0.0, table.now() - oldest),
+            next_retry_at=next((table.shown(row["run_at"]) for row in table.retries(1)), None),
+            completed_per_minute=round(completed, 2),
+            seconds_left=(
+                round(left / completed * 60, 1) if completed and left and found.workers else None
+            ),
+            items=self.store.count(),
+            paused=self._paused(),
+            problem=found.problem,
+            retries=[{**row, "in": row["run_at"] - table.now()} for row in table.retries(5)],
+            failures=table.failures(),
+        )
+
+    def places(self) -> list[Path]:
+        """The directories that jobs write to."""
+        chosen = (self.settings.task_queue.sqlite.path, self.settings.data_storage.sqlite.path)
+        return list(dict.fromkeys([self.data_dir, *(path.parent for path in chosen if path)]))
+
+    def _paused(self) -> str | None:
+        """What keeps the workers from claiming jobs."""
+        if reason := full_disk(self.places()):
+            return reason
+        noted = json.loads(self.queue.table.get("paused") or "null")
+        # Of use only as long as the process that noted it.
+        return noted[1] if noted and process.identity(noted[0]) else None
+
+    def since(self) -> Since:
+        """What happened since this was last asked, or a kernel with this app open ended."""
+        table = self.queue.table
+        seen = table.get("last_seen")
+        since = float(seen) if seen else None
+        self._mark_seen()
+        jobs, _ = table.counts()
+        found = self.workers.status()
+        return Since(
+            table.clock.wall(since) if since else None,
+            self.store.count_since(table.clock.wall(since)) if since else 0,
+            table.failed_since(since) if since else 0,
+            jobs["queued"] + jobs["scheduled"] + jobs["running"] + jobs["retrying"],
+            found,
+        )
+
+    def _mark_seen(self) -> None:
+        self.queue.table.put("last_seen", str(self.queue.table.now()))
+
+    def logs(self, lines: int = 20) -> Log:
+        """The last lines of the workers' log."""
+        return Log.tail(self.data_dir / "logs" / "workers.log", lines)
+
+    # Waiting ---------------------------------------------------------------------------------
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        jobs: Iterable[int] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Wait until nothing is queued, running, retrying, or scheduled and due.
+
+        Args:
+            timeout: seconds; None waits as long as there is a worker.
+            jobs: ids; only these and their trees.
+            on_progress: called with (done, total) now and then.
+
+        Raises:
+            Timeout: the time is over.
+            WorkersError: no timeout was given, there is work, and no worker.
+        """
+        try:
+            for pause in self.waiting(timeout, jobs=jobs, on_progress=on_progress):
+                time.sleep(pause)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(STOPPED) from None
+
+    def waiting(
+        self,
+        timeout: float | None = None,
+        *,
+        jobs: Iterable[int] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        ended: bool = False,
+    ) -> Iterator[float]:
+        """The steps of `wait`: yields the seconds to sleep before the next look.
+
+        With ``ended``, jobs are waited for until they have ended themselves, even where their
+        time has yet to come, and what descends from them is not.
+        """
+        table = self.queue.table
+        among = table.not_ended if ended else table.unfinished
+        remaining = None if jobs is None else set(jobs)
+        total = table.busy() if remaining is None else len(remaining)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.02
+        while True:
+            if self.immediate:  # what was left for later, or by an interrupt
+                for root in sorted(remaining) if remaining is not None else [None]:
+                    self.queue.run_ready(root)
+            if remaining is None:
+                left = table.busy()
+                total = max(total, left)
+            else:
+                remaining = among(remaining)
+                left = len(remaining)
+            if on_progress is not None:
+                on_progress(total - left, total)
+            if not left:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Timeout(
+                    f"{left} of {total} jobs had not finished after {timeout:g} s; they go on"
+                )
+            comes_here = self.immediate and table.next_time() is not None
+            if deadline is None and not comes_here and not self.workers.present():
+                raise WorkersError(
+                    f"{left} jobs wait and no worker runs; start some: paise2 worker start"
+                )
+            yield pause
+            pause = min(pause * 1.5, 0.25)
+
+    # The rest --------------------------------------------------------------------------------
+
+    def watch(self) -> Any:
+        """The live panel, in a notebook."""
+        from paise2nb.notebook import watch
+
+        return watch(self)
+
+    def export(self, path: str | Path, *, tag: str | None = None, force: bool = False) -> Any:
+        """Write the items to a file or a folder, by its ending. See `paise2nb.export`."""
+        from paise2nb.export import export
+
+        return export(self.items(tag=tag), self, Path(path), force=force)
+
+    def reset(self, *, hard: bool = False) -> ResetCounts:
+        """Forget finished jobs and cached bytes; ``hard``: everything.
+
+        Raises:
+            WorkersError: workers run.
+        """
+        if self.workers.present():
+            raise WorkersError("workers run; stop them first: paise2 worker stop")
+        table = self.queue.table
+        jobs = table.clear() if hard else table.prune(table.now() + 1)
+        items = self.store.clear() if hard else 0
+        needed = set() if hard else table.needed_keys()
+        cached = self.cache.remove(needed, 0)
+        for action in self.plugins.hooks.hook.reset_actions():
+            for entry in action:
+                entry.reset(self, hard)
+        return ResetCounts(jobs, cached, items)
+
+
+def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine returns; in a thread of its own where a loop runs already (a kernel's)."""
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+def _told(
+    arguments: Sequence[tuple[Any, ...]], on_progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[Any, ...]]:
+    for number, argument in enumerate(arguments, 1):
+        yield argument
+        if on_progress is not None:
+            on_progress(number, len(arguments))
+
+
+def open(
+    profile: str | None = None,
+    data_dir: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> App:
+    """Open a profile; without arguments in a kernel, the one that is open there already.
+
+    Args:
+        profile: ``development``, ``test``, ``production``; None: PAISE2_PROFILE, else development.
+        data_dir: in place of the profile's own.
+        settings: dotted keys and values, above every other layer.
+
+    Raises:
+        SettingsError: a setting is wrong.
+        PluginError: a plugin can't be loaded.
+        StorageError: the data can't be used.
+    """
+    if _current is not None and profile is None and data_dir is None and not settings:
+        return _current
+    overrides = dict(settings or {})
+    resolved = Settings.resolve(profile, data_dir=data_dir, overrides=overrides)
+    plugins = Plugins(plugin_names(resolved))
+    if defaults := plugins.defaults():
+        resolved = Settings.resolve(
+            profile, data_dir=data_dir, overrides=overrides, defaults=defaults
+        )
+    return App(resolved, plugins=plugins)
+
+
+def plugin_names(settings: Settings) -> list[str]:
+    """The plugins to load: those that the settings name, and the data directory's own cells."""
+    cells = sorted((settings.data_dir / "plugins").glob("*.py")) if settings.data_dir else []
+    return [*settings.plugins, *map(str, cells)]
+
+
+def current() -> App | None:
+    """The kernel's current app."""
+    return _current
+
+
+def make_current(app: App | None) -> None:
+    """Make an app the one that `open` without arguments returns; closed when the kernel ends."""
+    global _current
+    if app is not None:
+        atexit.register(app.close)
+    _current = app
+
+
+__all__ = [
+    "DEFAULT_POOL",
+    "IMMEDIATE",
+    "App",
+    "Context",
+    "current",
+    "make_current",
+    "open",
+    "process",
+]

@@ -1,0 +1,34 @@
+"""The command table: each command is written once, and returns an object.
+
+The shell prints the object's text or JSON, the notebook returns the object itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from paise2nb.commands import collection, house, jobs, workers
+from paise2nb.commands.plugin import plugin
+from paise2nb.commands.session import Session
+from paise2nb.commands.verbs import Verbs, run
+
+table = Verbs(
+    "paise2",
+    help="Turn addresses into a searchable collection, with background workers that lose nothing.",
+)
+for command in (
+    house.profile, jobs.enqueue, workers.worker, jobs.status, jobs.jobs, jobs.job, jobs.wait,
+    jobs.retry, jobs.cancel, jobs.replay, collection.search, collection.items, collection.item,
+    collection.export, house.watch, house.config, house.plugins, house.reset, house.demo,
+    house.doctor, plugin,
+):  # fmt: skip
+    table.add_command(command)
+
+
+def main(args: Sequence[str], session: Session, name: str = "paise2") -> Any:
+    """Run one line; the object that its command returns. See `paise2nb.commands.verbs.run`."""
+    return run(table, args, session, name)
+
+
+__all__ = ["Session", "main", "table"]

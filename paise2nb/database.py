@@ -1,0 +1,304 @@
+"""SQLite as this package uses it: WAL, one connection for each thread, guarded write transactions.
+
+Both databases (jobs and items) open here, so that permissions, timeouts, migrations and the
+treatment of an interrupt in the middle of a transaction are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from paise2nb.errors import StorageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BUSY_SECONDS = 30.0
+LOG_BYTES = 16_000_000  # to which the write-ahead log is cut when no reader needs more of it
+
+_ADVICE = {
+    "SQLITE_FULL": "no space left on the disk; free some, nothing was stored",
+    "SQLITE_BUSY": "another process held it for too long; try again, or type: paise2 doctor",
+    "SQLITE_CORRUPT": "the file is damaged; type: paise2 doctor",
+    "SQLITE_NOTADB": "the file is damaged; type: paise2 doctor",
+}
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+ASIDE = ".damaged-"  # what a damaged file's name is given, with the time
+
+
+class Database:
+    """One SQLite file, usable from every thread of one process.
+
+    Args:
+        path: the file; it and its directory are made private to the user.
+        migrations: SQL scripts; the n-th leads from ``user_version`` n to n + 1.
+        durable: True commits with ``synchronous=FULL`` (survives a power cut), False with
+            NORMAL (the last commits may be lost by a power cut, never by a crash).
+
+    Raises:
+        StorageError: the file can't be opened, is damaged, or is of a newer version.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[str], *, durable: bool) -> None:
+        self.path = path
+        self.durable = durable
+        self._local = threading.local()
+        self._connections: dict[tuple[int, threading.Thread], sqlite3.Connection] = {}
+        # Threads of one process take turns here, where waiting is fair and costs nothing;
+        # only processes meet at SQLite's own lock.
+        self._turn = threading.Lock()
+        self._file: tuple[int, int] | None = None  # device and inode of what was opened
+        self._size = 0
+        self._line_of: tuple[int, int] | None = None  # process and descriptor
+        make_private_directory(path.parent)
+        try:
+            self._migrate(migrations)
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.DatabaseError) -> StorageError:
+        code = getattr(error, "sqlite_errorname", "")
+        advice = _ADVICE.get(code.rsplit("_", 1)[0] if code.count("_") > 1 else code)
+        return StorageError(f"{self.path}: {advice or f'{error}; type: paise2 doctor'}")
+
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection, opened when first asked for (and anew after a fork)."""
+        known: tuple[int, sqlite3.Connection] | None = getattr(self._local, "known", None)
+        if known is not None and known[0] == os.getpid():
+            return known[1]
+        try:
+            connection = self._open()
+        except OSError as error:
+            raise StorageError(
+                f"can't create {self.path}: {error.strerror}; choose another with --data-dir"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+        self._local.known = (os.getpid(), connection)
+        self._close_ended_threads()
+        self._connections[os.getpid(), threading.current_thread()] = connection
+        return connection
+
+    def _open(self) -> sqlite3.Connection:
+        # Permissions are set before SQLite creates its own files, which inherit them.
+        if not self.path.exists():
+            self._refuse_to_replace()
+            if self._file is not None:
+                self._require_same_file()
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        # A damaged text must not make its row, and all that are read with it, unreadable.
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
+        connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+        if self._file is None:
+            found = self.path.stat()
+            self._file = found.st_dev, found.st_ino
+        return connection
+
+    def _refuse_to_replace(self) -> None:
+        """Begin no new file where a damaged one was put aside: that is for the user to decide."""
+        aside = sorted(self.path.parent.glob(f"{self.path.name}{ASIDE}*"))
+        if aside:
+            raise StorageError(
+                f"{self.path} was damaged and lies at {aside[-1]}: mend it and move it back, or "
+                "move it elsewhere to begin anew (items are in a file of their own)"
+            )
+
+    def _require_same_file(self) -> None:
+        """See that the path still names the file that was opened, and that it is not cut off."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._file:
+            self._refuse_to_replace()
+            raise StorageError(
+                f"{self.path} was deleted or replaced while it was in use; nothing more is "
+                "written to it. Close the app (or restart the kernel) and type: paise2 doctor"
+            )
+        if found.st_size < self._size:  # nothing here ever makes it smaller
+            raise self._put_aside("it was truncated")
+        self._size = found.st_size
+
+    def check(self) -> None:
+        """Look whether the file is still there, is the one that was opened, and can be read.
+
+        A damaged file is put aside, so that nothing is accepted into it any more.
+
+        Raises:
+            StorageError: it is not; with what to do.
+        """
+        self._require_same_file()
+        # A connection of its own: the pages that others keep in memory hide what is on the disk.
+        try:
+            with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS)) as fresh:
+                tables = fresh.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
+                ).fetchall()
+                if not tables:
+                    raise self._put_aside("it is empty")
+                for (name,) in tables:
+                    fresh.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchall()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
+                raise self._put_aside(str(error)) from error
+            raise self._explained(error) from error
+
+    def _put_aside(self, reason: str) -> StorageError:
+        """Rename the damaged file and its log, so that they can be looked at and mended."""
+        aside = f"{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}"
+        for suffix in ("", "-wal", "-shm"):
+            source = self.path.with_name(self.path.name + suffix)
+            with suppress(FileNotFoundError):
+                source.rename(source.with_name(f"{self.path.name}{aside}{suffix}"))
+        return StorageError(
+            f"{self.path} is damaged ({reason}) and was put aside as {self.path.name}{aside}; "
+            "type: paise2 doctor"
+        )
+
+    def _close_ended_threads(self) -> None:
+        for pid, thread in list(self._connections):
+            if pid == os.getpid() and not thread.is_alive():
+                ended = self._connections.pop((pid, thread), None)
+                if ended is not None:
+                    ended.close()
+
+    def read(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[sqlite3.Row]:
+        """The rows of one query. A read is one statement: no snapshot outlives it.
+
+        Raises:
+            StorageError: the file can't be read.
+        """
+        try:
+            connection = self.connection()
+            self._require_same_file()
+            return connection.execute(sql, parameters).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
+
+    def write(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run ``work(connection, …)`` in one write transaction: all of it is stored, or nothing.
+
+        Not a context manager: an interrupt between its parts could leave the lock held.
+
+        Raises:
+            StorageError: the file can't be written.
+        """
+        with self._turn:
+            connection = self.connection()
+            self._require_same_file()
+            line = self._line()
+            try:
+                fcntl.flock(line, fcntl.LOCK_EX)
+                if connection.in_transaction:  # a second interrupt has hit the ROLLBACK below
+                    connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                value = work(connection, *args, **kwargs)
+                connection.execute("COMMIT")
+                return value
+            except BaseException as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.DatabaseError):
+                    raise self._explained(error) from error
+                raise
+            finally:
+                # This very call, not one that makes it: an interrupt could come in between.
+                fcntl.flock(line, fcntl.LOCK_UN)
+
+    def _line(self) -> int:
+        """The descriptor on which processes stand in line to write.
+
+        SQLite's own lock is polled, so that one of many may wait for seconds while others take
+        turns; the kernel serves those that wait here in the order in which they came.
+        """
+        if self._line_of is None or self._line_of[0] != os.getpid():
+            path = self.path.with_name(f"{self.path.name}.line")
+            self._line_of = os.getpid(), os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return self._line_of[1]
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database and cut it, unless a reader holds it."""
+        with self._turn:
+            self.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Close the connections of all threads. The next use opens anew."""
+        self._local = threading.local()
+        while self._connections:
+            with suppress(sqlite3.ProgrammingError):
+                self._connections.popitem()[1].close()
+        if self._line_of is not None:
+            if self._line_of[0] == os.getpid():
+                os.close(self._line_of[1])
+            self._line_of = None
+
+    def _migrate(self, migrations: Sequence[str]) -> None:
+        def upgrade(connection: sqlite3.Connection) -> None:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > len(migrations):
+                raise StorageError(
+                    f"{self.path} was written by a newer paise2nb (format {version}, this one "
+                    f"knows {len(migrations)}); upgrade paise2nb, or use another --data-dir"
+                )
+            for number, script in enumerate(migrations[version:], version + 1):
+                # Not executescript(): it would commit the transaction first.
+                for statement in filter(str.strip, script.split(";\n")):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={number}")
+
+        (version,) = self.connection().execute("PRAGMA user_version").fetchone()
+        if version != len(migrations):
+            self.write(upgrade)
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory and those above it; what is new is the user's alone.
+
+    Raises:
+        StorageError: it can't be made or written to.
+    """
+    try:
+        for directory in reversed((path, *path.parents)):
+            if not directory.is_dir():
+                directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"can't create {path}: {error.strerror}; choose another with --data-dir"
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StorageError(f"can't write to {path}; choose another with --data-dir")
+
+
+def claim_directory(path: Path) -> None:
+    """Make a data directory private; one that is there already is made so while it is empty.
+
+    Raises:
+        StorageError: it can't be used, or belongs to another user, who could replace what is in it.
+    """
+    make_private_directory(path)
+    if path.stat().st_uid != os.geteuid():
+        raise StorageError(f"{path} belongs to another user; choose another with --data-dir")
+    if not any(path.iterdir()):
+        path.chmod(0o700)

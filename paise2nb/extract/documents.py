@@ -1,0 +1,73 @@
+"""PDF, office documents, e-books, notebooks and e-mail through one library, as Markdown.
+
+One parser at a time in a process: PDFium is not thread-safe, and memory has one owner to blame.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from paise2nb.errors import PermanentError
+from paise2nb.extract.text import first_heading
+from paise2nb.plugins import Document, Source
+
+_turn = threading.Lock()
+
+
+def read(data: bytes, source: Source) -> Document:
+    """Extract a document.
+
+    Raises:
+        PermanentError: ``damaged``, the bytes are not what their type promises.
+    """
+    import kreuzberg
+
+    # Its own cache would be a second copy beside ours; OCR needs programs that may be missing.
+    config = kreuzberg.ExtractionConfig(
+        use_cache=False,
+        disable_ocr=True,  # type: ignore[call-arg]  # missing in its stub
+        output_format="markdown",
+        concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
+    )
+    with _turn:
+        try:
+            result = kreuzberg.extract_bytes_sync(data, source.mime_type, config=config)
+        # A damaged archive is an OSError, a panic of the library a RuntimeError.
+        except (kreuzberg.KreuzbergError, OSError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [""])[0].removeprefix("ParsingError: ")[:200]
+            raise PermanentError(
+                f"can't be read as {source.mime_type} ({reason}): {source.url}", "damaged"
+            ) from error
+    found: Mapping[str, Any] = dict(result.metadata)
+    text = result.content.strip()
+    title = found.get("title") or found.get("subject") or first_heading(text)
+    authors = found.get("authors") or [found.get("from_name") or found.get("from_email")]
+    metadata = {
+        name: found[key]
+        for name, key in (("pages", "page_count"), ("modified", "modified_at"), ("to", "to_emails"))
+        if found.get(key)
+    }
+    return Document(
+        text,
+        title=title.strip() if isinstance(title, str) else None,
+        author=", ".join(author for author in authors if author) or None,
+        date=_date(found.get("created_at")),
+        language=found.get("language"),
+        metadata=metadata,
+    )
+
+
+def _date(text: Any) -> str | None:
+    """ISO 8601 for a date as documents (already ISO) and e-mail (RFC 5322) write it."""
+    if not isinstance(text, str):
+        return None
+    for read_date in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            return read_date(text).isoformat()
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,207 @@
+"""Addresses: reading them strictly, comparing them, and showing them without their secrets.
+
+An address is fetched as the user gave it; `canonical_url` is only the key by which duplicates
+are found. The standard library's parser is lenient, so its result is checked here, once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.request import url2pathname
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Query parameters that say how a reader came to a page, never which page it is: Google, Meta,
+# Microsoft, Yandex, TikTok, X, LinkedIn, Pinterest, Instagram, Mailchimp, HubSpot, Marketo, …
+TRACKERS = frozenset({
+    "_ga", "_gl", "_hsenc", "_hsmi", "_openstat", "dclid", "epik", "fbclid", "gad_source",
+    "gbraid", "gclid", "gclsrc", "hsctatracking", "igsh", "igshid", "li_fat_id", "mc_cid",
+    "mc_eid", "mkt_tok", "msclkid", "oly_anon_id", "oly_enc_id", "rb_clickid", "srsltid",
+    "ttclid", "twclid", "vero_conv", "vero_id", "wbraid", "wickedid", "yclid", "ysclid",
+})  # fmt: skip
+_TRACKER_FAMILIES = ("utm_", "pk_", "piwik_", "mtm_")
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+)  # RFC 3986, section 2.3
+_SAFE = "%:/?#[]@!$&'()*+,;=~"  # what an address may hold as it is, beside the unreserved
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
+
+
+class Address(NamedTuple):
+    """An http or https address, checked: the host is ASCII, the target ready to be sent."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+    credentials: str | None
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what credentials may be sent to (RFC 6454)."""
+        return self.scheme, self.host, self.port
+
+
+def scheme_of(text: str) -> str | None:
+    """The scheme of an address in lower case, None where the text has none."""
+    match = _SCHEME.match(text)
+    return match[1].lower() if match else None
+
+
+def parse(url: str) -> Address:
+    """Read an http or https address.
+
+    Raises:
+        ValueError: what is wrong with it, in a few words without the address itself.
+    """
+    if _CONTROL.search(url):
+        raise ValueError("it holds control characters")
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        raise ValueError("the host is not a valid name") from None
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("the port is not a number from 1 to 65535") from None
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError(f"{parts.scheme or 'no'} scheme where http or https was expected")
+    if not parts.hostname:
+        raise ValueError("the host is missing")
+    if port == 0:
+        raise ValueError("the port is not a number from 1 to 65535")
+    target = quote(parts.path or "/", safe=_SAFE) + (
+        "?" + quote(parts.query, safe=_SAFE) if parts.query else ""
+    )
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return Address(
+        parts.scheme,
+        ascii_host(parts.hostname),
+        port or DEFAULT_PORTS[parts.scheme],
+        target,
+        unquote(credentials) if at else None,
+    )
+
+
+def ascii_host(host: str) -> str:
+    """A host name as it is sent: lower case, IDNA 2008 with the mapping of UTS 46.
+
+    Raises:
+        ValueError: it is neither a name nor an IP address.
+    """
+    host = host.lower()
+    try:
+        return ipaddress.ip_address(host).compressed
+    except ValueError:
+        pass
+    if not host.isascii():
+        import idna
+
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError:
+            raise ValueError("the host is not a valid name") from None
+    if not _HOST_NAME.fullmatch(host) or len(host) > 254:
+        raise ValueError("the host is not a valid name")
+    return host
+
+
+def canonical_url(url: str) -> str:
+    """The key by which two spellings of one address are known to be the same.
+
+    For http and https: RFC 3986, section 6.2 (case, percent-encoding, dot segments, default
+    port, empty path), without fragment, credentials and tracking parameters. A path is the
+    ``file:`` address of that path. What can't be read as an address stays as it is.
+    """
+    scheme = scheme_of(url)
+    try:
+        if scheme in ("file", None):
+            return file_url(os.path.normpath(url_path(url)))
+        if scheme not in DEFAULT_PORTS:
+            return url
+        address = parse(url)
+    except ValueError:
+        return url
+    host = address.host.rstrip(".")
+    netloc = f"[{host}]" if ":" in host else host
+    if address.port != DEFAULT_PORTS[address.scheme]:
+        netloc += f":{address.port}"
+    path, _, query = address.target.partition("?")
+    path = _remove_dot_segments(_normal_escapes(path)) or "/"
+    kept = [part for part in _normal_escapes(query).split("&") if not _is_tracker(part)]
+    return urlunsplit((address.scheme, netloc, path, "&".join(kept), ""))
+
+
+def without_credentials(url: str) -> str:
+    """The address for messages, items and links: the user name and password are left out."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
+    return scheme + mark + rest[authority.rfind("@") + 1 :]
+
+
+def suffix_of(url: str) -> str:
+    """The suffix of the last segment of the path in lower case, such as ``.pdf``; may be empty."""
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        return ""
+    return PurePosixPath(unquote(path)).suffix.lower()
+
+
+def file_url(path: str) -> str:
+    """The ``file:`` address of an absolute path."""
+    return Path(path).as_uri() if Path(path).is_absolute() else path
+
+
+def url_path(text: str) -> str:
+    """The path that a ``file:`` address names; a path is returned as it is.
+
+    Raises:
+        ValueError: the address names another computer.
+    """
+    if scheme_of(text) != "file":
+        return text
+    parts = urlsplit(text)
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise ValueError(f"the file is on another host, {parts.netloc}")
+    return url2pathname(parts.path)
+
+
+def _is_tracker(parameter: str) -> bool:
+    name = unquote(parameter.partition("=")[0]).lower()
+    return not parameter or name in TRACKERS or name.startswith(_TRACKER_FAMILIES)
+
+
+def _normal_escapes(text: str) -> str:
+    """Decode what needs no escape, write the other escapes in upper case."""
+
+    def normal(match: re.Match[str]) -> str:
+        character = chr(int(match[1], 16))
+        return character if character in _UNRESERVED else match[0].upper()
+
+    return _ESCAPE.sub(normal, text)
+
+
+def _remove_dot_segments(path: str) -> str:
+    """RFC 3986, section 5.2.4, for a path that begins with a slash."""
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments and segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)

@@ -1,0 +1,443 @@
+"""The collection: one row for each address, and its words in a full-text index that changes in
+the same transaction.
+
+The index holds no second copy of the texts (an FTS5 external content table); triggers keep it in
+step, whoever writes. An address is known by its canonical form, so a page is one item however
+its address was spelled.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paise2nb.clock import iso
+from paise2nb.database import Database
+from paise2nb.errors import NotFound
+from paise2nb.fetch.urls import ascii_host
+from paise2nb.plugins import Document, hookimpl
+
+if TYPE_CHECKING:
+    from paise2nb.app import App
+
+# Around each hit in a snippet: characters that no stored text holds, for renderers to replace.
+HIT_START, HIT_END = "\x02", "\x03"
+
+TITLE_WEIGHT = 5.0  # a word in the title counts as much as five in the text
+SNIPPET_WORDS = 24
+RANKED = 2000  # matches of one query that are ranked
+
+_WORDS_REMOVED = """
+CREATE TRIGGER words_removed AFTER DELETE ON items BEGIN
+    INSERT INTO words (words, rowid, title, text)
+    VALUES ('delete', old.id, old.title, old.text); END
+"""
+
+# The text comes last: the columns before it are read without touching its pages.
+MIGRATIONS = (
+    f"""
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,  -- the canonical address
+    url TEXT NOT NULL,  -- as it was given
+    title TEXT,
+    author TEXT,
+    date TEXT,
+    language TEXT,
+    mime_type TEXT NOT NULL,
+    sha256 TEXT NOT NULL,  -- of the bytes, by which the cache finds them while it keeps them
+    size INTEGER NOT NULL,
+    tag TEXT,
+    fetched_at REAL NOT NULL,
+    stored_at REAL NOT NULL,
+    job_id INTEGER,  -- the job that stored it last
+    metadata TEXT NOT NULL,  -- JSON
+    text TEXT NOT NULL
+);
+CREATE INDEX items_by_time ON items (fetched_at);
+CREATE INDEX items_by_tag ON items (tag, fetched_at);
+CREATE INDEX items_by_storing ON items (stored_at);
+CREATE INDEX items_by_content ON items (sha256);
+CREATE VIRTUAL TABLE words USING fts5 (
+    title, text, content = 'items', content_rowid = 'id',
+    tokenize = 'porter unicode61 remove_diacritics 2'
+);
+CREATE TRIGGER words_added AFTER INSERT ON items BEGIN
+    INSERT INTO words (rowid, title, text) VALUES (new.id, new.title, new.text); END;
+{_WORDS_REMOVED.strip()};
+CREATE TRIGGER words_changed AFTER UPDATE OF title, text ON items BEGIN
+    INSERT INTO words (words, rowid, title, text)
+    VALUES ('delete', old.id, old.title, old.text); \
+    INSERT INTO words (rowid, title, text) VALUES (new.id, new.title, new.text); END;
+""",
+    """
+CREATE TABLE visits (  -- that found nothing new
+    item_id INTEGER PRIMARY KEY,
+    visited_at REAL NOT NULL
+);
+CREATE TABLE versions (  -- what items held before
+    item_id INTEGER NOT NULL,
+    version INTEGER NOT NULL,  -- from 1
+    title TEXT,
+    sha256 TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    fetched_at REAL NOT NULL,
+    text BLOB NOT NULL,  -- zlib
+    UNIQUE (item_id, version)
+);
+""",
+)
+
+_LISTED = (
+    "items.id, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at,"
+    " stored_at, coalesce(visited_at, fetched_at) AS visited_at, metadata"
+)
+_VISITED = "items LEFT JOIN visits ON visits.item_id = items.id"
+_FIELDS = (
+    "key", "url", "title", "author", "date", "language", "mime_type", "sha256", "size", "tag",
+    "fetched_at", "stored_at", "job_id", "metadata", "text",
+)  # fmt: skip
+_INSERT = (
+    f"INSERT INTO items ({', '.join(_FIELDS)}) VALUES ({', '.join(f':{name}' for name in _FIELDS)})"
+)
+_UPDATE = (
+    f"UPDATE items SET {', '.join(f'{name} = :{name}' for name in _FIELDS)},"
+    " tag = coalesce(:tag, tag) WHERE id = :id"
+).replace(" tag = :tag,", "")
+_KEEP = (
+    "INSERT INTO versions SELECT id, (SELECT count(*) + 1 FROM versions WHERE item_id = items.id),"
+    " title, sha256, size, fetched_at, ? FROM items WHERE id = ?"
+)
+# The host in a canonical address, with its port, between dots and colons: ".example.org:80:".
+_HOST = (
+    "'.' || substr(substr(key, instr(key, '://') + 3), 1,"
+    " instr(substr(key, instr(key, '://') + 3) || '/', '/') - 1) || ':'"
+)
+_DAY = "substr(coalesce(date, strftime('%Y-%m-%d', fetched_at, 'unixepoch')), 1, 10)"
+# What an operator asks of an item. Values of ``site`` and ``tag`` are alternatives.
+_OPERATORS = {
+    "site": f"instr({_HOST}, '.' || {{}} || ':')",
+    "tag": "tag = {}",
+    "before": f"{_DAY} < {{}}",
+    "after": f"{_DAY} >= {{}}",
+}
+# Ranking reads every match. Of a word that stands in thousands of documents, which says little
+# about each, only the newest are ranked: they are found first, by their ids alone.
+_FOUND = f"""
+SELECT words.rowid AS id, url, items.title AS title,
+       snippet(words, 1, '{HIT_START}', '{HIT_END}', '…', {SNIPPET_WORDS}) AS snippet,
+       -rank AS score
+FROM words JOIN items ON items.id = words.rowid
+WHERE words MATCH :words AND rank MATCH 'bm25({TITLE_WEIGHT}, 1.0)'{{0}}
+  AND words.rowid >= (
+    SELECT min(id) FROM (
+        SELECT words.rowid AS id FROM words{{1}}
+        WHERE words MATCH :words{{0}} ORDER BY words.rowid DESC LIMIT {RANKED}))
+ORDER BY rank LIMIT :limit
+"""
+_CHOSEN = """
+SELECT id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
+FROM items WHERE 1{} ORDER BY fetched_at DESC, id DESC LIMIT :limit
+"""
+
+# Control characters (HIT_START and HIT_END are two of them) but tab and newline, and halves of
+# surrogate pairs, which can't be written as UTF-8.
+_UNSTORABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_TERM = re.compile(r'"([^"]*)"(\*?)|([^\s"]+)')
+_OPERATOR = re.compile(
+    r'(?<!\S)(?:(site|tag):(?:"([^"]+)"|([^\s"]+))|(before|after):(\d{4}(?:-\d\d){0,2}))(?!\S)'
+)
+
+
+class ItemStore:
+    """The items of one data directory, in SQLite; for every thread and many processes.
+
+    Args:
+        path: the database file, made if it is missing.
+
+    Raises:
+        StorageError: the file can't be used, or was written by a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path, MIGRATIONS, durable=True)
+
+    def put(self, document: Document, **provenance: Any) -> int:
+        """Store one document; its item's id. See `put_many`."""
+        return self.put_many([(document, provenance)])[0]
+
+    def put_many(self, entries: Iterable[tuple[Document, Mapping[str, Any]]]) -> list[int]:
+        """Insert the items of some addresses, or update those that are not newer than this.
+
+        What an item held before is kept as a version where bytes and text have changed.
+
+        Args:
+            entries: documents, each with ``url`` (as the user gave it, without credentials),
+                ``key`` (the canonical address), ``mime_type``, ``sha256`` and ``size`` of the
+                bytes, ``tag`` (None leaves an earlier one), ``fetched_at`` (seconds since the
+                epoch, when the bytes were asked for) and ``job_id``.
+
+        Returns:
+            the items' ids, the same for the same key.
+
+        Raises:
+            StorageError: they can't be written; then none is.
+        """
+        rows = [_row(document, **provenance) for document, provenance in entries]
+
+        def store(connection: sqlite3.Connection) -> list[int]:
+            return [_upsert(connection, row) for row in rows]
+
+        return self.database.write(store)
+
+    def visited(self, key: str, at: float) -> int | None:
+        """Note that the content of an item still stands: nothing else of it changes.
+
+        Args:
+            key: the canonical address.
+            at: when the other side was asked, in seconds since the epoch.
+
+        Returns:
+            the item's id, None where there is none.
+        """
+
+        def note(connection: sqlite3.Connection) -> int | None:
+            found = connection.execute("SELECT id FROM items WHERE key = ?", (key,)).fetchone()
+            if found is not None:
+                connection.execute("REPLACE INTO visits VALUES (?, ?)", (found["id"], at))
+            return None if found is None else int(found["id"])
+
+        return self.database.write(note)
+
+    def get(self, item_id: int) -> dict[str, Any] | None:
+        """One item with its text and metadata, None where there is none.
+
+        ``versions`` counts what it has held, ``duplicates`` are the items with equal bytes.
+        """
+        rows = self.database.read(
+            f"SELECT {_LISTED}, (SELECT count(*) + 1 FROM versions WHERE item_id = items.id)"
+            " AS versions, (SELECT json_group_array(id) FROM items AS twins"
+            " WHERE twins.sha256 = items.sha256 AND twins.id != items.id) AS duplicates, text"
+            f" FROM {_VISITED} WHERE items.id = ?",
+            (item_id,),
+        )
+        if not rows:
+            return None
+        row = _public(rows[0])
+        row["duplicates"] = json.loads(row["duplicates"])
+        return row
+
+    def versions(self, item_id: int) -> list[dict[str, Any]]:
+        """What an item has held, oldest first; the last one is what it holds now.
+
+        Returns:
+            rows with ``version`` (from 1), ``title``, ``sha256``, ``size`` and ``fetched_at``.
+        """
+        columns = "title, sha256, size, fetched_at"
+        rows = self.database.read(
+            f"SELECT version, {columns} FROM versions WHERE item_id = ?1 UNION ALL"
+            f" SELECT (SELECT count(*) + 1 FROM versions WHERE item_id = ?1), {columns}"
+            " FROM items WHERE id = ?1 ORDER BY version",
+            (item_id,),
+        )
+        return [{**row, "fetched_at": iso(row["fetched_at"])} for row in rows]
+
+    def diff(self, item_id: int, a: int = -2, b: int = -1) -> str:
+        """What changed in the text of an item, as a unified diff; empty where nothing did.
+
+        Args:
+            item_id: the item.
+            a, b: the earlier and the later version; a negative one counts from the last, -1.
+
+        Raises:
+            NotFound: no such item or version.
+        """
+        known = self.versions(item_id)
+        chosen = [number if number > 0 else len(known) + 1 + number for number in (a, b)]
+        if len(known) == 1 and (a, b) == (-2, -1):
+            return ""
+        for number in chosen:
+            if not 0 < number <= len(known):
+                raise NotFound(f"item {item_id} has {len(known)} versions, none is {number}")
+        before, after = (
+            self._version(item_id, number, len(known)).splitlines() for number in chosen
+        )
+        names = [f"version {number}, {known[number - 1]['fetched_at']}" for number in chosen]
+        return "\n".join(difflib.unified_diff(before, after, names[0], names[1], lineterm=""))
+
+    def _version(self, item_id: int, number: int, last: int) -> str:
+        if number == last:
+            return str(self.database.read("SELECT text FROM items WHERE id = ?", (item_id,))[0][0])
+        sql = "SELECT text FROM versions WHERE item_id = ? AND version = ?"
+        return zlib.decompress(self.database.read(sql, (item_id, number))[0][0]).decode()
+
+    def find(self, key: str) -> int | None:
+        """The id of the item with that canonical address, None where there is none."""
+        rows = self.database.read("SELECT id FROM items WHERE key = ?", (key,))
+        return int(rows[0]["id"]) if rows else None
+
+    def search(self, query: str, limit: int) -> list[dict[str, Any]]:
+        """The items that hold all words of a query, best first.
+
+        Args:
+            query: words, ``"phrases"`` and ``prefix*``; ``site:example.org`` (its subdomains
+                too), ``tag:news``, ``before:2026-02`` and ``after:2025-12-31`` (the date of the
+                document, else of its fetch). Other signs mean nothing, and no text is an error.
+            limit: the most hits.
+
+        Returns:
+            rows with ``id``, ``url``, ``title``, ``snippet`` (hits between `HIT_START` and
+            `HIT_END`) and ``score``, higher for better ones. Operators alone give the items that
+            they choose, newest first.
+        """
+        expression, conditions, values = parse_query(query)
+        if not expression and not conditions:
+            return []
+        joined = " JOIN items ON items.id = words.rowid" if conditions else ""
+        sql = (_FOUND if expression else _CHOSEN).format(conditions, joined)
+        parameters = {**values, "words": expression, "limit": limit}
+        return [dict(row) for row in self.database.read(sql, parameters)]
+
+    def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+        """Items without their texts, the one fetched last first."""
+        rows = self.database.read(
+            f"SELECT {_LISTED} FROM {_VISITED} {'' if tag is None else 'WHERE tag = ?2'}"
+            " ORDER BY fetched_at DESC, items.id DESC LIMIT ?1",
+            (-1 if limit is None else limit, *([] if tag is None else [tag])),
+        )
+        listed = [_public(row) for row in rows]
+        for row in listed:
+            del row["metadata"]
+        return listed
+
+    def count(self) -> int:
+        """The number of items."""
+        return int(self.database.read("SELECT count(*) FROM items")[0][0])
+
+    def count_since(self, since: float) -> int:
+        """The number of items stored or changed since that time (seconds since the epoch)."""
+        sql = "SELECT count(*) FROM items WHERE stored_at >= ?"
+        return int(self.database.read(sql, (since,))[0][0])
+
+    def clear(self) -> int:
+        """Remove every item; the number of them."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            (number,) = connection.execute("SELECT count(*) FROM items").fetchone()
+            # Row by row, the triggers would take every text apart once more.
+            connection.execute("DROP TRIGGER words_removed")
+            for table in ("items", "versions", "visits"):
+                connection.execute(f"DELETE FROM {table}")
+            connection.execute("INSERT INTO words (words) VALUES ('delete-all')")
+            connection.execute(_WORDS_REMOVED)
+            return int(number)
+
+        return self.database.write(work)
+
+    def checkpoint(self) -> None:
+        """Bound the write-ahead log."""
+        self.database.checkpoint()
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        self.database.close()
+
+
+def parse_query(query: str) -> tuple[str, str, dict[str, str]]:
+    """A query as an FTS5 expression, SQL conditions on items, and the values of these."""
+    conditions: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    for number, (kind, quoted, word, order, day) in enumerate(_OPERATOR.findall(query)):
+        name, value = kind or order, quoted or word or day
+        if name == "site":
+            with suppress(ValueError):
+                value = ascii_host(value.removeprefix("."))
+        values[f"v{number}"] = _UNSTORABLE.sub(" ", value)
+        conditions.setdefault(name, []).append(_OPERATORS[name].format(f":v{number}"))
+    either = {"before": " AND ", "after": " AND "}
+    chosen = "".join(f" AND ({either.get(n, ' OR ').join(c)})" for n, c in conditions.items())
+    return match_expression(_OPERATOR.sub(" ", query)), chosen, values
+
+
+def match_expression(query: str) -> str:
+    """An FTS5 expression that means the query and is always well-formed; may be empty.
+
+    Everything is quoted, so AND, NEAR, ``-``, ``:`` and brackets are text. An odd quote is
+    left out, and so are terms without a letter or digit: the tokenizer makes nothing of them.
+    """
+    terms = []
+    for phrase, star, word in _TERM.findall(query):
+        text = _UNSTORABLE.sub(" ", phrase or word.rstrip("*"))
+        if any(character.isalnum() for character in text):
+            terms.append(f'"{text}"{"*" if star or word.endswith("*") else ""}')
+    return " ".join(terms)
+
+
+def _line(text: str | None) -> str | None:
+    """A title or name on one line, None where nothing is left of it."""
+    return " ".join(_UNSTORABLE.sub(" ", text or "").split()) or None
+
+
+def _row(
+    document: Document,
+    *,
+    url: str,
+    key: str,
+    mime_type: str,
+    sha256: str,
+    size: int,
+    tag: str | None,
+    fetched_at: float,
+    job_id: int | None = None,
+) -> dict[str, Any]:
+    text = _UNSTORABLE.sub("", document.text)
+    return {
+        "key": key, "url": _UNSTORABLE.sub("", url), "mime_type": mime_type,
+        "sha256": sha256, "size": size, "tag": tag, "fetched_at": fetched_at,
+        "stored_at": time.time(), "job_id": job_id,
+        "title": _line(document.title), "author": _line(document.author),
+        "date": _line(document.date), "language": _line(document.language),
+        "metadata": json.dumps({**document.metadata, "words": len(text.split())}),
+        "text": text,
+    }  # fmt: skip
+
+
+def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
+    old = connection.execute(
+        f"SELECT id, sha256, text, max(fetched_at, coalesce(visited_at, 0)) AS seen_at"
+        f" FROM {_VISITED} WHERE key = ?",
+        (row["key"],),
+    ).fetchone()
+    if old is None:
+        return int(connection.execute(_INSERT, row).lastrowid or 0)
+    # A fetch that was overtaken by a later one comes too late and changes nothing.
+    if row["fetched_at"] >= old["seen_at"]:
+        if old["sha256"] != row["sha256"] and old["text"] != row["text"]:
+            connection.execute(_KEEP, (zlib.compress(old["text"].encode()), old["id"]))
+        connection.execute(_UPDATE, {**row, "id": old["id"]})
+    return int(old["id"])
+
+
+def _public(row: sqlite3.Row) -> dict[str, Any]:
+    public = dict(row)
+    for name in ("fetched_at", "stored_at", "visited_at"):
+        public[name] = iso(public[name])
+    metadata = json.loads(public.pop("metadata"))
+    words = metadata.pop("words", None)
+    text = {"text": public.pop("text")} if "text" in public else {}
+    return {**public, "site": metadata.get("site"), "words": words, "metadata": metadata, **text}
+
+
+@hookimpl
+def data_storage_provider(app: App) -> ItemStore:
+    """The built-in store: ``items.db`` in the data directory, or where the settings say."""
+    path = app.settings.data_storage.sqlite.path
+    return ItemStore(path or app.data_dir / "items.db")

@@ -1,0 +1,31 @@
+"""The job table: the one place that knows what is true about a job, and all SQL on jobs."""
+
+from paise2nb.jobs.rows import (
+    IMMEDIATE,
+    STATES,
+    UNFINISHED,
+    Claim,
+    Ending,
+    Limits,
+    Moves,
+    NewJob,
+    Worker,
+    value_of,
+)
+from paise2nb.jobs.schema import MIGRATIONS
+from paise2nb.jobs.table import JobTable
+
+__all__ = [
+    "IMMEDIATE",
+    "MIGRATIONS",
+    "STATES",
+    "UNFINISHED",
+    "Claim",
+    "Ending",
+    "JobTable",
+    "Limits",
+    "Moves",
+    "NewJob",
+    "Worker",
+    "value_of",
+]

@@ -1,0 +1,163 @@
+"""What goes into and comes out of the job table: plain rows with names."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
+UNFINISHED = STATES[:4]
+_NUMBERS = {
+    "run_at", "every", "priority", "attempt", "max_attempts", "crashes", "number", "worker_pid",
+    "parent_id", "root_id", "enqueued_at", "started_at", "finished_at",
+}  # fmt: skip
+IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
+
+
+class NewJob(NamedTuple):
+    """A job to be added. ``args`` is JSON text; ``delay`` and ``every`` are seconds."""
+
+    task: str
+    args: str
+    max_attempts: int
+    key: int | None = None
+    tag: str | None = None
+    priority: int = 0
+    delay: float | None = None
+    every: float | None = None
+
+
+class Claim(NamedTuple):
+    """One execution of a job, held by one worker. (id, number) is its token."""
+
+    id: int
+    task: str
+    args: str
+    number: int
+    attempt: int
+    crashes: int
+    max_attempts: int
+    tag: str | None
+    priority: int
+    parent_id: int | None
+    root_id: int
+    every: float | None
+    started_at: float
+    worker: int
+    worker_pid: int
+
+
+class Limits(NamedTuple):
+    """What one execution may take: seconds and MB."""
+
+    timeout: float | None
+    memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an execution ended: its outcome, and the state that the job moves to."""
+
+    outcome: str
+    state: str
+    result: str | None = None
+    error_class: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    retry_in: float | None = None
+    max_attempts: int | None = None
+    followups: Sequence[NewJob] = ()
+    alone: bool = False
+
+
+@dataclass
+class Moves:
+    """What one transaction changes in the counts by state."""
+
+    jobs: Counter[str] = field(default_factory=Counter)
+    roots: Counter[str] = field(default_factory=Counter)
+
+    def add(self, state: str, number: int, root: bool) -> None:
+        """Count jobs into a state."""
+        self.jobs[state] += number
+        if root:
+            self.roots[state] += number
+
+    def move(self, old: str, new: str, root: bool) -> None:
+        """Count one job from a state into another."""
+        self.add(old, -1, root)
+        self.add(new, 1, root)
+
+    def store(self, connection: sqlite3.Connection) -> None:
+        """Write the sums, in the transaction that made the moves."""
+        changed = [
+            (number, self.roots[state], state)
+            for state, number in self.jobs.items()
+            if number or self.roots[state]
+        ]
+        if changed:
+            connection.executemany(
+                "UPDATE tally SET jobs = jobs + ?, roots = roots + ?"
+                " WHERE kind = 'state' AND name = ?",
+                changed,
+            )
+
+
+class Worker(NamedTuple):
+    """A registered worker process. A lone one runs one job at a time."""
+
+    id: int
+    pid: int
+    pool: str
+    lone: bool
+
+
+@cache
+def next_job(tasks: tuple[str, ...], alone: bool) -> tuple[str, tuple[str, ...]]:
+    """The query for the next job of some tasks, one index seek for each, and its parameters."""
+    seek = (
+        "SELECT * FROM (SELECT id, task, state, parent_id, priority FROM jobs"
+        " INDEXED BY jobs_ready WHERE ready = 1 AND task = ? AND alone = {}"
+        " ORDER BY priority DESC, id LIMIT 1)"
+    )
+    kinds = (0, 1) if alone else (0,)
+    seeks = " UNION ALL ".join(seek.format(kind) for _ in tasks for kind in kinds)
+    return f"{seeks} ORDER BY priority DESC, id LIMIT 1", tuple(t for t in tasks for _ in kinds)
+
+
+def claim_of(row: sqlite3.Row) -> Claim:
+    """The claim that a whole row of a held job stands for."""
+    return Claim(*(row[name] for name in Claim._fields))
+
+
+def value_of(result: str | None) -> Any:
+    """What an execution returned; a text that is no JSON is shown as it is."""
+    try:
+        return json.loads(result or "null")
+    except (ValueError, RecursionError):
+        return result
+
+
+def decoded(row: sqlite3.Row) -> dict[str, Any]:
+    """A row with its arguments as a list; text that can't be decoded is shown as it is.
+
+    SQLite holds any kind of value in any column: a damaged one must not hide the others.
+    """
+    job = {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value
+        for name, value in dict(row).items()
+    }
+    for name in _NUMBERS & job.keys():
+        if isinstance(job[name], str):
+            job[name] = None
+    try:
+        args = json.loads(job["args"])
+    except (ValueError, RecursionError):
+        args = None
+    job["args"] = args if isinstance(args, list) else [job["args"]]
+    return job

@@ -1,0 +1,95 @@
+"""The tables of ``tasks.db``: jobs, their attempts, what is counted, and who works on them.
+
+Partial indexes only hold what may still move, so a claim costs the same beside a million finished
+jobs as beside none. What one claim and one completion touch lies on few pages: ``tally`` holds the
+counts by state, those by minute and the last id (never used twice) together, and ``attempts`` only
+the executions that the job's own row does not tell (all but the one that completed it).
+"""
+
+from __future__ import annotations
+
+_SCHEMA = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    args TEXT NOT NULL,
+    key INTEGER,
+    state TEXT NOT NULL,
+    ready INTEGER NOT NULL,
+    alone INTEGER NOT NULL DEFAULT 0,
+    waiting_for TEXT,
+    run_at REAL,
+    every REAL,
+    priority INTEGER NOT NULL,
+    tag TEXT,
+    parent_id INTEGER,
+    root_id INTEGER,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    max_attempts INTEGER NOT NULL,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    number INTEGER NOT NULL DEFAULT 0,
+    pool TEXT,
+    worker INTEGER,
+    worker_pid INTEGER,
+    timeout REAL,
+    memory_mb REAL,
+    enqueued_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    error_class TEXT,
+    error TEXT,
+    progress TEXT,
+    result TEXT
+);
+CREATE INDEX jobs_ready ON jobs (task, alone, priority DESC, id) WHERE ready = 1;
+CREATE INDEX jobs_due ON jobs (run_at) WHERE ready = 0 AND run_at IS NOT NULL;
+CREATE INDEX jobs_held ON jobs (worker) WHERE worker IS NOT NULL;
+CREATE INDEX jobs_alone ON jobs (pool) WHERE alone = 1 AND finished_at IS NULL;
+CREATE INDEX jobs_key ON jobs (key, id) WHERE key IS NOT NULL;
+CREATE INDEX jobs_children ON jobs (parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX jobs_failed ON jobs (finished_at) WHERE state = 'failed';
+CREATE TABLE attempts (
+    job_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    worker_pid INTEGER,
+    outcome TEXT NOT NULL,
+    error_class TEXT,
+    error TEXT,
+    traceback TEXT,
+    retry_in REAL,
+    PRIMARY KEY (job_id, number)
+) WITHOUT ROWID;
+CREATE TABLE tally (
+    kind TEXT NOT NULL,
+    name NOT NULL,
+    jobs INTEGER NOT NULL DEFAULT 0,
+    roots INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE TABLE workers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    pool TEXT NOT NULL,
+    process TEXT NOT NULL,
+    threads INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    error TEXT,
+    started_at REAL NOT NULL,
+    heartbeat_at REAL NOT NULL
+);
+CREATE TABLE supervisor (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    process TEXT,
+    state TEXT NOT NULL,
+    options TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    problem TEXT,
+    started_at REAL NOT NULL
+);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO tally (kind, name) VALUES
+    ('state', 'queued'), ('state', 'scheduled'), ('state', 'running'), ('state', 'retrying'),
+    ('state', 'completed'), ('state', 'failed'), ('state', 'cancelled'), ('id', 'last')
+"""
+MIGRATIONS = (_SCHEMA,)

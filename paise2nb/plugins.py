@@ -1,0 +1,580 @@
+"""Extension points: what a plugin can add, how it says so, and how plugins are found.
+
+One pluggy specification for each extension point. The built-in providers, fetchers, extractors
+and tasks are registered through the same hooks as a stranger's, after them in the order of
+calls, so that the user's come first. Decorated functions need no hook: they are collected
+from the module that defines them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property, partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import pluggy
+
+from paise2nb.errors import PluginError, UnknownTask, UsageError
+
+if TYPE_CHECKING:
+    from paise2nb.app import App, Context
+    from paise2nb.queue import JobHuey
+    from paise2nb.settings import Settings
+
+hookspec = pluggy.HookspecMarker("paise2")
+hookimpl = pluggy.HookimplMarker("paise2")
+
+ENTRY_POINTS = "paise2"
+BUILT_IN = (
+    "paise2nb.tasks",
+    "paise2nb.sources",
+    "paise2nb.fetch",
+    "paise2nb.extract",
+    "paise2nb.queue",
+    "paise2nb.items",
+    "paise2nb.cache",
+)
+F = TypeVar("F", bound=Callable[..., Any])
+_encode = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
+
+
+# What flows between fetchers, extractors and stores ------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a fetcher brought: the bytes and what the other side said about them.
+
+    ``url`` is the address after redirects, ``mime_type`` None where it is not known,
+    ``charset`` as declared, ``meta`` what a later request or a freshness check needs (JSON);
+    a ``status`` of 304 in it says that the stored item still stands, and there are no bytes.
+    """
+
+    data: bytes
+    url: str
+    mime_type: str | None = None
+    charset: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where bytes came from, for an extractor: the address as given, and its type."""
+
+    url: str
+    mime_type: str
+    charset: str | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """What an extractor made of bytes: the text and what is known about it.
+
+    ``date`` is ISO 8601, ``language`` a BCP 47 tag, ``metadata`` anything else (JSON). ``url``
+    is only set where one source holds several documents: each needs an address of its own.
+    """
+
+    text: str
+    title: str | None = None
+    author: str | None = None
+    date: str | None = None
+    language: str | None = None
+    url: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+# What a decorator records --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named function that jobs run. Times in seconds; None means the setting decides.
+
+    ``check`` turns the arguments of an enqueue into the ones that are stored, or raises
+    UsageError; ``key`` gives the text by which duplicates are found; ``fresh`` says whether a
+    completed job with the same key still stands, given the settings, its result, how long ago
+    it finished (seconds) and the new arguments.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    max_retries: int | None = None
+    retry_delay: float | None = None
+    timeout: float | None = None
+    memory_mb: int | None = None
+    pool: str | None = None
+    plugin: str = ""
+    check: Callable[[App, tuple[Any, ...]], tuple[Any, ...]] | None = None
+    key: Callable[[tuple[Any, ...]], str] | None = None
+    fresh: Callable[[Settings, Any, float, tuple[Any, ...]], bool] | None = None
+
+    @cached_property
+    def arity(self) -> tuple[int, float]:
+        """How many arguments it takes, at least and at most."""
+        taken = list(inspect.signature(self.function).parameters.values())[1:]
+        positional = [p for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        least = sum(1 for p in positional if p.default is p.empty)
+        unbounded = any(p.kind is p.VAR_POSITIONAL for p in taken)
+        return least, math.inf if unbounded else len(positional)
+
+    def with_options(
+        self, argument: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
+        """All arguments in their places, where some are given by name.
+
+        Raises:
+            UsageError: it has no parameter of that name.
+        """
+        taken = inspect.signature(self.function)
+        if unknown := [name for name in options if name not in taken.parameters]:
+            option = unknown[0].replace("_", "-")
+            raise UsageError(f"task {self.name!r} takes no --{option}")
+        try:
+            bound = taken.bind(None, *argument, **options)
+        except TypeError as error:
+            raise UsageError(f"task {self.name!r}: {error}") from None
+        bound.apply_defaults()
+        return bound.args[1:]
+
+    def accept(self, app: App, arguments: tuple[Any, ...]) -> tuple[str, int]:
+        """Check the arguments of one job against the signature and the task's own check.
+
+        Returns:
+            The arguments as JSON text, and a 64-bit number that is equal for duplicates.
+
+        Raises:
+            UsageError: they do not fit, or are not JSON.
+        """
+        least, most = self.arity
+        if not least <= len(arguments) <= most:
+            names = ", ".join(list(inspect.signature(self.function).parameters)[1:])
+            raise UsageError(f"task {self.name!r} takes ({names}), not {arguments!r}")
+        if self.check is not None:
+            arguments = self.check(app, arguments)
+        try:
+            text = _encode(arguments)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"the arguments of task {self.name!r} must be JSON "
+                f"(text, numbers, lists, objects): {error}"
+            ) from None
+        same = self.key(arguments) if self.key else text
+        digest = hashlib.blake2b(f"{self.name}\0{same}".encode(errors="replace"), digest_size=8)
+        return text, int.from_bytes(digest.digest(), "big", signed=True)
+
+
+class Fetcher(NamedTuple):
+    """A function ``(context, url) -> bytes | Fetched`` for some URL schemes."""
+
+    function: Callable[..., bytes | Fetched]
+    schemes: tuple[str, ...]
+    plugin: str = ""
+
+
+class Extractor(NamedTuple):
+    """A function ``(context, data, source) -> Document | list[Document]`` for some types.
+
+    A MIME type may end in ``/*``. A suffix (with its dot) counts where the type says nothing.
+    """
+
+    function: Callable[..., Document | list[Document]]
+    mime_types: tuple[str, ...]
+    suffixes: tuple[str, ...] = ()
+    plugin: str = ""
+
+
+def task(
+    name: str,
+    *,
+    max_retries: int | None = None,
+    retry_delay: float | None = None,
+    timeout: float | None = None,
+    memory_mb: int | None = None,
+    pool: str | None = None,
+    check: Callable[[App, tuple[Any, ...]], tuple[Any, ...]] | None = None,
+    key: Callable[[tuple[Any, ...]], str] | None = None,
+    fresh: Callable[[Settings, Any, float, tuple[Any, ...]], bool] | None = None,
+) -> Callable[[F], F]:
+    """Make a function ``(context, *arguments)`` a task. See `Task` for the parameters."""
+
+    def mark(function: F) -> F:
+        declared = Task(
+            name, function, max_retries, retry_delay, timeout, memory_mb, pool,
+            function.__module__, check, key, fresh,
+        )  # fmt: skip
+        return _declare(function, declared)
+
+    return mark
+
+
+def fetcher(*schemes: str) -> Callable[[F], F]:
+    """Make a function ``(context, url)`` the fetcher of some URL schemes."""
+
+    def mark(function: F) -> F:
+        return _declare(function, Fetcher(function, schemes, function.__module__))
+
+    return mark
+
+
+def extractor(*mime_types: str, suffixes: Iterable[str] = ()) -> Callable[[F], F]:
+    """Make a function ``(context, data, source)`` the extractor of some MIME types."""
+
+    def mark(function: F) -> F:
+        declared = Extractor(function, mime_types, tuple(suffixes), function.__module__)
+        return _declare(function, declared)
+
+    return mark
+
+
+def _declare(function: F, declared: Task | Fetcher | Extractor) -> F:
+    declarations: list[Any] = getattr(function, "__paise2__", [])
+    function.__paise2__ = [*declarations, declared]  # type: ignore[attr-defined]
+    return function
+
+
+# The extension points ------------------------------------------------------------------------
+
+
+class TaskQueueProvider(Protocol):
+    """Creates the Huey instance, and with it the job table, of a profile."""
+
+    def create(self, app: App) -> JobHuey:
+        """The queue of this app."""
+
+
+class ConfigurationProvider(Protocol):
+    """Gives defaults for settings: over the packaged profile, under the user's files."""
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Dotted keys and their values."""
+
+
+class CacheProvider(Protocol):
+    """Keeps bytes by the SHA-256 of their content."""
+
+    def put(self, data: bytes) -> str:
+        """Store bytes durably; the key is their SHA-256 in hexadecimal."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes of a key. Raises KeyError."""
+
+    def __contains__(self, key: str) -> bool: ...
+
+    def remove(self, needed: set[str], older_than: float) -> int:
+        """Remove entries whose key is not needed and which are older than that many seconds."""
+
+    def clear(self) -> int:
+        """Remove everything; the number of entries."""
+
+
+class DataStorageProvider(Protocol):
+    """Keeps items and finds them by their words. The built-in one is `paise2nb.items.ItemStore`."""
+
+    def put(self, document: Document, *, url: str, key: str, **provenance: Any) -> int:
+        """Insert or update the item with that key, unless it is newer; its id."""
+
+    def put_many(self, entries: Iterable[tuple[Document, Mapping[str, Any]]]) -> list[int]:
+        """The same for many, all of them or none; their ids."""
+
+    def visited(self, key: str, at: float) -> int | None:
+        """Note that the content of the item with that key still stands; its id."""
+
+    def get(self, item_id: int) -> dict[str, Any] | None:
+        """One item with its text."""
+
+    def versions(self, item_id: int) -> list[dict[str, Any]]:
+        """What an item has held, oldest first."""
+
+    def diff(self, item_id: int, a: int = -2, b: int = -1) -> str:
+        """What changed in the text of an item from one version to another."""
+
+    def find(self, key: str) -> int | None:
+        """The id of the item with that key."""
+
+    def search(self, query: str, limit: int) -> list[dict[str, Any]]:
+        """Ranked hits with snippets."""
+
+    def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+        """Items without their texts, newest first."""
+
+    def count(self) -> int:
+        """The number of items."""
+
+    def count_since(self, since: float) -> int:
+        """The number of items stored since that time (seconds since the epoch)."""
+
+    def clear(self) -> int:
+        """Remove every item; the number of them."""
+
+    def checkpoint(self) -> None:
+        """Bound what writing leaves behind on the disk."""
+
+    def close(self) -> None:
+        """Let go of files."""
+
+
+class ContentSource(Protocol):
+    """Finds addresses to fetch."""
+
+    def addresses(self, context: Context) -> Iterable[str]:
+        """The addresses that it knows now."""
+
+
+class LifecycleAction(Protocol):
+    """Called when an app opens and closes, in workers too."""
+
+    def opened(self, app: App) -> None:
+        """After the app is ready."""
+
+    def closed(self, app: App) -> None:
+        """Before its parts are closed."""
+
+
+class ResetAction(Protocol):
+    """Called by ``reset``."""
+
+    def reset(self, app: App, hard: bool) -> None:
+        """Forget what the plugin keeps of its own."""
+
+
+class Hooks:
+    """The specifications. Every hook returns what the plugin adds, or nothing."""
+
+    @hookspec
+    def task_queue_providers(self) -> Mapping[str, TaskQueueProvider]:  # type: ignore[empty-body]
+        """Queues by the name that ``task_queue.provider`` takes."""
+
+    @hookspec
+    def configuration_providers(self) -> Sequence[ConfigurationProvider]:  # type: ignore[empty-body]
+        """Defaults for settings."""
+
+    @hookspec(firstresult=True)
+    def data_storage_provider(self, app: App) -> DataStorageProvider:  # type: ignore[empty-body]
+        """The store of this app."""
+
+    @hookspec(firstresult=True)
+    def cache_provider(self, app: App) -> CacheProvider:  # type: ignore[empty-body]
+        """The cache of this app."""
+
+    @hookspec
+    def content_sources(self) -> Mapping[str, ContentSource]:  # type: ignore[empty-body]
+        """Sources by name."""
+
+    @hookspec
+    def content_fetchers(self) -> Sequence[Fetcher]:  # type: ignore[empty-body]
+        """Fetchers by URL scheme."""
+
+    @hookspec
+    def content_extractors(self) -> Sequence[Extractor]:  # type: ignore[empty-body]
+        """Extractors by MIME type."""
+
+    @hookspec
+    def tasks(self) -> Sequence[Task]:  # type: ignore[empty-body]
+        """Tasks by name."""
+
+    @hookspec
+    def lifecycle_actions(self) -> Sequence[LifecycleAction]:  # type: ignore[empty-body]
+        """Called when an app opens and closes."""
+
+    @hookspec
+    def reset_actions(self) -> Sequence[ResetAction]:  # type: ignore[empty-body]
+        """Called by ``reset``."""
+
+
+class Declared:
+    """A module's decorated functions, offered through the hooks like anything else."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.declared = [
+            entry
+            for value in vars(module).values()
+            if getattr(value, "__module__", None) == module.__name__
+            for entry in getattr(value, "__paise2__", ())
+        ]
+
+    @hookimpl
+    def tasks(self) -> list[Task]:
+        """The tasks that the module declares."""
+        return [entry for entry in self.declared if isinstance(entry, Task)]
+
+    @hookimpl
+    def content_fetchers(self) -> list[Fetcher]:
+        """The fetchers that the module declares."""
+        return [entry for entry in self.declared if isinstance(entry, Fetcher)]
+
+    @hookimpl
+    def content_extractors(self) -> list[Extractor]:
+        """The extractors that the module declares."""
+        return [entry for entry in self.declared if isinstance(entry, Extractor)]
+
+
+# Finding and keeping them --------------------------------------------------------------------
+
+
+class Plugins:
+    """The plugins of one app: the built-in ones, entry points, and those the settings name."""
+
+    def __init__(self, named: Iterable[str] = ()) -> None:
+        """Load every plugin.
+
+        Args:
+            named: modules, or paths of ``.py`` files.
+
+        Raises:
+            PluginError: one can't be loaded, or takes a name that is taken; it is named.
+        """
+        self.hooks = pluggy.PluginManager("paise2")
+        self.hooks.add_hookspecs(Hooks)
+        self._names: dict[str, str] = {}  # of modules, as the user knows them
+        for name in BUILT_IN:
+            self._add(name, importlib.import_module(name))
+        for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS)):
+            self._add(entry.name, self._guard(entry.name, entry.load))
+        for name in named:
+            self._add(name, self._guard(name, partial(_import, name)))
+        self.tasks = self._tasks()
+
+    def _guard(self, name: str, load: Callable[[], Any]) -> Any:
+        try:
+            return load()
+        except (Exception, SystemExit) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise PluginError(
+                f"plugin {name!r} can't be loaded: {reason}; mend it, or remove it from `plugins`"
+            ) from error
+
+    def _add(self, name: str, plugin: Any) -> None:
+        # A module may hold decorated functions, hook implementations, or both.
+        declared = Declared(plugin) if isinstance(plugin, ModuleType) else None
+        self._names[getattr(plugin, "__name__", name)] = name
+        try:
+            self.hooks.register(plugin, name)
+            self.hooks.check_pending()
+            if declared is not None and declared.declared:
+                self.hooks.register(declared, f"{name} (declared)")
+        except (ValueError, pluggy.PluginValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise PluginError(f"plugin {name!r} can't be registered: {reason}") from error
+
+    def _tasks(self) -> dict[str, Task]:
+        tasks: dict[str, Task] = {}
+        for hook in self.hooks.hook.tasks.get_hookimpls():  # the built-in ones first
+            for declared in self._guard(hook.plugin_name, hook.function) or ():
+                if declared.name in tasks:
+                    taken, plugin = tasks[declared.name].plugin, declared.plugin
+                    raise PluginError(
+                        f"plugin {self._names.get(plugin, plugin)!r} defines task "
+                        f"{declared.name!r}, which {self._names.get(taken, taken)!r} has already; "
+                        "give it another name"
+                    )
+                tasks[declared.name] = declared
+        return tasks
+
+    def defaults(self) -> dict[str, Any]:
+        """What configuration providers give, the user's own first."""
+        merged: dict[str, Any] = {}
+        for found in reversed(self.hooks.hook.configuration_providers()):
+            for provider in found:
+                merged.update(provider.defaults())
+        return merged
+
+    def task(self, name: str) -> Task:
+        """The task of that name. Raises UnknownTask with the nearest known name."""
+        try:
+            return self.tasks[name]
+        except KeyError:
+            near = get_close_matches(name, self.tasks, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.tasks)}"
+            raise UnknownTask(f"unknown task {name!r}; {hint}") from None
+
+    def fetcher(self, scheme: str) -> Fetcher | None:
+        """The first fetcher of a URL scheme, plugins before the built-in ones."""
+        found = (f for group in self.hooks.hook.content_fetchers() for f in group)
+        return next((f for f in found if scheme in f.schemes), None)
+
+    def extractor(self, mime_type: str, suffix: str) -> Extractor | None:
+        """The extractor for a MIME type, else for a file suffix; plugins come first."""
+        found = [e for group in self.hooks.hook.content_extractors() for e in group]
+        family = mime_type.split("/")[0] + "/*"
+        by_type = (e for e in found if mime_type in e.mime_types or family in e.mime_types)
+        by_suffix = (e for e in found if suffix and suffix in e.suffixes)
+        return next(by_type, None) or next(by_suffix, None)
+
+    def provider(self, name: str) -> TaskQueueProvider:
+        """The task queue provider of that name. Raises PluginError with the known names."""
+        known: dict[str, TaskQueueProvider] = {}
+        for group in reversed(self.hooks.hook.task_queue_providers()):
+            known.update(group)
+        if name not in known:
+            raise PluginError(
+                f"task_queue.provider is {name!r}, which no plugin defines; "
+                f"known: {', '.join(sorted(known))}"
+            )
+        return known[name]
+
+    def describe(self) -> list[dict[str, str]]:
+        """One row for each thing that is registered: kind, name, plugin, origin."""
+        rows: list[dict[str, str]] = []
+        hook = self.hooks.hook
+        names = {id(plugin): name for name, plugin in self.hooks.list_name_plugin()}
+
+        def row(kind: str, name: str, module: str) -> None:
+            file = getattr(sys.modules.get(module), "__file__", None) or ""
+            rows.append({"kind": kind, "name": name, "plugin": module, "origin": file})
+
+        for declared in self.tasks.values():
+            row("task", declared.name, declared.plugin)
+        for found in hook.content_fetchers():
+            for entry in found:
+                row("fetcher", ", ".join(entry.schemes), entry.plugin)
+        for found in hook.content_extractors():
+            for entry in found:
+                row("extractor", ", ".join((*entry.mime_types, *entry.suffixes)), entry.plugin)
+        for point in ("task_queue_providers", "content_sources"):
+            for implementation in getattr(hook, point).get_hookimpls():
+                for name in implementation.function():
+                    row(point.removesuffix("s").replace("_", " "), name, implementation.plugin_name)
+        for point in (
+            "configuration_providers", "data_storage_provider", "cache_provider",
+            "lifecycle_actions", "reset_actions",
+        ):  # fmt: skip
+            for implementation in getattr(hook, point).get_hookimpls():
+                plugin = names.get(id(implementation.plugin), implementation.plugin_name)
+                row(point.removesuffix("s").replace("_", " "), "", plugin)
+        return rows
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module, or a ``.py`` file under a name made of its path and content."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    digest = hashlib.blake2b(str(path).encode() + path.read_bytes(), digest_size=4).hexdigest()
+    module_name = f"paise2_plugin_{path.stem}_{digest}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module

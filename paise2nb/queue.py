@@ -1,0 +1,428 @@
+"""Huey over the job table: the engine that runs jobs, and what an execution's end means.
+
+A Huey subclass whose dequeue is a claim in the job table and whose execute writes the outcome
+there: result, follow-ups and the claim of the next job in one transaction. Stock Huey deletes
+a message before its work is done; here the row stays, and nothing is ever only in memory.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import threading
+import time
+import traceback as tracebacks
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from huey import signals
+from huey.api import Huey
+from huey.api import Task as HueyTask
+from huey.exceptions import RetryTask
+from huey.serializer import Serializer
+from huey.storage import BaseStorage
+
+from paise2nb.bell import Ringer
+from paise2nb.errors import PaiseError, StorageError, TaskError, redacted
+from paise2nb.hindrance import Hindrance
+from paise2nb.jobs import IMMEDIATE, Claim, Ending, JobTable, Limits, Worker
+from paise2nb.plugins import Task, TaskQueueProvider, hookimpl
+from paise2nb.retry import decide, error_class
+
+if TYPE_CHECKING:
+    from paise2nb.app import App
+
+logger = logging.getLogger("paise2nb.queue")
+
+SAFETY_POLL = 1.0  # seconds: an idle wait never lasts longer, whether the bell rings or not
+ERROR_LENGTH = 1000  # characters of an error's text that are kept; its traceback is kept whole
+
+
+class JSONSerializer(Serializer):
+    """Messages are JSON: a crafted one can hold odd data, but never run code."""
+
+    def _serialize(self, data: Any) -> bytes:
+        return json.dumps(data).encode()
+
+    def _deserialize(self, data: bytes) -> Any:
+        return json.loads(data)
+
+
+class JobStorage(BaseStorage):
+    """Huey's storage over the job table: what Huey asks of a storage, answered by the rows."""
+
+    blocking = True  # an idle worker sleeps on the bell, not on Huey's polling interval
+
+    def __init__(self, name: str = "paise2", *, table: JobTable) -> None:
+        super().__init__(name)
+        self.table = table
+
+    def close(self) -> None:
+        """Close the job table."""
+        self.table.close()
+
+    def queue_size(self) -> int:
+        """The number of jobs that may start."""
+        return self.table.counts()[0]["queued"]
+
+    def schedule_size(self) -> int:
+        """The number of jobs that have a time."""
+        counts = self.table.counts()[0]
+        return counts["scheduled"] + counts["retrying"]
+
+    def read_schedule(self, ts: datetime.datetime) -> list[bytes]:
+        """Nothing: a due row is claimed where it is, so none can be lost on the way."""
+        return []
+
+
+class Nap:
+    """How a thread of a worker waits when there is nothing to claim; ends early when called."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+
+    def wait(self, seconds: float) -> None:
+        with self._condition:
+            self._condition.wait(seconds)
+
+    def end_one(self) -> None:
+        with self._condition:
+            self._condition.notify()
+
+    def end_all(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
+
+class JobHuey(Huey):
+    """The queue of one app.
+
+    Attributes:
+        table: the job table.
+        nap: ended when there may be work; a worker process connects it with its bell.
+    """
+
+    def __init__(self, app: App, table: JobTable, *, immediate: bool) -> None:
+        # Huey's own immediate mode would swap in a storage in memory and run follow-ups before
+        # their parent commits: here immediate means that this process claims and executes.
+        super().__init__(
+            "paise2", results=False, serializer=JSONSerializer(),
+            storage_class=JobStorage, table=table,
+        )  # fmt: skip
+        self.app = app
+        self.table = table
+        self.runs_immediately = immediate
+        self.ringer = Ringer(table.path)
+        self.nap = Nap()
+        self._executing = threading.local()
+        self._jobs_anywhere: set[int] = set()  # in immediate mode: those that threads execute
+        self._strays = False
+        self._worker: Worker | None = None
+        self._limits: dict[str, Limits] = {}
+        self._hindrance: Hindrance | None = None
+        self._stopping = threading.Event()
+        self._classes = {name: self._register(task) for name, task in app.plugins.tasks.items()}
+
+    def _register(self, task: Task) -> type[HueyTask]:
+        def run(*arguments: Any, task: HueyTask) -> tuple[str, list[Any]]:
+            try:
+                return self.app.perform(task.claim, arguments)
+            except RetryTask as asked:  # by the task itself: bounded like any other failure
+                error = TaskError(asked.args[0] or "asked to be retried", "retry")
+                error.retry_after = asked.delay
+                error.__cause__ = asked
+                self._raise(task.claim, error)
+            except Exception as error:
+                self._raise(task.claim, error)
+
+        wrapper = self.task(name=task.name, context=True)(run)
+        return wrapper.task_class  # type: ignore[no-any-return]
+
+    def _raise(self, claim: Claim, error: Exception) -> NoReturn:
+        """Raise the RetryTask that carries the policy's delay, or the error itself at the end."""
+        task = self.app.plugins.tasks.get(claim.task)
+        failures = claim.attempt - claim.crashes
+        delay, max_attempts = decide(self.app.settings, task, error, failures)
+        if delay is None:
+            error.__paise2_max_attempts__ = max_attempts  # type: ignore[attr-defined]
+            raise error
+        retry: Exception = RetryTask(delay=delay)
+        retry.__paise2_max_attempts__ = max_attempts  # type: ignore[attr-defined]
+        raise retry from error
+
+    # A worker's part -------------------------------------------------------------------------
+
+    def work_for(self, worker: Worker, limits: Mapping[str, Limits]) -> None:
+        """Claim for this worker, from these tasks only."""
+        self._worker, self._limits = worker, dict(limits)
+        self._hindrance = Hindrance(self.table, self.app.places())
+
+    def stop_claiming(self) -> None:
+        """Finish what runs and claim nothing more: a worker drains."""
+        self._stopping.set()
+        self.nap.end_all()
+
+    def dequeue(self) -> HueyTask | None:
+        """Claim the next job; None when there was none within the safety poll."""
+        self._write_kept()
+        if self._stopping.is_set() or self._worker is None:
+            return None
+        claim = self._take_following()
+        limits = self._open_limits() if claim is None else {}
+        if limits and self.table.claimable(tuple(limits)):
+            claim = self.table.claim(self._worker, limits)
+        if claim is None:
+            self.nap.wait(self._patience())
+            return None
+        self.nap.end_one()  # there may be more: wake the next thread
+        return self._decoded(claim)
+
+    def _open_limits(self) -> dict[str, Limits]:
+        """The tasks that may be claimed now, with their limits."""
+        held = self._hindrance.held() if self._hindrance else set()
+        if held is None or self._stopping.is_set():
+            return {}
+        return {name: limit for name, limit in self._limits.items() if name not in held}
+
+    def _take_following(self) -> Claim | None:
+        claim: Claim | None = getattr(self._executing, "following", None)
+        self._executing.following = None
+        return claim
+
+    def _patience(self) -> float:
+        due = self.table.next_time(tuple(self._limits))
+        return SAFETY_POLL if due is None else min(max(due - self.table.now(), 0.001), SAFETY_POLL)
+
+    def _decoded(self, claim: Claim) -> HueyTask | None:
+        """The Huey task of a claim. One that can't be decoded fails, and is kept to be seen."""
+        try:
+            arguments = json.loads(claim.args)
+            if not isinstance(arguments, list):
+                raise ValueError("not a list")
+            task = self._classes[claim.task](tuple(arguments), id=str(claim.id))
+        except (ValueError, KeyError, RecursionError) as error:
+            what = f"can't be decoded: {type(error).__name__}: {error}"
+            self.table.end(claim, Ending("failed", "failed", None, "undecodable", what))
+            return None
+        task.claim = claim
+        return task
+
+    def execute(self, task: HueyTask, timestamp: datetime.datetime | None = None) -> None:
+        """Run a claimed job and write how it ended; the next claim comes with it."""
+        ending = self._run(task)
+        try:
+            self._finish(task.claim, ending, self._open_limits())
+        except StorageError:
+            # Kept, and written before this thread claims anything else.
+            logger.exception("the outcome of job %s can't be written now", task.id)
+            self._executing.kept = (task.claim, ending)
+
+    def _finish(self, claim: Claim, ending: Ending, limits: dict[str, Limits]) -> None:
+        accepted, following = self.table.end(claim, ending, self._worker, limits)
+        self._executing.following = following
+        if not accepted:
+            logger.warning("job %s is no longer this worker's: its outcome is refused", claim.id)
+        elif ending.followups:
+            self.nap.end_one()
+            self.ringer.ring()
+
+    def _write_kept(self) -> None:
+        kept: tuple[Claim, Ending] | None = getattr(self._executing, "kept", None)
+        if kept is not None:
+            try:
+                self._finish(*kept, {})
+            except StorageError:
+                self._stopping.wait(SAFETY_POLL)
+                raise
+            self._executing.kept = None
+
+    def _run(self, task: HueyTask) -> Ending:
+        claim: Claim = task.claim
+        self._emit(signals.SIGNAL_EXECUTING, task)
+        self._tasks_in_flight.add(task)
+        try:
+            result, followups = task.execute()
+        except RetryTask as retry:
+            self._emit(signals.SIGNAL_RETRYING, task)
+            cause = retry.__cause__ or retry
+            if self._hindrance and self._hindrance.blames(claim, cause):
+                logger.info("job %s goes back uncharged: %s", claim.id, cause)
+                return released(cause)
+            logger.info("job %s will be retried in %.1f s: %s", claim.id, retry.delay, cause)
+            return _failure(cause, retry_in=retry.delay, granted=retry.__paise2_max_attempts__)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and self.runs_immediately:
+                raise  # interrupted is not completed
+            self._emit(signals.SIGNAL_ERROR, task, error)
+            if self._hindrance and self._hindrance.blames(claim, error):
+                logger.info("job %s goes back uncharged: %s", claim.id, error)
+                return released(error)
+            logger.info("job %s failed: %s", claim.id, error)
+            return _failure(error, granted=getattr(error, "__paise2_max_attempts__", None))
+        finally:
+            self._tasks_in_flight.discard(task)
+        self._emit(signals.SIGNAL_COMPLETE, task)
+        if self._hindrance:
+            self._hindrance.cleared(claim.task)
+        return Ending("completed", "completed", result, followups=followups)
+
+    def release_following(self) -> None:
+        """Give back the job that this thread has claimed but not begun."""
+        claim = self._take_following()
+        if claim is not None:
+            self.table.end(claim, Ending("released", "queued"))
+
+    # Immediate mode --------------------------------------------------------------------------
+
+    def run_tree(self, root: int) -> None:
+        """Claim and execute here until nothing of a job's tree is left, waiting for retries."""
+        while True:
+            self.run_ready(root)
+            if not self.table.unfinished([root]) or self._runs_inside(root):
+                return
+            # A retry's time has yet to come, or another thread or process runs it.
+            due = self.table.next_time()
+            rest = SAFETY_POLL if due is None else due - self.table.now()
+            time.sleep(min(max(rest, 0.001), SAFETY_POLL))
+
+    def run_ready(self, root: int | None = None) -> None:
+        """Claim and execute here what may start now, of one job's tree or of all jobs."""
+        worker, limits = self._immediate_worker(), self.app.limits()
+        try:
+            if self._strays:
+                self._release_strays(worker)
+            while (claim := self.table.claim(worker, limits, tree=root)) is not None:
+                self._execute_here(claim)
+        except BaseException:
+            # An interrupt may come at any moment, after a claim or in the writing of an outcome.
+            self._strays = True
+            self._release_strays(worker)
+            raise
+
+    def _execute_here(self, claim: Claim) -> None:
+        outer = self._jobs_here()
+        self._executing.jobs = (*outer, claim.id)
+        self._jobs_anywhere.add(claim.id)
+        try:
+            task = self._decoded(claim)
+            if task is not None:
+                self.table.end(claim, self._run(task))
+        finally:
+            self._jobs_anywhere.discard(claim.id)
+            self._executing.jobs = outer
+
+    def _release_strays(self, worker: Worker) -> None:
+        """Give back what this process holds and no thread of it executes."""
+        self.table.release(worker, self._jobs_anywhere)
+        self._strays = False
+
+    def _jobs_here(self) -> tuple[int, ...]:
+        """The jobs that this thread executes, one inside the other."""
+        jobs: tuple[int, ...] = getattr(self._executing, "jobs", ())
+        return jobs
+
+    def _runs_inside(self, root: int) -> bool:
+        """Whether a job's tree is itself what this thread executes: it can't wait for itself."""
+        jobs = self._jobs_here()
+        return bool(jobs) and not set(jobs).isdisjoint(self.table.trees([root])[root])
+
+    def _immediate_worker(self) -> Worker:
+        if self._worker is None:
+            self._worker = self.table.register(IMMEDIATE, 1, "busy")
+        return self._worker
+
+    def close(self) -> None:
+        """Let go of the job table."""
+        if self._worker is not None and self.runs_immediately:
+            self.table.leave(self._worker)
+        self.ringer.close()
+        self.storage.close()
+
+
+def _failure(
+    error: BaseException, *, retry_in: float | None = None, granted: int | None = None
+) -> Ending:
+    return Ending(
+        "failed",
+        "failed" if retry_in is None else "retrying",
+        error_class=error_class(error),
+        error=message(error),
+        traceback=_traceback(error),
+        retry_in=retry_in,
+        max_attempts=granted,
+    )
+
+
+def released(error: BaseException) -> Ending:
+    """Back to the queue uncharged, with what happened."""
+    return Ending("released", "queued", error_class=error_class(error), error=message(error))
+
+
+def message(error: BaseException) -> str:
+    """An error in one line: a TaskError's own words, else with the name of its class."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "(no words)"
+    if not isinstance(error, PaiseError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return _storable(redacted(text)[:ERROR_LENGTH])
+
+
+def _storable(text: str) -> str:
+    """Text that SQLite takes: the odd bytes of a file's name become visible."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from the task's own frames on: those of the engine say nothing about it."""
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        if frames.tb_frame.f_globals.get("__name__") not in _ENGINE:
+            break
+        frames = frames.tb_next
+    text = "".join(tracebacks.format_exception(type(error), error, frames))
+    return _storable(redacted(text))
+
+
+_ENGINE = ("paise2nb.queue", "paise2nb.app", "huey.api")
+
+
+# The providers -------------------------------------------------------------------------------
+
+
+def open_table(app: App) -> JobTable:
+    """The job table of an app's settings."""
+    path = app.settings.task_queue.sqlite.path or app.data_dir / "tasks.db"
+    return JobTable(path, durable=not app.is_worker)
+
+
+class NoTaskQueueProvider:
+    """Immediate mode: the same table and the same code, run by the process that enqueues."""
+
+    def create(self, app: App) -> JobHuey:
+        """A queue that runs each job before the enqueue returns."""
+        return JobHuey(app, open_table(app), immediate=True)
+
+
+class HueySQLiteTaskQueueProvider:
+    """The persistent queue: worker processes claim from one SQLite file."""
+
+    def create(self, app: App) -> JobHuey:
+        """A queue on ``task_queue.sqlite.path``."""
+        immediate = app.settings.task_queue.sqlite.immediate and not app.is_worker
+        return JobHuey(app, open_table(app), immediate=immediate)
+
+
+@hookimpl
+def task_queue_providers() -> dict[str, TaskQueueProvider]:
+    """``none`` and ``sqlite``."""
+    return {"none": NoTaskQueueProvider(), "sqlite": HueySQLiteTaskQueueProvider()}
+
+
+__all__ = [
+    "HueySQLiteTaskQueueProvider", "JobHuey", "JobStorage", "NoTaskQueueProvider",
+    "message",
+]  # fmt: skip

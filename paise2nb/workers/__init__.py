@@ -1,0 +1,337 @@
+"""Background workers: started, found again, and stopped from any process.
+
+One supervisor for each job table, in a session of its own, spawns the worker processes and looks
+after them. Who and what runs is written in the job table, so any process can tell; a process is
+named by pid and start time, so none is ever mistaken for another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paise2nb import process
+from paise2nb.errors import WorkersError
+from paise2nb.jobs import IMMEDIATE, Ending
+from paise2nb.results import WorkersStatus
+from paise2nb.settings import Settings
+
+if TYPE_CHECKING:
+    from paise2nb.app import App
+
+START_SECONDS = 60.0  # a start that takes longer has failed
+STOP_SECONDS = 30.0  # the default of `stop --timeout`
+POLL_SECONDS = 0.02
+
+
+class Workers:
+    """The background workers on one app's job table."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._table = app.queue.table
+        self._child: subprocess.Popen[bytes] | None = None  # the supervisor, if started here
+
+    # Looking ---------------------------------------------------------------------------------
+
+    def status(self) -> WorkersStatus:
+        """Who runs now, and what keeps jobs from running."""
+        rows = [row for row in self._table.workers() if row["pool"] != IMMEDIATE]
+        workers = [
+            {
+                "pool": row["pool"],
+                "pid": row["pid"],
+                "state": _shown_state(row),
+                "jobs": row["jobs"],
+                "started_at": self._table.shown(row["started_at"]),
+                "heartbeat_at": self._table.shown(row["heartbeat_at"]),
+                "error": row["error"],
+            }
+            for row in rows
+            if row["state"] == "failed" or process.alive(row["process"])
+        ]
+        row = self._supervisor()
+        alive = row is not None and row["process"] is not None
+        supervisor = None
+        if row is not None and alive:
+            pid = int(row["process"].split("-")[0])
+            supervisor = {"pid": pid, "started_at": self._table.shown(row["started_at"])}
+        return WorkersStatus(workers, supervisor, self._problem(row if alive else None, workers))
+
+    def _problem(
+        self, supervisor: dict[str, Any] | None, workers: list[dict[str, Any]]
+    ) -> str | None:
+        if supervisor is None:
+            waiting = self._table.busy()
+            if waiting and not workers and not self._app.immediate:
+                verb = "jobs wait" if waiting > 1 else "job waits"
+                return f"{waiting:,} {verb} and no worker runs; start some: paise2 worker start"
+            return None
+        if supervisor["problem"]:
+            return f"{supervisor['problem']}; mend it, then: paise2 worker restart"
+        if Settings.from_json(supervisor["settings"]) != self._app.settings:
+            return "the workers run with other settings; to use these: paise2 worker restart"
+        if unknown := self._table.ready_tasks() - set(self._app.plugins.tasks):
+            names = ", ".join(sorted(unknown))
+            return f"jobs of task {names} wait: no loaded plugin defines it; add it to `plugins`"
+        return None
+
+    def _supervisor(self) -> dict[str, Any] | None:
+        """The supervisor's row; its process None where that is gone."""
+        if self._child is not None:
+            self._child.poll()  # one that has ended is no zombie from here on
+        row = self._table.supervisor()
+        if row is not None and row["process"] and not process.alive(row["process"]):
+            row["process"] = None
+        return row
+
+    def present(self) -> bool:
+        """Whether anything runs, or will run, jobs in the background."""
+        row = self._supervisor()
+        if row is not None and row["process"] is not None:
+            return True
+        return any(
+            row["pool"] != IMMEDIATE and process.alive(row["process"])
+            for row in self._table.workers()
+        )
+
+    def bury_dead(self) -> None:
+        """Take back the jobs of processes that died with nobody to see it."""
+        for row in self._table.workers():
+            if not process.alive(row["process"]) and row["state"] != "failed":
+                self._table.bury(row["id"], crash_endings(self._app.settings))
+
+    # Starting --------------------------------------------------------------------------------
+
+    def start(
+        self,
+        concurrency: int | None = None,
+        pool: str | None = None,
+        *,
+        burst: bool = False,
+        foreground: bool = False,
+    ) -> WorkersStatus:
+        """Start the workers; return when every one is ready. What runs already is said.
+
+        Args:
+            concurrency: processes of the pool ``default``, or of the pool that is named.
+            pool: start (or add) only this one.
+            burst: leave when nothing is left to do.
+            foreground: this process is the supervisor, until Ctrl-C, which drains.
+
+        Raises:
+            WorkersError: a worker can't start; with its reason.
+        """
+        if self._app.settings.task_queue.provider == "none":
+            raise WorkersError(
+                "task_queue.provider is none: jobs run where they are enqueued; "
+                "use a profile with provider sqlite"
+            )
+        sizes = self._sizes(concurrency, pool)
+        row = self._supervisor()
+        if row is not None and row["process"] is not None and row["state"] == "running":
+            running = json.loads(row["options"])
+            missing = {name: size for name, size in sizes.items() if name not in running["sizes"]}
+            if pool is None or not missing:
+                return self._said("already running")
+            running["sizes"].update(missing)
+            self._table.set_supervisor(options=json.dumps(running))
+            self._app.queue.ringer.ring()
+            return self._ready("added", None)
+        options = {"sizes": sizes, "burst": burst, "foreground": foreground}
+        if foreground:
+            from paise2nb.workers.supervisor import Supervisor
+
+            Supervisor(self._app.settings, options).run()
+            return self._said("stopped")
+        child = self._spawn(self._app.settings.to_json(), json.dumps(options))
+        return self._ready("started", child)
+
+    def _sizes(self, concurrency: int | None, pool: str | None) -> dict[str, int]:
+        workers = self._app.settings.workers
+        if concurrency is not None and not 1 <= concurrency <= 1024:
+            raise WorkersError(f"concurrency is {concurrency}; give a number from 1 to 1024")
+        known = {"default": workers.concurrency} | {
+            name: entry.processes for name, entry in workers.pools.items()
+        }
+        if pool is not None:
+            if pool not in known:
+                raise WorkersError(f"unknown pool {pool!r}; known: {', '.join(known)}")
+            known = {pool: known[pool]}
+        if concurrency is not None:
+            known[pool or "default"] = concurrency
+        return known
+
+    def _spawn(self, settings: str, options: str) -> subprocess.Popen[bytes]:
+        received = {"settings": settings, "options": json.loads(options)}
+        self._child = spawn("supervisor", received, self._app.data_dir)
+        return self._child
+
+    def _ready(self, word: str, child: subprocess.Popen[bytes] | None) -> WorkersStatus:
+        """Wait until every wanted worker is there. Raises WorkersError with the reason if not."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            row = self._supervisor()
+            if (
+                child is not None
+                and child.poll() is not None
+                and (row is None or row["process"] is None)
+            ):
+                if child.returncode == 0:  # all done already, in a burst
+                    return self._said(word)
+                break
+            if row is not None and row["process"] is not None:
+                if row["problem"]:
+                    raise WorkersError(f"{row['problem']}; mend it, then: paise2 worker restart")
+                wanted: dict[str, int] = json.loads(row["options"])["sizes"]
+                pools = [w["pool"] for w in self._table.workers() if w["state"] == "ready"]
+                if all(pools.count(name) >= size for name, size in wanted.items()):
+                    return self._said(word)
+            time.sleep(POLL_SECONDS)
+        log = self._app.data_dir / "logs" / "workers.log"
+        raise WorkersError(f"the workers did not start; the reason stands at the end of {log}")
+
+    def _said(self, what: str) -> WorkersStatus:
+        found = self.status()
+        found.message = f"{found.summary()} {what}" if found.workers else f"workers {what}"
+        return found
+
+    def bring_back(self) -> None:
+        """Start again what left for want of work; not what a user stopped."""
+        row = self._table.supervisor()
+        if row is not None and row["state"] == "idle":
+            self._spawn(row["settings"], row["options"])
+
+    # Stopping --------------------------------------------------------------------------------
+
+    def stop(self, timeout: float | None = None) -> WorkersStatus:
+        """Drain: running jobs may finish until the timeout, then they go back to the queue.
+
+        Args:
+            timeout: seconds; 30 by default.
+        """
+        seconds = STOP_SECONDS if timeout is None else timeout
+        row = self._supervisor()
+        if row is None or row["process"] is None:
+            found = self._stop_orphans(seconds)
+            if row is not None:
+                self._table.set_supervisor(state="stopped", process=None)
+            return self._said("stopped" if found else "not running")
+        options = {**json.loads(row["options"]), "stop_seconds": seconds}
+        self._table.set_supervisor(options=json.dumps(options))
+        process.send(row["process"], signal.SIGTERM)
+        deadline = time.monotonic() + seconds + START_SECONDS
+        while process.alive(row["process"]):
+            if time.monotonic() > deadline:
+                raise WorkersError(
+                    f"the supervisor (pid {row['process'].split('-')[0]}) does not stop; "
+                    f"kill it: kill -9 {row['process'].split('-')[0]}"
+                )
+            time.sleep(POLL_SECONDS)
+        return self._said("stopped")
+
+    def _stop_orphans(self, seconds: float) -> bool:
+        """Stop workers whose supervisor has died."""
+        rows = [row for row in self._table.workers() if row["pool"] != IMMEDIATE]
+        living = [row for row in rows if process.send(row["process"], signal.SIGTERM)]
+        deadline = time.monotonic() + seconds
+        while any(process.alive(row["process"]) for row in living):
+            if time.monotonic() > deadline:
+                for row in living:
+                    process.send(row["process"], signal.SIGKILL)
+            time.sleep(POLL_SECONDS)
+        for row in rows:
+            self._table.bury(row["id"], released)
+        return bool(living)
+
+    def restart(self, timeout: float | None = None) -> WorkersStatus:
+        """Drain, then start with the settings and plugins as they are now, and the same options."""
+        row = self._table.supervisor()
+        options = json.loads(row["options"]) if row is not None else {}
+        self.stop(timeout)
+        configured = self._sizes(None, None)
+        sizes = {
+            name: size
+            for name, size in options.get("sizes", configured).items()
+            if name in configured
+        }
+        child = self._spawn(
+            self._app.settings.to_json(),
+            json.dumps({
+                "sizes": sizes or configured, "burst": options.get("burst", False),
+                "foreground": False,
+            }),
+        )  # fmt: skip
+        return self._ready("restarted", child)
+
+
+def _shown_state(row: dict[str, Any]) -> str:
+    if row["state"] != "ready":
+        return str(row["state"])
+    return "busy" if row["jobs"] else "idle"
+
+
+def released(row: dict[str, Any], only: bool) -> Ending:
+    """Back to the queue, uncharged: what stop and drain make of a running job."""
+    return Ending("released", "queued")
+
+
+def crash_endings(settings: Settings) -> Callable[[dict[str, Any], bool], Ending]:
+    """What becomes of the jobs of a process that died by itself.
+
+    A job that ran alone there is charged; several go back uncharged, and run alone next, so that
+    the guilty one is found.
+    """
+    from paise2nb.retry import charge
+
+    def decide(row: dict[str, Any], only: bool) -> Ending:
+        if not only:
+            return Ending("released", "queued", alone=True)
+        reason = f"its worker process (pid {row['worker_pid']}) died while it ran"
+        return charge(settings, row["task"], row["crashes"] + 1, "crashed", "crash", reason)
+
+    return decide
+
+
+def log_directory(data_dir: Path) -> Path:
+    """Where the logs lie, made private."""
+    path = data_dir / "logs"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def spawn(role: str, message: dict[str, Any], data_dir: Path) -> subprocess.Popen[bytes]:
+    """Start a supervisor or a worker: a fresh process in a session of its own.
+
+    It gets its settings over its standard input and reads no file and no environment for them;
+    its output lands in the log. A kernel's interrupt, restart or end does not reach it.
+    """
+    log = os.open(
+        log_directory(data_dir) / "workers.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
+    )
+    # The same import path as here, so that what loads here loads there.
+    path = [entry or os.getcwd() for entry in sys.path]
+    program = (
+        f"import sys; sys.path[:] = {path!r}; from paise2nb.workers.main import {role}; {role}()"
+    )
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, "paise2nb", role],
+            stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    finally:
+        os.close(log)
+    assert child.stdin is not None
+    with child.stdin as pipe:
+        pipe.write(json.dumps({**message, "parent": os.getpid()}).encode())
+    return child
+
+
+__all__ = ["Workers", "crash_endings", "log_directory", "released", "spawn"]

@@ -1,0 +1,172 @@
+"""What a spawned process does: become the supervisor, or be a worker.
+
+A worker opens an App of its own from the settings that it is given, and runs Huey's consumer
+over it. A start-up that fails is written down and ends the process: it never takes a job.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from paise2nb.bell import Bell
+from paise2nb.errors import PaiseError, StorageError
+from paise2nb.jobs import JobTable, Worker
+from paise2nb.queue import SAFETY_POLL, JobHuey, message
+from paise2nb.settings import Settings
+from paise2nb.workers import log_directory
+from paise2nb.workers.supervisor import Supervisor, configure_logging
+
+logger = logging.getLogger("paise2nb.worker")
+
+HEARTBEAT_SECONDS = 3.0
+CAN_NOT_START = 3  # exit status
+
+
+def _received() -> dict[str, Any]:
+    """What the parent sent; standard input is empty from then on."""
+    received: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return received
+
+
+def supervisor() -> None:
+    """Be the supervisor in the background."""
+    received = _received()
+    settings = Settings.from_json(received["settings"])
+    os.environ["PAISE2_PROFILE"] = settings.profile
+    try:
+        Supervisor(settings, received["options"]).run()
+    except PaiseError as error:
+        sys.exit(str(error))
+
+
+def worker() -> None:
+    """Be one worker process of a pool."""
+    received = _received()
+    settings = Settings.from_json(received["settings"])
+    os.environ["PAISE2_PROFILE"] = settings.profile
+    assert settings.data_dir is not None
+    log = log_directory(settings.data_dir) / "workers.log"
+    configure_logging(logging.handlers.WatchedFileHandler(log))
+    logging.getLogger("huey").setLevel(logging.ERROR)
+    faulthandler.enable()
+    # Standard error may hold a crash's last words; Ctrl-C is the supervisor's to answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pool, _, alone = received["pool"].partition(":")
+    threads = (
+        1 if alone or pool not in settings.workers.pools else settings.workers.pools[pool].threads
+    )
+    path = settings.task_queue.sqlite.path or settings.data_dir / "tasks.db"
+    table = JobTable(path, durable=False)
+    entry = table.register(received["pool"], threads)
+    try:
+        _Process(settings, table, entry, pool, threads, received["parent"]).run()
+    except Exception as error:
+        logger.exception("this worker can't start")
+        table.heartbeat(entry, "failed", message(error))
+        sys.exit(CAN_NOT_START)
+    table.leave(entry)
+    table.close()
+
+
+class _Process:
+    """A worker process while it works."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        table: JobTable,
+        entry: Worker,
+        pool: str,
+        threads: int,
+        parent: int,
+    ) -> None:
+        from paise2nb.app import App
+
+        self.table = table
+        self.entry = entry
+        self.threads = threads
+        self.app = App(settings, is_worker=True)
+        self.huey: JobHuey = self.app.queue
+        self.huey.work_for(entry, self.app.limits(pool))
+        self.failure: Exception | None = None
+        self._started = threading.Semaphore(0)
+        self._drain = False
+        self._parent = parent  # told, not asked for: it may have ended by now
+
+    def run(self) -> None:
+        """Claim and run jobs until told to drain, or the supervisor is gone.
+
+        Raises:
+            Exception: what a thread's start-up raised.
+        """
+        bell = Bell(self.table.path, f"worker-{self.entry.id}")
+        self.huey.on_startup()(self._thread_starts)
+        self.huey.on_shutdown()(self._thread_ends)
+        consumer = self.huey.create_consumer(
+            workers=self.threads, periodic=False, check_worker_health=False, scheduler_interval=60
+        )
+        consumer.start()
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.set_wakeup_fd(bell.wake_descriptor, warn_on_full_buffer=False)
+        try:
+            for _ in range(self.threads):
+                self._started.acquire()
+            if self.failure is None:
+                self._serve(bell, consumer)
+        finally:
+            self.huey.stop_claiming()
+            consumer.stop(graceful=True)
+            bell.close()
+            self.app.close()
+        if self.failure is not None:
+            raise self.failure
+
+    def _serve(self, bell: Bell, consumer: Any) -> None:
+        self.table.heartbeat(self.entry, "ready")
+        beat = time.monotonic()
+        while not self._drain:
+            if bell.wait(SAFETY_POLL):
+                self.huey.nap.end_one()
+            if os.getppid() != self._parent:
+                logger.warning("the supervisor is gone: this worker finishes its jobs and leaves")
+                break
+            if time.monotonic() - beat >= HEARTBEAT_SECONDS:
+                beat = time.monotonic()
+                self.table.database.check()
+                with suppress(StorageError):  # a full disk, which shows elsewhere
+                    if not self.table.heartbeat(self.entry, "ready"):
+                        logger.warning("this worker was declared dead: it leaves")
+                        break
+        with suppress(PaiseError):
+            self.table.heartbeat(self.entry, "stopping")
+
+    def _on_term(self, number: int, frame: object) -> None:
+        self._drain = True
+
+    def _thread_starts(self) -> None:
+        """Make this thread's context: its connections, opened before the first job needs them."""
+        try:
+            self.app.open_thread()
+        except Exception as error:  # Huey would log it and go on without
+            self.failure = error
+            self.huey.stop_claiming()
+        finally:
+            self._started.release()
+
+    def _thread_ends(self) -> None:
+        self.huey.release_following()
