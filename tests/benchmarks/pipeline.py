@@ -1,0 +1,148 @@
+"""The whole way from an address to an item, beside what people write by hand.
+
+``python -m tests.benchmarks.pipeline [--pages 300] [--rounds 3]`` serves made-up articles from a
+process of its own on loopback and prints the pages a second of two workers (and their pool of
+fetchers), of a plain loop of urllib3 and trafilatura, and of a process pool of two doing the same
+(the limit of two cores). All are measured in turn; a ratio is that of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import trafilatura
+import urllib3
+
+import paise2nb
+from tests.site import Site
+
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "words",
+    "about",
+    "things",
+    "that",
+    "people",
+    "wrote",
+    "down",
+    "at",
+    "some",
+    "length",
+    "today",
+]
+_pool = urllib3.PoolManager()
+
+
+def article(number: int) -> bytes:
+    """A page with navigation, forty paragraphs and a footer, about 40 kB."""
+    rng = random.Random(number)
+    links = "".join(f"<li><a href='/p/{n}'>Entry {n} of the list</a></li>" for n in range(150))
+    body = "".join(
+        f"<p>{' '.join(rng.choices(WORDS, k=90))}, as <a href='/p/{n}'>was said</a>.</p>"
+        for n in range(40)
+    )
+    return (
+        f"<!doctype html><html lang='en'><head><title>Article {number}</title></head><body>"
+        f"<nav><ul>{links}</ul></nav><article><h1>Article {number}</h1>{body}</article>"
+        f"<footer><ul>{links}</ul></footer></body></html>"
+    ).encode()
+
+
+def serve(pages: int, port: multiprocessing.Queue[int], stop: multiprocessing.Event) -> None:  # type: ignore[valid-type]
+    """A site of its own process, so that it does not share a lock with what is measured."""
+    with Site() as site:
+        for number in range(pages):
+            site.add(f"/p/{number}", article(number))
+        port.put(site.port)
+        stop.wait()
+
+
+def by_hand(url: str) -> int:
+    """One page as a script would do it; the number of characters."""
+    html = _pool.request("GET", url).data
+    document = trafilatura.bare_extraction(html, fast=True, with_metadata=True)
+    return len(document.text)
+
+
+def a_loop(urls: list[str]) -> None:
+    """All pages in this process, one after the other."""
+    for url in urls:
+        by_hand(url)
+
+
+def a_process_pool(urls: list[str]) -> None:
+    """All pages in two processes."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(by_hand, urls, chunksize=4))
+
+
+def two_workers(urls: list[str]) -> float:
+    """All pages through the queue; the seconds from the enqueue to the last item stored."""
+    settings = {
+        "workers.concurrency": 2, "fetch.host_delay": 0, "fetch.robots": False,
+        "fetch.allow_private_addresses": True,
+    }  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as place,
+        paise2nb.open("development", data_dir=Path(place) / "data", settings=settings) as app,
+    ):
+        app.workers.start()
+        started = time.perf_counter()
+        app.enqueue_many("fetch", urls)
+        app.wait(600)
+        spent = time.perf_counter() - started
+        assert len(app.items()) == len(urls), app.status()
+        app.workers.stop(timeout=30)
+    return spent
+
+
+def timed(work: Callable[[list[str]], None]) -> Callable[[list[str]], float]:
+    """The same, giving the seconds that it takes."""
+
+    def run(urls: list[str]) -> float:
+        started = time.perf_counter()
+        work(urls)
+        return time.perf_counter() - started
+
+    return run
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pages", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    port, stop = spawn.Queue(), spawn.Event()
+    server = spawn.Process(target=serve, args=(options.pages, port, stop), daemon=True)
+    server.start()
+    base = f"http://127.0.0.1:{port.get()}/p/"
+    urls = [base + str(number) for number in range(options.pages)]
+    ways = {"loop": timed(a_loop), "pool": timed(a_process_pool), "two workers": two_workers}
+    by_hand(urls[0])
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(options.rounds):
+        for name, way in ways.items():
+            rates[name].append(len(urls) / way(urls))
+    stop.set()
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    for name, median in medians.items():
+        ratio = medians["two workers"] / median
+        print(f"{name:12} {median:7.1f} pages/s   two workers are {ratio:.2f} times that")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The collection at a size: ``python -m tests.benchmarks.search [--documents 100000]``.
+
+Prints how many items a second are stored, one by one and in batches, and how long searches take.
+The words of the documents are as frequent as in natural language (Zipf's law), which is what makes
+a full-text search slow: a common word stands in most documents. ``--dir`` should be on a real disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from paise2nb.items import ItemStore
+from paise2nb.plugins import Document
+
+VOCABULARY, WORDS, BATCH, QUERIES = 50_000, 300, 1000, 300
+rng = random.Random(5)
+SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+NAMES = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) + "aeiou"[n % 5] * (n % 3) for n in
+         range(VOCABULARY)]  # fmt: skip
+WEIGHTS = list(accumulate(1 / (rank + 10) for rank in range(VOCABULARY)))
+
+
+def document(number: int) -> tuple[Document, dict[str, Any]]:
+    """A made-up document with its provenance."""
+    words = rng.choices(NAMES, cum_weights=WEIGHTS, k=WORDS)
+    url = f"http://site{number % 500}.example.org/{number}"
+    return Document(" ".join(words), title=" ".join(words[:6]), date=f"20{number % 26:02}-01-02"), {
+        "url": url, "key": url, "mime_type": "text/html", "sha256": f"{number:064x}", "size": 3000,
+        "tag": f"tag{number % 50}", "fetched_at": 1.7e9 + number, "job_id": number,
+    }  # fmt: skip
+
+
+def queries() -> Iterator[tuple[str, Callable[[], str]]]:
+    """Kinds of queries, each with what makes one."""
+
+    def rare() -> str:
+        return rng.choice(NAMES[500:])
+
+    def common() -> str:
+        return rng.choice(NAMES[:20])
+
+    yield "a rare word", rare
+    yield "two words, as people write", lambda: f"{rng.choice(NAMES[50:2000])} {rare()}"
+    yield "a phrase", lambda: f'"{common()} {rng.choice(NAMES[:200])}"'
+    yield "a prefix", lambda: rare()[:5] + "*"
+    yield "a word of one site", lambda: f"{rare()} site:site{rng.randrange(500)}.example.org"
+    yield "a word before a day", lambda: f"{rare()} before:2015"
+    yield "a tag alone", lambda: f"tag:tag{rng.randrange(50)}"
+    yield "a very common word", common
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--dir", type=Path, default=None)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.dir) as place:
+        store = ItemStore(Path(place) / "items.db")
+        single = [document(number) for number in range(1000)]
+        started = time.perf_counter()
+        for made, provenance in single:
+            store.put(made, **provenance)
+        print(f"one by one: {len(single) / (time.perf_counter() - started):8,.0f} items/s")
+        spent = 0.0
+        for first in range(1000, options.documents, BATCH):
+            batch = [document(number) for number in range(first, first + BATCH)]
+            started = time.perf_counter()
+            store.put_many(batch)
+            spent += time.perf_counter() - started
+        print(f"in batches: {(options.documents - 1000) / spent:8,.0f} items/s")
+        print(f"{store.count():,} documents of {WORDS} words")
+        everything: list[float] = []
+        for name, make in queries():
+            times = []
+            for _ in range(QUERIES):
+                query = make()
+                started = time.perf_counter()
+                store.search(query, 10)
+                times.append((time.perf_counter() - started) * 1000)
+            everything += times
+            p95 = statistics.quantiles(times, n=20)[-1]
+            print(f"{name:28} p50 {statistics.median(times):7.2f} ms   p95 {p95:7.2f} ms")
+        print(f"{'all of them':28} p95 {statistics.quantiles(everything, n=20)[-1]:7.2f} ms")
+        store.close()
+
+
+if __name__ == "__main__":
+    main()

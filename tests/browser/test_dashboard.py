@@ -1,0 +1,259 @@
+"""The panel as a person sees it and presses its buttons, in JupyterLab, in a browser."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.browser.lab import CHROMIUM, Lab, opening
+from tests.site import Site, Visit
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="machine: no Chromium"),
+]
+ATTACK = "<img src=x onerror='window.hacked=1'>"
+STALE = """() => {
+    const updated = document.querySelector('.paise2-watch .updated');
+    return updated && parseFloat(getComputedStyle(updated, '::after').maxWidth) > 100;
+}"""
+
+
+@pytest.fixture(autouse=True)
+def no_complaints(lab: Lab) -> Iterator[None]:
+    """A test during which the page's console reports an error has failed."""
+    lab.complaints.clear()
+    yield
+    assert lab.complaints == []
+
+
+def panel(lab: Lab) -> Locator:
+    return lab.outputs().locator(".paise2-watch")
+
+
+def press(lab: Lab, name: str) -> None:
+    panel(lab).get_by_role("button", name=name, exact=True).first.click()
+
+
+def expect_count(lab: Lab, state: str, number: int) -> None:
+    expect(panel(lab).locator(f'.paise2-count[data-state="{state}"]')).to_have_text(str(number))
+
+
+def test_work_is_started_and_followed(lab: Lab, data_dir: Path, site: Site) -> None:
+    gate = threading.Semaphore(0)
+
+    def wait_for_the_gate(visit: Visit, argument: str) -> None:
+        gate.acquire(timeout=60)
+        visit.answer()
+
+    pages = " ".join(site.on(f"/page/{number}", wait_for_the_gate) for number in range(12))
+    cells = [opening(data_dir), "%paise2 watch", f"jobs = %paise2 enqueue fetch {pages}"]
+    lab.open(lab.write("follow.ipynb", cells))
+    lab.run_all()
+    expect_count(lab, "queued", 12)
+    expect(panel(lab)).to_contain_text("12 jobs wait and no worker runs")
+    lab.shot("01-jobs-wait")
+    press(lab, "Start workers")
+    expect(panel(lab)).to_contain_text("2 workers (default 1, fetch 1) started")
+    expect_count(lab, "running", 12)
+    expect(panel(lab)).to_contain_text("and 10 more")
+    lab.shot("02-running")
+    gate.release(5)
+    expect_count(lab, "completed", 5)
+    gate.release(7)
+    expect_count(lab, "completed", 12)
+    expect(panel(lab)).to_contain_text("12 items")
+    expect(panel(lab).get_by_role("link", name="A small page").first).to_be_visible()
+    lab.shot("03-done")
+    press(lab, "Stop workers")
+    expect(panel(lab)).to_contain_text("workers stopped")
+    assert lab.errors() == []
+
+
+def test_a_retry_counts_down_and_can_be_had_now(lab: Lab, data_dir: Path, site: Site) -> None:
+    settings = {"workers__retry__max_retries": 3, "workers__retry__retry_delay": 3000}
+    enqueue = f"%paise2 enqueue fetch {site.url('/busy/1')} {site.url('/busy/9')}"
+    cells = [opening(data_dir, **settings), "%paise2 worker start", enqueue, "%paise2 watch"]
+    lab.open(lab.write("retry.ipynb", cells))
+    lab.run_all()
+    expect_count(lab, "retrying", 2)
+    shown = panel(lab).locator(".entry", has_text="/busy/1")
+    expect(shown).to_contain_text("attempt 2 of 4")
+    expect(shown).to_contain_text("503 Service Unavailable")
+    countdown = shown.locator(".soon").inner_text()
+    assert countdown.startswith("in ")
+    expect(shown.locator(".soon")).not_to_have_text(countdown)
+    lab.shot("04-retries")
+    lines = panel(lab).locator(".widget-vbox", has=lab.page.locator(".entry", has_text="/busy/1"))
+    lines.last.get_by_role("button", name="Retry now").click()
+    expect_count(lab, "completed", 1)
+    press(lab, "Cancel")
+    expect_count(lab, "cancelled", 1)
+    assert lab.errors() == []
+
+
+def test_failures_are_grouped_and_retried(lab: Lab, data_dir: Path, site: Site) -> None:
+    addresses = [site.add(f"/gone/{n}", status=404) for n in range(3)]
+    odd = site.url("/status/403")
+    cells = [
+        opening(data_dir), "%paise2 worker start",
+        f"%paise2 enqueue fetch {' '.join(addresses)} {odd}", "%paise2 watch",
+    ]  # fmt: skip
+    lab.open(lab.write("failures.ipynb", cells))
+    lab.run_all()
+    expect_count(lab, "failed", 4)
+    expect(panel(lab)).to_contain_text("3 × 404 Not Found")
+    expect(panel(lab)).to_contain_text("%paise2 retry --error http_4xx")
+    panel(lab).locator("summary").first.click()
+    expect(panel(lab).locator("details pre").first).to_contain_text("Traceback")
+    link = panel(lab).get_by_role("link", name="Open").first
+    expect(link).to_have_attribute("rel", "noopener noreferrer")
+    lab.shot("05-failures")
+    for number in range(3):
+        site.add(f"/gone/{number}")
+    press(lab, "Retry all 3")
+    press(lab, "Really retry 3?")
+    expect_count(lab, "completed", 3)
+    expect_count(lab, "failed", 1)
+    site.add("/status/403")
+    press(lab, "Retry failed")
+    expect_count(lab, "completed", 4)
+    expect_count(lab, "failed", 0)
+    lab.shot("06-retried")
+    assert lab.errors() == []
+
+
+def test_buttons_answer_while_a_cell_runs(lab: Lab, data_dir: Path, site: Site) -> None:
+    cells = [
+        opening(data_dir), "%paise2 worker start", "%paise2 watch",
+        f"job = %paise2 enqueue fetch {site.add('/gone', status=404)} --wait",
+        "import time\ntime.sleep(10)",
+    ]  # fmt: skip
+    lab.open(lab.write("busy.ipynb", cells))
+    lab.run_all(wait=False)
+    expect_count(lab, "failed", 1)
+    site.add("/gone")
+    stop = panel(lab).get_by_role("button", name="Stop workers")
+    before = panel(lab).locator(".updated").inner_text()
+    expect(panel(lab).locator(".updated")).not_to_have_text(before)
+    press(lab, "Retry failed")
+    expect_count(lab, "completed", 1)
+    stop.click()
+    expect(stop).to_be_disabled(timeout=1000)
+    expect(panel(lab)).to_contain_text("workers stopped")
+    running = lab.page.locator(".jp-InputPrompt", has_text="[*]")
+    assert running.count() == 1
+    lab.shot("07-stopped-while-busy")
+    expect(running).to_have_count(0)
+    assert lab.errors() == []
+
+
+def test_it_comes_back_after_a_reload_a_restart_and_again(
+    lab: Lab, data_dir: Path, site: Site
+) -> None:
+    cells = [opening(data_dir), "%paise2 worker start", "panel = %paise2 watch\npanel"]
+    name = lab.write("again.ipynb", [*cells, f"%paise2 enqueue fetch {site.url('/ok')} --wait"])
+    lab.open(name)
+    lab.run_all()
+    expect_count(lab, "completed", 1)
+    pids = panel(lab).locator("td.right").all_inner_texts()
+    lab.execute("docmanager:save")
+    lab.open(name)
+    expect_count(lab, "completed", 1)
+    before = panel(lab).locator(".updated").inner_text()
+    expect(panel(lab).locator(".updated")).not_to_have_text(before)
+    lab.shot("08-after-a-reload")
+    lab.restart_kernel()
+    lab.page.wait_for_function(STALE)
+    lab.shot("09-after-a-restart")
+    lab.run_all()
+    expect(panel(lab)).to_have_count(1)
+    expect_count(lab, "completed", 1)
+    assert panel(lab).locator("td.right").all_inner_texts() == pids
+    lab.run_all()
+    lab.run_all()
+    before = panel(lab).locator(".updated").inner_text()
+    expect(panel(lab).locator(".updated")).not_to_have_text(before)
+    assert not lab.page.evaluate(STALE)
+    lab.shot("10-run-again")
+    assert lab.errors() == []
+
+
+def test_it_fits_the_dark_theme_and_a_narrow_window(lab: Lab, data_dir: Path, site: Site) -> None:
+    settings = {"workers__retry__max_retries": 3, "workers__retry__retry_delay": 3000}
+    pages = " ".join(site.url(path) for path in ("/ok", "/status/404", "/busy/9"))
+    cells = [
+        opening(data_dir, **settings), "%paise2 worker start",
+        f"jobs = %paise2 enqueue fetch {pages}", "%paise2 watch",
+    ]  # fmt: skip
+    lab.open(lab.write("dark.ipynb", cells))
+    lab.execute("apputils:change-theme", theme="JupyterLab Dark")
+    try:
+        lab.run_all()
+        expect_count(lab, "retrying", 1)
+        expect_count(lab, "failed", 1)
+        expect_count(lab, "completed", 1)
+        colours = panel(lab).evaluate(
+            "node => [getComputedStyle(node).backgroundColor, getComputedStyle(node).color]"
+        )
+        background, ink = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
+        assert background < 200 < 500 < ink
+        lab.shot("11-dark")
+        lab.execute("application:toggle-left-area")
+        lab.page.set_viewport_size({"width": 520, "height": 1000})
+        wide = "node => node.scrollWidth - node.clientWidth"
+        assert panel(lab).evaluate(wide) <= 1
+        lab.shot("12-narrow")
+    finally:
+        lab.page.set_viewport_size({"width": 1280, "height": 1000})
+        lab.execute("apputils:change-theme", theme="JupyterLab Light")
+    assert lab.errors() == []
+
+
+def test_two_views_are_one_panel(lab: Lab, data_dir: Path) -> None:
+    lab.open(lab.write("views.ipynb", [opening(data_dir), "%paise2 watch", "%paise2 watch"]))
+    lab.run_all()
+    expect(panel(lab)).to_have_count(2)
+    before = panel(lab).nth(0).locator(".updated").inner_text()
+    for number in range(2):
+        expect(panel(lab).nth(number).locator(".updated")).not_to_have_text(before)
+    assert lab.errors() == []
+
+
+def test_nothing_hostile_is_alive_in_the_panel(lab: Lab, data_dir: Path, tmp_path: Path) -> None:
+    escaped = ATTACK.replace("<", "&lt;")
+    page = tmp_path / "attack.html"
+    page.write_text(
+        f"<html><head><title>{escaped} by name</title></head><body><p>{escaped} Words about "
+        "hedgehogs, and some more of them, so that this is a text.</p></body></html>"
+    )
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "from paise2nb import task\n\n@task('stumble', max_retries=0)\n"
+        "def stumble(context, word):\n    raise ValueError(word)\n"
+        "\n@task('trip', max_retries=1, retry_delay=3000)\n"
+        "def trip(context, word):\n    raise ValueError(word)\n"
+    )
+    cells = [
+        opening(data_dir, plugins=f"[{plugin}]"), "%paise2 worker start", "%paise2 watch",
+        f"%paise2 enqueue fetch {page} --wait",
+        f'a = %paise2 enqueue stumble "{ATTACK}"\nb = %paise2 enqueue trip "{ATTACK}"',
+        "%paise2 search hedgehogs",
+    ]  # fmt: skip
+    lab.open(lab.write("hostile.ipynb", cells))
+    lab.run_all()
+    expect_count(lab, "failed", 1)
+    expect_count(lab, "retrying", 1)
+    panel(lab).locator("summary").first.click()
+    expect(panel(lab).locator("details pre").first).to_contain_text(ATTACK)
+    expect(panel(lab)).to_contain_text(f"{ATTACK} by name")
+    expect(lab.outputs().nth(5)).to_contain_text(ATTACK)
+    lab.shot("13-hostile")
+    assert lab.page.evaluate("() => window.hacked") is None
+    assert lab.outputs().locator("img, script").count() == 0
+    assert lab.errors() == []

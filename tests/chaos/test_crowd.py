@@ -1,0 +1,42 @@
+"""Many producers and many workers at once."""
+
+from __future__ import annotations
+
+import subprocess
+
+from tests.chaos.house import House
+from tests.chaos.scenarios import Scale, scenario
+
+PRODUCER = """
+import time
+worst = 0
+for number in range(int(sys.argv[2])):
+    began = time.monotonic()
+    app.enqueue("effect", f"{sys.argv[1]}-{number}")
+    worst = max(worst, time.monotonic() - began)
+print(worst)
+"""
+
+
+@scenario(
+    11,
+    "a crowd of producers and workers",
+    short={"producers": 4, "workers": 3, "jobs": 400},
+    full={"producers": 16, "workers": 8, "jobs": 20_000},
+)
+def test_a_crowd_meets_no_lock_error_and_waits_for_nobody_long(house: House, scale: Scale) -> None:
+    app = house.open()
+    app.workers.start(concurrency=int(scale["workers"]))
+    each = int(scale["jobs"] / scale["producers"])
+    crowd = [
+        subprocess.Popen(house.program(PRODUCER, name, each), stdout=subprocess.PIPE, text=True)
+        for name in range(int(scale["producers"]))
+    ]
+    worst = [float(producer.communicate(timeout=1200)[0]) for producer in crowd]
+    assert {producer.returncode for producer in crowd} == {0}
+    app.wait(timeout=1200)
+    house.check_all_done({f"{name}-{n}" for name in range(len(crowd)) for n in range(each)})
+    log = (house.data_dir / "logs" / "workers.log").read_text()
+    assert "locked" not in log
+    assert "another process held it" not in log
+    house.within(max(worst), 0.5, "worst enqueue")

@@ -1,0 +1,165 @@
+"""A process ends at each commit boundary: before, within and after every kind of transaction."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.chaos import failpoints
+from tests.chaos.house import PLUGIN, House, until
+from tests.chaos.scenarios import Scale, scenario
+
+MOMENTS = ("before", "inside", "after")
+PLUGINS = [str(PLUGIN), str(Path(failpoints.__file__))]
+WHILE_STARTING = ("heartbeat",)
+WHILE_WORKING = ("claim", "end.completed", "end.retrying", "end.failed")
+
+
+def batch(house: House, number: int) -> set[str]:
+    """Jobs that end in every way, some at a later time; the effects that they have."""
+    app = house.app
+    names = {f"{number}-{index}" for index in range(6)}
+    app.enqueue_many("tree", [f"tree {name}" for name in names])
+    app.enqueue_many("threaded", [f"threaded {name}" for name in names])
+    app.enqueue_many("flaky", [f"flaky {name}" for name in names])
+    app.enqueue_many("broken", [f"broken {name}" for name in names])
+    app.enqueue_many("effect", [f"later {name}" for name in names], delay=0.2)
+    expected = {f"{kind} {name}" for kind in ("flaky", "broken", "later") for name in names}
+    trees = {f"{kind} {name}" for kind in ("tree", "threaded") for name in names}
+    return expected | trees | {f"{tree}/leaf" for tree in trees}
+
+
+@scenario(3, "workers end at commit boundaries", short={"rounds": 1}, full={"rounds": 20}, seeds=3)
+def test_a_worker_that_ends_at_any_commit_boundary_leaves_no_half_move(
+    house: House, scale: Scale
+) -> None:
+    app = house.open(plugins=PLUGINS)
+    expected: set[str] = set()
+    batches = fired = 0
+    for turn in range(int(scale["rounds"])):
+        marks = house.place / f"marks-{turn}"
+        points = [f"{kind}:{moment}:1" for kind in WHILE_STARTING for moment in MOMENTS]
+        points += [
+            f"{kind}:{moment}:{house.random.randint(1, 4 if kind != 'end.failed' else 2)}"
+            for kind in WHILE_WORKING
+            for moment in MOMENTS
+        ]
+        with house.environment(**failpoints.variable(marks, points)):
+            subprocess.Popen(
+                house.program("app.workers.start(foreground=True)"),
+                start_new_session=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        deadline = time.monotonic() + 60 * house.patience
+        while missing := set(points) - set(os.listdir(marks)):
+            assert time.monotonic() < deadline, f"not reached: {missing}"
+            if app.queue.table.busy() < 20:
+                expected |= batch(house, batches)
+                batches += 1
+            house.check_counts()
+            time.sleep(0.01)
+        fired += len(points)
+        app.wait(timeout=60 * house.patience)
+        until(lambda: app.queue.table.next_time() is None)
+        app.wait(timeout=60)
+        house.check()
+        app.workers.stop(timeout=30)
+        house.check()
+    check_ends(house, expected)
+    house.figures["boundaries"] = fired
+
+
+def check_ends(house: House, expected: set[str]) -> None:
+    """Each effect is there; what fails by design has failed, all else has completed."""
+    wrong = house.rows(
+        "SELECT * FROM jobs WHERE state != iif(task = 'broken', 'failed', 'completed')"
+    )
+    assert not [dict(row) for row in wrong]
+    lost = expected - house.effects().keys()
+    jobs = house.rows("SELECT count(*) - count(DISTINCT task || args) AS doubled FROM jobs")
+    house.figures |= {"lost": len(lost), "duplicates": jobs[0]["doubled"]}
+    assert not lost
+    assert not jobs[0]["doubled"]
+
+
+@scenario(
+    3, "supervisors end at commit boundaries", short={"points": 4}, full={"points": 60}, seeds=3
+)
+def test_a_supervisor_that_ends_at_any_commit_boundary_is_followed_by_another(
+    house: House, scale: Scale
+) -> None:
+    app = house.open(plugins=PLUGINS)
+    kinds = ("bury", "take_supervision", "leave_supervision", "set_supervisor")
+    expected: set[str] = set()
+    for number in range(int(scale["points"])):
+        name, moment = kinds[number % len(kinds)], house.random.choice(MOMENTS)
+        marks = house.place / f"marks-{number}"
+        with house.environment(**failpoints.variable(marks, [f"{name}:{moment}:1"])):
+            supervisor = subprocess.Popen(
+                house.program("app.workers.start(foreground=True)"), start_new_session=True,
+                stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        go = house.place / f"go {number}"
+        if name == "bury":
+            job = app.enqueue("hold", f"held {number}", str(go))
+            until(lambda job=job: job.state == "running")
+            os.kill(job.worker_pid, signal.SIGKILL)
+            expected |= {f"held {number}", f"held {number}/leaf"}
+        elif name == "leave_supervision":
+            until(lambda pid=supervisor.pid: (house.supervisor() or "").startswith(f"{pid}-"))
+            until(lambda: len(house.workers(ready=True)) >= 2)
+            supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(60) == failpoints.STATUS, f"{name}:{moment}"
+        house.check_counts()
+        go.touch()
+    app.workers.start()
+    app.wait(timeout=60)
+    house.check()
+    check_ends(house, expected)
+    house.figures["boundaries"] = scale["points"]
+
+
+USER_MOVES = {
+    "add": "app.enqueue_many('effect', [f'{sys.argv[1]} {n}' for n in range(10)])",
+    "cancel": "app.jobs(tag='old').cancel()",
+    "retry": "app.jobs(state='failed').retry()",
+    "prune": "app.queue.table.prune(app.queue.table.now() + 1)",
+}
+
+
+@scenario(3, "users end at commit boundaries", short={"rounds": 1}, full={"rounds": 20}, seeds=3)
+def test_a_user_who_ends_at_any_commit_boundary_has_done_all_or_nothing(
+    house: House, scale: Scale
+) -> None:
+    app = house.open(plugins=PLUGINS)
+    fired = 0
+    for turn in range(int(scale["rounds"])):
+        for kind, text in USER_MOVES.items():
+            moment = house.random.choice(MOMENTS)
+            app.queue.table.clear()
+            app.enqueue_many("effect", [f"old {n}" for n in range(10)], tag="old")
+            if kind in ("retry", "prune"):
+                with_state = "UPDATE jobs SET state = 'failed', ready = 0, finished_at = 1"
+                app.queue.table.database.write(lambda c, sql=with_state: c.execute(sql))
+                counts = "UPDATE tally SET jobs = 10 * (name = 'failed'), roots = jobs WHERE kind"
+                for sql in (f"{counts} = 'state'", "UPDATE tally SET roots = jobs"):
+                    app.queue.table.database.write(lambda c, sql=sql: c.execute(sql))
+            before = house.rows("SELECT state FROM jobs ORDER BY id")
+            marks = house.place / f"marks-{turn}-{kind}"
+            with house.environment(**failpoints.variable(marks, [f"{kind}:{moment}:1"])):
+                ended = subprocess.run(house.program(text, kind), timeout=120, check=False)
+            assert ended.returncode == failpoints.STATUS
+            fired += 1
+            after = house.rows("SELECT state FROM jobs ORDER BY id")
+            moved = {
+                "add": [*before, *([("queued",)] * 10)],
+                "cancel": [("cancelled",)] * 10,
+                "retry": [("queued",)] * 10,
+                "prune": [],
+            }[kind]
+            wanted = moved if moment == "after" else before
+            assert [tuple(row) for row in after] == [tuple(row) for row in wanted], (kind, moment)
+            house.check_counts()
+    house.figures["boundaries"] = fired

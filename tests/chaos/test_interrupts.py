@@ -1,0 +1,167 @@
+"""Ctrl-C at random moments, and kernels that are interrupted, restarted and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+from paise2nb import process
+from tests.chaos.house import House
+from tests.chaos.scenarios import Scale, scenario
+
+BATCH = 40
+USER = f"""
+import itertools
+numbers = itertools.count()
+interrupted = False
+print("begins", flush=True)
+while True:
+    try:
+        if interrupted:
+            app.queue.table.put("interrupted", str(number))
+            print("interrupted", flush=True)
+            sys.stdin.readline()
+            interrupted = False
+            print("goes on", flush=True)
+        while True:
+            number = next(numbers)
+            app.enqueue("effect", f"one {{number}}")
+            app.enqueue_many(
+                "effect", [f"{{number}} {{n}}" for n in range({BATCH})], tag=f"batch {{number}}"
+            )
+            try:
+                app.wait(timeout=0.004)
+            except paise2nb.Timeout:
+                pass
+    except KeyboardInterrupt:
+        interrupted = True
+"""
+
+
+@scenario(
+    21,
+    "Ctrl-C in enqueue, bulk enqueue and wait",
+    short={"interrupts": 30},
+    full={"interrupts": 300},
+    seeds=3,
+)
+def test_an_interrupt_leaves_no_lock_and_stores_all_or_nothing(house: House, scale: Scale) -> None:
+    house.open()
+    user = subprocess.Popen(
+        house.program(USER), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert user.stdin is not None
+        assert user.stdout is not None
+        assert user.stdout.readline() == "begins\n"
+        for _ in range(int(scale["interrupts"])):
+            time.sleep(house.random.uniform(0, 0.03))  # the moment is random, not lucky
+            user.send_signal(signal.SIGINT)
+            assert user.stdout.readline() == "interrupted\n"
+            assert writable(house), "a lock was left behind"
+            user.stdin.write("\n")
+            user.stdin.flush()
+            assert user.stdout.readline() == "goes on\n"
+    finally:
+        user.kill()
+        user.wait()
+    house.check()
+    batches = house.rows("SELECT tag, count(*) AS jobs FROM jobs WHERE tag IS NOT NULL GROUP BY 1")
+    torn = [dict(row) for row in batches if row["jobs"] != BATCH]
+    house.figures |= {"batches": len(batches), "torn": len(torn)}
+    assert not torn
+    assert batches
+
+
+def writable(house: House) -> bool:
+    with closing(sqlite3.connect(house.data_dir / "tasks.db", timeout=0.1)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.rollback()
+        return True
+
+
+def zombies(of: int) -> list[int]:
+    """The children of a process that ended and that nobody has asked for."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,stat=", "--ppid", str(of)], capture_output=True, text=True, check=False
+    )
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, state in rows if state.startswith("Z")]
+
+
+@scenario(
+    13,
+    "kernels interrupted, restarted and killed",
+    short={"times": 2},
+    full={"times": 50},
+)
+def test_workers_do_not_notice_what_happens_to_the_kernel(house: House, scale: Scale) -> None:
+    app = house.open()
+    manager = KernelManager(kernel_name="python3")
+    manager.kernel_spec.argv[0] = sys.executable
+    manager.start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    opening = "\n".join(house.program("", "")[2].splitlines())
+    client = connected(manager)
+    expected: set[str] = set()
+    try:
+        run(client, f"{opening}\napp.workers.start()")
+        supervisor = house.supervisor()
+        workers = {row["process"] for row in house.workers(ready=True)}
+        assert supervisor is not None
+        for turn in range(int(scale["times"])):
+            key = f"turn {turn}"
+            run(client, f"app.enqueue('tree', {key!r}, 0.1); app.workers.start()")
+            expected |= {key, f"{key}/leaf"}
+            client.execute("app.enqueue('effect', 'never', delay=3000).wait()\nwhile True: pass")
+            if turn % 3 == 0:  # interrupted in a cell
+                time.sleep(house.random.uniform(0, 0.3))  # the moment is random, not lucky
+                manager.interrupt_kernel()
+            elif turn % 3 == 1:
+                manager.restart_kernel(now=True)
+            else:
+                assert manager.provisioner is not None
+                os.kill(manager.provisioner.pid, signal.SIGKILL)
+                manager.restart_kernel(now=True)
+            client.stop_channels()
+            client = connected(manager)
+            run(client, opening)
+            assert manager.provisioner is not None
+            assert not zombies(manager.provisioner.pid)
+            assert house.supervisor() == supervisor
+            assert {row["process"] for row in house.workers()} == workers
+        app.wait(timeout=60)
+        run(client, "app.workers.stop(); app.workers.start(); app.workers.stop()")
+        assert manager.provisioner is not None
+        assert not zombies(manager.provisioner.pid)
+        assert not any(map(process.alive, workers))
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    house.check()
+    assert house.effects().keys() == expected
+    house.figures |= {"lost": 0, "zombies": 0, "supervisors": 1}
+
+
+def connected(manager: KernelManager) -> BlockingKernelClient:
+    client: BlockingKernelClient = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=120)
+    return client
+
+
+def run(client: BlockingKernelClient, code: str) -> None:
+    """Run a cell; its error is raised here."""
+    reply = client.execute_interactive(code, timeout=120, output_hook=lambda message: None)
+    assert reply["content"]["status"] == "ok", reply["content"]

@@ -1,0 +1,198 @@
+"""Small real documents, made by hand: the least that each format's specification demands."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+
+OFFICE = "http://schemas.openxmlformats.org"
+RELATIONSHIPS = f"{OFFICE}/officeDocument/2006/relationships"
+
+
+def packed(parts: Mapping[str, str]) -> bytes:
+    """A zip archive of these texts, in order; ``mimetype`` is stored as its format demands."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, text in parts.items():
+            stored = zipfile.ZIP_STORED if name == "mimetype" else zipfile.ZIP_DEFLATED
+            archive.writestr(name, text, stored)
+    return data.getvalue()
+
+
+def pdf(*lines: str, title: str = "A small PDF") -> bytes:
+    """One page with these lines (ASCII without brackets)."""
+    shown = " ".join(f"({line}) Tj T*" for line in lines)
+    content = f"BT /F1 14 Tf 72 720 Td 18 TL {shown} ET"
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+        " /Resources << /Font << /F1 5 0 R >> >> >>",
+        f"<< /Length {len(content)} >>\nstream\n{content}\nendstream",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        f"<< /Title ({title}) /Author (Grace Hopper) /CreationDate (D:20240102030405Z) >>",
+    ]
+    data, offsets = b"%PDF-1.4\n", []
+    for number, text in enumerate(objects, 1):
+        offsets.append(len(data))
+        data += f"{number} 0 obj\n{text}\nendobj\n".encode()
+    table = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
+    count = len(objects) + 1
+    return (
+        data
+        + f"xref\n0 {count}\n0000000000 65535 f \n{table}".encode()
+        + f"trailer << /Size {count} /Root 1 0 R /Info 6 0 R >>\n".encode()
+        + f"startxref\n{len(data)}\n%%EOF\n".encode()
+    )
+
+
+def _office(main: str, kind: str, parts: Mapping[str, str]) -> bytes:
+    """An Office Open XML package whose main part is named; each part's relations are its own."""
+    overrides = "".join(
+        f'<Override PartName="/{name}" ContentType="application/vnd.openxmlformats-officedocument.'
+        f'{content_type}+xml"/>'
+        for name, content_type in (
+            (main, kind),
+            ("xl/worksheets/sheet1.xml", "spreadsheetml.worksheet"),
+            ("ppt/slides/slide1.xml", "presentationml.slide"),
+        )
+        if name in parts
+    )
+    return packed({
+        "[Content_Types].xml": '<?xml version="1.0"?>'
+        f'<Types xmlns="{OFFICE}/package/2006/content-types">'
+        '<Default Extension="rels"'
+        ' ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        '<Default Extension="xml" ContentType="application/xml"/>'
+        '<Override PartName="/docProps/core.xml"'
+        ' ContentType="application/vnd.openxmlformats-package.core-properties+xml"/>'
+        f"{overrides}</Types>",
+        "_rels/.rels": '<?xml version="1.0"?>'
+        f'<Relationships xmlns="{OFFICE}/package/2006/relationships">'
+        f'<Relationship Id="rId1" Type="{RELATIONSHIPS}/officeDocument" Target="{main}"/>'
+        f'<Relationship Id="rId2" Type="{OFFICE}/package/2006/relationships/metadata/'
+        'core-properties" Target="docProps/core.xml"/></Relationships>',
+        "docProps/core.xml": '<?xml version="1.0"?><cp:coreProperties'
+        f' xmlns:cp="{OFFICE}/package/2006/metadata/core-properties"'
+        ' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:dcterms="http://purl.org/dc/terms/"'
+        ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
+        "<dc:title>An office document</dc:title><dc:creator>Ada Lovelace</dc:creator>"
+        '<dcterms:created xsi:type="dcterms:W3CDTF">2024-05-06T07:08:09Z</dcterms:created>'
+        "</cp:coreProperties>",
+        **parts,
+    })  # fmt: skip
+
+
+def docx(text: str) -> bytes:
+    """A word processor's document with one paragraph."""
+    word = f"{OFFICE}/wordprocessingml/2006/main"
+    body = f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
+    part = f'<?xml version="1.0"?><w:document xmlns:w="{word}"><w:body>{body}</w:body></w:document>'
+    return _office(
+        "word/document.xml", "wordprocessingml.document.main", {"word/document.xml": part}
+    )
+
+
+def _relations(kind: str, target: str) -> str:
+    return (
+        f'<?xml version="1.0"?><Relationships xmlns="{OFFICE}/package/2006/relationships">'
+        f'<Relationship Id="rId1" Type="{RELATIONSHIPS}/{kind}" Target="{target}"/>'
+        "</Relationships>"
+    )
+
+
+def xlsx(text: str) -> bytes:
+    """A spreadsheet with one cell."""
+    main = f"{OFFICE}/spreadsheetml/2006/main"
+    cell = f'<c r="A1" t="inlineStr"><is><t>{text}</t></is></c>'
+    return _office("xl/workbook.xml", "spreadsheetml.sheet.main", {
+        "xl/workbook.xml": f'<?xml version="1.0"?><workbook xmlns="{main}"'
+        f' xmlns:r="{RELATIONSHIPS}"><sheets><sheet name="First" sheetId="1" r:id="rId1"/></sheets>'
+        "</workbook>",
+        "xl/_rels/workbook.xml.rels": _relations("worksheet", "worksheets/sheet1.xml"),
+        "xl/worksheets/sheet1.xml": f'<?xml version="1.0"?><worksheet xmlns="{main}"><sheetData>'
+        f'<row r="1">{cell}</row></sheetData></worksheet>',
+    })  # fmt: skip
+
+
+def pptx(text: str) -> bytes:
+    """A presentation with one slide."""
+    main, drawing = f"{OFFICE}/presentationml/2006/main", f"{OFFICE}/drawingml/2006/main"
+    shape = (
+        '<p:sp><p:nvSpPr><p:cNvPr id="2" name="T"/><p:cNvSpPr/><p:nvPr/></p:nvSpPr><p:spPr/>'
+        f"<p:txBody><a:bodyPr/><a:p><a:r><a:t>{text}</a:t></a:r></a:p></p:txBody></p:sp>"
+    )
+    return _office("ppt/presentation.xml", "presentationml.presentation.main", {
+        "ppt/presentation.xml": f'<?xml version="1.0"?><p:presentation xmlns:p="{main}"'
+        f' xmlns:r="{RELATIONSHIPS}"><p:sldIdLst><p:sldId id="256" r:id="rId1"/></p:sldIdLst>'
+        "</p:presentation>",
+        "ppt/_rels/presentation.xml.rels": _relations("slide", "slides/slide1.xml"),
+        "ppt/slides/slide1.xml": f'<?xml version="1.0"?><p:sld xmlns:p="{main}"'
+        f' xmlns:a="{drawing}"><p:cSld><p:spTree><p:nvGrpSpPr><p:cNvPr id="1" name=""/>'
+        "<p:cNvGrpSpPr/><p:nvPr/></p:nvGrpSpPr><p:grpSpPr/>"
+        f"{shape}</p:spTree></p:cSld></p:sld>",
+    })  # fmt: skip
+
+
+def odt(text: str) -> bytes:
+    """An OpenDocument text."""
+    namespace = "urn:oasis:names:tc:opendocument:xmlns"
+    kind = "application/vnd.oasis.opendocument.text"
+    return packed({
+        "mimetype": kind,
+        "META-INF/manifest.xml": f'<?xml version="1.0"?><m:manifest xmlns:m="{namespace}:manifest:'
+        f'1.0"><m:file-entry m:full-path="/" m:media-type="{kind}"/></m:manifest>',
+        "content.xml": f'<?xml version="1.0"?><o:document-content xmlns:o="{namespace}:office:1.0"'
+        f' xmlns:t="{namespace}:text:1.0"><o:body><o:text><t:p>{text}</t:p></o:text></o:body>'
+        "</o:document-content>",
+    })  # fmt: skip
+
+
+def epub(text: str) -> bytes:
+    """An e-book with one chapter."""
+    return packed({
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": '<?xml version="1.0"?><container version="1.0"'
+        ' xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles><rootfile'
+        ' full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles>'
+        "</container>",
+        "book.opf": '<?xml version="1.0"?><package xmlns="http://www.idpf.org/2007/opf"'
+        ' version="3.0" unique-identifier="id"><metadata'
+        ' xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:identifier id="id">1</dc:identifier>'
+        "<dc:title>A small book</dc:title><dc:creator>Mary Shelley</dc:creator>"
+        "<dc:language>en</dc:language></metadata><manifest>"
+        '<item id="c" href="c.xhtml" media-type="application/xhtml+xml"/></manifest>'
+        '<spine><itemref idref="c"/></spine></package>',
+        "c.xhtml": '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head>'
+        f"<title>One</title></head><body><p>{text}</p></body></html>",
+    })  # fmt: skip
+
+
+def rtf(text: str) -> bytes:
+    """A rich text document."""
+    return (
+        r"{\rtf1\ansi{\info{\title A rich text}{\author Ada Lovelace}}{\pard " + text + r"\par}}"
+    ).encode()
+
+
+def notebook(text: str) -> bytes:
+    """A Jupyter notebook."""
+    return json.dumps({
+        "cells": [
+            {"cell_type": "markdown", "metadata": {}, "source": ["# A small notebook\n", text]},
+            {"cell_type": "code", "metadata": {}, "source": ["print(1)"], "execution_count": 1,
+             "outputs": [{"output_type": "stream", "name": "stdout", "text": ["1\n"]}]},
+        ],
+        "metadata": {}, "nbformat": 4, "nbformat_minor": 5,
+    }).encode()  # fmt: skip
+
+
+def mail(text: str) -> bytes:
+    """An e-mail message."""
+    return (
+        "From: Ada <ada@example.org>\r\nTo: grace@example.org\r\nSubject: A small letter\r\n"
+        "Date: Mon, 1 Jan 2024 10:00:00 +0000\r\nMIME-Version: 1.0\r\n"
+        f"Content-Type: text/plain; charset=utf-8\r\n\r\n{text}\r\n"
+    ).encode()

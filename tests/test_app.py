@@ -1,0 +1,525 @@
+"""An open app: enqueueing and its answers, filters, waits, moves, status and reset."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paise2nb
+from paise2nb.app import App, current, make_current
+from paise2nb.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
+from paise2nb.jobs import STATES, Ending
+
+PLUGIN = """
+from paise2nb import PermanentError, TransientError, UsageError, task
+
+def checked(app, arguments):
+    if not arguments[0].startswith("ok"):
+        raise UsageError(f"{arguments[0]!r} does not start with ok")
+    return (arguments[0].strip(),)
+
+@task(
+    "careful", check=checked, key=lambda arguments: arguments[0].lower(),
+    fresh=lambda settings, result, age, arguments: result == arguments[0],
+)
+def careful(context, word):
+    return word
+
+@task("echo")
+def echo(context, word):
+    return word
+
+@task("parent")
+def parent(context, task, *words):
+    for word in words:
+        context.enqueue(task, word)
+
+@task("later")
+async def later(context, word):
+    return word[::-1]
+
+@task("misled")
+def misled(context, word):
+    context.enqueue("no such task", word)
+
+@task("gone", max_retries=0)
+def gone(context, word):
+    raise PermanentError("404 Not Found", "http_4xx")
+
+@task("slow", max_retries=0)
+def slow(context, word):
+    raise TimeoutError("too slow")
+"""
+
+Make = Callable[..., App]
+ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Open apps on one data directory."""
+    plugin = tmp_path / "extra.py"
+    plugin.write_text(PLUGIN)
+    opened: list[App] = []
+
+    def open_app(profile: str = "test", **settings: Any) -> App:
+        overrides = {key.replace("__", "."): value for key, value in settings.items()}
+        overrides["plugins"] = [str(plugin)]
+        app = paise2nb.open(profile, data_dir=tmp_path / "data", settings=overrides)
+        opened.append(app)
+        return app
+
+    yield open_app
+    for app in opened:
+        app.close()
+
+
+@pytest.fixture
+def app(make: Make) -> App:
+    """Jobs run at once, in this process."""
+    return make()
+
+
+@pytest.fixture
+def waiting(make: Make) -> App:
+    """Jobs wait for somebody to claim them."""
+    return make("development")
+
+
+def end_next(app: App, ending: Ending) -> int:
+    """Claim the next job and end it in a given way; its id."""
+    table = app.queue.table
+    worker = table.register("default", 1)
+    claim = table.claim(worker, app.limits())
+    assert claim is not None
+    assert table.end(claim, ending)[0]
+    table.leave(worker)
+    return claim.id
+
+
+# Running -------------------------------------------------------------------------------------
+
+
+def test_a_coroutine_is_a_task_too(app: App) -> None:
+    assert app.enqueue("later", "abc").result() == "cba"
+
+
+def test_a_coroutine_runs_where_a_loop_runs_already_as_in_a_kernel(app: App) -> None:
+    async def cell() -> Any:
+        return app.enqueue("later", "abc").result()
+
+    assert asyncio.run(cell()) == "cba"
+
+
+def test_a_follow_up_that_is_wrong_is_no_reason_to_try_again(app: App) -> None:
+    job = app.enqueue("misled", "x")
+    assert (job.state, job.attempt, job.error_class) == ("failed", 1, "UnknownTask")
+
+
+# Enqueueing ----------------------------------------------------------------------------------
+
+
+def test_a_job_waits_without_workers_and_everything_else_works(waiting: App) -> None:
+    job = waiting.enqueue("echo", "x", tag="news", priority=5)
+    assert (job.state, job.tag, job.args, job.task) == ("queued", "news", ["x"], "echo")
+    assert (job.attempt, job.max_attempts, job.parent_id, job.root_id) == (0, 4, None, job.id)
+    assert waiting.search("x") is not None
+    assert waiting.status().jobs["queued"] == 1
+
+
+def test_many_are_answered_in_their_order_with_counts(waiting: App) -> None:
+    first = waiting.enqueue("echo", "b")
+    jobs = waiting.enqueue_many("echo", ["a", "b", "c", "a"], tag="t")
+    assert [job.args for job in jobs] == [["a"], ["b"], ["c"], ["a"]]
+    assert (jobs.new, jobs.waiting, jobs.fresh) == (2, 2, 0)
+    assert jobs[1].id == first.id
+    assert jobs[0].id == jobs[3].id
+    assert [job.answer for job in jobs] == ["new", "waiting", "new", "waiting"]
+    assert str(jobs) == "2 new, 2 waiting"
+    assert jobs[0].tag == "t"
+
+
+def test_the_json_of_an_enqueue_has_the_keys_of_the_contract(waiting: App) -> None:
+    jobs = waiting.enqueue_many("echo", ["a", "a"])
+    entry = {"id": 1, "task": "echo", "args": ["a"], "state": "queued"}
+    assert jobs.to_dict() == {"jobs": [entry, entry], "new": 1, "waiting": 1, "fresh": 0}
+
+
+def test_a_tuple_is_several_arguments(app: App) -> None:
+    [job] = app.enqueue_many("parent", [("echo", "a", "b")])
+    assert [child.args for child in job.children] == [["a"], ["b"]]
+
+
+def test_nothing_to_enqueue_is_no_error(app: App) -> None:
+    jobs = app.enqueue_many("echo", [])
+    assert (len(jobs), str(jobs), jobs.to_dict()["jobs"]) == (0, "nothing to add", [])
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"delay": -1}, "delay is -1; give seconds, 0 or more"),
+        ({"delay": float("nan")}, "delay is nan"),
+        ({"delay": 1e12}, "delay is"),
+        ({"every": 0}, "every is 0; give 1 second or more"),
+        ({"every": float("inf")}, "every is inf"),
+        ({"priority": "high"}, "priority is 'high'; give a whole number"),
+        ({"priority": 2**70}, "priority is"),
+        ({"tag": ""}, "tag is ''; give a word"),
+        ({"tag": "a\udcffb"}, "give a word"),
+        ({"tag": 5}, "tag is 5; give a word"),
+    ],
+)
+def test_options_that_make_no_sense_add_nothing(
+    waiting: App, named: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        waiting.enqueue("echo", "x", **named)
+    assert len(waiting.jobs()) == 0
+
+
+def test_arguments_are_checked_all_before_any_is_added(waiting: App) -> None:
+    with pytest.raises(UsageError, match="'bad' does not start with ok"):
+        waiting.enqueue_many("careful", ["ok 1", "bad", "ok 2"])
+    with pytest.raises(UnknownTask, match="did you mean 'echo'"):
+        waiting.enqueue_many("ecko", ["a"])
+    assert len(waiting.jobs()) == 0
+
+
+def test_what_the_check_returns_is_stored_and_the_key_finds_duplicates(waiting: App) -> None:
+    job = waiting.enqueue("careful", "ok Then ")
+    assert job.args == ["ok Then"]
+    assert waiting.enqueue("careful", "ok THEN").id == job.id
+
+
+def test_a_fresh_answer_is_a_finished_job_unless_forced(app: App) -> None:
+    first = app.enqueue("careful", "ok")
+    again = app.enqueue_many("careful", ["ok"])
+    assert (again.fresh, again[0].id, again[0].answer) == (1, first.id, "fresh")
+    assert "(fresh already)" in again[0].summary()
+    assert app.enqueue("careful", "ok", force=True).id != first.id
+    assert app.enqueue("careful", "ok ").id != first.id, "the last one of them stands"
+
+
+def test_a_task_without_freshness_runs_again(app: App) -> None:
+    assert app.enqueue("echo", "x").id != app.enqueue("echo", "x").id
+
+
+def test_follow_ups_are_never_held_against_what_a_user_enqueues(waiting: App) -> None:
+    waiting.enqueue("parent", "echo", "x")
+    table = waiting.queue.table
+    claim = table.claim(table.register("default", 1), waiting.limits())
+    assert claim is not None
+    result, followups = waiting.perform(claim, ["echo", "x", "x"])
+    table.end(claim, Ending("completed", "completed", result, followups=followups))
+    assert len(waiting.job(claim.id).children) == 2, "two follow-ups alike are two jobs"
+    assert waiting.enqueue_many("echo", ["x"]).new == 1
+
+
+def test_tags_and_priorities_are_inherited_by_the_whole_tree(app: App) -> None:
+    job = app.enqueue("parent", "parent", "echo", tag="news", priority=7)
+    rows = app.queue.table.rows(app.queue.table.trees([job.id])[job.id])
+    assert {(row["tag"], row["priority"], row["root_id"]) for row in rows.values()} == {
+        ("news", 7, job.id)
+    }
+    assert len(rows) == 2
+
+
+def test_a_delay_makes_it_scheduled_and_a_repetition_leaves_it_so(app: App) -> None:
+    later = app.enqueue("echo", "x", delay=60)
+    assert (later.state, later.attempt) == ("scheduled", 0)
+    assert ISO.fullmatch(later.run_at)
+    daily = app.enqueue("echo", "y", every=86400)
+    assert (daily.state, [a["outcome"] for a in daily.attempts]) == ("scheduled", ["completed"])
+    assert daily.run_at > later.run_at
+    assert app.enqueue("echo", "y", every=86400).id == daily.id
+
+
+def test_many_threads_may_enqueue_at_once(waiting: App) -> None:
+    answers: list[int] = []
+
+    def enqueue() -> None:
+        for number in range(10):
+            answers.append(waiting.enqueue("echo", str(number)).id)
+
+    threads = [threading.Thread(target=enqueue) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(answers)) == len(waiting.jobs()) == 10
+
+
+# Finding -------------------------------------------------------------------------------------
+
+
+def test_filters_find_jobs_oldest_first(app: App) -> None:
+    app.enqueue("echo", "a", tag="t")
+    app.enqueue("gone", "b", tag="t")
+    app.enqueue("slow", "c")
+
+    def found(*ids: int, **filters: Any) -> list[int]:
+        return [job.id for job in app.jobs(*ids, **filters)]
+
+    assert found() == [1, 2, 3]
+    assert found(state="failed") == [2, 3]
+    assert found(state="failed", error="timeout") == [3]
+    assert found(task="echo", tag="t") == [1]
+    assert found(limit=2) == [1, 2]
+    assert found(3, 1) == [1, 3]
+    assert found(3, 1, state="failed") == [3]
+
+
+def test_what_is_not_there_is_said(app: App) -> None:
+    app.enqueue("echo", "a")
+    for ask in (lambda: app.job(9), lambda: app.jobs(1, 9), lambda: app.replay(9)):
+        with pytest.raises(NotFound, match="no job 9; `paise2 jobs` lists them"):
+            ask()
+    with pytest.raises(NotFound, match="no item 4; `paise2 items` lists them"):
+        app.item(4)
+    with pytest.raises(UsageError, match="unknown state 'broken'; one of queued, scheduled"):
+        app.jobs(state="broken")
+
+
+# Waiting -------------------------------------------------------------------------------------
+
+
+def test_a_wait_without_workers_says_so_at_once(waiting: App) -> None:
+    job = waiting.enqueue("echo", "x")
+    for wait in (waiting.wait, job.wait, job.result):
+        with pytest.raises(WorkersError, match="no worker runs; start some: paise2 worker start"):
+            wait()
+
+
+def test_a_wait_with_a_timeout_ends_by_it(waiting: App) -> None:
+    job = waiting.enqueue("echo", "x")
+    for wait in (waiting.wait, job.wait, job.result, waiting.jobs().wait):
+        with pytest.raises(Timeout, match=r"1 of 1 jobs had not finished after 0 s; they go on"):
+            wait(timeout=0)
+    assert issubclass(Timeout, TimeoutError)
+
+
+def test_a_result_with_a_timeout_ends_for_a_job_whose_time_has_yet_to_come(waiting: App) -> None:
+    job = waiting.enqueue("echo", "x", delay=3600)
+    waiting.wait(timeout=0)  # nothing is due
+    with pytest.raises(Timeout):
+        job.result(timeout=0)
+    with pytest.raises(WorkersError):
+        job.result()
+
+
+def test_a_wait_tells_its_progress(waiting: App) -> None:
+    jobs = waiting.enqueue_many("echo", ["a", "b"])
+    seen: list[tuple[int, int]] = []
+
+    def note(done: int, total: int) -> None:
+        seen.append((done, total))
+        if waiting.status().jobs["queued"]:
+            end_next(waiting, Ending("completed", "completed"))
+
+    jobs.wait(timeout=60, on_progress=note)
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    waiting.wait(on_progress=note)
+    assert seen[-1] == (0, 0)
+
+
+def test_a_wait_for_some_is_not_held_up_by_others(waiting: App) -> None:
+    first = waiting.enqueue("echo", "a", priority=1)
+    waiting.enqueue("echo", "b")
+    end_next(waiting, Ending("completed", "completed", '"a"'))
+    assert first.wait(timeout=0).result(timeout=0) == "a"
+    assert len(waiting.jobs(first.id).wait(timeout=0)) == 1
+
+
+def test_a_result_does_not_wait_for_the_tree_but_a_wait_does(waiting: App) -> None:
+    job = waiting.enqueue("parent", "echo", "x")
+    [followup] = waiting.new_jobs(waiting.plugins.task("echo"), [("x",)])
+    end_next(waiting, Ending("completed", "completed", "null", followups=[followup]))
+    assert job.result(timeout=0) is None
+    with pytest.raises(Timeout):
+        job.wait(timeout=0)
+
+
+# A user's moves ------------------------------------------------------------------------------
+
+
+def test_failures_of_one_class_are_retried_together(app: App) -> None:
+    app.enqueue("gone", "a")
+    app.enqueue_many("slow", ["b", "c"])
+    assert [job.id for job in app.jobs(state="failed", error="timeout").retry()] == [2, 3]
+    assert [len(job.attempts) for job in app.jobs()] == [1, 2, 2]
+
+
+def test_a_retry_answers_with_the_twin(waiting: App) -> None:
+    old = waiting.enqueue("echo", "x")
+    end_next(waiting, Ending("failed", "failed", None, "timeout", "too slow"))
+    twin = waiting.enqueue("echo", "x")
+    assert twin.id != old.id
+    assert [job.id for job in old.retry()] == [twin.id]
+    assert old.state == "failed"
+
+
+def test_what_can_not_be_retried_or_cancelled_is_not_in_the_answer(app: App) -> None:
+    job = app.enqueue("echo", "x")
+    assert list(job.retry()) == []
+    assert list(job.cancel()) == []
+    assert job.state == "completed"
+
+
+def test_a_cancel_answers_with_what_moved(waiting: App) -> None:
+    waiting.enqueue_many("echo", ["a", "b"])
+    waiting.enqueue("echo", "c", delay=60)
+    assert [job.id for job in waiting.jobs().cancel()] == [1, 2, 3]
+    assert waiting.status().jobs["cancelled"] == 3
+    waiting.wait()
+
+
+# The state of things -------------------------------------------------------------------------
+
+STATUS_KEYS = (
+    "profile", "data_dir", "immediate", "jobs", "roots", "workers", "supervisor",
+    "oldest_queued_seconds", "next_retry_at", "completed_per_minute", "seconds_left", "items",
+    "paused",
+)  # fmt: skip
+
+
+def test_the_status_has_exactly_the_keys_of_the_contract(waiting: App, tmp_path: Path) -> None:
+    empty = waiting.status().to_dict()
+    assert tuple(empty) == STATUS_KEYS
+    zero = dict.fromkeys(STATES, 0)
+    assert empty == {
+        "profile": "development", "data_dir": str(tmp_path / "data"), "immediate": False,
+        "jobs": zero, "roots": zero, "workers": [], "supervisor": None,
+        "oldest_queued_seconds": None, "next_retry_at": None, "completed_per_minute": 0,
+        "seconds_left": None, "items": 0, "paused": None,
+    }  # fmt: skip
+    assert json.loads(json.dumps(empty)) == empty
+
+
+def test_the_status_counts_jobs_and_roots(waiting: App) -> None:
+    waiting.enqueue("parent", "echo", "x")
+    [followup] = waiting.new_jobs(waiting.plugins.task("echo"), [("x",)])
+    end_next(waiting, Ending("completed", "completed", followups=[followup]))
+    waiting.enqueue("echo", "later", delay=60)
+    end_next(waiting, Ending("failed", "retrying", None, "dns", "no such host", retry_in=60))
+    waiting.enqueue("echo", "now")
+    status = waiting.status()
+    assert +Counter(status.jobs) == {"completed": 1, "retrying": 1, "scheduled": 1, "queued": 1}
+    assert +Counter(status.roots) == {"completed": 1, "scheduled": 1, "queued": 1}
+    assert ISO.fullmatch(status.next_retry_at or "")
+    assert status.completed_per_minute > 0
+    assert status.seconds_left is None, "without workers there is no honest figure"
+    assert status.oldest_queued_seconds is not None
+    assert [row["id"] for row in status.retries] == [2]
+    assert "no worker runs; start some: paise2 worker start" in str(status)
+
+
+def test_failures_are_grouped_with_the_command_that_helps(app: App) -> None:
+    app.enqueue_many("gone", ["a", "b"])
+    assert "2 × http_4xx: 404 Not Found → paise2 retry --error http_4xx" in str(app.status())
+
+
+def test_what_happened_since_is_told(waiting: App, tmp_path: Path) -> None:
+    assert waiting.since().since is None
+    page = tmp_path / "page.txt"
+    page.write_text("some words")
+    waiting.enqueue("echo", "x")
+    end_next(waiting, Ending("failed", "failed", None, "timeout", "too slow"))
+    waiting.store.put(
+        paise2nb.Document("text"), url="http://a/", key="http://a/", mime_type="text/plain",
+        sha256="0" * 64, size=4, tag=None, fetched_at=0.0,
+    )  # fmt: skip
+    waiting.enqueue("echo", "y")
+    since = waiting.since()
+    assert (since.stored, since.failed, since.waiting) == (1, 1, 1)
+    assert "1 stored, 1 failed, 1 waiting, 0 workers" in str(since)
+    again = waiting.since()
+    assert (again.stored, again.failed, again.waiting) == (0, 0, 1)
+
+
+# Forgetting ----------------------------------------------------------------------------------
+
+
+def test_a_reset_forgets_what_is_finished_and_keeps_items(app: App, tmp_path: Path) -> None:
+    page = tmp_path / "page.txt"
+    page.write_text("some words to find")
+    app.enqueue("fetch", str(page))
+    app.enqueue("echo", "later", delay=60)
+    counts = app.reset()
+    assert (counts.jobs, counts.items, counts.cached > 0) == (3, 0, True)
+    assert [job.state for job in app.jobs()] == ["scheduled"]
+    assert len(app.search("words")) == 1
+
+
+def test_a_hard_reset_forgets_everything(app: App, tmp_path: Path) -> None:
+    page = tmp_path / "page.txt"
+    page.write_text("some words to find")
+    app.enqueue("fetch", str(page))
+    app.enqueue("echo", "later", delay=60)
+    counts = app.reset(hard=True)
+    assert (counts.jobs, counts.items) == (4, 1)
+    assert counts.to_dict().keys() == {"jobs", "cached", "items"}
+    status = app.status()
+    assert (sum(status.jobs.values()), status.items, len(app.search("words"))) == (0, 0, 0)
+
+
+def test_old_jobs_are_forgotten_by_the_cleanup(make: Make) -> None:
+    app = make(history__keep_days=0)
+    app.enqueue("echo", "x")
+    app.enqueue("cleanup")
+    assert [job.task for job in app.jobs()] == ["cleanup"]
+
+
+def test_a_forgotten_job_tells_what_was_last_known(app: App) -> None:
+    job = app.enqueue("echo", "x")
+    assert job.state == "completed"
+    app.reset()
+    assert job.state == "completed"
+    jobs = app.jobs()
+    assert jobs.to_dicts() == []
+
+
+# Opening and closing -------------------------------------------------------------------------
+
+
+def test_jobs_outlive_the_app(make: Make) -> None:
+    make("development").enqueue("echo", "kept")
+    again = make("development")
+    assert [job.args for job in again.jobs()] == [["kept"]]
+
+
+def test_a_temporary_directory_goes_with_its_app() -> None:
+    with paise2nb.open("test") as app:
+        assert app.data_dir.is_dir()
+        app.enqueue("cleanup")
+    assert not app.data_dir.exists()
+    app.close()  # a second time
+
+
+def test_an_open_without_arguments_is_the_kernels_current_app(app: App) -> None:
+    assert current() is None
+    make_current(app)
+    try:
+        assert paise2nb.open() is app
+        with paise2nb.open("test") as other:
+            assert other is not app
+    finally:
+        make_current(None)
+
+
+def test_pools_are_the_settings_choice_then_the_tasks_own(make: Make) -> None:
+    app = make("development", workers__pools={"own": {"tasks": ["echo"]}, "loud": {}})
+    assert app.pool_of(app.plugins.task("echo")) == "own"
+    assert app.pool_of(app.plugins.task("slow")) == "default"
+    assert set(app.limits("own")) == {"echo"}
+    assert app.limits("loud") == {}
+    assert "echo" not in app.limits("default")
+    assert app.limits()["echo"] == (300, 1024)

@@ -1,0 +1,199 @@
+"""Archives: many items in one file, and nothing that a bomb or a crafted name could do."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from backports import zstd
+
+import paise2nb
+from paise2nb.app import App
+from paise2nb.extract.archives import TOTAL
+from paise2nb.extract.types import MOST_MEMBERS
+from tests import documents
+from tests.site import Site, bomb
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    settings = {
+        "fetch.allow_private_addresses": True, "fetch.host_delay": 0, "fetch.robots": False,
+        "workers.retry.max_retries": 0,
+    }  # fmt: skip
+    with paise2nb.open("test", data_dir=tmp_path / "data", settings=settings) as app:
+        yield app
+
+
+def zipped(members: Mapping[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def tarred(members: Mapping[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("link.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return data.getvalue()
+
+
+MEMBERS = {
+    "./notes.md": b"# Notes\n\nwords in Markdown",
+    "deep/er/ä b#1.txt": "größer".encode(),
+    "report.pdf": documents.pdf("words in a page"),
+    "picture.png": b"\x89PNG\r\n\x1a\n",
+    "empty.txt": b"",
+}
+FORMS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
+    "a.zip": zipped,
+    "a.tar": tarred,
+    "a.tar.gz": lambda members: gzip.compress(tarred(members)),
+    "a.tgz": lambda members: gzip.compress(tarred(members)),
+    "a.tar.bz2": lambda members: bz2.compress(tarred(members)),
+    "a.tar.xz": lambda members: lzma.compress(tarred(members)),
+    "a.tar.zst": lambda members: zstd.compress(tarred(members)),
+}
+
+
+def fetched(app: App, site: Site, body: bytes, path: str = "/a.zip") -> list[dict[str, object]]:
+    """The items that an archive at a path becomes, by address."""
+    app.enqueue("fetch", site.add(path, body, "application/octet-stream"))
+    rows = [app.store.get(row["id"]) for row in app.items().to_dicts()]
+    return sorted((row for row in rows if row), key=lambda row: str(row["url"]))
+
+
+def failure(app: App, site: Site, body: bytes, path: str = "/a.zip") -> tuple[str, str]:
+    assert fetched(app, site, body, path) == []
+    (job,) = app.jobs(state="failed").to_dicts()
+    return job["error_class"], job["error"]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_member_is_an_item_by_its_own_kind(app: App, site: Site, name: str) -> None:
+    rows = fetched(app, site, FORMS[name](MEMBERS), f"/{name}")
+    base = site.url(f"/{name}!/")
+    assert [(row["url"], row["mime_type"], row["text"]) for row in rows] == [
+        (base + "deep/er/%C3%A4%20b%231.txt", "text/plain", "größer"),
+        (base + "notes.md", "text/markdown", "# Notes\n\nwords in Markdown"),
+        (base + "report.pdf", "application/pdf", "words in a page"),
+    ]
+    assert rows[1]["title"] == "Notes"
+    assert rows[1]["size"] == len(MEMBERS["./notes.md"])
+
+
+def test_a_member_is_extracted_again_by_itself(app: App, site: Site) -> None:
+    row = fetched(app, site, zipped(MEMBERS))[1]
+    assert app.cache.get(str(row["sha256"])) == MEMBERS["./notes.md"]
+    job = app.enqueue("extract", row["id"])
+    assert [item.id for item in job.items] == [row["id"]]
+    assert job.items[0].text == row["text"]
+    assert len(app.items()) == 3
+
+
+def test_one_compressed_file_is_one_item(app: App, site: Site) -> None:
+    (row,) = fetched(app, site, gzip.compress(b"words"), "/notes.txt.gz")
+    assert (row["url"], row["text"]) == (site.url("/notes.txt.gz!/notes.txt"), "words")
+
+
+def test_archives_in_archives_are_opened(app: App, site: Site) -> None:
+    inner = gzip.compress(tarred({"b.txt": b"words"}))
+    (row,) = fetched(app, site, zipped({"inner.tgz": inner}))
+    assert row["url"] == site.url("/a.zip!/inner.tgz!/b.txt")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x.txt", "a/../../x.txt", "/etc/x.txt", "..\\x.txt", "C:\\x.txt", "C:/x.txt", "..", "a/.."],
+)
+@pytest.mark.parametrize("form", ["a.zip", "a.tar"])
+def test_names_that_lead_elsewhere_are_refused(app: App, site: Site, form: str, name: str) -> None:
+    body = FORMS[form]({name: b"evil words", "good.txt": b"good words"})
+    (row,) = fetched(app, site, body, f"/{form}")
+    assert row["url"] == site.url(f"/{form}!/good.txt")
+    assert list(app.data_dir.parent.rglob("x.txt")) == []
+
+
+def test_the_same_name_twice_is_one_item(app: App, site: Site) -> None:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("a.txt", "first")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.txt", "last")
+    (row,) = fetched(app, site, data.getvalue())
+    assert row["text"] == "last"
+
+
+def nested(depth: int) -> bytes:
+    body = b"words"
+    for level in range(depth):
+        body = zipped({"a.txt" if level == 0 else "a.zip": body})
+    return body
+
+
+def lying() -> bytes:
+    """A zip whose member says that it is small, and is not."""
+    size = (TOTAL + 1).to_bytes(4, "little")
+    return zipped({"a.txt": bytes(TOTAL + 1)}).replace(size, (10).to_bytes(4, "little"))
+
+
+HOSTILE = [
+    ("a.zip", lambda: zipped({"a.txt": bytes(TOTAL + 1)}), "too_large", "unpacks to more than"),
+    ("a.zip", lying, "damaged", "can't be read as application/zip"),
+    ("a.zip", lambda: zipped({"a.txt": bytes(8 << 20)}), "too_large", "or 200 times its size"),
+    ("a.zip", lambda: nested(4), "too_large", "holds archives in archives, 3 deep and more"),
+    ("a.zip", lambda: zipped({"a.zip": zipped({"a.txt": bytes(8 << 20)})}), "too_large", "unpacks"),
+    ("a.gz", bomb, "too_large", "unpacks to more than"),
+    ("a.zst", lambda: bomb("zstd"), "too_large", "unpacks to more than"),
+    ("a.tgz", lambda: gzip.compress(tarred({"a": bytes(256 << 20)})), "too_large", "unpacks to"),
+    ("a.zip", lambda: zipped({f"{n}": b"x" for n in range(MOST_MEMBERS + 1)}), "too_large",
+     f"holds more than {MOST_MEMBERS} members"),
+    ("a.tar", lambda: tarred({f"{n}": b"" for n in range(MOST_MEMBERS)}), "too_large",
+     f"holds more than {MOST_MEMBERS} members"),
+    ("a.zip", lambda: zipped(MEMBERS)[:-30], "damaged", "can't be read as application/zip"),
+    ("a.tgz", lambda: gzip.compress(tarred(MEMBERS))[:-30], "damaged", "can't be read as"),
+    ("a.zip", lambda: zipped({"a.png": b"\x89PNG\r\n\x1a\n"}), "empty", "no member of the archive"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "make", "word", "message"), HOSTILE)
+def test_what_is_too_much_or_broken_fails_with_the_reason(
+    app: App, site: Site, name: str, make: Callable[[], bytes], word: str, message: str
+) -> None:
+    error_class, error = failure(app, site, make(), f"/{name}")
+    assert error_class == word
+    assert message in error
+    assert error.endswith(site.url(f"/{name}"))
+
+
+def test_damage_anywhere_ends_in_items_or_a_reason(app: App) -> None:
+    from paise2nb.extract.archives import read
+    from paise2nb.plugins import Source
+
+    claim = type("Claim", (), {"task": "extract", "id": 0})()
+    context = paise2nb.app.Context(app, claim)  # type: ignore[arg-type]
+    small = {"a.txt": b"words and words", "b/c.md": b"# more"}
+    for form in (zipped, tarred, FORMS["a.tar.gz"], FORMS["a.tar.xz"], FORMS["a.tar.zst"]):
+        body = bytearray(form(small))
+        for position in range(0, len(body), max(1, len(body) // 150)):
+            damaged = bytes(body[:position]) + bytes([body[position] ^ 0x5A]) + body[position + 1 :]
+            for data in (bytes(damaged), bytes(body[:position])):
+                # Any other exception fails the test.
+                with suppress(paise2nb.PermanentError):
+                    assert read(context, data, Source("http://x/a.zip", "application/zip"))

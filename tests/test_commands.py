@@ -1,0 +1,568 @@
+"""The command table: one line in, one object out; every mistake is one line with its status."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paise2nb import __main__ as shell
+from paise2nb import doctor, items, render
+from paise2nb.commands import Session, main, table
+from paise2nb.commands.arguments import expand, lines_of
+from paise2nb.commands.jobs import span
+from paise2nb.commands.verbs import ALIASES, Verb, Verbs
+from paise2nb.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
+from paise2nb.export import export
+
+PLUGIN = """
+from paise2nb import task
+
+@task("shout")
+def shout(context, word):
+    return word.upper()
+
+@task("stumble", max_retries=0)
+def stumble(context, word):
+    raise ValueError(word)
+"""
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two pages, and nobody's settings."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("PAISE2_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PAISE2_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.delenv("PAISE2_PROFILE", raising=False)
+    for name in ("knots", "ferries"):
+        text = f"# On {name}\n\nAll that is known about {name}.\n"
+        (work / f"{name}.md").write_text(text)
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    return work
+
+
+@pytest.fixture
+def sessions() -> Iterator[list[Session]]:
+    opened: list[Session] = []
+    yield opened
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture
+def run(here: Path, sessions: list[Session]) -> Run:
+    """Run one line; jobs run in this process unless the line says otherwise."""
+    plugin = json.dumps([str(here.parent / "plugin.py")])
+
+    def run(*words: str, queued: bool = False, cell: str | None = None) -> Any:
+        session = Session()
+        sessions.append(session)
+        session.cell = cell
+        options = ["--set", f"plugins={plugin}", *([] if queued else ["--immediate"])]
+        return main([*options, *words], session)
+
+    return run
+
+
+# The main job --------------------------------------------------------------------------------
+
+
+def test_one_literal_argument_gives_a_job(run: Run) -> None:
+    job = run("enqueue", "shout", "hello")
+    assert (job.state, job.result()) == ("completed", "HELLO")
+    assert str(job).startswith(f"job {job.id}: shout hello · completed")
+
+
+@pytest.mark.parametrize("word", ["what?", "https://x.example/*", "a[b]", "knots.md"])
+def test_a_word_that_is_no_pattern_of_files_is_literal(run: Run, word: str) -> None:
+    assert run("enqueue", "shout", word, queued=True).state == "queued"
+
+
+def test_a_glob_gives_jobs_even_for_one_match(run: Run, here: Path) -> None:
+    jobs = run("enqueue", "fetch", "kn*.md")
+    assert [job.args for job in jobs] == [[str(here / "knots.md")]]
+    assert str(jobs) == "1 new"
+
+
+def test_what_was_enqueued_can_be_searched(run: Run, here: Path) -> None:
+    run("enqueue", "fetch", "*.md", "--tag", "water")
+    assert [hit["title"] for hit in run("search", "ferries")] == ["On ferries"]
+    assert len(run("items", "--tag", "water")) == 2
+    assert len(run("items", "--tag", "land")) == 0
+    assert "All that is known" in str(run("item", "1"))
+
+
+def test_running_it_all_again_adds_nothing(run: Run) -> None:
+    assert str(run("enqueue", "fetch", "*.md")) == "2 new"
+    assert str(run("enqueue", "fetch", "*.md")) == "2 fresh"
+    assert str(run("enqueue", "fetch", "*.md", "--force")) == "2 new"
+
+
+def test_a_task_without_arguments_needs_none(run: Run) -> None:
+    assert run("enqueue", "cleanup").state == "completed"
+
+
+def test_without_workers_the_jobs_wait_and_that_is_said(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = run("enqueue", "shout", "a", "b", queued=True)
+    assert [job.state for job in jobs] == ["queued", "queued"]
+    assert capsys.readouterr().err.endswith("no worker runs; start some: paise2 worker start\n")
+    assert str(run("enqueue", "shout", "a", "b", "c", queued=True)) == "1 new, 2 waiting"
+
+
+def test_the_json_of_an_enqueue_names_every_argument(run: Run) -> None:
+    data = run("--json", "enqueue", "shout", "a", "a", "b", queued=True).to_dict()
+    assert [entry["args"] for entry in data["jobs"]] == [["a"], ["a"], ["b"]]
+    assert set(data["jobs"][0]) == {"id", "task", "args", "state"}
+    assert (data["new"], data["waiting"], data["fresh"]) == (2, 1, 0)
+    single = run("--json", "enqueue", "shout", "c", queued=True).to_dict()
+    assert [entry["args"] for entry in single["jobs"]] == [["c"]]
+
+
+def test_options_of_all_commands_stand_before_or_after(run: Run) -> None:
+    before = run("--profile", "production", "config", "show").to_dict()
+    after = run("config", "show", "--profile", "production").to_dict()
+    assert before == after
+    assert {row["key"]: row["value"] for row in after}["profile"] == "production"
+
+
+# Arguments -----------------------------------------------------------------------------------
+
+
+def test_arguments_from_a_file_leave_out_blanks_and_comments(run: Run, here: Path) -> None:
+    (here / "list.txt").write_text("\ufeffone\n\n# not this\n  two #2  \n#three\n#\n", "utf-8")
+    jobs = run("enqueue", "shout", "--from", "list.txt")
+    assert [job.args for job in jobs] == [["one"], ["two #2"], ["#three"]]
+
+
+def test_a_column_of_a_table_gives_the_arguments(run: Run, here: Path) -> None:
+    (here / "urls.csv").write_text('id,url\n1,knots.md\n2,"ferries.md"\n3,\n')
+    jobs = run("enqueue", "fetch", "--from", "urls.csv", "--column", "url")
+    assert [Path(job.args[0]).name for job in jobs] == ["knots.md", "ferries.md"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("id,url\n1,knots.md\n", [], "urls.csv has columns id, url: choose one with --column url"),
+        ("url\nknots.md\n", [], "urls.csv has columns url: choose one with --column url"),
+        (
+            "no,the page\n1,x\n",
+            [],
+            "urls.csv has columns no, the page: choose one with --column no",
+        ),
+        ("id,url\n1,a\n", ["--column", "ulr"], "no column 'ulr'; did you mean --column url?"),
+        ("id,url\n1,a\n", ["--column", "xyz"], "no column 'xyz'; it has id, url"),
+        ("knots.md\nnope.md\n", [], "nope.md"),
+    ],
+)
+def test_a_table_without_its_column_is_refused_as_a_whole(
+    run: Run, here: Path, text: str, options: list[str], message: str
+) -> None:
+    (here / "urls.csv").write_text(text)
+    with pytest.raises(UsageError) as refused:
+        run("enqueue", "fetch", "--from", "urls.csv", *options)
+    assert message in str(refused.value)
+    assert len(run("jobs")) == 0
+
+
+def test_a_csv_of_nothing_but_addresses_needs_no_column(run: Run, here: Path) -> None:
+    (here / "plain.csv").write_text("knots.md\nferries.md\n")
+    assert str(run("enqueue", "fetch", "--from", "plain.csv")) == "2 new"
+
+
+def test_a_cell_gives_one_argument_a_line(run: Run) -> None:
+    jobs = run("enqueue", "shout", cell="one two\n\n# comment\nhttps://x.example/#a;?\n")
+    assert [job.args for job in jobs] == [["one two"], ["https://x.example/#a;?"]]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://x.example/*?[a]", "https://x.example/~me", "mailto:a@x.example", "file:///tmp/*"],
+)
+def test_addresses_are_never_expanded(here: Path, address: str) -> None:
+    assert expand([address], task="fetch") == [address]
+
+
+def test_what_names_files_becomes_absolute(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    both = [str(here / "ferries.md"), str(here / "knots.md")]
+    assert expand(["*.md"], task="fetch") == both
+    assert expand(["~/knots.md", "./ferries.md"], task="fetch") == [both[1], both[0]]
+    assert expand(["../work/knots.md"], task="fetch") == [both[1]]
+    (here / "odd[1].md").write_text("x")
+    assert expand(["odd[1].md"], task="fetch") == [str(here / "odd[1].md")]
+
+
+def test_a_word_that_names_no_file_stays_a_word(here: Path) -> None:
+    assert expand(["hello", "what?", "x" * 5000], task="shout") == ["hello", "what?", "x" * 5000]
+
+
+def test_only_a_hash_with_a_blank_opens_a_comment() -> None:
+    assert lines_of("# a\n#b\nc # d\n#\n\n") == ["#b", "c # d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("15m", 900), ("2h", 7200), ("1d", 86400), ("1w", 604800)],
+)
+def test_time_spans_are_read_with_their_unit(text: str, seconds: float) -> None:
+    assert span(text) == seconds
+
+
+# Jobs ----------------------------------------------------------------------------------------
+
+
+def test_filters_choose_alike_in_every_command(run: Run) -> None:
+    run("enqueue", "stumble", "a", "b", "--tag", "t")
+    run("enqueue", "shout", "c", "--tag", "t")
+    failed = run("jobs", "--state", "failed", "--tag", "t")
+    assert [job.args for job in failed] == [["a"], ["b"]]
+    error = failed[0].error_class
+    assert len(run("jobs", "--error", error, "--limit", "1")) == 1
+    assert run("wait", "--task", "stumble").ids == failed.ids
+    assert run("retry", "--error", error, queued=True).ids == failed.ids
+    assert run("cancel", "--task", "stumble", queued=True).ids == failed.ids
+
+
+def test_a_job_is_shown_with_its_traceback(run: Run, sessions: list[Session]) -> None:
+    job = run("enqueue", "stumble", "over this")
+    shown = run("job", str(job.id))
+    text = sessions[-1].text(shown)
+    assert "ValueError: over this" in text
+    assert "Traceback" in text
+    assert shown.to_dict()["attempts"][0]["outcome"] == "failed"
+
+
+def test_a_replay_raises_what_the_task_raises_and_changes_nothing(run: Run) -> None:
+    job = run("enqueue", "stumble", "again")
+    before = job.to_dict()
+    with pytest.raises(ValueError, match="again"):
+        run("replay", str(job.id))
+    assert job.to_dict() == before
+    assert run("replay", str(run("enqueue", "shout", "x").id)).value == "X"
+
+
+def test_a_wait_without_workers_ends_at_once(run: Run) -> None:
+    run("enqueue", "shout", "x", queued=True)
+    with pytest.raises(WorkersError, match="paise2 worker start"):
+        run("wait", queued=True)
+    with pytest.raises(Timeout):
+        run("wait", "--timeout", "0.1", queued=True)
+
+
+def test_a_wait_for_nothing_returns_the_status(run: Run) -> None:
+    run("enqueue", "stumble", "x")
+    status = run("wait")
+    assert (status.jobs["failed"], status.to_dict()["workers"]) == (1, [])
+    assert "retry" in str(status)
+
+
+# Mistakes ------------------------------------------------------------------------------------
+
+MISTAKES = [
+    (["staus"], "unknown command 'staus'; did you mean 'status'?"),
+    (["frobnicate"], "unknown command 'frobnicate'; known: "),
+    (["worker", "strat"], "did you mean 'start'?"),
+    (["jobs", "--limt", "3"], "unknown option --limt; did you mean --limit?"),
+    (["jobs", "--limit", "many"], "'many' is not a valid integer"),
+    (["job"], "missing argument 'ID'; `paise2 job --help` says what it takes"),
+    (["job", "one"], "'one' is not a valid integer"),
+    (["jobs", "--state", "broken"], "unknown state 'broken'"),
+    (["jobs", "--task", "shuot"], "did you mean 'shout'?"),
+    (["enqueue", "shuot", "x"], "did you mean 'shout'?"),
+    (["enqueue", "shout"], "takes (word)"),
+    (["enqueue", "shout", "x", "--every", "5y"], "'5y' is no time span"),
+    (["enqueue", "shout", "--column", "url"], "add --from FILE"),
+    (["enqueue", "shout", "--from", "nowhere.txt"], "can't read nowhere.txt: No such file"),
+    (["enqueue", "fetch", "*.nope"], "no file matches '*.nope'"),
+    (["enqueue", "fetch", "exmaple"], "'exmaple' is neither an address"),
+    (["enqueue", "fetch", "knots.md", "http://"], "http://"),
+    (["status", "--profile", "prodution"], "did you mean production?"),
+    (["status", "--set", "workers.concurency=2"], "did you mean workers.concurrency?"),
+    (["status", "--set", "workers.concurrency=none"], "allowed: a whole number"),
+    (["status", "--set", "workers"], "--set takes KEY=VALUE"),
+    (["retry"], "Give ids, or a filter"),
+    (["cancel"], "Give ids, or a filter"),
+    (["export", "all.docx"], "can't export to .docx; use .jsonl"),
+    (["status", "extra"], "extra"),
+    (["reset"], "add --yes"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(w) for w, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_nothing_is_done(
+    run: Run, words: list[str], message: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        run(*words)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_status == 2
+    assert len(run("jobs")) == 0
+
+
+@pytest.mark.parametrize("words", [["job", "7"], ["item", "7"], ["retry", "7"], ["replay", "7"]])
+def test_what_is_not_there_is_named(run: Run, words: list[str]) -> None:
+    with pytest.raises(NotFound, match="7"):
+        run(*words)
+
+
+@pytest.mark.parametrize("query", ['"', "'", '"odd', "a AND", "(", "*", "NEAR(", "a:b", "-", ""])
+def test_no_query_is_an_error(run: Run, query: str) -> None:
+    assert len(run("search", query)) == 0
+
+
+def test_a_quoted_word_among_others_is_a_phrase(run: Run) -> None:
+    run("enqueue", "fetch", "*.md")
+    assert len(run("search", "known", "about knots")) == 1
+    assert len(run("search", "known", "knots about")) == 0
+
+
+# Export --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["all.jsonl", "all.csv", "all.parquet"])
+def test_an_export_holds_every_item_with_its_text(run: Run, here: Path, name: str) -> None:
+    run("enqueue", "fetch", "*.md")
+    done = run("export", name)
+    assert (done.items, done.path) == (2, Path(name))
+    rows = read(here / name)
+    assert sorted(row["title"] for row in rows) == ["On ferries", "On knots"]
+    assert all("All that is known" in row["text"] for row in rows)
+    assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def test_a_folder_is_filled_with_markdown(run: Run, here: Path) -> None:
+    run("enqueue", "fetch", "knots.md", "--tag", "rope")
+    run("export", "pages")
+    (page,) = (here / "pages").iterdir()
+    assert page.name == "00001-on-knots.md"
+    head, body = page.read_text("utf-8").split("---\n")[1:]
+    assert 'title: "On knots"\n' in head
+    assert 'tag: "rope"\n' in head
+    assert "All that is known about knots." in body
+
+
+@pytest.mark.parametrize("name", ["all.jsonl", "all.csv", "pages"])
+def test_an_export_overwrites_only_by_force(run: Run, here: Path, name: str) -> None:
+    run("enqueue", "fetch", "knots.md")
+    run("export", name)
+    with pytest.raises(UsageError, match=f"{name} exists; add --force"):
+        run("export", name)
+    run("enqueue", "fetch", "ferries.md")
+    assert run("export", name, "--force").items == 2
+
+
+def test_an_export_takes_the_items_of_filtered_jobs(run: Run, here: Path) -> None:
+    run("enqueue", "fetch", "knots.md", "--tag", "rope")
+    run("enqueue", "fetch", "ferries.md", "--tag", "boat")
+    assert run("export", "a.jsonl", "--tag", "rope").items == 1
+    assert run("export", "b.jsonl", "--task", "fetch").items == 2
+    for name in ("none.jsonl", "none.csv", "none.parquet"):
+        assert run("export", name, "--state", "failed").items == 0
+        assert read(here / name) == []
+
+
+def test_an_export_that_breaks_leaves_what_was_there(
+    run: Run, here: Path, sessions: list[Session]
+) -> None:
+    run("enqueue", "fetch", "*.md")
+    (here / "all.jsonl").write_text("old")
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    app = sessions[-1].app
+    with pytest.raises(KeyboardInterrupt):
+        export(app.items(), app, here / "all.jsonl", force=True, on_progress=interrupt)
+    assert (here / "all.jsonl").read_text() == "old"
+    assert sorted(path.name for path in here.iterdir()) == ["all.jsonl", "ferries.md", "knots.md"]
+
+
+# Profile, settings, reset --------------------------------------------------------------------
+
+
+def test_a_shell_gets_the_line_that_chooses_a_profile(run: Run) -> None:
+    assert str(run("profile", "production")) == "export PAISE2_PROFILE=production"
+    shown = run("profile").to_dict()
+    assert (shown["profile"], shown["origin"]) == ("development", "the default")
+
+
+def test_config_says_which_layer_set_a_value(run: Run, here: Path) -> None:
+    (here / "paise2.yaml").write_text("workers:\n  concurrency: 2\n")
+    rows = {row["key"]: row for row in run("config", "show").to_dict()}
+    assert rows["workers.concurrency"]["value"] == 2
+    assert rows["workers.concurrency"]["origin"] == f"{here / 'paise2.yaml'}:2"
+    assert [row["exists"] for row in run("config", "path").to_dict()] == [False, True]
+    assert str(here / "paise2.yaml") in str(run("config", "validate"))
+
+
+def test_a_wrong_value_in_a_file_names_its_line(run: Run, here: Path) -> None:
+    (here / "paise2.yaml").write_text("workers:\n  concurrency: many\n")
+    with pytest.raises(UsageError, match=r"paise2\.yaml:2: workers\.concurrency is 'many'"):
+        run("config", "validate")
+
+
+def test_a_cell_becomes_the_settings_file_if_it_is_right(run: Run, here: Path) -> None:
+    run("config", cell="workers:\n  concurrency: 3\n")
+    assert (here / "paise2.yaml").read_text() == "workers:\n  concurrency: 3\n"
+    with pytest.raises(UsageError, match=r"the cell:2: unknown key workers\.concurency"):
+        run("config", cell="workers:\n  concurency: 3\n")
+    assert (here / "paise2.yaml").read_text() == "workers:\n  concurrency: 3\n"
+
+
+def test_config_edit_opens_the_editor_and_checks(
+    run: Run, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\necho "workers: {concurrency: 9}" > "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    assert str(tmp_path / "config" / "paise2.yaml") in str(run("config", "edit"))
+    assert "concurrency: 9" in (tmp_path / "config" / "paise2.yaml").read_text()
+
+
+def test_reset_keeps_the_items_unless_hard(run: Run) -> None:
+    run("enqueue", "fetch", "*.md")
+    counts = run("reset", "--yes").to_dict()
+    assert (counts["jobs"], counts["items"], len(run("items"))) == (6, 0, 2)
+    assert run("reset", "--hard", "--yes").items == 2
+    assert len(run("items")) == 0
+
+
+def test_plugins_are_listed_with_where_they_come_from(run: Run, here: Path) -> None:
+    rows = {(row["kind"], row["name"]): row for row in run("plugins").to_dict()}
+    assert rows["task", "shout"]["origin"] == str(here.parent / "plugin.py")
+    assert ("fetcher", "http, https") in rows
+
+
+def test_a_cell_is_refused_where_nobody_reads_it(run: Run) -> None:
+    with pytest.raises(UsageError, match="status reads no cell"):
+        run("status", cell="x\n")
+    with pytest.raises(UsageError, match="Name a command"):
+        run(cell="https://x.example/\n")
+
+
+# Doctor --------------------------------------------------------------------------------------
+
+
+def states(report: doctor.Report) -> dict[str, str]:
+    return {finding.check: finding.state for finding in report.findings}
+
+
+def test_doctor_finds_a_sound_installation_sound(run: Run) -> None:
+    run("enqueue", "fetch", "knots.md")
+    report = run("doctor")
+    assert report.exit_status == 0
+    assert {"jobs", "items", "workers", "plugins", "disk"} <= set(states(report))
+
+
+def test_doctor_names_a_damaged_and_a_newer_database(
+    run: Run, tmp_path: Path, sessions: list[Session]
+) -> None:
+    run("enqueue", "fetch", "knots.md")
+    sessions[-1].close()
+    with closing(sqlite3.connect(tmp_path / "data" / "tasks.db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    (tmp_path / "data" / "items.db").write_bytes(b"no database" * 1000)
+    report = run("doctor")
+    assert report.exit_status == 1
+    assert (states(report)["jobs"], states(report)["items"]) == ("wrong", "wrong")
+    assert "format 99" in str(report)
+
+
+def test_doctor_says_what_to_do_about_settings_plugins_and_permissions(
+    run: Run, here: Path, tmp_path: Path
+) -> None:
+    run("status")
+    (tmp_path / "data").chmod(0o755)
+    report = run("doctor")
+    assert states(report)["data directory"] == "warning"
+    assert f"chmod 700 {tmp_path / 'data'}" in str(report)
+    (tmp_path / "plugin.py").write_text("1 / 0")
+    assert states(run("doctor", "--set", f"plugins=[{tmp_path}/broken.py]"))["plugins"] == "wrong"
+    (here / "paise2.yaml").write_text("wrokers: {}")
+    assert states(run("doctor"))["settings"] == "wrong"
+
+
+def test_the_filesystem_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"a / ext4 rw 0 0\nb {tmp_path} nfs4 rw 0 0\nc /other cifs rw 0 0\n")
+    assert doctor.filesystem(tmp_path / "x", mounts) == "nfs4"
+    assert doctor.filesystem(Path("/usr"), mounts) == "ext4"
+    assert doctor.filesystem(Path("/usr"), tmp_path / "none") is None
+
+
+# The table itself ----------------------------------------------------------------------------
+
+
+def commands() -> list[Verb]:
+    found = []
+    for command in table.commands.values():
+        inner = command.commands.values() if isinstance(command, Verbs) else [command]
+        found += [verb for verb in inner if isinstance(verb, Verb)]
+    return found
+
+
+def test_every_command_and_option_says_what_it_does() -> None:
+    assert len(commands()) >= 25
+    for command in commands():
+        assert command.help, command.name
+        assert len(command.get_short_help_str(1000)) <= 65, command.name
+        for parameter in command.params:
+            assert parameter.param_type_name == "argument" or parameter.help, parameter.name  # type: ignore[attr-defined]
+    assert set(ALIASES.values()) <= set(table.commands)
+
+
+def test_the_marks_of_hits_are_those_of_the_store() -> None:
+    assert (render.HIT_START, render.HIT_END) == (items.HIT_START, items.HIT_END)
+
+
+def test_a_long_listing_is_whole_and_its_view_is_cut(run: Run) -> None:
+    run("enqueue", "shout", *map(str, range(25)), queued=True)
+    jobs = run("jobs", queued=True)
+    assert len(jobs.to_dicts()) == len(jobs) == 25
+    assert str(jobs).endswith("… 5 more")
+    assert jobs._repr_html_().count("<tr>") == 21
+    assert str(jobs[20:]).count("shout") == 5
+
+
+def test_json_holds_no_character_that_acts_on_a_terminal() -> None:
+    hostile = "\x1b[31m \x9b1m \u202e \x7f \ud800 \U000e0041 é 日"
+    text = shell.as_json({"title": hostile})
+    assert json.loads(text) == {"title": hostile}
+    assert not render.UNSAFE.search(text)
+    assert "é 日" in text
+
+
+def test_an_unusable_data_directory_is_said_in_one_line(run: Run, here: Path) -> None:
+    place = here / "knots.md" / "data"
+    with pytest.raises(PaiseError) as raised:
+        run("status", "--data-dir", str(place))
+    assert str(raised.value).startswith(f"can't create {place}")
+    assert "--data-dir" in str(raised.value)

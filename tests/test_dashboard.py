@@ -1,0 +1,333 @@
+"""The live panel without a browser: what it says, what its buttons do, what it leaves behind."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+from ipywidgets.widgets.widget import _instances
+
+import paise2nb
+from paise2nb import overview
+from paise2nb.app import App
+from paise2nb.jobs import Ending
+from paise2nb.notebook import dashboard
+from paise2nb.notebook.dashboard import Panel, close_panels
+from paise2nb.notebook.poller import Poller
+from paise2nb.overview import CURES
+
+PLUGIN = """
+from paise2nb import PermanentError, TransientError, task
+
+@task("stumble", max_retries=0)
+def stumble(context, word):
+    raise ValueError(word)
+
+@task("refused", max_retries=0)
+def refused(context, word):
+    raise PermanentError(word, "http_4xx")
+
+@task("late", max_retries=3, retry_delay=3000)
+def late(context, word):
+    raise TransientError("the " + word, "timeout")
+
+@task("shout")
+def shout(context, word):
+    return word.upper()
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    settings = {"plugins": [str(tmp_path / "plugin.py")], "workers.concurrency": 1}
+    with paise2nb.open("development", tmp_path / "data", settings) as opened:
+        yield opened
+        close_panels()
+
+
+def run_what_waits(app: App) -> None:
+    """Run the jobs that are ready here, once each, as a worker would."""
+    settings = {"plugins": list(app.settings.plugins), "task_queue.sqlite.immediate": True}
+    with paise2nb.open("development", app.data_dir, settings) as here:
+        here.queue.run_ready()
+
+
+def shown(panel: Panel) -> str:
+    """All that the panel shows, without its tags."""
+    places = [*panel._retries, *panel._failures]
+    pieces = [*panel._html.values(), *(p.text for p in places), *(p.details for p in places)]
+    return re.sub(r"<[^>]+>", "", " ".join(piece.value for piece in pieces))
+
+
+def buttons(widget: Any) -> dict[str, Any]:
+    found = {widget.description: widget} if isinstance(widget, ipywidgets.Button) else {}
+    for child in getattr(widget, "children", ()):
+        found.update(buttons(child))
+    return found
+
+
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.01)
+
+
+def press(panel: Panel, name: str) -> None:
+    """Press a button, and wait until what it does is done."""
+    for place in (*panel._retries, *panel._failures):
+        until(lambda place=place: place.settled)  # type: ignore[misc]
+    buttons(panel)[name].click()
+    until(lambda: not panel._doing)
+    panel.refresh()
+
+
+def test_each_state_is_counted_by_its_roots(app: App, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("# A page\n\nWith words.")
+    app.enqueue("fetch", str(tmp_path / "page.md"))
+    app.enqueue("stumble", "x")
+    panel = app.watch()
+    counts = panel._html["counts"].value
+    assert '<span class="paise2-count" data-state="queued">2</span>' in counts
+    run_what_waits(app)
+    panel.refresh()
+    counts = panel._html["counts"].value
+    assert '<span class="paise2-count" data-state="completed">1</span>' in counts
+    assert '<span class="paise2-count" data-state="failed">1</span>' in counts
+    assert "A page With words." in re.sub(r"<[^>]+>|\s+", " ", panel._html["items"].value)
+
+
+def test_its_buttons_are_named_as_promised(app: App) -> None:
+    panel = app.watch()
+    assert {"Start workers", "Stop workers", "Retry failed"} <= set(buttons(panel))
+    assert panel.concurrency.value == 1
+
+
+def test_workers_are_started_and_stopped_by_its_buttons(app: App) -> None:
+    panel = app.watch()
+    app.enqueue("shout", "a")
+    panel.concurrency.value = 2
+    press(panel, "Start workers")
+    assert "3 workers (default 2, fetch 1) started" in shown(panel)
+    app.wait(timeout=60)
+    panel.concurrency.value = 1
+    press(panel, "Start workers")
+    assert "stop them to change their number" in shown(panel)
+    press(panel, "Stop workers")
+    assert "workers stopped" in shown(panel)
+    assert app.workers.status().workers == []
+
+
+def test_retries_are_a_list_of_their_own_with_a_countdown(app: App) -> None:
+    panel = app.watch()
+    app.enqueue("late", "tide")
+    run_what_waits(app)
+    panel.refresh()
+    assert re.search(r"in 1 min( \d s)? · attempt 2 of 4 · job 1: late tide", shown(panel))
+    assert "the tide" in shown(panel)
+    press(panel, "Retry now")
+    assert app.job(1).state == "queued"
+    run_what_waits(app)
+    panel.refresh()
+    press(panel, "Cancel")
+    assert app.job(1).state == "cancelled"
+
+
+def test_failures_are_grouped_with_what_cures_them(app: App) -> None:
+    panel = app.watch()
+    app.enqueue_many("refused", ["404 Not Found: a", "404 Not Found: b", "403 Forbidden: c"])
+    app.enqueue("stumble", "over")
+    run_what_waits(app)
+    panel.refresh()
+    assert "2 × 404 Not Found" in shown(panel)
+    assert "1 × 403 Forbidden" in shown(panel)
+    assert "%paise2 retry --error http_4xx" in shown(panel)
+    assert "%paise2 replay 4" in shown(panel)
+    assert "ValueError: over" in shown(panel)
+    assert "Traceback (most recent call last)" in shown(panel)
+
+
+def test_all_of_a_group_are_retried_after_a_second_word(app: App) -> None:
+    panel = app.watch()
+    app.enqueue_many("refused", ["404 Not Found: a", "404 Not Found: b", "403 Forbidden: c"])
+    run_what_waits(app)
+    panel.refresh()
+    press(panel, "Retry all 2")
+    assert app.status().jobs["failed"] == 3
+    press(panel, "Really retry 2?")
+    assert [job.state for job in app.jobs()] == ["queued", "queued", "failed"]
+    press(panel, "Retry failed")
+    assert app.status().jobs["queued"] == 3
+
+
+def test_a_job_that_has_just_come_under_the_pointer_is_not_meant(app: App) -> None:
+    panel = app.watch()
+    app.enqueue_many("late", ["tide", "train"])
+    run_what_waits(app)
+    app.job(2).cancel()
+    panel.refresh()
+    app.job(1).cancel()
+    app.job(2).retry()
+    run_what_waits(app)
+    panel.refresh()
+    buttons(panel)["Cancel"].click()
+    assert app.job(2).state == "retrying"
+    press(panel, "Cancel")
+    assert app.job(2).state == "cancelled"
+
+
+def test_a_refresh_sends_again_what_a_thread_has_set(app: App) -> None:
+    panel = app.watch()
+    sent: list[Any] = []
+    comm = panel._html["counts"].comm
+    comm.send = lambda **message: sent.append(message["data"]["state"])
+    buttons(panel)["Refresh"].click()
+    assert ["value" in state for state in sent] == [True]
+
+
+def test_what_goes_wrong_is_shown_and_the_panel_goes_on(app: App) -> None:
+    panel = app.watch()
+    path = app.queue.table.path
+    path.rename(path.with_suffix(".away"))
+    panel.refresh()
+    assert "was deleted or replaced" in shown(panel)
+    path.with_suffix(".away").rename(path)
+    panel.refresh()
+    assert "was deleted or replaced" not in shown(panel)
+
+
+def test_the_saved_form_is_the_same_for_the_same_work(app: App) -> None:
+    panel = app.watch()
+    app.enqueue("shout", "a")
+    first, second = panel._repr_mimebundle_(), panel._repr_mimebundle_()
+    assert first == second
+    assert "1 queued" in first["text/plain"]
+    assert 'data-state="queued">1</span>' in first["text/html"]
+    assert not re.search(r"\d\d:\d\d|pid", first["text/html"].partition("</style>")[2])
+    assert "application/vnd.jupyter.widget-view+json" in first
+
+
+def test_an_app_has_one_panel_and_it_goes_with_the_app(app: App, tmp_path: Path) -> None:
+    before = set(_instances)
+    other = paise2nb.open("test", tmp_path / "other")
+    panel = other.watch()
+    assert other.watch() is panel
+    other.close()
+    panel.refresh()
+    assert "was closed" in shown(panel)
+    app.watch()
+    close_panels()
+    assert set(_instances) == before
+
+
+def test_a_panel_of_which_nothing_changed_sends_nothing(app: App) -> None:
+    panel = app.watch()
+    app.enqueue("stumble", "x")
+    run_what_waits(app)
+    panel.refresh()
+    sent: list[str] = []
+    for name, piece in panel._html.items():
+        piece.observe(lambda _, name=name: sent.append(name), "value")  # type: ignore[misc]
+    for _ in range(5):
+        panel.refresh()
+    assert set(sent) <= {"head", "facts"}  # the time, and for how long the oldest waits
+
+
+class Pane:
+    """A view that notes from which thread it was refreshed, and how often."""
+
+    def __init__(self) -> None:
+        self.displayed = False
+        self.threads: list[threading.Thread] = []
+        self.seen = threading.Event()
+
+    def refresh(self, *, anew: bool = True) -> None:
+        self.threads.append(threading.current_thread())
+        self.seen.set()
+
+
+def test_one_thread_refreshes_what_is_displayed_and_rests_otherwise() -> None:
+    poller, first, second = Poller(), Pane(), Pane()
+    before = set(threading.enumerate())
+    for pane in (first, second):
+        poller.add(pane)
+    assert set(threading.enumerate()) == before
+    first.displayed = True
+    poller.look()
+    assert first.seen.wait(10)
+    second.displayed = True
+    second.seen.clear()
+    poller.look()
+    assert second.seen.wait(10)
+    (thread,) = set(threading.enumerate()) - before
+    assert set(first.threads + second.threads) == {thread}
+    first.displayed = second.displayed = False
+    poller.look()
+    poller.stop()
+    assert not thread.is_alive()
+    poller.look()
+    assert set(threading.enumerate()) == before
+
+
+def test_what_a_frontend_sends_is_left_to_the_frontends_choice() -> None:
+    button = dashboard.Button("x", lambda: None)
+    button.comm._reply_subshell_id = None
+    button.description = "y"
+    assert "_reply_subshell_id" not in vars(button.comm)
+
+
+# What it says --------------------------------------------------------------------------------
+
+
+def claim(app: App, pool: str = "fetch") -> Any:
+    worker = app.queue.table.register(pool, 1, "ready")
+    return app.queue.table.claim(worker, app.limits())
+
+
+def test_the_time_left_waits_for_the_last_retry(app: App) -> None:
+    app.enqueue("late", "x")
+    job = claim(app, "default")
+    app.queue.table.end(job, Ending("failed", "retrying", retry_in=50))
+    left = overview.look(app).left
+    assert left is not None
+    assert left.startswith("the last retry comes at ")
+
+
+def test_nothing_left_is_not_estimated(app: App) -> None:
+    assert overview.look(app).left is None
+
+
+def test_the_minutes_without_an_end_stand_in_the_plot_too(app: App) -> None:
+    app.enqueue("shout", "a")
+    run_what_waits(app)
+    seen = overview.look(app)
+    minutes = overview.by_minute(seen)
+    assert len(minutes) == overview.PACE_MINUTES
+    assert sum(done for _, done, _ in minutes) == 1
+    assert overview.sparkline([0, 1, 2]) == "▁▅█"
+    assert dashboard.plot(seen).count("<rect") == 2
+
+
+def test_a_terminal_shows_the_same(app: App) -> None:
+    app.enqueue("late", "tide")
+    app.enqueue("stumble", "over")
+    run_what_waits(app)
+    words = overview.text(overview.look(app), time.time())
+    assert "1 retrying   1 failed" in words
+    assert "attempt 2 of 4" in words
+    assert "1 × ValueError" in words
+    assert "paise2 replay 2" in words
+    assert len(overview.text(overview.look(app), time.time(), height=5).split("\n")) == 5
+
+
+@pytest.mark.parametrize("word", CURES)
+def test_a_cure_is_a_command_that_exists(word: str) -> None:
+    from paise2nb.commands import table
+
+    command = CURES[word].command.format(error_class=word, id=1)
+    assert command.split()[1] in table.commands

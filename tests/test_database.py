@@ -1,0 +1,317 @@
+"""SQLite as it is used here: privacy, versions, interrupts and crashes, with real files."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+import paise2nb
+from paise2nb.database import Database, make_private_directory
+from paise2nb.errors import StorageError
+from paise2nb.jobs import MIGRATIONS, JobTable, NewJob
+
+SCHEMA = ("CREATE TABLE words (word TEXT)",)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "x.db", SCHEMA, durable=False)
+    yield database
+    database.close()
+
+
+def add_word(connection: sqlite3.Connection, word: str) -> None:
+    connection.execute("INSERT INTO words VALUES (?)", (word,))
+
+
+def words(database: Database) -> list[str]:
+    return [row["word"] for row in database.read("SELECT word FROM words")]
+
+
+def another_can_write(path: Path) -> bool:
+    """Whether no lock was left behind: another connection writes without waiting."""
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+    return True
+
+
+# Privacy -------------------------------------------------------------------------------------
+
+
+def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    page = tmp_path / "page.txt"
+    page.write_text("some words")
+    script = (
+        "import os, sys; os.umask(0); import paise2nb;"
+        " app = paise2nb.open('test', data_dir=sys.argv[1]);"
+        " job = app.enqueue('fetch', sys.argv[2]);"
+        " assert job.state == 'completed', job.error; os._exit(0)"  # logs of SQLite stay behind
+    )
+    data = tmp_path / "above" / "data"
+    subprocess.run([sys.executable, "-c", script, str(data), str(page)], check=True)
+    modes = {
+        path.relative_to(tmp_path): stat.S_IMODE(path.lstat().st_mode)
+        for path in (data.parent, data, *data.rglob("*"))
+        if not path.is_socket()
+    }
+    names = {path.name for path in modes}
+    assert {"tasks.db", "tasks.db-wal", "items.db", "items.db-wal"} <= names
+    odd = {
+        str(path): oct(mode)
+        for path, mode in modes.items()
+        if mode != (0o700 if (tmp_path / path).is_dir() else 0o600)
+    }
+    assert odd == {}
+
+
+def test_a_directory_that_is_there_already_keeps_its_permissions(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    make_private_directory(shared)
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+
+
+# What can't be used --------------------------------------------------------------------------
+
+
+def test_a_directory_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(StorageError, match=r"can't create .*/file.*--data-dir"):
+        paise2nb.open("test", data_dir=tmp_path / "file" / "data")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="machine: root may write everywhere")
+def test_a_directory_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    with pytest.raises(StorageError, match=r"can't write to .*/locked; choose another"):
+        Database(locked / "x.db", SCHEMA, durable=False)
+
+
+@pytest.mark.parametrize("content", [b"not a database at all, but some text" * 99, b"\0" * 9000])
+def test_a_damaged_file_is_named_with_what_helps(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tasks.db"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"tasks\.db: .*paise2 doctor"):
+        JobTable(path)
+    assert path.read_bytes() == content
+
+
+def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.db").mkdir()
+    with pytest.raises(StorageError, match=r"x\.db: unable to open"):
+        Database(tmp_path / "x.db", SCHEMA, durable=False)
+
+
+def test_a_vanished_directory_is_named_and_not_made_anew(tmp_path: Path) -> None:
+    database = Database(tmp_path / "data" / "x.db", SCHEMA, durable=False)
+    database.close()
+    for path in (tmp_path / "data").iterdir():
+        path.unlink()
+    (tmp_path / "data").rmdir()
+    for use in (lambda: words(database), lambda: database.write(add_word, "x")):
+        with pytest.raises(StorageError, match=r"/x\.db"):
+            use()
+
+
+# Versions ------------------------------------------------------------------------------------
+
+
+def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    JobTable(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(StorageError, match=r"newer paise2nb .*upgrade paise2nb, or use another"):
+        JobTable(path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+    connection.close()
+
+
+def test_an_older_version_is_led_to_this_one_with_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    old = Database(path, SCHEMA, durable=False)
+    old.write(add_word, "kept")
+    old.close()
+    steps = (*SCHEMA, "ALTER TABLE words ADD COLUMN size INTEGER;\nUPDATE words SET size = 4")
+    new = Database(path, steps, durable=False)
+    assert [tuple(row) for row in new.read("SELECT * FROM words")] == [("kept", 4)]
+    new.close()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    Database(path, SCHEMA, durable=False).close()
+    with pytest.raises(StorageError):
+        Database(path, (*SCHEMA, "CREATE TABLE more (n);\nnonsense"), durable=False)
+    database = Database(path, SCHEMA, durable=False)
+    assert database.read("SELECT name FROM sqlite_master WHERE name = 'more'") == []
+    database.close()
+
+
+def test_many_processes_may_create_one_file(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from paise2nb.jobs import JobTable, NewJob;"
+        " JobTable(Path(sys.argv[1])).add([NewJob('work', '[]', 1)])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "tasks.db")]
+    started = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in started] == [0] * 4
+    table = JobTable(tmp_path / "tasks.db")
+    assert len(table.find()) == 4
+    table.close()
+
+
+# All or nothing ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_whatever_is_raised_leaves_no_row_and_no_lock(
+    database: Database, error: type[BaseException]
+) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        add_word(connection, "half")
+        raise error
+
+    with pytest.raises(error):
+        database.write(work)
+    assert words(database) == []
+    assert another_can_write(database.path)
+    database.write(add_word, "whole")
+    assert words(database) == ["whole"]
+
+
+def test_a_crash_between_two_statements_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from paise2nb.database import Database\n"
+        "def work(connection):\n"
+        "    connection.execute(\"INSERT INTO words VALUES ('half')\")\n"
+        "    os._exit(9)\n"
+        f"Database(Path(sys.argv[1]), {SCHEMA!r}, durable=True).write(work)"
+    )
+    path = tmp_path / "x.db"
+    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == 9
+    database = Database(path, SCHEMA, durable=True)
+    assert words(database) == []
+    assert another_can_write(path)
+    database.close()
+
+
+def test_an_error_of_sqlite_names_the_file(database: Database) -> None:
+    for use in (
+        lambda: database.read("SELECT nonsense"),
+        lambda: database.write(lambda connection: connection.execute("nonsense")),
+    ):
+        with pytest.raises(StorageError, match=r"x\.db: .*nonsense"):
+            use()
+
+
+def test_interrupts_at_random_moments_leave_no_lock_and_no_half_bulk(tmp_path: Path) -> None:
+    """Ctrl-C while jobs are added: all of a bulk is there or none, and nothing is locked."""
+    table = JobTable(tmp_path / "tasks.db", durable=False)
+    bulk = [NewJob("work", '["x"]', 1) for _ in range(50)]
+    chance = random.Random(20)
+    armed = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if armed:
+            raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for _ in range(150):
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 1.5e-3))
+                table.add(bulk)
+                table.counts()
+                armed = False
+            except KeyboardInterrupt:
+                armed = False
+                interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert another_can_write(table.path)
+            assert len(table.find()) % len(bulk) == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert interrupted
+    assert table.counts()[0]["queued"] == len(table.find())
+    table.close()
+
+
+# Threads and processes -----------------------------------------------------------------------
+
+
+def test_threads_take_turns(database: Database) -> None:
+    def work(number: int) -> None:
+        for _ in range(20):
+            database.write(add_word, str(number))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(words(database)) == {str(number): 20 for number in range(6)}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="machine: no /proc")
+def test_threads_that_have_ended_leave_no_connection_open(database: Database) -> None:
+    def open_files() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    words(database)
+    before = open_files()
+    for _ in range(20):
+        thread = threading.Thread(target=words, args=(database,))
+        thread.start()
+        thread.join()
+    words(database)
+    assert open_files() - before <= 4  # the last one's
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="machine: no fork")
+def test_a_fork_gets_a_connection_of_its_own(database: Database) -> None:
+    before = database.connection()
+    child = os.fork()
+    if child == 0:
+        database.write(add_word, "from the child")
+        os._exit(int(database.connection() is before))
+    assert os.waitpid(child, 0)[1] == 0
+    assert words(database) == ["from the child"]
+    assert database.connection() is before
+
+
+def test_a_closed_database_opens_anew_when_it_is_used(database: Database) -> None:
+    database.write(add_word, "kept")
+    database.close()
+    assert words(database) == ["kept"]
+
+
+def test_a_checkpoint_bounds_the_log(database: Database) -> None:
+    for _ in range(50):
+        database.write(add_word, "x" * 1000)
+    log = database.path.with_name("x.db-wal")
+    assert log.stat().st_size > 0
+    database.checkpoint()
+    assert log.stat().st_size == 0

@@ -1,0 +1,92 @@
+"""The bundled site, and the demo that collects it with real workers."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+
+from paise2nb.demo import DemoSite, run_demo
+from paise2nb.demo.site import FLAKY, GONE, PAGES
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.fixture
+def site() -> Iterator[DemoSite]:
+    with DemoSite() as site:
+        yield site
+
+
+def test_every_page_that_is_not_in_trouble_answers(site: DemoSite) -> None:
+    assert {status(site.base + page.file) for page in PAGES} == {200}
+
+
+def test_the_flaky_page_is_busy_twice(site: DemoSite) -> None:
+    assert [status(site.flaky) for _ in range(4)] == [503, 503, 200, 200]
+
+
+def test_the_page_that_is_gone_stays_gone_until_it_is_reopened(site: DemoSite) -> None:
+    assert [status(site.gone), status(site.gone)] == [410, 410]
+    site.reopen()
+    assert status(site.gone) == 200
+
+
+def test_an_address_beside_the_site_is_not_found(site: DemoSite) -> None:
+    assert status(site.base + "../../pyproject.toml") == 404
+
+
+def test_each_page_names_its_title_and_holds_its_own_phrase_alone(site: DemoSite) -> None:
+    site.reopen()
+    pages = [page for page in (*PAGES, FLAKY, GONE) if page.file.endswith(".html")]
+    while status(site.flaky) != 200:
+        pass
+    texts = {}
+    for page in pages:
+        with urllib.request.urlopen(site.base + page.file) as answer:
+            texts[page.file] = " ".join(answer.read().decode().split())
+    for page in pages:
+        assert f"<title>{page.title}</title>" in texts[page.file]
+        assert [file for file, text in texts.items() if page.phrase in text] == [page.file]
+
+
+def test_a_closed_site_answers_no_more() -> None:
+    site = DemoSite()
+    site.close()
+    site.close()
+    with pytest.raises(urllib.error.URLError):
+        status(site.base)
+
+
+def test_the_demo_works_and_says_what_it_did() -> None:
+    said: list[str] = []
+    demo = run_demo(said.append)
+    assert demo.problems == []
+    assert demo.succeeded
+    assert (demo.pages, demo.items) == (len(PAGES) + 2, len(PAGES) + 1)
+    assert demo.jobs == demo.pages + 2 * demo.items
+    assert len(demo.hits) == 3
+    assert demo.kept is None
+    told = "\n".join([*said, str(demo)])
+    assert f"{FLAKY.file} is completed after 3 attempts" in told
+    assert "410 Gone" in told
+    assert f"All {demo.jobs} jobs ended as they should" in told
+
+
+def test_the_demo_shows_its_progress() -> None:
+    seen: list[tuple[int, int]] = []
+    bar = nullcontext(lambda done, total: seen.append((done, total)))
+    assert run_demo(lambda line: None, lambda words: bar).exit_status == 0
+    done, totals = zip(*seen, strict=True)
+    assert list(done) == sorted(done)
+    assert set(totals) == {len(PAGES) + 2}
+    assert done[-1] == totals[-1]

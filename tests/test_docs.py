@@ -1,0 +1,59 @@
+"""The documentation stays true: what exists is described, and has a docstring."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+import pytest
+
+import paise2nb
+from paise2nb.commands import table
+from paise2nb.settings import DOCS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+NOTEBOOKS = "\n".join(path.read_text("utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def commands(group: click.Group = table, *names: str) -> list[tuple[str, click.Command]]:
+    """Every command by its words, groups themselves left out."""
+    found: list[tuple[str, click.Command]] = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += commands(command, *names, name)
+        else:
+            found.append((" ".join((*names, name)), command))
+    return found
+
+
+@pytest.mark.parametrize(("words", "command"), commands())
+def test_a_command_has_help_and_is_described(words: str, command: click.Command) -> None:
+    assert command.help
+    last = words.split()[-1]
+    assert f"`{words}" in README or f"`{last}" in README or f"%paise2 {words}" in NOTEBOOKS
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{words} {option.opts} has no help"
+
+
+@pytest.mark.parametrize(("key", "meaning"), DOCS.items())
+def test_a_setting_stands_in_the_readme(key: str, meaning: str) -> None:
+    assert f"| `{key}` |" in README
+    assert f"| {meaning} |" in README
+
+
+@pytest.mark.parametrize("name", sorted(set(paise2nb.__all__) - {"__version__"}))
+def test_a_public_name_has_a_docstring(name: str) -> None:
+    public = getattr(paise2nb, name)
+    assert inspect.getdoc(public)
+    if inspect.isclass(public):
+        members = inspect.getmembers(public, inspect.isfunction)
+        bare = [m for m, f in members if not m.startswith("_") and not f.__doc__]
+        assert bare == []
+
+
+def test_the_readme_has_the_two_lines() -> None:
+    assert "pip install . && paise2 demo" in README
+    assert "pip install '.[test]' && pytest" in README

@@ -1,0 +1,338 @@
+"""Kinds, character sets and documents: what becomes of bytes, whatever was said about them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+import pytest
+
+from paise2nb.errors import PermanentError
+from paise2nb.extract import documents as through_library
+from paise2nb.extract import pages, text
+from paise2nb.extract.types import SHEET, SLIDES, WORD, media_type
+from paise2nb.plugins import Document, Source
+from tests import documents
+
+HTML = b"<!DOCTYPE html><title>x</title>"
+PDF = documents.pdf("words")
+DOCX = documents.docx("words")
+ZIP = documents.packed({"a.txt": "words"})
+OCTETS = "application/octet-stream"
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
+
+
+# Kinds ---------------------------------------------------------------------------------------
+
+KINDS = [
+    # declared, bytes, suffix → kind
+    ("text/html", HTML, "", "text/html"),
+    ("TEXT/HTML", b"<p>fragment", ".php", "text/html"),
+    ("text/html", PDF, "", "application/pdf"),
+    ("text/plain", PDF, ".txt", "application/pdf"),
+    ("application/pdf", PDF, "", "application/pdf"),
+    ("application/pdf", b"\n" * 100 + PDF, "", "application/pdf"),
+    ("application/pdf", HTML, ".pdf", "text/html"),
+    ("application/x-pdf", b"no such thing", ".pdf", "text/plain"),
+    (OCTETS, PDF, "", "application/pdf"),
+    (None, PDF, ".html", "application/pdf"),
+    (OCTETS, DOCX, "", WORD),
+    ("application/zip", DOCX, "", WORD),
+    (WORD, DOCX, "", WORD),
+    (WORD, HTML, ".docx", "text/html"),
+    (None, documents.xlsx("x"), "", SHEET),
+    (None, documents.pptx("x"), "", SLIDES),
+    (None, documents.odt("x"), "", "application/vnd.oasis.opendocument.text"),
+    (None, documents.epub("x"), ".zip", "application/epub+zip"),
+    ("application/zip", ZIP, "", "application/zip"),
+    (None, ZIP, ".zip", "application/zip"),
+    (None, ZIP[:-10], ".docx", WORD),
+    (None, documents.rtf("x"), "", "application/rtf"),
+    ("text/rtf", documents.rtf("x"), "", "application/rtf"),
+    (None, OLE + "Workbook".encode("utf-16-le"), "", "application/vnd.ms-excel"),
+    (None, OLE + "WordDocument".encode("utf-16-le"), "", "application/msword"),
+    (None, OLE + "__substg1.0_".encode("utf-16-le"), "", "application/vnd.ms-outlook"),
+    (None, OLE, ".ppt", "application/vnd.ms-powerpoint"),
+    (None, OLE, "", "application/x-ole-storage"),
+    (None, b"words", "", "text/plain"),
+    (None, "Grüße".encode("latin-1"), "", "text/plain"),
+    (None, "Grüße".encode("utf-16"), "", "text/plain"),
+    (None, b"", "", "text/plain"),
+    (None, HTML, "", "text/html"),
+    (None, b"\xef\xbb\xbf <!-- x -->\n<html>", "", "text/html"),
+    (None, b'<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml">', "", "text/html"),
+    (None, b'<?xml version="1.0"?><feed>', "", "application/xml"),
+    (None, b"<p>fragment", ".html", "text/html"),
+    (None, b"# Title", ".md", "text/markdown"),
+    ("text/plain", b"# Title", ".md", "text/markdown"),
+    ("text/plain; charset=utf-8".partition(";")[0], b"a,b", ".csv", "text/csv"),
+    ("text/plain", HTML, ".html", "text/plain"),
+    ("text/plain", b"words", ".pdf", "text/plain"),
+    ("text/plain", b"ID3 is a header, %PDF-1.7 another", "", "text/plain"),
+    ("text/plain", bytes(range(256)), ".xyz", OCTETS),
+    ("text/html", b"<p>%PDF-1.7 begins a PDF", "", "text/html"),
+    ("text/x-markdown", b"# Title", "", "text/markdown"),
+    ("application/json", b"{}", ".json", "application/json"),
+    ("application/json", b"{}", ".ipynb", "application/x-ipynb+json"),
+    (None, b"{}", ".ipynb", "application/x-ipynb+json"),
+    (None, documents.mail("x"), ".eml", "message/rfc822"),
+    (None, bytes(range(256)), "", OCTETS),
+    (OCTETS, bytes(range(256)), ".txt", OCTETS),
+    (None, b"\x89PNG\r\n\x1a\n\0\0", ".txt", "image/png"),
+    (None, gzip.compress(b"words"), "", "application/gzip"),
+    ("image/png", b"whatever", "", "image/png"),
+    ("application/x-mine", PDF, "", "application/x-mine"),
+    ("application/x-mine", ZIP, ".docx", "application/x-mine"),
+]
+
+
+@pytest.mark.parametrize(("declared", "data", "suffix", "kind"), KINDS)
+def test_the_kind_of_bytes(declared: str | None, data: bytes, suffix: str, kind: str) -> None:
+    assert media_type(declared, data, suffix) == kind
+
+
+def test_hostile_bytes_are_looked_at_in_no_time() -> None:
+    for data in (b"<!---->" * 600, b"<?xml " * 700, b"<!-- " * 800, b" " * 4096):
+        assert media_type(None, data) in ("text/plain", "application/xml")
+    assert text.first_heading("# a" + "#" * 2_000_000 + "x") == "a"
+
+
+# Character sets ------------------------------------------------------------------------------
+
+GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
+JAPANESE = "いろはにほへと ちりぬるを 我が世誰ぞ 常ならむ。" * 20
+RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
+
+
+@pytest.mark.parametrize(
+    ("data", "declared", "expected"),
+    [
+        (GERMAN.encode(), None, GERMAN),
+        (GERMAN.encode(), "iso-8859-1", GERMAN),  # UTF-8 that is valid is UTF-8
+        (GERMAN.encode("latin-1"), "ISO-8859-1", GERMAN),
+        ("“quoted” – €".encode("cp1252"), "iso-8859-1", "“quoted” – €"),
+        (GERMAN.encode("utf-8-sig"), "iso-8859-1", GERMAN),
+        (GERMAN.encode("utf-16"), None, GERMAN),
+        (GERMAN.encode("utf-16-le"), "utf-16le", GERMAN),
+        (b"\xfe\xff" + GERMAN.encode("utf-16-be"), "utf-8", GERMAN),
+        (GERMAN.encode("utf-32"), None, GERMAN),
+        (JAPANESE.encode("shift_jis"), "Shift_JIS", JAPANESE),
+        (JAPANESE.encode("euc_jp"), "x-euc-jp", JAPANESE),
+        (RUSSIAN.encode("cp1251"), "x-nonsense", RUSSIAN),
+        (JAPANESE.encode("iso2022_jp"), "iso-2022-jp", JAPANESE),
+        ("中文网页".encode("gb18030"), "gb2312", "中文网页"),
+        (RUSSIAN.encode("koi8-r"), "koi8-r", RUSSIAN),
+        (RUSSIAN.encode("cp1251"), None, RUSSIAN),
+        (RUSSIAN.encode("cp1251"), "utf-8", RUSSIAN),  # a wrong declaration
+        (JAPANESE.encode("euc_jp") + b"\xff", "euc-jp", JAPANESE + "\ufffd"),
+        (GERMAN.encode() + b"\xff", "utf-8", GERMAN + "\ufffd"),
+        (b"", None, ""),
+        (b"plain", "base64", "plain"),
+    ],
+)  # fmt: skip
+def test_the_character_set_is_found(data: bytes, declared: str | None, expected: str) -> None:
+    assert text.decode(data, declared) == expected
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        '<meta charset="windows-1251">',
+        "<META http-equiv=Content-Type content='text/html; charset=windows-1251'>",
+        '<?xml version="1.0" encoding="windows-1251"?>',
+    ],
+)
+def test_a_page_says_its_own_character_set(declaration: str) -> None:
+    page = f"{declaration}<p>мир</p>"
+    assert text.decode(page.encode("cp1251")) == page
+    assert text.decode(page.encode("cp1251"), "cp1251") == page
+    assert text.decode(page.encode(), "cp1251") == page
+
+
+# Text ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("markdown", "title"),
+    [
+        ("# Title #\n\ntext", "Title"),
+        ("text\n\n## Later\n", "Later"),
+        ("Title\n=====\ntext", "Title"),
+        ("Title\n---\ntext", "Title"),
+        ("---\ntitle: x\n---\n# Title", "Title"),
+        ("```\n# not this\n```\n# Title", "Title"),
+        ("#hashtag only", None),
+        ("a\n\n---\n\nb", None),
+        ("", None),
+    ],
+)
+def test_a_markdown_text_is_called_by_its_first_heading(markdown: str, title: str | None) -> None:
+    document = text.plain(markdown.encode(), Source("u", "text/markdown"))
+    assert (document.text, document.title) == (markdown, title)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/csv", "application/json"])
+def test_text_stays_as_it_is(kind: str) -> None:
+    data = '# a,"b"\n{"c": [1]}\n'
+    assert text.plain(data.encode(), Source("u", kind)) == Document(data)
+
+
+# Pages ---------------------------------------------------------------------------------------
+
+ARTICLE = """<!doctype html><html lang="de-AT"><head><title>The title – The site</title>
+<meta name="author" content="Ada Lovelace"><meta property="og:site_name" content="The site">
+<meta property="article:published_time" content="2024-03-04T10:00:00Z">
+<meta name="description" content="In short."></head><body>
+<nav><a href="/">Home of navigation</a></nav><article><h1>The title</h1>
+<p>The first paragraph has <b>enough</b> words to be taken for the body of a page, clearly.</p>
+<p>The second paragraph says other things, at some length, so that there is no doubt.</p>
+</article><footer>Furniture below</footer></body></html>"""
+
+
+def page(html: str | bytes, charset: str | None = None) -> Document:
+    data = html if isinstance(html, bytes) else html.encode()
+    return pages.read(data, Source("https://example.org/a", "text/html", charset))
+
+
+def test_a_page_is_its_body_and_what_it_says_about_itself() -> None:
+    found = page(ARTICLE)
+    assert "The first paragraph has enough words" in found.text
+    assert "navigation" not in found.text
+    assert "Furniture" not in found.text
+    assert (found.title, found.author, found.date, found.language) == (
+        "The title", "Ada Lovelace", "2024-03-04", "de-AT",
+    )  # fmt: skip
+    assert found.metadata == {"site": "The site", "description": "In short."}
+
+
+def test_precision_leaves_out_what_is_doubtful() -> None:
+    doubtful = '<p class="related-links">Read more about other things, all of them elsewhere.</p>'
+    html = ARTICLE.replace("</article>", f"{doubtful}</article>").encode()
+    source = Source("https://example.org/a", "text/html")
+    precise = pages.read(html, source, precise=True)
+    assert "The first paragraph has enough words" in precise.text
+    assert len(precise.text) <= len(pages.read(html, source).text)
+
+
+def test_a_page_in_another_character_set_is_read() -> None:
+    html = ARTICLE.replace("clearly", "natürlich größer")
+    assert "natürlich größer" in page(html.encode("latin-1", "replace"), "iso-8859-1").text
+
+
+@pytest.mark.parametrize(
+    ("html", "words", "title"),
+    [
+        ("<p>just a fragment</p>", "just a fragment", None),
+        ("no markup at all", "no markup at all", None),
+        ("<html><head><title>T</title></head><body><div>short</div></body></html>", "short", "T"),
+        ('<?xml version="1.0" encoding="utf-8"?><html xmlns="http://www.w3.org/1999/xhtml"><head>'
+         "<title>X</title></head><body><p>xhtml</p></body></html>", "xhtml", "X"),
+        ("<body><ul><li><a href=/a>one</a></li><li><a href=/b>two</a></li></ul>", "one", None),
+        ("<table><tr><td>cell</table>", "cell", None),
+        ("<html><body><p>unclosed <b>tags <i>everywhere", "unclosed tags everywhere", None),
+    ],
+)  # fmt: skip
+def test_odd_pages_have_their_words(html: str, words: str, title: str | None) -> None:
+    found = page(html)
+    assert words in " ".join(found.text.split())
+    assert found.title == title
+
+
+def test_an_index_of_links_is_found_by_its_links() -> None:
+    links = "".join(f"<li><a href='/{n}'>Chapter number {n} of it</a></li>" for n in range(500))
+    found = page(f"<html><body><h1>All</h1><p>Each chapter.</p><ul>{links}</ul></body></html>")
+    assert "Chapter number 77 of it" in found.text
+
+
+@pytest.mark.parametrize("html", ["", " ", "<html></html>", "<script>x = 1</script>", "<!-- x -->"])
+def test_a_page_without_words_has_no_text(html: str) -> None:
+    assert page(html).text == ""
+
+
+# Documents -----------------------------------------------------------------------------------
+
+READ = [
+    (documents.pdf, "application/pdf", "A small PDF", "Grace Hopper", "2024-01-02T03:04:05+00:00"),
+    (documents.docx, WORD, "An office document", "Ada Lovelace", "2024-05-06T07:08:09+00:00"),
+    (documents.xlsx, SHEET, "An office document", "Ada Lovelace", "2024-05-06T07:08:09+00:00"),
+    (documents.pptx, SLIDES, "An office document", "Ada Lovelace", "2024-05-06T07:08:09+00:00"),
+    (documents.odt, "application/vnd.oasis.opendocument.text", None, None, None),
+    (documents.epub, "application/epub+zip", "A small book", "Mary Shelley", None),
+    (documents.rtf, "application/rtf", "A rich text", "Ada Lovelace", None),
+    (documents.notebook, "application/x-ipynb+json", "A small notebook", None, None),
+    (documents.mail, "message/rfc822", "A small letter", '"Ada" <ada@example.org>',
+     "2024-01-01T10:00:00+00:00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "kind", "title", "author", "date"), READ)
+def test_documents_are_read(make, kind, title, author, date) -> None:  # type: ignore[no-untyped-def]
+    found = through_library.read(make("A needle in a haystack"), Source("u", kind))
+    assert "A needle in a haystack" in found.text
+    assert (found.title, found.author, found.date) == (title, author, date)
+
+
+@pytest.mark.parametrize("kind", ["application/pdf", WORD, SHEET, "application/epub+zip"])
+@pytest.mark.parametrize("data", [b"", b"junk", b"%PDF-1.7 junk", ZIP])
+def test_a_damaged_document_is_a_failure_that_names_it(kind: str, data: bytes) -> None:
+    with pytest.raises(PermanentError, match=f"can't be read as {kind}".replace("+", r"\+")) as got:
+        through_library.read(data, Source("https://example.org/x", kind))
+    assert got.value.error_class == "damaged"
+    assert str(got.value).endswith(": https://example.org/x")
+    assert "\n" not in str(got.value)
+
+
+@pytest.mark.parametrize("make", [row[0] for row in READ], ids=lambda make: make.__name__)
+def test_damage_anywhere_ends_in_a_document_or_a_reason(make) -> None:  # type: ignore[no-untyped-def]
+    dice = random.Random(make.__name__)
+    whole = make("A needle in a haystack")
+    kind = next(row[1] for row in READ if row[0] is make)
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(dice.choice([1, 5, 50])):
+            at = dice.randrange(len(data) + 1)
+            data[at : at + dice.randrange(20)] = dice.randbytes(dice.randrange(20))
+        with suppress(PermanentError):
+            through_library.read(bytes(data), Source("u", kind))
+
+
+def test_entities_of_xml_do_not_expand() -> None:
+    levels = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
+    bomb = f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a0 "lol">{levels}]><x>words &a9;</x>'
+    found = through_library.read(bomb.encode(), Source("u", "application/xml"))
+    assert len(found.text) < 1000
+
+
+def test_documents_of_many_threads_come_out_whole() -> None:
+    found: dict[int, str] = {}
+
+    def read(number: int) -> None:
+        source = Source("u", "application/pdf")
+        found[number] = through_library.read(documents.pdf(f"number {number}"), source).text
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: f"number {number}" for number in range(12)}
+
+
+# Imports -------------------------------------------------------------------------------------
+
+
+def test_the_modules_are_light_until_they_are_used() -> None:
+    script = (
+        "import sys; import paise2nb.tasks, paise2nb.fetch, paise2nb.extract, paise2nb.items,"
+        " paise2nb.cache; heavy = {'trafilatura', 'kreuzberg', 'urllib3', 'lxml', 'idna',"
+        " 'charset_normalizer'}; print(sorted(heavy & {n.split('.')[0] for n in sys.modules}))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert ran.stdout.strip() == "[]"

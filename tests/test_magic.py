@@ -1,0 +1,560 @@
+"""The magic, in IPython's own shell and in real kernels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager, start_new_kernel
+from traitlets.config import Config
+
+import paise2nb
+from paise2nb.notebook.words import in_cell_words, keep_question_marks, split
+
+PLUGIN = """
+import time
+from paise2nb import task
+
+@task("shout")
+def shout(context, word):
+    return word.upper()
+
+@task("stumble", max_retries=0)
+def stumble(context, word):
+    here = word * 2
+    raise ValueError(here)
+"""
+Cell = Callable[[str], ExecutionResult]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a plugin and nobody's settings."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    (work / "paise2.yaml").write_text(
+        f"plugins: [{tmp_path / 'plugin.py'}]\nworkers: {{concurrency: 1}}\n"
+    )
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("PAISE2_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PAISE2_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("PAISE2_PROFILE", "development")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    return work
+
+
+@pytest.fixture
+def cell(place: Path) -> Iterator[Cell]:
+    """Run a cell in a shell that has loaded the extension."""
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.run_line_magic("load_ext", "paise2nb")
+    yield lambda text: shell.run_cell(text)
+    shell.run_line_magic("unload_ext", "paise2nb")
+    InteractiveShell.clear_instance()
+
+
+def args(result: ExecutionResult) -> list[Any]:
+    """The first arguments of the jobs that a cell returned."""
+    assert result.success
+    jobs = result.result
+    return [jobs.args[0]] if hasattr(jobs, "state") else [job.args[0] for job in jobs]
+
+
+# Words ---------------------------------------------------------------------------------------
+
+ADDRESSES = [
+    "https://x.example/a#b",
+    "https://x.example/?q=$name",
+    "https://x.example/{name}/{}",
+    "https://x.example/a;b;",
+    "https://x.example/what?",
+    "https://x.example/what??",
+    "https://x.example/?",
+    "https://x.example/(a",
+    "https://x.example/%20%paise2",
+    "https://x.example/it's",
+    "https://x.example/*",
+]
+
+
+@pytest.mark.parametrize("form", ["%paise2 {}", "x = %paise2 {}", "%%paise2 {}", "cell"])
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_addresses_arrive_intact(cell: Cell, form: str, address: str) -> None:
+    cell("name = 'no'")
+    if form == "cell":
+        result = cell(f"%%paise2 enqueue shout\n{address}\n")
+    elif form.startswith("%%"):
+        result = cell(form.replace("{}", f"enqueue shout {address}") + "\nanother\n")
+    else:
+        result = cell(form.replace("{}", f"enqueue shout {address}"))
+    if form.startswith("x"):
+        result = cell("x")
+    assert args(result)[0] == address
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a $name b", ["a", "value", "b"]),
+        ("a {name.upper()} b", ["a", "VALUE", "b"]),
+        ("{'x y'}", ["x y"]),
+        ("{ 1 + 1 }", ["2"]),
+        ("{ {'k': '} '}['k'] }", ["} "]),
+        ("$many z", ["1", "2", "z"]),
+        ("{many[:1]}", ["1"]),
+        ("{}", ["{}"]),
+        ("{no python}", ["{no", "python}"]),
+        ("{missing} $missing", ["{missing}", "$missing"]),
+        ("pre$name pre{name}", ["pre$name", "pre{name}"]),
+        ('"two words" don\'t', ['"two', 'words"', "don't"]),
+        ('"two words" three', ["two words", "three"]),
+        ("status # a remark", ["status"]),
+        ("status ;", ["status"]),
+        ('"all {name} here" {name}', ["all {name} here", "value"]),
+        ("don't {name}", ["don't", "value"]),
+        ("{no} {name} {no", ["{no}", "value", "{no"]),
+        ("a #b", ["a", "#b"]),
+        ("", []),
+    ],
+)
+def test_variables_are_expanded_as_whole_words(line: str, words: list[str]) -> None:
+    assert split(line, {"name": "value", "many": [1, 2]}) == words
+
+
+def test_an_expression_that_fails_says_so(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not cell("%paise2 enqueue shout {1 / 0}").success
+    assert capsys.readouterr().out == "error: {1 / 0}: ZeroDivisionError: division by zero\n"
+
+
+def test_variables_of_a_function_are_seen(cell: Cell) -> None:
+    cell("def go():\n    here = ['p', 'q']\n    a = %paise2 enqueue shout $here\n    return a\n")
+    assert args(cell("go()")) == ["p", "q"]
+
+
+def test_a_job_in_a_variable_stands_for_its_id(cell: Cell) -> None:
+    cell("job = %paise2 enqueue shout x")
+    assert cell("%paise2 cancel $job").result[0].state == "cancelled"
+    assert cell("%paise2 job {job}").result.state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"),
+    [
+        ("%paise2 search what?\n", True),
+        ("found = %paise2 search what?\n", True),
+        ("a, b[0] = %paise2 search what?\n", True),
+        ("if 1:\n    %paise2 search what?\n", True),
+        ("%paise2?\n", False),
+        ("text = '''\n%paise2 search what?\n'''\n", False),
+        ("%%paise2 enqueue fetch\n%paise2 search what?\n", False),
+        ("# %paise2 search what?\n", False),
+        ("len?\n", False),
+    ],
+)
+def test_only_commands_keep_their_question_mark(source: str, changed: bool) -> None:
+    lines = source.splitlines(keepends=True)
+    assert (keep_question_marks(lines) != lines) is changed
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("start some: paise2 worker start", "start some: %paise2 worker start"),
+        ("`paise2 jobs` lists them", "`%paise2 jobs` lists them"),
+        ("%paise2 jobs", "%paise2 jobs"),
+        ("/srv/paise2 data", "/srv/paise2 data"),
+        ("my-paise2 data", "my-paise2 data"),
+    ],
+)
+def test_messages_name_commands_as_a_cell_takes_them(text: str, shown: str) -> None:
+    assert in_cell_words(text) == shown
+
+
+# Results and errors --------------------------------------------------------------------------
+
+
+def test_a_line_returns_the_object_and_its_json(cell: Cell) -> None:
+    assert cell("%paise2 status").result.jobs["queued"] == 0
+    assert cell("%paise2 status --json").result["jobs"]["queued"] == 0
+    assert "<table" in cell("%paise2 config show").result._repr_html_()
+
+
+def test_an_error_is_one_line_and_stops_the_cell(
+    cell: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = cell("%paise2 staus\nprint('not reached')")
+    assert isinstance(result.error_in_exec, paise2nb.UsageError)
+    assert capsys.readouterr().out == "error: unknown command 'staus'; did you mean 'status'?\n"
+
+
+def test_an_error_can_be_caught_for_what_it_is(cell: Cell) -> None:
+    cell("from paise2nb import NotFound\ntry:\n    %paise2 job 9\nexcept NotFound:\n    seen = 1\n")
+    assert cell("seen").result == 1
+
+
+def test_debug_shows_the_traceback(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+    cell("%paise2 --debug job 9")
+    shown = capsys.readouterr().out
+    assert "Traceback (most recent call last)" in shown
+    assert "no job 9" in shown
+
+
+def test_a_replay_raises_in_the_frame_that_failed(cell: Cell) -> None:
+    cell("%paise2 --immediate enqueue stumble ab")
+    error = cell("%paise2 replay 1").error_in_exec
+    assert isinstance(error, ValueError)
+    assert not hasattr(error, "_render_traceback_")
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    assert frames is not None
+    assert frames.tb_frame.f_locals["here"] == "abab"
+
+
+def test_help_is_printed_and_returns_nothing(
+    cell: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cell("%paise2 jobs --help").result is None
+    assert "Usage: %paise2 jobs" in capsys.readouterr().out
+    cell("%paise2?")
+    assert "Usage: %paise2 " in capsys.readouterr().out
+
+
+def test_help_is_made_from_the_commands(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+    cell("%paise2?")
+    shown = capsys.readouterr().out
+    assert "replay" in shown
+    assert "--data-dir" in shown
+    assert "$name and {expression}" in shown
+
+
+# Completion ----------------------------------------------------------------------------------
+
+
+def offered(text: str) -> tuple[list[str], set[str]]:
+    """What is offered at the end of a text, and the part of it that would be replaced.
+
+    The part itself, in place of nothing at all, is left out.
+    """
+    completer = InteractiveShell.instance().Completer
+    with provisionalcompleter():
+        found = list(completer.completions(text, len(text)))
+    replaced = {text[one.start : one.end] for one in found}
+    return [one.text for one in found if one.text not in replaced], replaced
+
+
+@pytest.mark.parametrize("opening", ["%paise2 ", "x = %paise2 ", "%%paise2 ", "a, b[0] = %paise2 "])
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("st", ["status"]),
+        ("worker s", ["start", "status", "stop"]),
+        ("workers re", ["restart"]),
+        ("enqueue sh", ["shout"]),
+        ("enqueue shout x --t", ["--tag"]),
+        ("jobs --tag ", ["news"]),
+        ("jobs --state f", ["failed"]),
+        ("jobs --task stu", ["stumble"]),
+        ("jobs --error ", ["ValueError"]),
+        ("jobs --pro", ["--profile"]),
+        ("--profile de", ["development"]),
+        ("profile ", ["development", "production", "test"]),
+        ("job ", ["1", "2", "3"]),
+        ("replay ", ["1", "2"]),
+        ("retry ", ["2"]),
+        ("cancel ", ["3"]),
+        ("cancel 3 ", ["3"]),
+        ("item ", []),
+        ("status --set workers.conc", ["workers.concurrency="]),
+        ("worker start --pool f", ["fetch"]),
+    ],
+)
+def test_what_can_stand_next_is_offered(
+    cell: Cell, opening: str, line: str, words: list[str]
+) -> None:
+    cell("%paise2 --immediate enqueue shout a")
+    cell("%paise2 --immediate enqueue stumble b")
+    cell("%paise2 enqueue shout c --tag news")
+    found, replaced = offered(opening + line)
+    assert sorted(found) == words
+    assert replaced == {line.rpartition(" ")[2]}
+
+
+def test_all_commands_are_offered_and_nothing_else(cell: Cell) -> None:
+    from paise2nb.commands import table
+
+    cell("status = stream = 1")
+    assert sorted(offered("%paise2 ")[0]) == sorted(table.commands)
+
+
+def test_files_are_offered_where_a_file_may_stand(cell: Cell, place: Path) -> None:
+    (place / "notes one.md").write_text("x")
+    assert offered("%paise2 enqueue fetch no")[0] == ["'notes one.md'"]
+    assert offered("%paise2 search no")[0] == []
+
+
+def test_other_lines_are_completed_as_ever(cell: Cell) -> None:
+    cell("some_name = 1")
+    assert "some_name" in offered("%paise2 items\nsome_na")[0]
+    cell("%unload_ext paise2nb")
+    assert "status" not in offered("%paise2 st")[0]
+
+
+@pytest.mark.parametrize("line", ["nope x", "job x y", "--set broken status --st", "'"])
+def test_a_line_that_is_wrong_completes_to_nothing_and_no_error(
+    cell: Cell, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    offered(f"%paise2 {line}")
+    assert capsys.readouterr() == ("", "")
+
+
+# The current app -----------------------------------------------------------------------------
+
+
+def test_a_profile_opens_the_app_that_open_returns(
+    cell: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = cell("%paise2 profile test").result
+    assert app.profile == "test"
+    assert os.environ["PAISE2_PROFILE"] == "test"
+    assert cell("import paise2nb; paise2nb.open()").result is app
+    assert cell("%paise2 profile test").result is app
+    assert cell("%paise2 profile").result is app
+    assert "0 waiting, 0 workers" in capsys.readouterr().out
+    assert cell("%paise2 profile development").result is not app
+
+
+def test_a_profile_that_is_not_known_changes_nothing(cell: Cell) -> None:
+    app = cell("%paise2 profile").result
+    assert not cell("%paise2 profile nope").success
+    assert os.environ["PAISE2_PROFILE"] == "development"
+    assert cell("import paise2nb; paise2nb.open()").result is app
+
+
+def test_options_of_a_line_are_for_that_line(cell: Cell, tmp_path: Path) -> None:
+    app = cell("%paise2 profile").result
+    job = cell("%paise2 enqueue shout x --immediate").result
+    assert (job.state, job.result()) == ("completed", "X")
+    assert cell("%paise2 enqueue shout y").result.state == "queued"
+    other = cell(f"%paise2 status --data-dir {tmp_path}/other").result
+    assert (other.data_dir, other.jobs["queued"]) == (f"{tmp_path}/other", 0)
+    assert cell("import paise2nb; paise2nb.open()").result is app
+
+
+def test_settings_saved_from_a_cell_hold_at_once(cell: Cell, place: Path) -> None:
+    cell("%paise2 profile")
+    text = (place / "paise2.yaml").read_text() + "fetch: {timeout: 7}\n"
+    assert cell(f"%%paise2 config\n{text}").success
+    assert cell("import paise2nb; paise2nb.open().settings.fetch.timeout").result == 7
+    assert not cell("%%paise2 config\nfetch: {timeuot: 7}\n").success
+    assert (place / "paise2.yaml").read_text() == text
+
+
+def test_unloading_takes_the_magic_away_and_loading_brings_it_back(cell: Cell) -> None:
+    cell("%paise2 profile")
+    cell("%unload_ext paise2nb")
+    assert not cell("%paise2 status").success
+    cell("%load_ext paise2nb")
+    cell("%load_ext paise2nb")
+    cell("%reload_ext paise2nb")
+    assert cell("%paise2 status").success
+
+
+def test_loading_imports_little_and_no_extractor(place: Path) -> None:
+    program = (
+        "import sys, ipykernel.kernelapp, ipykernel.zmqshell\n"
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "shell = InteractiveShell.instance()\n"
+        "before = set(sys.modules)\n"
+        "shell.run_line_magic('load_ext', 'paise2nb')\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+        "shell.run_cell('%paise2 status')\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded, *_, used = done.stdout.splitlines()
+    ours = [name for name in loaded.split() if not name.startswith(("paise2nb", "IPython"))]
+    assert ours == []
+    heavy = {"trafilatura", "kreuzberg", "lxml", "urllib3", "pandas", "ipywidgets"}
+    assert not heavy & set(used.split())
+
+
+# Real kernels --------------------------------------------------------------------------------
+
+
+class Kernel:
+    """A real kernel, and what its cells put out."""
+
+    def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
+        self.manager = manager
+        self.client = client
+
+    def run(self, code: str) -> list[dict[str, Any]]:
+        """The outputs of a cell: type and content of each message."""
+        outputs: list[dict[str, Any]] = []
+
+        def keep(message: dict[str, Any]) -> None:
+            kind = message["header"]["msg_type"]
+            if kind in ("stream", "display_data", "execute_result", "error"):
+                outputs.append({"type": kind, **message["content"]})
+            else:
+                assert kind in ("status", "execute_input") or kind.startswith("comm_"), kind
+
+        self.client.execute_interactive(code, output_hook=keep, timeout=120)
+        return outputs
+
+    def text(self, code: str) -> str:
+        """What a cell shows as text, as a notebook shows carriage returns."""
+        texts = []
+        for output in self.run(code):
+            texts += [output["text"]] if output["type"] == "stream" else []
+            texts += output.get("traceback", [])
+            texts += [output["data"]["text/plain"]] if "data" in output else []
+        lines = "".join(texts).split("\n")
+        return "\n".join(line.rpartition("\r")[2].rstrip() for line in lines)
+
+    def restart(self) -> None:
+        """Kill the kernel, as a frontend does to one that hangs, and start another."""
+        self.manager.restart_kernel(now=True)
+        self.client.wait_for_ready(timeout=60)
+        self.run("%load_ext paise2nb")
+
+
+@pytest.fixture
+def kernel(place: Path) -> Iterator[Kernel]:
+    manager, client = start_new_kernel(cwd=str(place))
+    kernel = Kernel(manager, client)
+    kernel.run("%load_ext paise2nb")
+    yield kernel
+    kernel.run("%paise2 worker stop --timeout 0")
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def test_a_wait_in_a_kernel_ends_the_same_whatever_it_showed(kernel: Kernel) -> None:
+    kernel.run("%paise2 worker start")
+    kernel.run("%paise2 enqueue shout a b c d")
+    assert kernel.text("done = %paise2 wait") == "waiting: done\n"
+    assert kernel.text("done = %paise2 wait") == "waiting: done\n"
+
+
+def test_an_error_in_a_kernel_is_one_line(kernel: Kernel) -> None:
+    (output,) = kernel.run("%paise2 job 9")
+    assert output["type"] == "error"
+    assert output["traceback"] == ["error: no job 9; `%paise2 jobs` lists them"]
+
+
+def test_an_interrupt_ends_the_waiting_and_not_the_work(kernel: Kernel) -> None:
+    kernel.run("%paise2 enqueue shout a")
+    outputs: list[dict[str, Any]] = []
+
+    def interrupt(message: dict[str, Any]) -> None:
+        kind, content = message["header"]["msg_type"], message["content"]
+        if kind == "stream" and "0 of 1" in content["text"] and not outputs:
+            kernel.manager.interrupt_kernel()
+        if kind in ("stream", "error"):
+            outputs.append(content)
+
+    kernel.client.execute_interactive(
+        "%paise2 wait --timeout 100", output_hook=interrupt, timeout=60
+    )
+    told = "".join(output.get("text", "") for output in outputs)
+    assert told.endswith("stopped waiting; the work goes on\n")
+    assert outputs[-1]["traceback"] == ["interrupted"]
+    assert "queued" in kernel.text("%paise2 job 1")
+
+
+def test_an_await_leaves_the_kernel_to_others_and_shows_its_progress(kernel: Kernel) -> None:
+    kernel.run("import asyncio, paise2nb\napp = paise2nb.open()\nbeats = []")
+    kernel.run(
+        "async def beat():\n    while True:\n        beats.append(1)\n"
+        "        await asyncio.sleep(0.001)\n"
+        "task = asyncio.ensure_future(beat())"
+    )
+    kernel.run("job = %paise2 enqueue shout a\njobs = %paise2 enqueue shout b c")
+    kernel.run("%paise2 worker start")
+    assert kernel.text("done = await job") == "waiting: done\n"
+    assert kernel.text("done = await jobs") == "waiting: done\n"
+    assert kernel.text("[job.result() for job in done]") == "['B', 'C']"
+    assert kernel.text("len(beats) > 3") == "True"
+
+
+@pytest.mark.parametrize("code", ["done = await job", "job.wait(timeout=100)"])
+def test_an_interrupted_wait_says_that_the_work_goes_on(kernel: Kernel, code: str) -> None:
+    kernel.run("job = %paise2 enqueue shout a\nimport paise2nb; app = paise2nb.open()")
+    # Workers are there, so that a wait without a timeout waits; none of them runs this job.
+    kernel.run("%paise2 worker start --pool fetch")
+    outputs: list[dict[str, Any]] = []
+
+    def interrupt(message: dict[str, Any]) -> None:
+        kind = message["header"]["msg_type"]
+        if kind in ("stream", "error"):
+            outputs.append(message["content"])
+        if kind == "execute_input" or (kind == "stream" and "0 of 1" in outputs[-1]["text"]):
+            threading.Timer(0.5, kernel.manager.interrupt_kernel).start()
+
+    kernel.client.execute_interactive(code, output_hook=interrupt, timeout=60)
+    told = "".join(outputs[-1]["traceback"])
+    assert "stopped waiting; the work goes on" in told
+    assert "queued" in kernel.text("job.state")
+
+
+def test_a_bulk_enqueue_shows_its_progress(kernel: Kernel) -> None:
+    kernel.run("words = [f'w{n}' for n in range(3000)]")
+    told = kernel.text("jobs = %paise2 enqueue shout {words}")
+    assert told.splitlines()[0] == "enqueueing: done"
+    assert kernel.text("len(jobs)") == "3000"
+
+
+def test_the_panel_shown_fifty_times_is_one_and_one_thread(kernel: Kernel) -> None:
+    count = (
+        "import threading\nfrom ipywidgets.widgets.widget import _instances\n"
+        "(threading.active_count(), len(_instances))"
+    )
+    show = "panel = %paise2 watch\ndisplay(panel)"
+    kernel.run(show)
+    before = kernel.text(count)
+    for _ in range(50):
+        kernel.run(show)
+    assert kernel.text(count) == before
+    assert kernel.text("[t.name for t in threading.enumerate()].count('paise2 watch')") == "1"
+    kernel.run("%unload_ext paise2nb")
+    assert kernel.text("[t.name for t in threading.enumerate()].count('paise2 watch')") == "0"
+    kernel.run("%load_ext paise2nb")
+
+
+def test_after_a_restart_the_same_workers_are_found_and_the_news_told(kernel: Kernel) -> None:
+    kernel.run("%paise2 worker start")
+    kernel.run("%paise2 enqueue shout a")
+    before = kernel.text("status = %paise2 worker status\nsorted(w['pid'] for w in status.workers)")
+    kernel.restart()
+    told = kernel.text("app = %paise2 profile development")
+    assert told.startswith("since ")
+    assert "0 failed, 0 waiting, 2 workers" in told
+    after = kernel.text("sorted(w['pid'] for w in app.workers.status().workers)")
+    assert after == before
+    assert "'A'" in kernel.text("app.job(1).result()")
+
+
+def test_other_settings_than_the_workers_have_are_said(kernel: Kernel, place: Path) -> None:
+    kernel.run("%paise2 worker start")
+    kernel.restart()
+    with (place / "paise2.yaml").open("a") as file:
+        file.write("fetch: {timeout: 7}\n")
+    assert "to use these: %paise2 worker restart" in kernel.text("app = %paise2 profile")
+    kernel.run("%paise2 worker restart")
+    assert "restart" not in kernel.text("app = %paise2 profile")

@@ -1,0 +1,384 @@
+"""Plugins: files, modules and hooks of a stranger beside the built-in ones."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paise2nb
+from paise2nb.errors import PluginError, UnknownTask, UsageError
+from paise2nb.plugins import BUILT_IN, Plugins
+
+DECORATED = """
+from paise2nb import Document, extractor, fetcher, task
+
+@task("shout", max_retries=5, retry_delay=2, timeout=60, memory_mb=512, pool="loud")
+def shout(context, word, mark="!"):
+    return word.upper() + mark
+
+@task("any")
+def any_number(context, *words):
+    return len(words)
+
+@extractor("text/html", suffixes=[".mine"])
+def html(context, data, source):
+    return Document("mine")
+
+@extractor("image/*")
+def image(context, data, source):
+    return Document("an image")
+
+@fetcher("gopher", "http")
+def gopher(context, url):
+    return b"gopher says " + url.encode()
+"""
+
+HOOKS = """
+from pathlib import Path
+from paise2nb import hookimpl
+from paise2nb.plugins import Extractor, Fetcher, Task
+from paise2nb.queue import NoTaskQueueProvider
+from paise2nb.cache import Cache
+
+class Loud(NoTaskQueueProvider):
+    pass
+
+class Defaults:
+    def defaults(self):
+        return {"workers.concurrency": 7, "fetch.timeout": 5}
+
+class Source:
+    def addresses(self, context):
+        return ["http://example.org/"]
+
+class Diary:
+    def __init__(self):
+        self.lines = []
+    def opened(self, app):
+        self.lines.append(f"opened {app.profile}")
+    def closed(self, app):
+        self.lines.append(f"closed with {app.store.count()} items")
+    def reset(self, app, hard):
+        self.lines.append(f"reset {hard}")
+
+diary = Diary()
+
+@hookimpl
+def task_queue_providers():
+    return {"loud": Loud()}
+
+@hookimpl
+def configuration_providers():
+    return [Defaults()]
+
+@hookimpl
+def content_sources():
+    return {"example": Source()}
+
+@hookimpl
+def tasks():
+    return [Task("whisper", lambda context, word: word.lower(), plugin=__name__)]
+
+@hookimpl
+def content_fetchers():
+    return [Fetcher(lambda context, url: b"", ("gemini",), __name__)]
+
+@hookimpl
+def content_extractors():
+    return [Extractor(lambda context, data, source: None, ("text/x-own",), (), __name__)]
+
+@hookimpl
+def lifecycle_actions():
+    return [diary]
+
+@hookimpl
+def reset_actions():
+    return [diary]
+
+@hookimpl
+def cache_provider(app):
+    return Cache(app.data_dir / "own cache")
+"""
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a plugin file; its path."""
+
+    def write_file(text: str, name: str = "extra.py") -> str:
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write_file
+
+
+# What a plugin adds --------------------------------------------------------------------------
+
+
+def test_a_file_adds_what_it_decorates(write: Write) -> None:
+    plugins = Plugins([write(DECORATED)])
+    shout = plugins.task("shout")
+    assert (shout.max_retries, shout.retry_delay, shout.timeout, shout.memory_mb, shout.pool) == (
+        5, 2, 60, 512, "loud",
+    )  # fmt: skip
+    assert {"fetch", "extract", "store", "cleanup", "shout", "any"} <= set(plugins.tasks)
+    gopher = plugins.fetcher("gopher")
+    assert gopher is not None
+    assert gopher.function(None, "gopher://x") == b"gopher says gopher://x"
+
+
+def test_a_module_adds_what_it_decorates(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(DECORATED, "a_stranger_of_mine.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins = Plugins(["a_stranger_of_mine"])
+    assert plugins.task("shout").plugin == "a_stranger_of_mine"
+    monkeypatch.delitem(sys.modules, "a_stranger_of_mine")
+
+
+def test_an_entry_point_adds_what_it_decorates(tmp_path: Path, write: Write) -> None:
+    write(DECORATED, "installed_stranger.py")
+    info = tmp_path / "installed_stranger-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: installed-stranger\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[paise2]\nstranger = installed_stranger\n")
+    script = "from paise2nb.plugins import Plugins; print(Plugins().task('shout').plugin)"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ended.stdout == "installed_stranger\n"
+
+
+def test_the_users_own_come_before_the_built_in_ones(write: Write) -> None:
+    path = write(DECORATED)
+    own, built_in = Plugins([path]), Plugins()
+    for kind in ("text/html", "image/png"):
+        extractor = own.extractor(kind, "")
+        assert extractor is not None
+        assert extractor.plugin.startswith("paise2_plugin_extra")
+    assert getattr(own.fetcher("http"), "plugin", "").startswith("paise2_plugin_extra")
+    assert getattr(built_in.extractor("text/html", ""), "plugin", "") == "paise2nb.extract"
+    assert getattr(built_in.fetcher("http"), "plugin", "") == "paise2nb.fetch"
+
+
+def test_of_two_plugins_the_one_named_last_comes_first(write: Write) -> None:
+    first, second = (
+        write(DECORATED, "first.py"),
+        write(DECORATED.replace('"shout"', '"shout2"').replace('"any"', '"any2"'), "second.py"),
+    )
+    extractor = Plugins([first, second]).extractor("text/html", "")
+    assert extractor is not None
+    assert extractor.plugin.startswith("paise2_plugin_second")
+
+
+def test_a_suffix_counts_only_where_no_extractor_takes_the_type(write: Write) -> None:
+    plugins = Plugins([write(DECORATED)])
+    by_suffix = plugins.extractor("application/octet-stream", ".mine")
+    by_type = plugins.extractor("text/plain", ".mine")
+    assert by_suffix is not None
+    assert by_type is not None
+    assert by_suffix.plugin.startswith("paise2_plugin_extra")
+    assert by_type.plugin == "paise2nb.extract"
+    assert plugins.extractor("application/x-nobody", ".nobody") is None
+    assert plugins.extractor("application/x-nobody", "") is None
+
+
+def test_what_a_plugin_imports_is_not_declared_twice(write: Write) -> None:
+    plugins = Plugins([write("from paise2nb.tasks import fetch, extract\n")])
+    assert plugins.task("fetch").plugin == "paise2nb.tasks"
+
+
+def test_every_hook_of_a_stranger_is_called(write: Write, tmp_path: Path) -> None:
+    path = write(HOOKS, "hooked.py")
+    settings = {"plugins": [path], "task_queue.provider": "loud", "fetch.timeout": 9}
+    with paise2nb.open("test", data_dir=tmp_path / "data", settings=settings) as app:
+        assert (app.settings.workers.concurrency, app.settings.fetch.timeout) == (7, 9)
+        assert app.immediate
+        assert app.enqueue("whisper", "HUSH").result() == "hush"
+        assert app.plugins.fetcher("gemini") is not None
+        assert app.plugins.extractor("text/x-own", "") is not None
+        app.cache.put(b"bytes")
+        assert (tmp_path / "data" / "own cache").is_dir()
+        app.reset()
+        diary = sys.modules[app.plugins.task("whisper").plugin].diary
+        rows = {(row["kind"], row["name"]) for row in app.plugins.describe()}
+        assert {("task queue provider", "loud"), ("content source", "example")} <= rows
+    assert diary.lines == ["opened test", "reset False", "closed with 0 items"]
+
+
+def test_the_description_names_every_thing_and_its_origin(write: Write) -> None:
+    path = write(DECORATED)
+    rows = Plugins([path]).describe()
+    assert all(set(row) == {"kind", "name", "plugin", "origin"} for row in rows)
+    found = {(row["kind"], row["name"]): row["origin"] for row in rows}
+    assert found["task", "shout"] == path
+    assert found["fetcher", "gopher, http"] == path
+    assert found["extractor", "text/html, .mine"] == path
+    assert found["task", "fetch"].endswith("paise2nb/tasks.py")
+    kinds = {kind for kind, _ in found}
+    assert {"task queue provider", "data storage provider", "cache provider"} <= kinds
+
+
+def test_the_built_in_ones_register_as_a_stranger_does() -> None:
+    names = {name.removesuffix(" (declared)") for name, _ in Plugins().hooks.list_name_plugin()}
+    assert set(BUILT_IN) <= names
+
+
+# What can't be loaded ------------------------------------------------------------------------
+
+BROKEN = {
+    "an error in it": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "an import that fails": ("import no_such_thing", "No module named 'no_such_thing'"),
+    "a mistake of syntax": ("def (", "SyntaxError"),
+    "an exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "a task that is taken": (
+        "from paise2nb import task\n@task('fetch')\ndef mine(context): ...",
+        "defines task 'fetch', which 'paise2nb.tasks' has already; give it another name",
+    ),
+    "a hook that fails": (
+        "from paise2nb import hookimpl\n@hookimpl\ndef tasks(): return 1 / 0",
+        "ZeroDivisionError: division by zero",
+    ),
+    "a hook that is unknown": (
+        "from paise2nb import hookimpl\n@hookimpl\ndef no_such_hook(): ...",
+        "no_such_hook",
+    ),
+    "a hook with wrong arguments": (
+        "from paise2nb import hookimpl\n@hookimpl\ndef cache_provider(app, more): ...",
+        "more",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_plugin_that_can_not_be_loaded_is_named(write: Write, what: str) -> None:
+    text, reason = BROKEN[what]
+    path = write(text, "broken.py")
+    with pytest.raises(PluginError) as caught:
+        Plugins([path])
+    assert f"plugin {path!r}" in str(caught.value)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plugin_that_failed_can_be_mended_and_loaded(write: Write) -> None:
+    path = write("1 / 0", "mended.py")
+    with pytest.raises(PluginError):
+        Plugins([path])
+    write(DECORATED, "mended.py")
+    assert Plugins([path]).task("shout")
+
+
+@pytest.mark.parametrize("name", ["no_such_module_here", "/nowhere/at/all.py"])
+def test_a_plugin_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(PluginError, match=rf"plugin '{name}' can't be loaded: .*mend it, or"):
+        Plugins([name])
+
+
+def test_a_plugin_named_twice_is_refused(write: Write) -> None:
+    path = write(DECORATED)
+    with pytest.raises(PluginError, match=r"plugin '.*extra\.py' can't be registered"):
+        Plugins([path, path])
+
+
+def test_two_plugins_can_not_take_one_name(write: Write) -> None:
+    first, second = write(DECORATED, "first.py"), write(DECORATED, "second.py")
+    with pytest.raises(PluginError) as caught:
+        Plugins([first, second])
+    assert f"plugin {second!r} defines task 'shout', which {first!r} has already" in str(
+        caught.value
+    )
+
+
+def test_files_of_one_name_in_two_directories_are_two_plugins(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first = write(DECORATED, "same.py")
+    second = write("from paise2nb import task\n@task('b')\ndef b(context): ...", "other/same.py")
+    assert {"shout", "b"} <= set(Plugins([first, second]).tasks)
+
+
+def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
+    with pytest.raises(PluginError, match="'redis', which no plugin defines; known: none, sqlite"):
+        Plugins().provider("redis")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("fetsch", "did you mean 'fetch'"), ("xyz", "known: .*fetch, extract")]
+)
+def test_an_unknown_task_is_answered_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(UnknownTask, match=f"unknown task '{name}'; {hint}"):
+        Plugins().task(name)
+
+
+# Arguments -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "fits"),
+    [
+        ("shout", (), False),
+        ("shout", ("a",), True),
+        ("shout", ("a", "?"), True),
+        ("shout", ("a", "?", "more"), False),
+        ("any", (), True),
+        ("any", tuple("abcdef"), True),
+        ("any", ({"deep": [1, None, True, 0.5]},), True),
+        ("any", (object(),), False),
+        ("any", (float("nan"),), False),
+        ("any", (b"bytes",), False),
+        ("any", ({1, 2},), False),
+    ],
+)
+def test_arguments_fit_the_function_and_are_json(
+    write: Write, task: str, arguments: tuple[Any, ...], fits: bool
+) -> None:
+    found = Plugins([write(DECORATED)]).task(task)
+    if fits:
+        text, key = found.accept(None, arguments)  # type: ignore[arg-type]
+        assert found.accept(None, arguments) == (text, key)  # type: ignore[arg-type]
+        assert -(2**63) <= key < 2**63
+    else:
+        with pytest.raises(UsageError, match=f"task '{task}'"):
+            found.accept(None, arguments)  # type: ignore[arg-type]
+
+
+def test_keys_tell_tasks_and_arguments_apart(write: Write) -> None:
+    plugins = Plugins([write(DECORATED)])
+    arguments: list[tuple[Any, ...]] = [("a",), ("b",), ("a", "!"), (["a"],), ("1",), (1,)]
+    keys = {
+        plugins.task(name).accept(None, given)[1]  # type: ignore[arg-type]
+        for name in ("shout", "any")
+        for given in arguments
+    }
+    assert len(keys) == 12
+
+
+def test_importing_the_package_imports_none_of_the_heavy_ones() -> None:
+    script = (
+        "import sys; from paise2nb.plugins import Plugins; Plugins();"
+        " print(sorted({'trafilatura', 'kreuzberg', 'urllib3', 'pandas', 'IPython', 'ipywidgets'}"
+        " & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "[]\n"
+
+
+def test_every_public_name_is_there_and_says_what_it_is() -> None:
+    for name in paise2nb.__all__:
+        value = getattr(paise2nb, name)
+        assert name == "__version__" or (value.__doc__ or "").strip(), name
+    assert importlib.import_module("paise2nb").__all__ == sorted(paise2nb.__all__)

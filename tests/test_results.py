@@ -1,0 +1,385 @@
+"""What is returned: listings, frames aligned with their input, awaiting, failures, safe HTML."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import paise2nb
+from paise2nb.app import App
+from paise2nb.errors import JobFailed, NotFound
+from paise2nb.jobs import Ending
+from paise2nb.results import JOB_KEYS, Enqueued, Item, Job, Jobs, Log, Shown
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e&\"'"
+
+PLUGIN = """
+from paise2nb import task
+
+@task("echo")
+def echo(context, *words):
+    return words[0] if words else None
+
+@task("parent")
+def parent(context, *words):
+    for word in words:
+        context.enqueue("echo", word)
+
+@task("fails", max_retries=1, retry_delay=0)
+def fails(context, word):
+    raise ValueError(word)
+
+@task("fails_below")
+def fails_below(context, word):
+    context.enqueue("fails", word)
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "extra.py").write_text(PLUGIN)
+    (tmp_path / "one.md").write_text("# The first\n\nWords about knots.\n")
+    (tmp_path / "two.txt").write_text("Words about ferries.\n")
+    (tmp_path / "odd.bin").write_bytes(bytes(range(256)) * 4)
+    return tmp_path
+
+
+@pytest.fixture
+def app(here: Path) -> Iterator[App]:
+    """Jobs run at once, in this process."""
+    settings = {"plugins": [str(here / "extra.py")]}
+    with paise2nb.open("test", data_dir=here / "data", settings=settings) as app:
+        yield app
+
+
+@pytest.fixture
+def waiting(here: Path) -> Iterator[App]:
+    """Jobs wait for somebody to claim them."""
+    settings = {"plugins": [str(here / "extra.py")]}
+    with paise2nb.open("development", data_dir=here / "data", settings=settings) as app:
+        yield app
+
+
+# A job ---------------------------------------------------------------------------------------
+
+DETAIL_KEYS = (*JOB_KEYS, "result", "attempts", "children")
+
+
+def test_the_keys_of_a_job_are_those_of_the_contract(app: App) -> None:
+    assert JOB_KEYS == (
+        "id", "task", "args", "state", "waiting_for", "tag", "attempt", "max_attempts",
+        "error_class", "error", "enqueued_at", "started_at", "finished_at", "run_at",
+        "worker_pid", "parent_id", "root_id",
+    )  # fmt: skip
+    job = app.enqueue("parent", "a", "b")
+    assert [tuple(row) for row in app.jobs().to_dicts()] == [JOB_KEYS] * 3
+    found = job.to_dict()
+    assert tuple(found) == DETAIL_KEYS
+    assert found["children"] == [2, 3]
+    assert json.loads(json.dumps(found)) == found
+    assert all(getattr(job, key) == found[key] for key in JOB_KEYS)
+
+
+def test_a_job_has_no_attributes_but_its_keys(app: App) -> None:
+    job = app.enqueue("echo", "x")
+    with pytest.raises(AttributeError, match="a job has no 'colour'; it has id, task"):
+        _ = job.colour
+    assert not hasattr(job, "progress")
+
+
+def test_a_job_stays_true_while_its_row_changes(waiting: App) -> None:
+    job = waiting.enqueue("echo", "x")
+    assert job.state == "queued"
+    job.cancel()
+    assert job.state == "cancelled"
+    job.retry()
+    assert job.state == "queued"
+
+
+def test_jobs_are_equal_by_id_and_app(app: App) -> None:
+    job = app.enqueue("echo", "x")
+    assert job == app.job(job.id)
+    assert job != job.id
+    assert len({job, app.job(job.id)}) == 1
+
+
+def test_a_failure_carries_the_traceback_of_the_worker(app: App) -> None:
+    job = app.enqueue("fails", "no knots here")
+    with pytest.raises(JobFailed) as caught:
+        job.result()
+    first, _, rest = str(caught.value).partition("\n")
+    assert first == f"job {job.id} (fails) failed: ValueError: no knots here"
+    assert "In the worker:\nTraceback (most recent call last):" in rest
+    assert "raise ValueError(word)\nValueError: no knots here" in caught.value.traceback
+    assert isinstance(caught.value, paise2nb.PaiseError)
+
+
+def test_the_result_of_a_cancelled_job_is_a_failure_without_a_traceback(waiting: App) -> None:
+    job = waiting.enqueue("echo", "x")
+    job.cancel()
+    with pytest.raises(JobFailed, match=r"^job 1 \(echo\) cancelled$") as caught:
+        job.result()
+    assert caught.value.traceback == ""
+
+
+@pytest.mark.parametrize("value", ["text", 5, 0.5, None, True, ["a", {"b": None}], {"ü": 1}])
+def test_a_result_is_the_value_as_json_gives_it_back(app: App, value: Any) -> None:
+    assert app.enqueue("echo", value).result() == value
+
+
+def test_a_job_shows_its_attempts_and_tree(app: App) -> None:
+    job = app.enqueue("fails_below", "x")
+    text = str(job)
+    assert text.splitlines()[0] == "job 1: fails_below x · completed"
+    assert "job 2: fails x · failed — ValueError: x" in text
+    below = app.job(2)
+    assert "  1. failed ValueError: x\n  2. failed ValueError: x" in str(below)
+    assert "raise ValueError(word)" in below.details()
+    assert below.details().count("Traceback") == 2
+
+
+# Awaiting ------------------------------------------------------------------------------------
+
+
+def test_a_job_and_jobs_can_be_awaited(waiting: App) -> None:
+    async def use() -> tuple[Job, Jobs]:
+        jobs = waiting.enqueue_many("echo", ["a", "b"])
+
+        async def work() -> None:
+            table = waiting.queue.table
+            worker = table.register("default", 1)
+            while (claim := table.claim(worker, waiting.limits())) is not None:
+                table.end(claim, Ending("completed", "completed", '"done"'))
+                await asyncio.sleep(0)
+
+        # Somebody works in the background: what is awaited never blocks the loop.
+        table = waiting.queue.table
+        present = table.register("default", 1)
+        done, _ = await asyncio.gather(jobs, work())
+        single = await jobs[0]
+        table.leave(present)
+        return single, done
+
+    job, jobs = asyncio.run(use())
+    assert (job.state, job.result()) == ("completed", "done")
+    assert [one.state for one in jobs] == ["completed", "completed"]
+    assert isinstance(jobs, Jobs)
+
+
+def test_awaiting_a_failed_job_returns_it(app: App) -> None:
+    async def use() -> Job:
+        return await app.enqueue("fails", "x")
+
+    assert asyncio.run(use()).state == "failed"
+
+
+# Listings ------------------------------------------------------------------------------------
+
+
+def test_jobs_are_a_sequence_that_can_be_sliced(app: App) -> None:
+    jobs = app.enqueue_many("echo", ["a", "b", "c", "a"])
+    assert isinstance(jobs, Sequence)
+    assert (len(jobs), jobs[0].args, jobs[-1].args) == (4, ["a"], ["a"])
+    assert isinstance(jobs[1:], Jobs)
+    assert [job.args for job in jobs[1:3]] == [["b"], ["c"]]
+    assert [job.args for job in reversed(jobs)] == [["a"], ["c"], ["b"], ["a"]]
+    assert jobs[0] in jobs
+    with pytest.raises(IndexError):
+        jobs[4]
+    everything = app.jobs()
+    assert isinstance(everything[:2], Jobs)
+    assert bool(app.jobs(state="failed")) is False
+
+
+def test_items_and_hits_are_sequences_that_can_be_sliced(app: App, here: Path) -> None:
+    app.enqueue_many("fetch", [str(here / "one.md"), str(here / "two.txt")])
+    items = app.items()
+    assert [item.title for item in items[:1]] == [items[0].title]
+    assert isinstance(items[0], Item)
+    hits = app.search("words")
+    assert len(hits) == 2
+    assert [hit["id"] for hit in hits[:1]] == [hits[0]["id"]]
+    assert set(hits.to_dicts()[0]) == {"id", "url", "title", "snippet", "score"}
+    assert "**Words**" in hits.to_dicts()[0]["snippet"]
+
+
+def test_the_keys_of_an_item_are_those_of_the_contract(app: App, here: Path) -> None:
+    app.enqueue("fetch", str(here / "one.md"), tag="news")
+    keys = [
+        "id", "url", "title", "author", "date", "language", "mime_type", "sha256", "size", "tag",
+        "fetched_at", "stored_at",
+    ]  # fmt: skip
+    [row] = app.items().to_dicts()
+    assert set(keys) <= set(row)
+    assert {*row, "text"} <= set(app.item(row["id"]).to_dict())
+    assert (row["title"], row["tag"]) == ("The first", "news")
+    with pytest.raises(AttributeError, match="an item has no 'colour'"):
+        _ = app.item(row["id"]).colour
+
+
+def test_a_listing_is_complete_and_its_view_is_cut(app: App) -> None:
+    jobs = app.enqueue_many("echo", [str(n) for n in range(25)])
+    listing = app.jobs()
+    assert len(listing.to_dicts()) == len(listing.to_frame()) == len(jobs) == 25
+    assert "5 more" in str(listing)
+    assert "5 more" in listing._repr_html_()
+
+
+def test_empty_listings_say_so(app: App) -> None:
+    for listing, text in (
+        (app.jobs(), "no jobs"),
+        (app.items(), "no items"),
+        (app.search("nothing"), "no item holds 'nothing'"),
+    ):
+        assert str(listing) == repr(listing) == text
+        assert text.partition("'")[0] in listing._repr_html_()
+        assert listing.to_dicts() == []
+        assert len(listing.to_frame()) == 0
+
+
+# Frames --------------------------------------------------------------------------------------
+
+
+def test_a_frame_gives_the_input_back_in_order(app: App, here: Path) -> None:
+    names = ["two.txt", "odd.bin", "one.md", "two.txt"]
+    jobs = app.enqueue_many("fetch", [str(here / name) for name in names])
+    frame = jobs.to_frame(items=True)
+    assert list(frame.columns) == ["id", "input", "state", "title", "text", "error"]
+    assert [Path(text).name for text in frame["input"]] == names
+    assert list(frame["id"]) == jobs.ids
+    assert list(frame["state"]) == ["completed", "failed", "completed", "completed"]
+    assert frame["title"][2] == "The first"
+    assert frame["text"][0] == frame["text"][3] == "Words about ferries.\n"
+    assert frame["text"].isna().tolist() == [False, True, False, False]
+    assert "odd.bin" in frame["error"][1]
+    assert frame["error"].isna().tolist() == [True, False, True, True]
+
+
+def test_a_frame_shows_what_waits_or_failed_below_a_job(app: App, waiting: App) -> None:
+    app.enqueue("fails_below", "x")
+    [row] = app.jobs(task="fails_below").to_frame(items=True).to_dict("records")
+    assert (row["state"], row["error"], row["title"]) == ("failed", "ValueError: x", None)
+    later = waiting.enqueue_many("echo", ["y"])
+    assert later.to_frame(items=True)["state"].tolist() == ["queued"]
+
+
+def test_a_frame_keeps_the_place_of_a_job_that_was_forgotten(app: App) -> None:
+    jobs = app.enqueue_many("echo", ["a"])
+    app.reset()
+    [row] = jobs.to_frame(items=True).to_dict("records")
+    assert (row["id"], row["input"], row["state"]) == (jobs.ids[0], None, None)
+    with pytest.raises(NotFound):
+        app.job(jobs.ids[0])
+
+
+def test_a_plain_frame_has_the_keys_of_the_rows(app: App) -> None:
+    jobs = app.enqueue_many("echo", ["a", "b"])
+    frame = jobs.to_frame()
+    assert isinstance(frame, pd.DataFrame)
+    assert tuple(frame.columns) == JOB_KEYS
+    assert frame["args"].tolist() == [["a"], ["b"]]
+
+
+def test_items_of_jobs_are_those_of_their_trees_in_order(app: App, here: Path) -> None:
+    jobs = app.enqueue_many("fetch", [str(here / name) for name in ("two.txt", "one.md")])
+    assert [Path(item.url).name for item in jobs.items] == ["two.txt", "one.md"]
+    assert [Path(item.url).name for item in jobs[1].items] == ["one.md"]
+    assert jobs[0].items[0].text == "Words about ferries.\n"
+    assert len(app.enqueue("echo", {"item": "not an id"}).items) == 0
+
+
+def test_a_frame_without_pandas_says_what_to_install(here: Path) -> None:
+    script = (
+        "import sys; sys.modules['pandas'] = None; import paise2nb\n"
+        "with paise2nb.open('test') as app:\n"
+        "    try: app.jobs().to_frame()\n"
+        "    except paise2nb.PaiseError as error: print(error)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "to_frame() needs pandas: pip install 'paise2nb[pandas]'\n"
+
+
+# Safe to show --------------------------------------------------------------------------------
+
+
+def everything(app: App) -> list[Shown]:
+    """One of each kind of result, with hostile words wherever words can be."""
+    failed = app.enqueue("fails", HOSTILE)
+    jobs = app.enqueue_many("echo", [HOSTILE, "x"], tag="t")
+    parent = app.enqueue("parent", HOSTILE)
+    app.store.put(
+        paise2nb.Document(HOSTILE, title=HOSTILE, author=HOSTILE), url=f"javascript:{HOSTILE}",
+        key="k", mime_type="text/html", sha256="0" * 64, size=1, tag=None, fetched_at=0.0,
+    )  # fmt: skip
+    log = app.data_dir / "logs" / "workers.log"
+    log.parent.mkdir()
+    log.write_text(f"{HOSTILE}\n")
+    app.enqueue("echo", HOSTILE, delay=60)
+    return [
+        failed, jobs, parent, app.jobs(), app.items(), app.item(1), app.search("script"),
+        app.search(HOSTILE), app.status(), app.workers.status(), app.since(),
+        app.replay(parent.id), app.logs(5),
+    ]  # fmt: skip
+
+
+def test_no_result_lets_markup_or_control_characters_through(app: App) -> None:
+    for result in everything(app):
+        html = result._repr_html_()
+        name = type(result).__name__
+        assert "<script" not in html, name
+        assert not re.search(r"""href=["']?\s*javascript""", html), name
+        for text in (html, str(result), repr(result)):
+            assert not CONTROL.search(text), name
+
+
+def test_every_result_has_a_dictionary_that_is_json(app: App) -> None:
+    for result in everything(app):
+        name = type(result).__name__
+        found = result.to_dict()  # type: ignore[attr-defined]
+        assert json.loads(json.dumps(found)) == found, name
+
+
+def test_the_html_of_a_job_holds_its_tracebacks_escaped(app: App) -> None:
+    html = app.enqueue("fails", "<b>bold</b>")._repr_html_()
+    assert "<b>bold" not in html
+    assert html.count("<details>") == 2
+    assert "&lt;b&gt;bold&lt;/b&gt;" in html
+
+
+# The log -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "lines"), [(0, []), (1, ["c"]), (2, ["b", "c"]), (9, ["a", "b", "c"])]
+)
+def test_the_end_of_a_log(tmp_path: Path, number: int, lines: list[str]) -> None:
+    path = tmp_path / "workers.log"
+    assert Log.tail(path, number).lines == []
+    assert str(Log.tail(path, number)) == "the log is empty"
+    path.write_bytes(b"a\nb\nc\n")
+    assert Log.tail(path, number).lines == lines
+
+
+def test_results_may_be_read_from_many_threads(app: App) -> None:
+    jobs = app.enqueue_many("echo", ["a", "b"])
+    seen: list[Any] = []
+    threads = [threading.Thread(target=lambda: seen.append(jobs.to_dict())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [jobs.to_dict()] * 8
+    assert isinstance(jobs, Enqueued)

@@ -1,0 +1,152 @@
+"""The one decision about retries: a table of policies, errors and what follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paise2nb.errors import PermanentError, TaskError, TransientError
+from paise2nb.plugins import Task
+from paise2nb.retry import JITTER, MOST_ASKED, Policy, charge, decide, error_class, policy
+from paise2nb.settings import Settings
+
+RULES: dict[str, Any] = {
+    "workers.retry.max_retries": 3,
+    "workers.retry.retry_delay": 10,
+    "workers.retry.backoff": 2,
+    "workers.retry.max_delay": 60,
+}
+
+
+def settings(tmp_path: Path, **policies: dict[str, float]) -> Settings:
+    overrides = {**RULES, "workers.retry.policies": policies}
+    return Settings.resolve("development", data_dir=tmp_path, overrides=overrides)
+
+
+def a_task(name: str = "shout", **values: Any) -> Task:
+    return Task(name, lambda context: None, plugin="loud", **values)
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (TransientError("x"), "transient"),
+        (TransientError("x", "dns"), "dns"),
+        (PermanentError("x"), "permanent"),
+        (TaskError("x"), "error"),
+        (TimeoutError("x"), "timeout"),
+        (ConnectionResetError("x"), "connection"),
+        (MemoryError(), "memory"),
+        (ValueError("x"), "ValueError"),
+        (FileNotFoundError("x"), "FileNotFoundError"),
+    ],
+)
+def test_every_error_has_a_word(error: Exception, word: str) -> None:
+    assert error_class(error) == word
+
+
+@pytest.mark.parametrize(
+    ("retry", "seconds"), [(1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (10_000, 60)]
+)
+def test_each_delay_is_longer_up_to_the_longest(retry: int, seconds: float) -> None:
+    assert Policy(3, 10, 2, 60).delay(retry) == seconds
+
+
+@pytest.mark.parametrize(
+    ("task", "policies", "max_retries", "retry_delay"),
+    [
+        (a_task(), {}, 3, 10),
+        (a_task(max_retries=0), {}, 0, 10),
+        (a_task(retry_delay=5), {}, 3, 5),
+        (a_task(), {"dns": {"max_retries": 9}}, 9, 10),
+        (a_task(max_retries=1, retry_delay=5), {"dns": {"max_retries": 9}}, 9, 5),
+        (a_task(), {"timeout": {"max_retries": 9}}, 3, 10),
+        (a_task(), {"loud.dns": {"max_retries": 8}, "dns": {"max_retries": 9}}, 8, 10),
+        (a_task(), {"shout.dns": {"max_retries": 7}, "loud.dns": {"max_retries": 8}}, 7, 10),
+        (a_task(), {"shout.dns": {"max_retries": 7}, "dns": {"retry_delay": 1}}, 7, 1),
+        (a_task(), {"other.dns": {"max_retries": 9}}, 3, 10),
+        (None, {"dns": {"max_retries": 9}}, 9, 10),
+        (None, {}, 3, 10),
+    ],
+    ids=[
+        "the settings", "the task's count", "the task's delay", "the class", "class before task",
+        "another class", "plugin and class", "task and class", "what is left open", "another task",
+        "no task any more, but a class", "no task any more",
+    ],
+)  # fmt: skip
+def test_the_most_specific_policy_counts(
+    tmp_path: Path,
+    task: Task | None,
+    policies: dict[str, dict[str, float]],
+    max_retries: int,
+    retry_delay: float,
+) -> None:
+    rule = policy(settings(tmp_path, **policies), task, "dns")
+    assert (rule.max_retries, rule.retry_delay) == (max_retries, retry_delay)
+    assert rule.max_attempts == max_retries + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "least"),
+    [
+        (TransientError("x"), 1, 10),
+        (TransientError("x"), 2, 20),
+        (TransientError("x"), 3, 40),
+        (TransientError("x"), 4, None),
+        (ValueError("x"), 1, 10),
+        (PermanentError("x"), 1, None),
+        (PermanentError("x", "timeout"), 1, None),
+        (TransientError("x", "throttled", retry_after=300), 1, 300),
+        (TransientError("x", "throttled", retry_after=5), 1, 10),
+        (TransientError("x", "throttled", retry_after=300), 4, None),
+        (TransientError("x", "throttled", retry_after=0), 1, 10),
+        (TransientError("x", "throttled", retry_after=-5), 1, 10),
+        (TransientError("x", "throttled", retry_after=1e300), 1, MOST_ASKED),
+        (TransientError("x", "throttled", retry_after=float("inf")), 1, MOST_ASKED),
+        (TransientError("x", "throttled", retry_after=float("nan")), 1, 10),
+    ],
+)
+def test_what_follows_a_failure(
+    tmp_path: Path, error: Exception, failures: int, least: float | None
+) -> None:
+    delay, attempts = decide(settings(tmp_path), a_task(), error, failures)
+    assert attempts == 4
+    if least is None:
+        assert delay is None
+    else:
+        assert delay is not None
+        assert least <= delay <= least * (1 + JITTER)
+
+
+def test_a_delay_of_zero_has_no_jitter(tmp_path: Path) -> None:
+    immediate = Settings.resolve("test", data_dir=tmp_path)
+    assert decide(immediate, a_task(), ValueError("x"), 1) == (0, 4)
+
+
+def test_jobs_that_failed_together_do_not_return_together(tmp_path: Path) -> None:
+    found = settings(tmp_path)
+    delays = {decide(found, a_task(), ValueError("x"), 1)[0] for _ in range(20)}
+    assert len(delays) > 10
+
+
+@pytest.mark.parametrize(
+    ("policies", "crashes", "state"),
+    [
+        ({}, 1, "retrying"),
+        ({}, 2, "retrying"),
+        ({}, 3, "failed"),
+        ({"crash": {"max_retries": 0}}, 1, "failed"),
+        ({"crash": {"max_retries": 5}}, 5, "retrying"),
+        ({"shout.crash": {"max_retries": 0}}, 1, "failed"),
+        ({"whisper.crash": {"max_retries": 0}}, 1, "retrying"),
+    ],
+)
+def test_crashes_have_a_counter_of_their_own(
+    tmp_path: Path, policies: dict[str, dict[str, float]], crashes: int, state: str
+) -> None:
+    ending = charge(settings(tmp_path, **policies), "shout", crashes, "crashed", "crash", "died")
+    assert (ending.outcome, ending.state) == ("crashed", state)
+    assert (ending.error_class, ending.error) == ("crash", "died")
+    assert (ending.retry_in is None) == (state == "failed")

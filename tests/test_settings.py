@@ -1,0 +1,550 @@
+"""Settings: what may be written, which layer wins, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paise2nb.errors import SettingsError, UsageError
+from paise2nb.layers import declarations
+from paise2nb.settings import (
+    DOCS,
+    PROFILES,
+    Pool,
+    Settings,
+    config_files,
+    parse_assignment,
+    parse_yaml,
+)
+
+# The settings section of the documentation: every key with its default.
+DOCUMENTED = """
+data_dir: null
+workers:
+  concurrency: 4
+  pools: {fetch: {tasks: [fetch], processes: 1, threads: 16}}
+  cancel_grace: 5
+  retry:
+    max_retries: 3
+    retry_delay: 60
+    backoff: 2
+    max_delay: 3600
+  timeout: 300
+  memory_mb: 1024
+  idle_exit: 600
+task_queue:
+  provider: sqlite
+  sqlite:
+    path: null
+    immediate: false
+data_storage:
+  sqlite:
+    path: null
+cache:
+  keep_days: 30
+history:
+  keep_days: 30
+fetch:
+  user_agent: null
+  timeout: 30
+  max_bytes: 20971520
+  max_redirects: 5
+  max_age: 86400
+  host_delay: 1.0
+  robots: true
+  allow_private_addresses: false
+extract:
+  precision: false
+plugins: []
+"""
+
+
+class Place:
+    """A home, a configuration directory and a working directory of a test's own."""
+
+    def __init__(self, root: Path) -> None:
+        self.config, self.cwd = root / "config", root / "work"
+        self.config.mkdir()
+        self.cwd.mkdir()
+        self.environ = {"PAISE2_CONFIG_DIR": str(self.config)}
+
+    def resolve(self, profile: str | None = None, **more: Any) -> Settings:
+        environ = {**self.environ, **more.pop("environ", {})}
+        return Settings.resolve(profile, environ=environ, cwd=self.cwd, **more)
+
+    def error(self, **more: Any) -> str:
+        with pytest.raises(UsageError) as caught:
+            self.resolve(**more)
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return Place(tmp_path)
+
+
+# Profiles and defaults -----------------------------------------------------------------------
+
+
+def test_production_has_the_documented_defaults(place: Place) -> None:
+    settings = place.resolve("production").to_dict()
+    documented = yaml.safe_load(DOCUMENTED)
+    assert settings.pop("data_dir").endswith("home/.local/share/paise2")
+    assert settings["workers"]["retry"].pop("policies")["crash"]["max_retries"] == 2
+    del documented["data_dir"]
+    assert settings == documented
+
+
+def test_the_default_profile_is_development(place: Place) -> None:
+    settings = place.resolve()
+    assert settings.profile == "development"
+    assert settings.data_dir is not None
+    assert settings.data_dir.as_posix().endswith("home/.local/share/paise2/development")
+    assert settings.workers.pools == {"fetch": Pool(("fetch",), 1, 16)}
+    assert settings.workers.retry.retry_delay < 60
+
+
+def test_profile_test_runs_in_the_caller_and_leaves_its_directory_to_the_app(place: Place) -> None:
+    settings = place.resolve("test")
+    assert settings.data_dir is None
+    assert settings.task_queue.sqlite.immediate
+    assert settings.workers.retry.retry_delay == 0
+    assert settings.workers.pools == {}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_argument_names_the_data_directory_of_every_profile(
+    place: Place, profile: str, tmp_path: Path
+) -> None:
+    assert place.resolve(profile, data_dir=tmp_path / "here").data_dir == tmp_path / "here"
+
+
+def test_an_unknown_profile_is_answered_with_the_known_ones(place: Place) -> None:
+    assert place.error(profile="prodction") == (
+        "--profile: unknown profile 'prodction'; did you mean production? "
+        "known: development, test, production"
+    )
+    assert "PAISE2_PROFILE: unknown profile 'x'" in place.error(environ={"PAISE2_PROFILE": "x"})
+
+
+# Layers --------------------------------------------------------------------------------------
+
+
+def test_each_layer_replaces_the_ones_before_and_says_so(place: Place) -> None:
+    key = "fetch.timeout"
+
+    def now(**more: Any) -> tuple[float, str]:
+        settings = place.resolve(**more)
+        return settings.fetch.timeout, settings.origin(key)
+
+    assert now() == (30, "packaged profile development")
+    assert now(defaults={key: 31}) == (31, "plugin defaults")
+    (place.config / "paise2.yaml").write_text("fetch:\n  timeout: 32\n")
+    assert now(defaults={key: 31}) == (32, f"{place.config}/paise2.yaml:2")
+    (place.cwd / "paise2.yaml").write_text("# mine\n\nfetch: {\n  timeout: 33}\n")
+    assert now() == (33, f"{place.cwd}/paise2.yaml:4")
+    assert now(overrides={key: 34}) == (34, "--set")
+
+
+def test_the_environment_chooses_profile_and_data_directory(place: Place, tmp_path: Path) -> None:
+    (place.cwd / "paise2.yaml").write_text("data_dir: from_file\n")
+    environ = {"PAISE2_PROFILE": "production", "PAISE2_DATA_DIR": "here"}
+    settings = place.resolve(environ=environ)
+    assert settings.data_dir == place.cwd / "here"
+    assert settings.origin("data_dir") == "PAISE2_DATA_DIR"
+    assert settings.origin("profile") == "PAISE2_PROFILE"
+    settings = place.resolve("test", environ=environ, data_dir=tmp_path)
+    assert (settings.profile, settings.data_dir) == ("test", tmp_path)
+    assert settings.origin("data_dir") == "--data-dir"
+
+
+def test_an_empty_environment_variable_is_no_choice(place: Place) -> None:
+    settings = place.resolve(environ={"PAISE2_PROFILE": "", "PAISE2_DATA_DIR": ""})
+    assert settings == place.resolve()
+
+
+def test_mappings_merge_and_lists_replace(place: Place) -> None:
+    (place.config / "paise2.yaml").write_text(
+        "plugins: [one, two]\n"
+        "workers:\n"
+        "  pools: {fetch: {threads: 4}, slow: {tasks: [ocr]}}\n"
+        "  retry: {policies: {timeout: {max_retries: 9}}}\n"
+    )
+    settings = place.resolve(overrides={"plugins": ["three"]})
+    assert settings.plugins == ("three",)
+    assert settings.workers.pools == {
+        "fetch": Pool(("fetch",), processes=1, threads=4),
+        "slow": Pool(("ocr",), processes=1, threads=1),
+    }
+    assert settings.workers.retry.policies["timeout"] == {"max_retries": 9}
+    assert settings.workers.retry.policies["crash"]["max_retries"] == 2
+
+
+def test_null_removes_a_pool_or_a_policy(place: Place) -> None:
+    (place.cwd / "paise2.yaml").write_text(
+        "workers: {pools: {fetch: null, web: {tasks: [fetch]}}, retry: {policies: {crash: ~}}}\n"
+    )
+    workers = place.resolve().workers
+    assert (set(workers.pools), workers.retry.policies) == ({"web"}, {})
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"workers.retry.policies.fetch.timeout.max_retries": 7},
+        {"workers.retry.policies.fetch.timeout": {"max_retries": 7}},
+        {"workers.retry": {"policies": {"fetch.timeout": {"max_retries": 7}}}},
+        {"workers": {"retry.policies": {"fetch.timeout.max_retries": 7}}},
+    ],
+)
+def test_a_dotted_key_and_a_nested_one_say_the_same(
+    place: Place, overrides: Mapping[str, object]
+) -> None:
+    settings = place.resolve(overrides=overrides)
+    assert settings.workers.retry.policies["fetch.timeout"] == {"max_retries": 7}
+    assert settings.get("workers.retry.policies.fetch.timeout.max_retries") == 7
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "workers:\n  # concurrency: 2\n", "\ufeff\n"])
+def test_a_file_that_says_nothing_changes_nothing(place: Place, text: str) -> None:
+    (place.cwd / "paise2.yaml").write_text(text, "utf-8")
+    assert place.resolve() == Settings.resolve(environ={}, cwd=place.config)
+
+
+def test_anchors_are_allowed_and_a_knot_of_them_is_refused(place: Place) -> None:
+    file = place.cwd / "paise2.yaml"
+    file.write_text("workers: {pools: {a: &a {threads: 3}, b: *a}}\n")
+    assert place.resolve().workers.pools["b"].threads == 3
+    file.write_text("workers: &w\n  pools: *w\n")
+    assert f"{file}:2: unknown key workers.pools.pools.pools" in place.error()
+    file.write_text("workers: &w\n  retry: *w\n")
+    assert f"{file}:2: unknown key workers.retry.retry" in place.error()
+
+
+def test_the_users_files_are_named_whether_they_exist_or_not(place: Place) -> None:
+    files = config_files(place.environ, place.cwd)
+    assert files == [place.config / "paise2.yaml", place.cwd / "paise2.yaml"]
+    assert config_files({}, place.cwd)[0] == Path.home() / ".config/paise2/paise2.yaml"
+
+
+# Paths ---------------------------------------------------------------------------------------
+
+
+def test_a_relative_path_starts_where_it_was_written(place: Place) -> None:
+    (place.config / "paise2.yaml").write_text(
+        "data_dir: ../data\nplugins: [plugin.py, package.module, ~/own.py]\n"
+    )
+    settings = place.resolve(
+        overrides={"task_queue.sqlite.path": "jobs.db", "data_storage.sqlite.path": Path("~/i.db")}
+    )
+    assert settings.data_dir == place.config.parent / "data"
+    assert settings.task_queue.sqlite.path == place.cwd / "jobs.db"
+    assert settings.data_storage.sqlite.path == Path.home() / "i.db"
+    own = str(Path.home() / "own.py")
+    assert settings.plugins == (str(place.config / "plugin.py"), "package.module", own)
+
+
+def test_a_null_data_directory_is_the_profiles_own_again(place: Place) -> None:
+    (place.cwd / "paise2.yaml").write_text("data_dir: /elsewhere\n")
+    settings = place.resolve("production", overrides={"data_dir": None})
+    assert settings.data_dir == Path.home() / ".local/share/paise2"
+    assert settings.origin("data_dir") == "--set"
+
+
+# Mistakes ------------------------------------------------------------------------------------
+
+MISTAKES_IN_A_FILE = [
+    ("workers:\n  concurency: 2\n", "2: unknown key workers.concurency; "
+     "did you mean workers.concurrency?"),
+    ("\n\nconcurrency: 2\n", "3: unknown key concurrency; did you mean workers.concurrency?"),
+    ("retry: {max_retries: 2}\n", "1: unknown key retry; did you mean workers.retry?"),
+    ("workers.concurency: 2\n", "1: unknown key workers.concurency; "
+     "did you mean workers.concurrency?"),
+    ("zzzz: 1\n", "1: unknown key zzzz; known here: data_dir, workers, task_queue, data_storage, "
+     "cache, history, fetch, extract, plugins"),
+    ("cache: {1: 2}\n", "1: unknown key cache.1; known here: keep_days"),
+    ("profile: production\n", "1: unknown key profile; "
+     "a profile is chosen by --profile NAME or PAISE2_PROFILE"),
+    ("workers:\n  pools:\n    fetch:\n      thread: 2\n",
+     "4: unknown key workers.pools.fetch.thread; did you mean workers.pools.fetch.threads?"),
+    ("workers:\n  concurrency: true\n",
+     "2: workers.concurrency is true; allowed: a whole number from 1 to 1,024"),
+    ("workers: {concurrency: 0}\n",
+     "1: workers.concurrency is 0; allowed: a whole number from 1 to 1,024"),
+    ("workers: {concurrency: 2.0}\n",
+     "1: workers.concurrency is 2.0; allowed: a whole number from 1 to 1,024"),
+    ("workers: {concurrency: null}\n",
+     "1: workers.concurrency is null; allowed: a whole number from 1 to 1,024"),
+    ("workers: 4\n", "1: workers is 4; allowed: a mapping"),
+    ("fetch:\n  timeout: .nan\n",
+     "2: fetch.timeout is nan; allowed: a number from 0.001 to 1,000,000,000"),
+    ("fetch: {host_delay: .inf}\n",
+     "1: fetch.host_delay is inf; allowed: a number from 0 to 1,000,000,000"),
+    ("fetch: {robots: 1}\n", "1: fetch.robots is 1; allowed: true or false"),
+    ("fetch: {user_agent: 7}\n", "1: fetch.user_agent is 7; allowed: text or null"),
+    ('fetch: {user_agent: "a\\nb"}\n', "1: fetch.user_agent is 'a\\nb'; allowed: text or null"),
+    ("data_dir: ''\n", "1: data_dir is ''; allowed: a path or null"),
+    ("data_dir: ~no-such-user/x\n",
+     "1: data_dir is '~no-such-user/x'; allowed: a path or null"),
+    ("plugins: mine\n",
+     "1: plugins is 'mine'; allowed: a list of modules and paths of .py files"),
+    ("plugins: [1]\n", "1: plugins is [1]; allowed: a list of modules and paths of .py files"),
+    ("workers: {pools: {default: {threads: 2}}}\n",
+     "1: workers.pools can't have 'default'; allowed: letters, digits, - and _, "
+     "but not `default`: workers.concurrency is its size"),
+    ("workers: {pools: {slow: 3}}\n", "1: workers.pools.slow is 3; allowed: a mapping of tasks, "
+     "processes, threads, or null to remove it"),
+    ("workers: {pools: {slow: {processes: 0}}}\n",
+     "1: workers.pools.slow.processes is 0; allowed: a whole number from 1 to 1,024"),
+    ("workers: {retry: {policies: {timeout: {max_retries: -1}}}}\n",
+     "1: workers.retry.policies.timeout.max_retries is -1; "
+     "allowed: a whole number from 0 to 1,000"),
+    ("workers: {timeout: 1}\nfetch:\n  robots: no\nworkers: {timeout: 2}\n",
+     "4: not valid YAML: the key workers is given twice"),
+    ("workers: {timeout: 1}\nworkers.timeout: 2\n",
+     "2: workers.timeout is given twice, first at {file}:1"),
+    ("fetch:\n  user_agent: 2024-13-45\n", "2: not valid YAML: month must be in 1..12"),
+    ("fetch:\n  robots: !!bool x\n", "2: not valid YAML: 'x'"),
+    ("? [a]\n: 1\n", "1: not valid YAML: a key must be a word"),
+    ("[1, 2]\n", "1: settings are lines of `key: value`, not [1, 2]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "answer"), MISTAKES_IN_A_FILE)
+def test_a_mistake_in_a_file_is_answered_in_one_line(place: Place, text: str, answer: str) -> None:
+    file = place.cwd / "paise2.yaml"
+    file.write_text(text)
+    assert place.error() == f"{file}:{answer.replace('{file}', str(file))}"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("cache: {}\n- 3\n", 2),
+        ("cache: {}\nfetch:\n\trobots: no\n", 3),
+        ("cache: {}\nhistory: {}\nfetch: \x07\n", 3),
+        ("cache: {}\n---\ncache: {}\n", 2),
+        ("fetch:\n  timeout: !no 3\n", 2),
+        ("fetch:\n  timeout: *no\n", 2),
+        ("fetch: " + "[" * 20_000, 1),
+    ],
+)
+def test_what_is_not_yaml_is_answered_with_its_line(place: Place, text: str, line: int) -> None:
+    file = place.cwd / "paise2.yaml"
+    file.write_text(text)
+    assert place.error().startswith(f"{file}:{line}: not valid YAML: ")
+
+
+def test_a_mistake_counts_even_where_a_later_layer_replaces_the_value(place: Place) -> None:
+    (place.config / "paise2.yaml").write_text("fetch: {timeout: soon}\n")
+    assert "paise2.yaml:1: fetch.timeout is 'soon'" in place.error(overrides={"fetch.timeout": 3})
+
+
+def test_a_file_that_cannot_be_read_is_named(place: Place) -> None:
+    file = place.cwd / "paise2.yaml"
+    file.write_bytes(b"plugins:\n  - caf\xe9\n")
+    assert place.error() == f"{file}:2: not UTF-8; save the file as UTF-8"
+    file.unlink()
+    file.mkdir()
+    assert place.error() == f"{file}: can't be read: Is a directory; mend or move it"
+
+
+def test_mistakes_elsewhere_name_their_place_too(place: Place) -> None:
+    answer = place.error(overrides={"workers": {"concurency": 2}})
+    assert answer.startswith("--set: unknown key workers.concurency; did you mean")
+    assert place.error(environ={"PAISE2_DATA_DIR": "a\tb"}) == (
+        "PAISE2_DATA_DIR: data_dir is 'a\\tb'; allowed: a path or null"
+    )
+    assert place.error(data_dir="").startswith("--data-dir: data_dir is ''")
+    assert place.error(defaults={"x.y": 1}).startswith("plugin defaults: unknown key x.y")
+
+
+def test_an_unknown_key_cannot_break_the_line_or_the_terminal(place: Place) -> None:
+    assert "\x1b" not in place.error(overrides={"a\n\x1b[31m": 1})
+    assert len(place.error(overrides={"a" * 10_000: "b" * 10_000})) < 400
+
+
+def test_a_task_stands_in_one_pool(place: Place) -> None:
+    file = place.cwd / "paise2.yaml"
+    file.write_text("workers:\n  pools:\n    web:\n      tasks: [fetch]\n")
+    assert place.error() == (
+        f"{file}:4: workers.pools.web.tasks: 'fetch' stands in pool 'fetch' already "
+        "(packaged profile development); name it once, or give that pool the value null"
+    )
+
+
+@pytest.mark.parametrize("number", [3, 3.5])
+def test_a_whole_number_serves_for_a_fraction(place: Place, number: float) -> None:
+    assert place.resolve(overrides={"fetch.timeout": number}).fetch.timeout == number
+
+
+# --set ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("workers.concurrency=2", "workers.concurrency", 2),
+        ("fetch.user_agent=a=b", "fetch.user_agent", "a=b"),
+        (" fetch.robots = no ", "fetch.robots", False),
+        ("data_dir=", "data_dir", None),
+        ("fetch.timeout=1e1", "fetch.timeout", 10.0),
+        ("plugins=[a, b.py]", "plugins", ["a", "b.py"]),
+        ("workers.pools={slow: {threads: 2}}", "workers.pools", {"slow": {"threads": 2}}),
+    ],
+)
+def test_the_value_of_an_assignment_is_yaml(text: str, key: str, value: object) -> None:
+    assert parse_assignment(text) == (key, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("fetch.robots",
+         "--set takes KEY=VALUE, such as workers.concurrency=2, not 'fetch.robots'"),
+        ("=3", "--set takes KEY=VALUE, such as workers.concurrency=2, not '=3'"),
+        ("plugins=[a", "--set: not valid YAML: expected ',' or ']', but got '<stream end>', "
+         "in the value of 'plugins'"),
+    ],
+)  # fmt: skip
+def test_an_assignment_that_is_none_says_what_one_looks_like(text: str, answer: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_assignment(text)
+    assert str(caught.value) == answer
+
+
+def test_an_assignment_names_itself_as_the_origin(place: Place) -> None:
+    settings = place.resolve(overrides=dict([parse_assignment("workers={pools: {a: {}}}")]))
+    assert settings.origin("workers.pools.a.threads") == "--set"
+
+
+def test_yaml_of_a_cell_names_the_cell_and_its_line(place: Place) -> None:
+    cell = parse_yaml("fetch:\n  timeout: soon\n", "the cell")
+    assert place.error(overrides=cell).startswith("the cell:2: fetch.timeout is 'soon'")
+    cell = parse_yaml("fetch:\n  timeout: 4\n", "the cell")
+    assert place.resolve(overrides=cell).origin("fetch.timeout") == "the cell:2"
+
+
+def test_a_cell_can_be_checked_without_the_file_that_it_replaces(place: Place) -> None:
+    (place.cwd / "paise2.yaml").write_text("broken: [")
+    (place.config / "paise2.yaml").write_text("fetch: {timeout: 5}\n")
+    settings = place.resolve(files=config_files(place.environ, place.cwd)[:1])
+    assert settings.fetch.timeout == 5
+
+
+# The object ----------------------------------------------------------------------------------
+
+
+def test_settings_reach_another_process_exactly(place: Place) -> None:
+    (place.cwd / "paise2.yaml").write_text("fetch: {host_delay: 0.1}\nplugins: [a.py]\n")
+    settings = place.resolve(
+        overrides={"workers.pools.slow.threads": 3, "workers.retry.policies.a.é.backoff": 1.7}
+    )
+    there = Settings.from_json(settings.to_json())
+    assert there == settings
+    assert there.rows() == settings.rows()
+    assert there.to_json() == settings.to_json()
+
+
+def test_a_worker_needs_no_yaml(place: Place) -> None:
+    code = (
+        "import sys; from paise2nb.settings import Settings; "
+        "Settings.from_json(sys.stdin.read()); print('yaml' in sys.modules)"
+    )
+    text = place.resolve().to_json()
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "[[1]]", "not json", '[[["profile"], "test", ""]]'])
+def test_settings_of_another_version_say_to_restart(text: str) -> None:
+    with pytest.raises(SettingsError, match="paise2 worker restart"):
+        Settings.from_json(text)
+
+
+def test_equality_is_of_values_not_of_origins(place: Place) -> None:
+    assert place.resolve(overrides={"fetch.timeout": 30}) == place.resolve()
+    assert place.resolve(overrides={"fetch.timeout": 31}) != place.resolve()
+
+
+def test_settings_cannot_be_changed(place: Place) -> None:
+    settings = place.resolve()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.fetch.timeout = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        settings.workers.pools["a"] = Pool()  # type: ignore[index]
+    settings.rows()[-1]["value"].append("x")
+    settings.to_dict()["plugins"].append("x")
+    assert settings.to_dict()["plugins"] == []
+
+
+def test_some_values_can_be_overridden_later(place: Place, tmp_path: Path) -> None:
+    settings = place.resolve("test")
+    moved = settings.with_data_dir(tmp_path)
+    assert (settings.data_dir, moved.data_dir) == (None, tmp_path)
+    wider = moved.override({"workers.concurrency": 9}, "--concurrency")
+    assert (wider.workers.concurrency, wider.data_dir) == (9, tmp_path)
+    assert wider.origin("workers.concurrency") == "--concurrency"
+    with pytest.raises(SettingsError, match=r"--concurrency: workers.concurrency is 0"):
+        moved.override({"workers.concurrency": 0}, "--concurrency")
+
+
+def test_a_key_is_asked_for_by_its_dotted_name(place: Place) -> None:
+    settings = place.resolve()
+    assert settings.get("profile") == "development"
+    assert settings.get("workers.pools.fetch.threads") == 16
+    assert settings.get("workers.pools") == {"fetch": Pool(("fetch",), 1, 16)}
+    assert settings.get("fetch") is settings.fetch
+    with pytest.raises(SettingsError, match=r"did you mean fetch.timeout\?|workers.timeout"):
+        settings.get("fetch.timeot")
+    with pytest.raises(SettingsError, match="is a section"):
+        settings.origin("fetch")
+
+
+def test_rows_give_every_key_once_in_the_order_of_its_declaration(place: Place) -> None:
+    keys = [row["key"] for row in place.resolve(overrides={"workers.pools.a.threads": 2}).rows()]
+    assert keys[:3] == ["profile", "data_dir", "workers.concurrency"]
+    assert keys.index("workers.pools.a.tasks") < keys.index("workers.cancel_grace")
+    assert len(keys) == len(set(keys))
+    for documented in DOCS:
+        assert any(f"{key}.".startswith(f"{documented}.") for key in keys)
+    assert {"key": "workers.pools", "value": {}, "origin": "packaged profile test"} in (
+        place.resolve("test").rows()
+    )
+
+
+def test_what_config_show_gives_is_what_a_file_may_hold(place: Place) -> None:
+    settings = place.resolve("production", overrides={"workers.retry.policies.a.b.backoff": 1.5})
+    (place.cwd / "paise2.yaml").write_text(yaml.safe_dump(settings.to_dict()))
+    assert place.resolve("production") == settings
+    assert json.loads(json.dumps(settings.to_dict())) == settings.to_dict()
+
+
+# The declaration -----------------------------------------------------------------------------
+
+
+def _sections(section: type) -> list[type]:
+    inner = [d.kind for d in declarations(section).values() if not d.doc]
+    inner += [d.entries.section for d in declarations(section).values() if d.entries]
+    return [section, *(deeper for part in inner for deeper in _sections(part))]
+
+
+def test_every_key_is_documented_and_every_number_has_a_range() -> None:
+    assert all(doc and "\n" not in doc for doc in DOCS.values())
+    for section in _sections(Settings):
+        for name, declared in declarations(section).items():
+            if declared.kind in (int, float):
+                assert declared.limits, f"{section.__name__}.{name}"

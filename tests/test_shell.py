@@ -1,0 +1,320 @@
+"""The shell's face, as processes: what lands on which stream, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLUGIN = """
+import time
+from pathlib import Path
+from paise2nb import task
+
+@task("shout")
+def shout(context, word):
+    return word.upper()
+
+@task("stumble", max_retries=0)
+def stumble(context, word):
+    raise ValueError(word)
+
+@task("hold")
+def hold(context, path):
+    while not Path(path).exists():
+        time.sleep(0.01)
+"""
+
+Done = subprocess.CompletedProcess[str]
+Shell = Callable[..., Done]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment with nobody's settings, and a plugin."""
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "paise2.yaml").write_text(
+        f"plugins: [{tmp_path / 'plugin.py'}]\nworkers: {{concurrency: 1}}\n"
+    )
+    cleared = {k: v for k, v in os.environ.items() if not k.startswith("PAISE2_")}
+    return {
+        **cleared,
+        "PAISE2_DATA_DIR": str(tmp_path / "data"),
+        "PAISE2_CONFIG_DIR": str(tmp_path / "config"),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "paise2nb", *words]
+
+
+@pytest.fixture
+def paise2(environment: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
+    """Run ``paise2 …`` and wait for it; workers that were started are stopped at the end."""
+
+    def run(*words: str, **options: Any) -> Done:
+        return subprocess.run(
+            command(*words), env=environment, cwd=tmp_path / "work", text=True,
+            capture_output=True, check=False, timeout=120,
+            **{"stdin": subprocess.DEVNULL, **({} if "input" not in options else {"stdin": None})},
+            **options,
+        )  # fmt: skip
+
+    yield run
+    run("worker", "stop", "--timeout", "0")
+
+
+@pytest.fixture
+def in_terminal(environment: dict[str, str], tmp_path: Path) -> Callable[..., str]:
+    """Run ``paise2 …`` in a terminal of its own; what the terminal was sent.
+
+    With ``until`` it is interrupted when that was shown.
+    """
+
+    def run(*words: str, until: str | None = None) -> str:
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            command(*words), env={**environment, "TERM": "xterm-256color", "COLUMNS": "100"},
+            cwd=tmp_path / "work", stdin=follower, stdout=follower, stderr=follower,
+        )  # fmt: skip
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(leader, 65536)
+            except OSError:  # Linux: the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+            if until is not None and until.encode() in shown:
+                process.send_signal(signal.SIGINT)
+                until = None
+        os.close(leader)
+        process.wait(timeout=60)
+        return shown.decode()
+
+    return run
+
+
+def test_the_main_job_with_real_workers(paise2: Shell, tmp_path: Path) -> None:
+    (tmp_path / "work" / "page.md").write_text("# A page\n\nabout quiet harbours\n")
+    added = paise2("enqueue", "fetch", "page.md", "--tag", "harbour")
+    assert (added.returncode, added.stdout.startswith("job 1: fetch ")) == (0, True)
+    assert "paise2 worker start" in added.stderr
+    started = paise2("worker", "start", "--daemonize")
+    assert (started.returncode, "2 workers (default 1, fetch 1) started" in started.stdout) == (
+        0,
+        True,
+    )
+    again = paise2("workers", "start", "--daemonize")
+    assert (again.returncode, "already running" in again.stdout) == (0, True)
+    assert paise2("wait").returncode == 0
+    (hit,) = json.loads(paise2("search", "harbour", "--json").stdout)
+    assert hit["title"] == "A page"
+    status = json.loads(paise2("status", "--json").stdout)
+    assert (status["items"], status["jobs"]["completed"], status["roots"]["completed"]) == (1, 3, 1)
+    assert paise2("worker", "stop").stdout.startswith("workers stopped")
+
+
+def test_a_foreground_worker_ends_when_all_is_done(paise2: Shell) -> None:
+    paise2("enqueue", "shout", "hello")
+    done = paise2("worker", "start", "--burst")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(paise2("job", "1", "--json").stdout)["result"] == "HELLO"
+
+
+def test_jobs_whose_pool_does_not_run_are_told_which_command_helps(paise2: Shell) -> None:
+    paise2("worker", "start", "--daemonize", "--pool", "fetch")
+    added = paise2("enqueue", "shout", "hello")
+    assert added.stderr == "no worker of pool default runs: paise2 worker start --pool default\n"
+    paise2("worker", "start", "--daemonize", "--pool", "default")
+    assert paise2("wait", "1", "--timeout", "60").returncode == 0
+    assert paise2("enqueue", "shout", "again").stderr == ""
+
+
+def test_ctrl_c_drains_a_foreground_worker(
+    paise2: Shell, environment: dict[str, str], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    paise2("enqueue", "hold", str(gate))
+    worker = subprocess.Popen(
+        command("worker", "start"), env=environment, cwd=tmp_path / "work",
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while json.loads(paise2("job", "1", "--json").stdout)["state"] != "running":
+        assert worker.poll() is None
+    worker.send_signal(signal.SIGINT)
+    gate.touch()
+    assert worker.wait(timeout=60) in (0, 130)
+    assert json.loads(paise2("job", "1", "--json").stdout)["state"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["staus"], 2, "error: unknown command 'staus'; did you mean 'status'?\n"),
+        (["job", "7"], 1, "error: no job 7; `paise2 jobs` lists them\n"),
+        (["--profile", "nope", "status"], 2, "error: --profile: unknown profile 'nope'; known: "),
+        (["enqueue", "fetch", "http://"], 2, "error: "),
+        (["--debug", "job", "7"], 1, "Traceback (most recent call last):\n"),
+        (["wait", "--timeout", "0.1", "1"], 1, "error: no job 1"),
+    ],
+)
+def test_an_error_is_one_line_on_standard_error(
+    paise2: Shell, words: list[str], status: int, message: str
+) -> None:
+    done = paise2(*words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(message)
+    assert "--debug" in words or done.stderr.count("\n") == 1
+
+
+def test_a_database_of_a_newer_version_is_refused_in_one_line(
+    paise2: Shell, tmp_path: Path
+) -> None:
+    import sqlite3
+
+    paise2("status")
+    connection = sqlite3.connect(tmp_path / "data" / "tasks.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    done = paise2("status")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "newer paise2nb" in done.stderr
+    assert paise2("doctor").returncode == 1
+
+
+def test_arguments_come_from_standard_input(paise2: Shell) -> None:
+    done = paise2("--immediate", "enqueue", "shout", "--from", "-", input="a\n\nb\n")
+    assert (done.stdout, done.returncode) == ("2 new\n", 0)
+
+
+def test_a_replay_that_fails_is_an_error_with_its_own_words(paise2: Shell) -> None:
+    paise2("--immediate", "enqueue", "stumble", "here")
+    done = paise2("replay", "1")
+    assert (done.returncode, done.stderr) == (
+        1, "error: ValueError: here; --debug shows the traceback\n",
+    )  # fmt: skip
+    assert "in stumble" in paise2("replay", "1", "--debug").stderr
+
+
+def test_reset_needs_a_yes(
+    paise2: Shell,
+) -> None:
+    paise2("--immediate", "enqueue", "shout", "x")
+    assert paise2("reset").returncode == 2
+    assert paise2("reset", "--yes").stdout == "forgot 1 job, 0 cached files and 0 items\n"
+
+
+def test_a_reader_that_leaves_is_no_error(environment: dict[str, str], tmp_path: Path) -> None:
+    paise2 = " ".join(command("config", "show"))
+    done = subprocess.run(
+        ["bash", "-c", f"{paise2} | true; echo ${{PIPESTATUS[0]}}"], env=environment,
+        cwd=tmp_path / "work", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout in ("0\n", "1\n")
+
+
+def test_an_interrupt_ends_a_wait_but_not_the_work(
+    paise2: Shell, environment: dict[str, str], tmp_path: Path
+) -> None:
+    paise2("worker", "start", "--daemonize")
+    gate = tmp_path / "gate"
+    paise2("enqueue", "hold", str(gate))
+    waiting = subprocess.Popen(
+        command("wait"), env=environment, cwd=tmp_path / "work", stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while "tasks.db" not in open_files(waiting.pid):
+        time.sleep(0.01)
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert "Traceback" not in said
+    gate.touch()
+    assert paise2("wait").returncode == 0
+
+
+def open_files(pid: int) -> str:
+    """The names of a process's open files, one a line."""
+    folder = Path(f"/proc/{pid}/fd")
+    names = []
+    for entry in folder.iterdir():
+        try:
+            names.append(str(entry.readlink()))
+        except FileNotFoundError:
+            continue
+    return "\n".join(names)
+
+
+def test_a_terminal_gets_colours_and_no_escapes_of_others(
+    paise2: Shell, in_terminal: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "work" / "page.md").write_text("# Red \u202eherring\n\nfish\n")
+    hostile = "\x1b[31mherring\x1b]0;owned\x07\x9b31m \u202egnp"
+    paise2("--immediate", "enqueue", "fetch", "page.md")
+    paise2("--immediate", "enqueue", "stumble", hostile)
+    assert "\x1b[32mcompleted" in in_terminal("jobs")
+    for words in (["jobs"], ["job", "4"], ["status"], ["items"], ["item", "1"], ["search", "fish"]):
+        shown = in_terminal(*words)
+        assert "herring" in shown
+        for escape in ("\x1b[31mh", "\x1b]", "\x9b", "\u202e", "\x07"):
+            assert escape not in shown
+
+
+def test_a_wait_shows_a_bar_in_a_terminal_only(
+    paise2: Shell, in_terminal: Callable[..., str]
+) -> None:
+    paise2("--immediate", "enqueue", "shout", "x")
+    bar = "\x1b[?25l"  # hides the cursor while it is drawn
+    assert bar in in_terminal("wait", "1")
+    assert bar not in in_terminal("wait", "1", "--json")
+    quiet = paise2("wait", "1")
+    assert (quiet.stderr, quiet.returncode) == ("", 0)
+
+
+def test_the_log_can_be_read(paise2: Shell) -> None:
+    assert paise2("worker", "logs").stdout == "the log is empty\n"
+    paise2("worker", "start", "--daemonize")
+    assert "supervisor" in paise2("worker", "logs", "-n", "5").stdout
+
+
+def test_a_shell_can_complete_commands(environment: dict[str, str]) -> None:
+    asked = {"_PAISE2_COMPLETE": "bash_complete", "COMP_WORDS": "paise2 re", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        command(), env={**environment, **asked}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["plain,retry", "plain,replay", "plain,reset"]
+
+
+def test_the_help_is_no_error(paise2: Shell) -> None:
+    for words in ([], ["--help"], ["worker"], ["jobs", "--help"], ["--version"]):
+        done = paise2(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout
+
+
+def test_a_terminal_shows_the_work_live_until_it_is_interrupted(
+    paise2: Shell, in_terminal: Callable[..., str]
+) -> None:
+    paise2("enqueue", "shout", "a", "b", "c")
+    paise2("--immediate", "enqueue", "stumble", "over")
+    shown = in_terminal("watch", until="paise2 replay 4")
+    assert "3 queued" in shown
+    assert "1 × ValueError" in shown
+    assert "Traceback" not in shown
+    assert "3 queued" in paise2("watch").stdout

@@ -1,0 +1,430 @@
+"""Tasks that find work, in a real app over a real site: what is new or changed, and no more."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paise2nb
+from paise2nb.app import App
+from paise2nb.errors import UsageError
+from paise2nb.plugins import Fetched
+from paise2nb.sources.reading import feed_entries, page_links, sitemap_entries
+from tests.site import PAGE, Site
+
+FUTURE = 4102444800.0  # 2100
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    settings = {
+        "fetch.allow_private_addresses": True, "fetch.host_delay": 0,
+        "workers.retry.max_retries": 0,
+    }  # fmt: skip
+    with paise2nb.open("test", data_dir=tmp_path / "data", settings=settings) as app:
+        yield app
+
+
+def rss(*entries: tuple[str, float | None]) -> bytes:
+    items = "".join(
+        f"<item><title>T</title><link>{link}</link>"
+        + (f"<pubDate>{formatdate(at, usegmt=True)}</pubDate>" if at else "")
+        + "</item>"
+        for link, at in entries
+    )
+    return (
+        f"<?xml version='1.0'?><rss version='2.0'><channel><title>F</title>{items}</channel></rss>"
+    ).encode()
+
+
+def sitemap(*entries: str, kind: str = "url") -> bytes:
+    outer = "urlset" if kind == "url" else "sitemapindex"
+    inner = "".join(f"<{kind}>{entry}</{kind}>" for entry in entries)
+    return (
+        f"<?xml version='1.0'?><{outer} xmlns='http://www.sitemaps.org/schemas/sitemap/0.9'>"
+        f"{inner}</{outer}>"
+    ).encode()
+
+
+def run(app: App, *args: Any, **named: Any) -> dict[str, int]:
+    job = app.enqueue(*args, **named)
+    assert job.error is None
+    return job.result()  # type: ignore[no-any-return]
+
+
+def fetches(app: App) -> list[str]:
+    return [job["args"][0] for job in app.jobs(task="fetch").to_dicts()]
+
+
+# Feeds ---------------------------------------------------------------------------------------
+
+
+def test_the_entries_of_a_feed_become_items_under_its_tag(app: App, site: Site) -> None:
+    url = site.add("/feed", rss(("/ok?1", None), (site.url("/ok?2"), None)), "application/rss+xml")
+    assert run(app, "feed", url, tag="news") == {"found": 2, "new": 2}
+    assert {(row["url"], row["tag"]) for row in app.items().to_dicts()} == {
+        (site.url("/ok?1"), "news"), (site.url("/ok?2"), "news"),
+    }  # fmt: skip
+
+
+def test_only_entries_that_are_new_or_changed_are_enqueued(app: App, site: Site) -> None:
+    site.add("/feed", rss(("/ok?1", 1.0), ("/gone", 1.0), ("/ok?3", None)))
+    assert run(app, "feed", site.url("/feed")) == {"found": 3, "new": 3}
+    assert run(app, "feed", site.url("/feed")) == {"found": 3, "new": 0}
+    site.add("/feed", rss(("/ok?1", FUTURE), ("/gone", 1.0), ("/ok?3", None), ("/ok?4", None)))
+    assert run(app, "feed", site.url("/feed")) == {"found": 4, "new": 2}
+    assert fetches(app)[3:] == [site.url("/ok?1"), site.url("/ok?4")]
+
+
+def test_an_item_counts_when_its_jobs_are_forgotten(app: App, site: Site) -> None:
+    site.add("/feed", rss(("/ok?1", 1.0), ("/ok?2", 1.0)))
+    run(app, "feed", site.url("/feed"))
+    app.reset()
+    assert len(app.jobs()) == 0
+    site.add("/feed", rss(("/ok?1", 1.0), ("/ok?2", FUTURE)))
+    assert run(app, "feed", site.url("/feed")) == {"found": 2, "new": 1}
+
+
+def test_what_a_user_enqueues_after_a_feed_is_found_fresh(app: App, site: Site) -> None:
+    site.add("/feed", rss(("/ok?1", None)))
+    run(app, "feed", site.url("/feed"))
+    [known] = app.jobs(task="fetch")
+    assert app.enqueue("fetch", site.url("/ok?1")).id == known.id
+
+
+def test_a_feed_runs_again_and_again(app: App, site: Site) -> None:
+    site.add("/feed", rss(("/ok?1", None)))
+    job = app.enqueue("feed", site.url("/feed"), every=86400)
+    assert job.state == "scheduled"
+    site.add("/feed", rss(("/ok?1", None), ("/ok?2", None)))
+    app.jobs(job.id).retry()  # now instead of tomorrow
+    app.queue.run_tree(job.id)
+    assert len(app.jobs(task="feed")) == 1
+    assert fetches(app) == [site.url("/ok?1"), site.url("/ok?2")]
+
+
+LEADING_AWAY = ["file:///etc/passwd", "/etc/../../etc/passwd", "javascript:1", "ftp://x/", "//[x/"]
+
+
+@pytest.mark.parametrize("link", [*LEADING_AWAY, "gopher://x/", "data:text/plain,x"])
+def test_a_feed_leads_to_no_file_and_nothing_odd(app: App, site: Site, link: str) -> None:
+    site.add("/feed", rss((link, None)))
+    run(app, "feed", site.url("/feed"))
+    assert all(address.startswith(site.url("/")) for address in fetches(app))
+
+
+def feed_of(data: bytes) -> dict[str, float | None]:
+    return feed_entries(Fetched(data, "http://example.org/feeds/f", None, None))
+
+
+LAUGHS = (
+    "<!DOCTYPE x [<!ENTITY a 'ha'>"
+    + "".join(
+        f"<!ENTITY {after} '{f'&{name};' * 10}'>"
+        for name, after in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    + "]>"
+)
+
+
+def test_laughs_and_outside_entities_in_a_feed_are_harmless() -> None:
+    body = LAUGHS.encode() + rss(("http://example.org/&j;", None)).partition(b"?>")[2]
+    try:
+        assert all(len(link) < 10_000 for link in feed_of(body))
+    except paise2nb.PermanentError as error:
+        assert error.error_class == "damaged"  # noqa: PT017
+    outside = b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]>"
+    body = outside + rss(("http://example.org/&e;", None)).partition(b"?>")[2]
+    assert not any("root" in link for link in feed_of(body))
+
+
+@pytest.mark.parametrize("data", [b"", b"no feed", PAGE, b"/etc/passwd", b"http://example.org/"])
+def test_what_is_no_feed_is_said(data: bytes) -> None:
+    with pytest.raises(paise2nb.PermanentError, match="no feed: http://example"):
+        feed_of(data)
+
+
+def test_atom_and_relative_links_are_read() -> None:
+    atom = b"""<feed xmlns="http://www.w3.org/2005/Atom"><title>F</title>
+    <entry><link href="../a"/><updated>2026-01-01T00:00:00Z</updated></entry>
+    <entry><link href="http://example.org/b"/><published>2026-01-02T01:00:00+01:00</published>
+    </entry></feed>"""
+    assert feed_of(atom) == {"http://example.org/a": 1767225600, "http://example.org/b": 1767312000}
+
+
+# Sitemaps ------------------------------------------------------------------------------------
+
+
+def test_an_index_leads_to_its_sitemaps_and_these_to_pages(app: App, site: Site) -> None:
+    pages = sitemap(f"<loc>{site.url('/ok?1')}</loc>", f"<loc> {site.url('/ok?2')}\n</loc>")
+    site.add("/one.xml.gz", gzip.compress(pages), "application/octet-stream")
+    site.add(
+        "/two.xml", sitemap("<loc>file:///etc/passwd</loc>", f"<loc>{site.url('/ok?3')}</loc>")
+    )
+    index = sitemap(
+        f"<loc>{site.url('/one.xml.gz')}</loc>", f"<loc>{site.url('/two.xml')}</loc>",
+        "<loc>file:///x.xml</loc>", kind="sitemap",
+    )  # fmt: skip
+    result = run(app, "sitemap", site.add("/index.xml", index, "text/xml"), tag="maps")
+    assert result == {"found": 0, "new": 0, "sitemaps": 3}
+    assert sorted(row["url"] for row in app.items(tag="maps").to_dicts()) == [
+        site.url(f"/ok?{number}") for number in (1, 2, 3)
+    ]
+    assert len(app.jobs(task="sitemap")) == 3
+
+
+def test_an_index_in_an_index_is_refused(app: App, site: Site) -> None:
+    url = site.url("/index.xml")
+    site.add("/index.xml", sitemap(f"<loc>{url}?again</loc>", kind="sitemap"))
+    app.enqueue("sitemap", url)
+    assert [job["state"] for job in app.jobs(task="sitemap").to_dicts()] == ["completed", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("lastmod", "new"), [("2100", 1), ("2100-01", 1), ("2100-01-01T00:00:00+02:00", 1),
+                         ("2001-01-01", 0), ("", 0), ("tomorrow", 0)],
+)  # fmt: skip
+def test_a_page_changed_since_it_was_fetched_is_fetched_again(
+    app: App, site: Site, lastmod: str, new: int
+) -> None:
+    entry = f"<loc>{site.url('/ok')}</loc><lastmod>{lastmod}</lastmod>"
+    url = site.add("/sitemap.xml", sitemap(entry))
+    assert run(app, "sitemap", url) == {"found": 1, "new": 1}
+    assert run(app, "sitemap", url) == {"found": 1, "new": new}
+
+
+def map_of(data: bytes) -> tuple[dict[str, float | None], list[str]]:
+    return sitemap_entries(Fetched(data, "http://example.org/sitemap.xml"))
+
+
+def test_the_plain_form_of_a_sitemap_is_read() -> None:
+    assert list(map_of(b"http://a.example/\r\nhttps://b.example/\n")[0]) == [
+        "http://a.example/", "https://b.example/",
+    ]  # fmt: skip
+
+
+HOSTILE = [
+    (b"", "damaged"),
+    (b"<html></html>", "damaged"),
+    (b"\x1f\x8b damaged", "damaged"),
+    (sitemap("<loc>x</loc>")[:-20], "damaged"),
+    (gzip.compress(bytes(60 << 20)), "too_large"),
+    (LAUGHS.encode() + b"<urlset><url><loc>&j;</loc></url></urlset>", "damaged"),
+    (b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><urlset><url><loc>&e;</loc></url>"
+     b"</urlset>", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "word"), HOSTILE)
+def test_hostile_sitemaps_end_in_a_reason_or_in_nothing(data: bytes, word: str | None) -> None:
+    if word is None:
+        assert all(len(address) < 100 and "root" not in address for address in map_of(data)[0])
+    else:
+        with pytest.raises(paise2nb.PermanentError) as caught:
+            map_of(data)
+        assert caught.value.error_class == word
+
+
+# Folders -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    place = tmp_path / "papers"
+    (place / "deep/er").mkdir(parents=True)
+    (place / ".hidden").mkdir()
+    for name in ("a.txt", "b.md", "deep/c.txt", "deep/er/d.md", ".e.txt", ".hidden/f.txt"):
+        (place / name).write_text(f"words of {name}")
+    (place / "passwords.txt").symlink_to("/etc/passwd")
+    (place / "loop").symlink_to(place)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ((), ["a.txt", "b.md"]),
+        ((True,), ["a.txt", "b.md", "deep/c.txt", "deep/er/d.md"]),
+        ((True, ["*.md"]), ["b.md", "deep/er/d.md"]),
+        ((True, ["deep/*"]), ["deep/c.txt", "deep/er/d.md"]),
+        ((False, ["*.pdf", "a*"]), ["a.txt"]),
+    ],
+)
+def test_a_folder_becomes_its_files(
+    app: App, place: Path, options: tuple[Any, ...], names: list[str]
+) -> None:
+    run(app, "folder", str(place), *options, tag="papers")
+    assert sorted(row["url"] for row in app.items(tag="papers").to_dicts()) == [
+        (place / name).as_uri() for name in names
+    ]
+
+
+def test_only_files_that_are_new_or_changed_are_enqueued(app: App, place: Path) -> None:
+    (place / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")  # of no use, once is enough
+    assert run(app, "folder", str(place)) == {"found": 3, "new": 3}
+    assert run(app, "folder", str(place)) == {"found": 3, "new": 0}
+    (place / "new.txt").write_text("new words")
+    os.utime(place / "a.txt", ns=(0, 12345))
+    assert run(app, "folder", str(place)) == {"found": 4, "new": 2}
+    app.reset()
+    (place / "picture.png").unlink()
+    assert run(app, "folder", str(place)) == {"found": 3, "new": 0}
+
+
+@pytest.mark.parametrize("argument", ["/no/such/place", "a.txt", "http://example.org/", 7, "a\0"])
+def test_what_is_no_folder_is_refused(app: App, argument: Any) -> None:
+    with pytest.raises(UsageError, match="is not a folder"):
+        app.enqueue("folder", argument)
+
+
+def test_only_a_user_or_a_folder_leads_to_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret words")
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from paise2nb import task\n"
+        "@task('follow')\n"
+        "def follow(context, url):\n"
+        "    context.enqueue('fetch', url)\n"
+    )
+    with paise2nb.open(
+        "test", data_dir=tmp_path / "data", settings={"plugins": [str(plugin)]}
+    ) as app:
+        for address in (str(secret), secret.as_uri()):
+            app.enqueue("follow", address)
+        assert [job["error_class"] for job in app.jobs(task="fetch").to_dicts()] == ["blocked"] * 2
+        assert len(app.items()) == 0
+
+
+# Links ---------------------------------------------------------------------------------------
+
+
+def page(*links: str) -> bytes:
+    anchors = "".join(f"<a href='{link}'>to {link}</a> " for link in links)
+    return f"<html><body><p>A page of links.</p>{anchors}</body></html>".encode()
+
+
+@pytest.fixture
+def web(site: Site) -> Site:
+    """Pages that link in circles; /c is two links away from /, /d three."""
+    site.add("/", page("/a", "b", "/a#part", "http://elsewhere.invalid/", *LEADING_AWAY))
+    site.add("/a", page("/", "/b", "/c", "/c.pdf"))
+    site.add("/b", page("/a", "/b"))
+    site.add("/c", page("/d", "/a"))
+    site.add("/d", page("/"))
+    return site
+
+
+def stored(app: App, site: Site) -> list[str]:
+    return sorted(row["url"].removeprefix(site.url("")) for row in app.items().to_dicts())
+
+
+@pytest.mark.parametrize(
+    ("depth", "paths"),
+    [(1, ["/a", "/b"]), (2, ["/", "/a", "/b", "/c"]), (3, ["/", "/a", "/b", "/c", "/d"])],
+)
+def test_links_are_followed_to_a_depth(app: App, web: Site, depth: int, paths: list[str]) -> None:
+    run(app, "links", web.url("/"), depth, tag="web")
+    assert stored(app, web) == paths
+    assert {row["tag"] for row in app.items().to_dicts()} == {"web"}
+    assert all(address.startswith(web.url("/")) for address in fetches(app))
+
+
+def test_links_to_other_hosts_and_by_pattern(app: App, web: Site) -> None:
+    run(app, "links", web.url("/"), 1, False, ["*elsewhere*"])
+    assert fetches(app) == ["http://elsewhere.invalid/"]
+    run(app, "links", web.url("/a"), 1, True, ["*/b", "*/c"])
+    assert fetches(app)[1:] == [web.url("/b"), web.url("/c")]
+
+
+def test_a_second_run_finds_what_is_new_further_down(app: App, web: Site) -> None:
+    run(app, "links", web.url("/"), 2)
+    web.add("/b", page("/new"))
+    web.add("/new", PAGE)
+    run(app, "links", web.url("/"), 2)
+    assert "/new" in stored(app, web)
+
+
+@pytest.mark.parametrize(
+    ("task", "args"),
+    [("links", ("file:///etc/passwd",)), ("links", ("http://x/", 0)), ("links", ("http://x/", "2")),
+     ("feed", ("/etc/passwd",)), ("feed", (7,)), ("sitemap", ("http://ada:secret@x y/",))],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(app: App, task: str, args: tuple[Any, ...]) -> None:
+    with pytest.raises(UsageError) as caught:
+        app.enqueue(task, *args)
+    assert "secret" not in str(caught.value)
+
+
+def test_links_are_read_as_a_browser_reads_them() -> None:
+    html = (
+        "<base href='http://b.example/x/'><a href=' y '>1</a><a>2</a><a href=''>3</a><area href=z>"
+    )
+    fetched = Fetched(html.encode(), "http://a.example/", "text/html")
+    assert list(page_links(fetched)) == ["http://b.example/x/y", "http://b.example/x/z"]
+    for data in (b"", b"\0\xff", b"<!--"):
+        assert list(page_links(Fetched(data, "http://a.example/"))) == []
+    assert list(page_links(Fetched(html.encode(), "http://a.example/", "application/pdf"))) == []
+
+
+DAMAGED = {
+    "feed": (feed_entries, rss(("http://example.org/a?b&amp;c", 1.0), ("../d", None))),
+    "sitemap": (sitemap_entries, sitemap("<loc>http://x/1</loc><lastmod>2024-01-01</lastmod>")),
+    "page": (lambda fetched: list(page_links(fetched)), page("/a", "http://[x", "b#c")),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damage_anywhere_ends_in_addresses_or_a_reason(kind: str) -> None:
+    read, whole = DAMAGED[kind]
+    rng = random.Random(7)
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 5)):
+            place = rng.randrange(len(data))
+            data[place : place + rng.choice((0, 1, 9))] = rng.randbytes(rng.choice((0, 1, 3)))
+        with suppress(paise2nb.PermanentError):  # any other exception fails the test
+            read(Fetched(bytes(data), "http://example.org/f"))
+    with suppress(paise2nb.PermanentError):
+        read(Fetched(whole.replace(b"version='1.0'", b"encoding='ut\xf7-8'"), "http://x/"))
+
+
+# On the command line -------------------------------------------------------------------------
+
+
+def test_options_of_sources_are_given_by_name(app: App, place: Path) -> None:
+    task = app.plugins.task("folder")
+    assert task.with_options(("x",), {"recursive": True}) == ("x", True, ())
+    assert task.with_options(("x",), {"pattern": ["*.md"]}) == ("x", False, ["*.md"])
+    with pytest.raises(UsageError, match="task 'feed' takes no --same-host"):
+        app.plugins.task("feed").with_options(("x",), {"same_host": True})
+
+
+def test_a_line_of_the_shell_names_options(tmp_path: Path, place: Path) -> None:
+    def said(*words: str) -> tuple[int, Any]:
+        line = ["--profile", "test", "--data-dir", str(tmp_path / "data"), "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "paise2nb", *line, "enqueue", *words],
+            capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+
+    status, answer = said("folder", "papers", "--recursive", "--pattern", "*.md")
+    assert status == 0
+    assert answer["jobs"][0]["args"] == [str(place), True, ["*.md"]]
+    assert said("links", "http://example.org/", "--recursive") == (
+        2, "error: task 'links' takes no --recursive\n",
+    )  # fmt: skip
+    with paise2nb.open("test", data_dir=tmp_path / "data") as app:
+        assert sorted(fetches(app)) == [str(place / "b.md"), str(place / "deep/er/d.md")]

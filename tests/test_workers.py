@@ -1,0 +1,439 @@
+"""Real supervisors and worker processes: started, killed, drained, found again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paise2nb
+from paise2nb import process
+from paise2nb.app import App
+from paise2nb.errors import StorageError, WorkersError
+from paise2nb.settings import Settings
+
+PLUGIN = '''
+import ctypes, os, sys, threading, time
+from pathlib import Path
+from paise2nb import task
+
+@task("echo")
+def echo(context, word):
+    return word
+
+@task("where")
+def where(context, word):
+    profile = os.environ["PAISE2_PROFILE"]
+    return {"pid": os.getpid(), "modules": sorted(sys.modules), "profile": profile}
+
+@task("hold")
+def hold(context, path):
+    """Runs until the file is there."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return "released"
+
+@task("thread_hold", pool="many")
+def thread_hold(context, path, name):
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return threading.current_thread().name
+
+@task("thread_die", pool="many")
+def thread_die(context, path):
+    while not Path(path).exists():
+        time.sleep(0.01)
+    os._exit(9)
+
+@task("die", max_retries=0)
+def die(context, how):
+    if how == "segfault":
+        ctypes.string_at(0)
+    os._exit(9)
+
+@task("stuck", timeout=0.5, max_retries=0)
+def stuck(context, word):
+    time.sleep(600)
+
+@task("hungry", memory_mb=400, max_retries=0)
+def hungry(context, word):
+    kept = bytearray(900_000_000)
+    kept[::4096] = b"x" * len(kept[::4096])
+    time.sleep(600)
+'''
+
+Make = Callable[..., App]
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait for a condition; its value. The time only bounds a failure."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Open apps on one data directory; its workers are gone afterwards."""
+    plugin = tmp_path / "extra.py"
+    plugin.write_text(PLUGIN)
+    opened: list[App] = []
+
+    def make_app(**settings: Any) -> App:
+        defaults: dict[str, Any] = {
+            "plugins": [str(plugin)],
+            "workers.concurrency": 2,
+            "workers.cancel_grace": 0.2,
+            "workers.pools": {"many": {"tasks": [], "processes": 1, "threads": 4}},
+            "workers.retry.policies": {"crash": {"retry_delay": 0.01}},
+        }
+        overrides = {**defaults, **{key.replace("__", "."): v for key, v in settings.items()}}
+        app = paise2nb.open("development", data_dir=tmp_path / "data", settings=overrides)
+        opened.append(app)
+        return app
+
+    yield make_app
+    with suppress(StorageError):  # the job table was what a test has hurt
+        opened[-1].workers.stop(timeout=0)
+    for app in opened:
+        app.close()
+
+
+def test_start_returns_when_every_worker_is_ready(make: Make) -> None:
+    app = make()
+    found = app.workers.start()
+    assert sorted(w["pool"] for w in found.workers) == ["default", "default", "fetch", "many"]
+    assert {w["state"] for w in found.workers} == {"idle"}
+    assert found.supervisor is not None
+    assert found.problem is None
+    assert app.enqueue("echo", "hello").result(timeout=30) == "hello"
+
+
+def test_a_worker_has_the_settings_of_who_started_it_and_no_notebook_modules(make: Make) -> None:
+    app = make()
+    app.workers.start(concurrency=1)
+    seen = app.enqueue("where", "x").result(timeout=30)
+    assert seen["pid"] not in (os.getpid(), app.workers.status().supervisor["pid"])
+    assert seen["profile"] == "development"
+    heavy = {"IPython", "ipywidgets", "trafilatura", "kreuzberg", "yaml", "pandas"}
+    assert not heavy & set(seen["modules"])
+    row = app.queue.table.supervisor()
+    assert row is not None
+    assert Settings.from_json(row["settings"]) == app.settings
+
+
+def test_a_second_start_says_what_runs_already(make: Make) -> None:
+    app = make()
+    first = app.workers.start(concurrency=1)
+    again = make().workers.start(concurrency=3)
+    assert "already running" in str(again)
+    assert again.supervisor == first.supervisor
+    assert [w["pid"] for w in again.workers] == [w["pid"] for w in first.workers]
+
+
+def test_a_named_pool_starts_alone_and_another_is_added_to_it(make: Make) -> None:
+    app = make()
+    assert [w["pool"] for w in app.workers.start(pool="many", concurrency=1).workers] == ["many"]
+    app.enqueue("echo", "waits")
+    added = app.workers.start(pool="default", concurrency=1)
+    assert sorted(w["pool"] for w in added.workers) == ["default", "many"]
+    app.wait(timeout=30)
+
+
+def test_an_unknown_pool_names_the_known_ones(make: Make) -> None:
+    with pytest.raises(WorkersError, match="unknown pool 'many2'; known: default, fetch, many"):
+        make().workers.start(pool="many2")
+
+
+def test_a_pool_runs_as_many_jobs_at_a_time_as_it_has_threads(make: Make, tmp_path: Path) -> None:
+    app = make()
+    app.workers.start(concurrency=1)
+    go = tmp_path / "go"
+    jobs = app.enqueue_many("thread_hold", [(str(go), "a"), (str(go), "b")])
+    until(lambda: app.status().jobs["running"] == 2)
+    go.touch()
+    jobs.wait(timeout=30)
+    assert len({job.result() for job in jobs}) == 2
+
+
+def test_workers_survive_the_end_of_the_process_that_started_them(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    program = (
+        "import paise2nb, sys; app = paise2nb.open('development', sys.argv[1], "
+        "{'plugins': [sys.argv[2]], 'workers.concurrency': 1}); print(app.workers.start())"
+    )
+    arguments = [str(app.data_dir), str(tmp_path / "extra.py")]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, timeout=60)
+    assert app.enqueue("echo", "still here").result(timeout=30) == "still here"
+
+
+def test_jobs_wait_without_workers_and_run_when_some_start(make: Make) -> None:
+    app = make()
+    job = app.enqueue("echo", "patience")
+    status = app.status()
+    assert status.jobs["queued"] == 1
+    assert "1 job waits and no worker runs" in (status.problem or "")
+    with pytest.raises(WorkersError, match="paise2 worker start"):
+        app.wait()
+    app.workers.start(concurrency=1)
+    assert job.result(timeout=30) == "patience"
+
+
+def test_a_killed_workers_job_runs_again_and_its_crash_is_kept(make: Make, tmp_path: Path) -> None:
+    app = make()
+    app.workers.start(concurrency=1)
+    go = tmp_path / "go"
+    job = app.enqueue("hold", str(go))
+    until(lambda: job.state == "running")
+    os.kill(job.worker_pid, signal.SIGKILL)
+    until(lambda: len(job.attempts) == 1)
+    go.touch()
+    assert job.result(timeout=30) == "released"
+    assert [a["outcome"] for a in job.attempts] == ["crashed", "completed"]
+    assert job.attempts[0]["error_class"] == "crash"
+
+
+@pytest.mark.parametrize("how", ["exit", "segfault"])
+def test_poison_fails_after_three_crashes_whatever_max_retries_says(make: Make, how: str) -> None:
+    app = make()
+    app.workers.start(concurrency=1)
+    job = app.enqueue("die", how)
+    neighbours = app.enqueue_many("echo", [str(n) for n in range(20)])
+    app.wait(timeout=60)
+    assert job.state == "failed"
+    assert [a["outcome"] for a in job.attempts] == ["crashed"] * 3
+    assert "died while it ran" in job.error
+    assert {(job.state, job.attempt) for job in neighbours} == {("completed", 1)}
+
+
+def test_poison_among_threads_is_found_and_its_neighbours_are_not_charged(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    go = tmp_path / "go"
+    neighbours = app.enqueue_many("thread_hold", [(str(go), name) for name in "abc"])
+    guilty = app.enqueue("thread_die", str(go))
+    app.workers.start(concurrency=1)
+    until(lambda: app.status().jobs["running"] == 4)
+    go.touch()
+    app.wait(timeout=60)
+    assert guilty.state == "failed"
+    assert [a["outcome"] for a in guilty.attempts if a["outcome"] != "released"] == ["crashed"] * 3
+    for job in neighbours:
+        assert job.state == "completed"
+        assert job.attempt == 1
+        assert {a["outcome"] for a in job.attempts} <= {"completed", "released"}
+
+
+@pytest.mark.parametrize(("task", "outcome"), [("stuck", "timeout"), ("hungry", "memory")])
+def test_a_job_past_its_limit_is_killed_and_says_why(make: Make, task: str, outcome: str) -> None:
+    app = make(workers__retry__policies={"crash": {"max_retries": 1, "retry_delay": 0}})
+    app.workers.start(concurrency=1)
+    job = app.enqueue(task, "x")
+    app.wait(timeout=60)
+    assert job.state == "failed"
+    assert [a["outcome"] for a in job.attempts] == [outcome] * 2
+    assert job.error.startswith(f"{outcome}:")
+    assert app.enqueue("echo", "next").result(timeout=30) == "next"
+
+
+def test_a_cancelled_job_is_ended_after_its_grace_and_the_worker_replaced(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    app.workers.start(concurrency=1)
+    job = app.enqueue("hold", str(tmp_path / "never"))
+    until(lambda: job.state == "running")
+    name = process.identity(job.worker_pid)
+    assert name is not None
+    job.cancel()
+    assert job.state == "cancelled"
+    until(lambda: not process.alive(name))
+    assert app.enqueue("echo", "next").result(timeout=30) == "next"
+    assert [a["outcome"] for a in job.attempts] == ["cancelled"]
+    assert job.state == "cancelled"
+
+
+def test_a_stuck_job_that_is_cancelled_and_retried_runs_again_when_it_has_been_ended(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make(workers__cancel_grace=600)
+    app.workers.start(concurrency=1)
+    go = tmp_path / "go"
+    job = app.enqueue("hold", str(go))
+    until(lambda: job.state == "running")
+    name = process.identity(job.worker_pid)
+    assert name is not None
+    job.cancel()
+    job.retry()
+    until(lambda: not process.alive(name))
+    go.touch()
+    assert job.result(timeout=30) == "released"
+    assert [a["outcome"] for a in job.attempts] == ["cancelled", "completed"]
+
+
+def test_stop_lets_a_short_job_finish_and_puts_a_long_one_back(make: Make, tmp_path: Path) -> None:
+    app = make()
+    app.workers.start(concurrency=2)
+    go = tmp_path / "go"
+    short, long = app.enqueue("hold", str(go)), app.enqueue("hold", str(tmp_path / "never"))
+    until(lambda: app.status().jobs["running"] == 2)
+    supervisor = app.workers.status().supervisor
+    assert supervisor is not None
+    stopping = subprocess.Popen(
+        [sys.executable, "-c", "import paise2nb, sys;"
+         "paise2nb.open('development', sys.argv[1]).workers.stop(timeout=3)", str(app.data_dir)]
+    )  # fmt: skip
+    until(lambda: any(w["state"] == "stopping" for w in app.workers.status().workers))
+    go.touch()
+    assert stopping.wait(60) == 0
+    assert short.state == "completed"
+    assert (long.state, long.attempt) == ("queued", 0)
+    assert [a["outcome"] for a in long.attempts] == ["released"]
+    assert app.workers.status().workers == []
+    assert process.identity(supervisor["pid"]) is None
+
+
+def test_stop_without_workers_says_so(make: Make) -> None:
+    assert "not running" in str(make().workers.stop())
+
+
+def test_workers_without_a_supervisor_leave_and_a_new_start_takes_their_jobs_back(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    found = app.workers.start(concurrency=1)
+    job = app.enqueue("hold", str(tmp_path / "never"))
+    until(lambda: job.state == "running")
+    assert found.supervisor is not None
+    for pid in [found.supervisor["pid"], *(w["pid"] for w in found.workers)]:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not app.workers.present())
+    (tmp_path / "never").touch()
+    app.workers.start(concurrency=1)
+    assert job.result(timeout=30) == "released"
+
+
+def test_workers_leave_when_idle_and_an_enqueue_brings_them_back(make: Make) -> None:
+    app = make(workers__idle_exit=0.3)
+    app.workers.start(concurrency=1)
+    until(lambda: not app.workers.present())
+    assert app.enqueue("echo", "wake up").result(timeout=30) == "wake up"
+
+
+def test_workers_that_a_user_stopped_stay_away(make: Make) -> None:
+    app = make(workers__idle_exit=0.3)
+    app.workers.start(concurrency=1)
+    app.workers.stop()
+    app.enqueue("echo", "nobody")
+    assert not app.workers.present()
+
+
+def test_the_supervisor_stays_while_a_job_has_a_time_and_brings_the_workers_back(
+    make: Make,
+) -> None:
+    app = make(workers__idle_exit=0.3)
+    app.workers.start(concurrency=1)
+    job = app.enqueue("echo", "later", delay=2)
+    until(lambda: not app.workers.status().workers)
+    assert app.workers.status().supervisor is not None
+    assert until(lambda: job.state == "completed")
+
+
+def test_a_burst_leaves_when_all_is_done(make: Make) -> None:
+    app = make()
+    jobs = app.enqueue_many("echo", [str(n) for n in range(50)])
+    app.workers.start(concurrency=1, burst=True)
+    until(lambda: not app.workers.present())
+    assert app.status().jobs["completed"] == len(jobs)
+
+
+def test_a_plugin_that_breaks_keeps_workers_from_starting_and_status_says_why(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    plugin = tmp_path / "extra.py"
+    plugin.write_text("import nonsense_that_is_not_there\n")
+    with pytest.raises(WorkersError, match="nonsense_that_is_not_there"):
+        app.workers.start(concurrency=1)
+    found = app.workers.status()
+    assert "nonsense_that_is_not_there" in (found.problem or "")
+    assert any(w["state"] == "failed" and w["error"] for w in found.workers)
+    app.workers.stop(timeout=0)
+    plugin.write_text(PLUGIN)
+    app.workers.start(concurrency=1)
+    assert app.enqueue("echo", "mended").result(timeout=30) == "mended"
+
+
+def test_workers_under_other_settings_are_said_and_restart_mends_it(make: Make) -> None:
+    make().workers.start(concurrency=1)
+    app = make(workers__timeout=77)
+    assert "other settings" in (app.workers.status().problem or "")
+    before = app.workers.status().supervisor
+    found = app.workers.restart()
+    assert found.problem is None
+    assert found.supervisor != before
+    assert [w["pool"] for w in found.workers].count("default") == 1  # the start's own option
+
+
+def test_many_simultaneous_starts_leave_one_supervisor(make: Make, tmp_path: Path) -> None:
+    app = make()
+    program = (
+        "import paise2nb, sys; app = paise2nb.open('development', sys.argv[1], "
+        "{'plugins': [sys.argv[2]]}); print(app.workers.start(concurrency=1).supervisor['pid'])"
+    )
+    arguments = [sys.executable, "-c", program, str(app.data_dir), str(tmp_path / "extra.py")]
+    starts = [subprocess.Popen(arguments, stdout=subprocess.PIPE) for _ in range(6)]
+    said = {start.communicate(timeout=120)[0] for start in starts}
+    assert [start.returncode for start in starts] == [0] * 6
+    assert len(said) == 1
+    assert len([w for w in app.workers.status().workers if w["pool"] == "default"]) == 1
+
+
+def test_a_recycled_pid_is_never_signalled(make: Make) -> None:
+    app = make()
+    app.workers.start(concurrency=1)
+    app.workers.stop()
+    innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        real = process.identity(innocent.pid)
+        assert real is not None
+        pid, start, boot = real.split("-")
+        app.queue.table.set_supervisor(process=f"{pid}-{int(start) - 1}-{boot}", state="running")
+        assert "not running" in str(app.workers.stop(timeout=0))
+        assert app.workers.start(concurrency=1).supervisor is not None
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+def test_the_log_is_private_and_names_what_happened(make: Make) -> None:
+    app = make()
+    app.workers.start(concurrency=1)
+    app.workers.stop()
+    log = app.logs(50)
+    assert any("supervisor starts" in line for line in log.lines)
+    assert log.path.stat().st_mode & 0o777 == 0o600
+    assert log.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_supervisors_row_holds_the_options_of_the_start(make: Make) -> None:
+    app = make()
+    app.workers.start(concurrency=1)
+    row = app.queue.table.supervisor()
+    assert row is not None
+    assert json.loads(row["options"])["sizes"] == {"default": 1, "fetch": 1, "many": 1}
