@@ -327,6 +327,25 @@ def test_workers_without_a_supervisor_leave_and_a_new_start_takes_their_jobs_bac
     assert job.result(timeout=30) == "released"
 
 
+def test_a_start_waits_for_workers_of_its_own_not_for_orphans_that_are_about_to_leave(
+    make: Make,
+) -> None:
+    app = make()
+    first = app.workers.start(concurrency=1)
+    assert first.supervisor is not None
+    orphans = [w["pid"] for w in first.workers]
+    for pid in orphans:
+        os.kill(pid, signal.SIGSTOP)  # still ready in its row, whoever looks
+    os.kill(first.supervisor["pid"], signal.SIGKILL)
+    until(lambda: app.workers.status().supervisor is None)
+    again = app.workers.start(concurrency=1)
+    own = [w["pool"] for w in again.workers if w["pid"] not in orphans and w["state"] == "idle"]
+    assert sorted(own) == ["default", "fetch", "many"]
+    for pid in orphans:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: not {w["pid"] for w in app.workers.status().workers} & set(orphans))
+
+
 def test_workers_leave_when_idle_and_an_enqueue_brings_them_back(make: Make) -> None:
     app = make(workers__idle_exit=0.3)
     app.workers.start(concurrency=1)

@@ -191,7 +191,7 @@ class Workers:
                 if row["problem"]:
                     raise WorkersError(f"{row['problem']}; mend it, then: paise2 worker restart")
                 wanted: dict[str, int] = json.loads(row["options"])["sizes"]
-                pools = [w["pool"] for w in self._table.workers() if w["state"] == "ready"]
+                pools = [w["pool"] for w in self._table.workers() if _serves(w, row)]
                 if all(pools.count(name) >= size for name, size in wanted.items()):
                     return self._said(word)
             time.sleep(POLL_SECONDS)
@@ -270,6 +270,15 @@ class Workers:
             }),
         )  # fmt: skip
         return self._ready("restarted", child)
+
+
+def _serves(row: dict[str, Any], supervisor: dict[str, Any]) -> bool:
+    """Whether a worker is ready, and no orphan of an earlier supervisor, which is about to leave.
+
+    An orphan has registered before, or finds its parent gone before it says that it is ready.
+    """
+    ready = row["state"] == "ready" and row["started_at"] >= supervisor["started_at"]
+    return ready and process.alive(row["process"])
 
 
 def _shown_state(row: dict[str, Any]) -> str:

@@ -137,11 +137,9 @@ class _Process:
             raise self.failure
 
     def _serve(self, bell: Bell, consumer: Any) -> None:
-        self.table.heartbeat(self.entry, "ready")
-        beat = time.monotonic()
+        beat = float("-inf")
         while not self._drain:
-            if bell.wait(SAFETY_POLL):
-                self.huey.nap.end_one()
+            # Asked first: an orphan never says that it is ready under the next supervisor.
             if os.getppid() != self._parent:
                 logger.warning("the supervisor is gone: this worker finishes its jobs and leaves")
                 break
@@ -152,6 +150,8 @@ class _Process:
                     if not self.table.heartbeat(self.entry, "ready"):
                         logger.warning("this worker was declared dead: it leaves")
                         break
+            if bell.wait(SAFETY_POLL):
+                self.huey.nap.end_one()
         with suppress(PaiseError):
             self.table.heartbeat(self.entry, "stopping")
 

@@ -134,6 +134,16 @@ class House:
             if process.alive(row["process"]) and (row["state"] == "ready" or not ready)
         ]
 
+    def ready_pools(self) -> Counter[str]:
+        """How many processes of each pool are ready: children of the living supervisor only."""
+        parent = (self.supervisor() or "").partition("-")[0]
+        return Counter(
+            row["pool"]
+            for row in self.workers(ready=True)
+            if ":" not in row["pool"]
+            and Path(f"/proc/{row['pid']}/stat").read_text().rpartition(")")[2].split()[1] == parent
+        )
+
     def supervisor(self) -> str | None:
         """The name of the living supervisor."""
         row = self.app.queue.table.supervisor()
