@@ -372,6 +372,42 @@ def test_the_supervisor_stays_while_a_job_has_a_time_and_brings_the_workers_back
     assert until(lambda: job.state == "completed")
 
 
+def test_a_start_brings_back_workers_that_have_left_while_their_supervisor_waits(
+    make: Make,
+) -> None:
+    app = make(workers__idle_exit=0.3)
+    app.workers.start(pool="default", concurrency=1)
+    app.enqueue("echo", "later", delay=3600)
+    until(lambda: not app.workers.status().workers)
+    settled = make(workers__idle_exit=0.3).workers
+    assert {w["pool"] for w in settled.start(pool="default").workers} == {"default"}
+    until(lambda: not settled.status().workers)
+    assert {w["pool"] for w in settled.start(pool="many").workers} == {"default", "many"}
+
+
+def test_a_start_while_workers_drain_waits_for_them_and_starts_anew(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    first = app.workers.start(concurrency=1).supervisor
+    assert first is not None
+    job = app.enqueue("hold", str(tmp_path / "go"))
+    until(lambda: job.state == "running")
+    os.kill(first["pid"], signal.SIGTERM)
+    until(lambda: app.queue.table.supervisor()["state"] == "stopping")
+    program = (
+        "import paise2nb, sys; print(paise2nb.open('development', sys.argv[1], "
+        "{'plugins': [sys.argv[2]]}).workers.start(concurrency=1).supervisor['pid'])"
+    )
+    arguments = [sys.executable, "-c", program, str(app.data_dir), str(tmp_path / "extra.py")]
+    starting = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    (tmp_path / "go").touch()
+    said, _ = starting.communicate(timeout=60)
+    assert starting.returncode == 0
+    assert int(said) == app.workers.status().supervisor["pid"] != first["pid"]
+    assert job.state == "completed"
+
+
 def test_a_burst_leaves_when_all_is_done(make: Make) -> None:
     app = make()
     jobs = app.enqueue_many("echo", [str(n) for n in range(50)])

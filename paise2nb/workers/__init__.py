@@ -135,16 +135,18 @@ class Workers:
                 "use a profile with provider sqlite"
             )
         sizes = self._sizes(concurrency, pool)
-        row = self._supervisor()
-        if row is not None and row["process"] is not None and row["state"] == "running":
+        row = self._drained()
+        if row is not None and row["process"] is not None:
             running = json.loads(row["options"])
             missing = {name: size for name, size in sizes.items() if name not in running["sizes"]}
-            if pool is None or not missing:
-                return self._said("already running")
-            running["sizes"].update(missing)
+            added = pool is not None and missing
+            if added:
+                running["sizes"].update(missing)
+            # The time ends the rest of workers that had left for want of work.
+            running["asked_at"] = self._table.now()
             self._table.set_supervisor(options=json.dumps(running))
             self._app.queue.ringer.ring()
-            return self._ready("added", None)
+            return self._ready("added" if added else "already running", None)
         options = {"sizes": sizes, "burst": burst, "foreground": foreground}
         if foreground:
             from paise2nb.workers.supervisor import Supervisor
@@ -153,6 +155,21 @@ class Workers:
             return self._said("stopped")
         child = self._spawn(self._app.settings.to_json(), json.dumps(options))
         return self._ready("started", child)
+
+    def _drained(self) -> dict[str, Any] | None:
+        """The supervisor's row; one that is told to stop is waited for.
+
+        Raises:
+            WorkersError: its drain takes longer than was said.
+        """
+        deadline: float | None = None
+        while (row := self._supervisor()) and row["process"] and row["state"] == "stopping":
+            seconds = json.loads(row["options"]).get("stop_seconds", STOP_SECONDS)
+            deadline = deadline or time.monotonic() + seconds + START_SECONDS
+            if time.monotonic() > deadline:
+                raise _stuck(row)
+            time.sleep(POLL_SECONDS)
+        return row
 
     def _sizes(self, concurrency: int | None, pool: str | None) -> dict[str, int]:
         workers = self._app.settings.workers
@@ -179,11 +196,10 @@ class Workers:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             row = self._supervisor()
-            if (
-                child is not None
-                and child.poll() is not None
-                and (row is None or row["process"] is None)
-            ):
+            ended = child is None or child.poll() is not None
+            if ended and (row is None or row["process"] is None):
+                if child is None:
+                    raise WorkersError("the workers have just left; again: paise2 worker start")
                 if child.returncode == 0:  # all done already, in a burst
                     return self._said(word)
                 break
@@ -230,10 +246,7 @@ class Workers:
         deadline = time.monotonic() + seconds + START_SECONDS
         while process.alive(row["process"]):
             if time.monotonic() > deadline:
-                raise WorkersError(
-                    f"the supervisor (pid {row['process'].split('-')[0]}) does not stop; "
-                    f"kill it: kill -9 {row['process'].split('-')[0]}"
-                )
+                raise _stuck(row)
             time.sleep(POLL_SECONDS)
         return self._said("stopped")
 
@@ -270,6 +283,11 @@ class Workers:
             }),
         )  # fmt: skip
         return self._ready("restarted", child)
+
+
+def _stuck(supervisor: dict[str, Any]) -> WorkersError:
+    pid = supervisor["process"].split("-")[0]
+    return WorkersError(f"the supervisor (pid {pid}) does not stop; kill it: kill -9 {pid}")
 
 
 def _serves(row: dict[str, Any], supervisor: dict[str, Any]) -> bool:

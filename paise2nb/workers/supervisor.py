@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from paise2nb import process
@@ -252,7 +253,9 @@ class Supervisor:
     def _read_options(self) -> None:
         row = self.table.supervisor()
         if row is not None:
-            self.options = json.loads(row["options"])
+            before, self.options = self.options, json.loads(row["options"])
+            if self.options.get("asked_at") != before.get("asked_at"):
+                self._quiet_since, self._away = time.monotonic(), False
 
     def _fill_pools(self) -> None:
         """Spawn what is missing, but only so many a minute that never become ready."""
@@ -331,9 +334,11 @@ class Supervisor:
             logger.info("draining for at most %g s", seconds)
             for name in self._all_workers():
                 process.send(name, signal.SIGTERM)
+            self.table.set_supervisor(state="stopping")
         living = [name for name in self._all_workers() if process.alive(name)]
         if not living:
-            self.table.leave_supervision("stopped", unless_ready=False)
+            with suppress(StorageError):  # a full disk; that this process is gone tells as much
+                self.table.leave_supervision("stopped", unless_ready=False)
             return True
         if time.monotonic() >= self._stop_at:
             for name in living:
