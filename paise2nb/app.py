@@ -574,8 +574,9 @@ class App:
                 )
             comes_here = self.immediate and table.next_time() is not None
             if deadline is None and not comes_here and not self.workers.present():
+                verb = "jobs wait" if left > 1 else "job waits"
                 raise WorkersError(
-                    f"{left} jobs wait and no worker runs; start some: paise2 worker start"
+                    f"{left:,} {verb} and no worker runs; start some: paise2 worker start"
                 )
             yield pause
             pause = min(pause * 1.5, 0.25)

@@ -70,8 +70,9 @@ def export(
         on_progress: called with (done, total).
 
     Raises:
-        UsageError: the ending is another one, or the path exists and ``force`` is not given.
-        PaiseError: Parquet's library is missing, or the path can't be written.
+        UsageError: the ending is another one.
+        PaiseError: the path exists and ``force`` is not given, or it can't be written; Parquet's
+            library is missing.
     """
     writers: dict[str, Writer] = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     write = None if path.is_dir() else writers.get(path.suffix.lower())
@@ -82,7 +83,7 @@ def export(
     if not path.suffix and path.is_file():
         raise UsageError(f"{path} is a file; name a folder for Markdown")
     if taken and not force:
-        raise UsageError(f"{path} exists; add --force to overwrite it")
+        raise PaiseError(f"{path} exists; add --force to overwrite it")
     rows = _rows(app.store, items, on_progress)
     try:
         if write is None:

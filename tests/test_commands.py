@@ -103,6 +103,14 @@ def test_what_was_enqueued_can_be_searched(run: Run, here: Path) -> None:
     assert "All that is known" in str(run("item", "1"))
 
 
+def test_a_move_that_moves_nothing_says_why(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("enqueue", "shout", "hello")
+    assert len(run("cancel", "1")) == 0
+    assert len(run("retry", "--state", "completed")) == 0
+    said = capsys.readouterr().err
+    assert said == "nothing to cancel: 1 completed\nnothing to retry: 1 completed\n"
+
+
 def test_running_it_all_again_adds_nothing(run: Run) -> None:
     assert str(run("enqueue", "fetch", "*.md")) == "2 new"
     assert str(run("enqueue", "fetch", "*.md")) == "2 fresh"
@@ -372,8 +380,9 @@ def test_a_folder_is_filled_with_markdown(run: Run, here: Path) -> None:
 def test_an_export_overwrites_only_by_force(run: Run, here: Path, name: str) -> None:
     run("enqueue", "fetch", "knots.md")
     run("export", name)
-    with pytest.raises(UsageError, match=f"{name} exists; add --force"):
+    with pytest.raises(PaiseError, match=f"{name} exists; add --force") as refused:
         run("export", name)
+    assert refused.value.exit_status == 1
     run("enqueue", "fetch", "ferries.md")
     assert run("export", name, "--force").items == 2
 

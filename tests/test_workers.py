@@ -18,7 +18,7 @@ import pytest
 import paise2nb
 from paise2nb import process
 from paise2nb.app import App
-from paise2nb.errors import StorageError, WorkersError
+from paise2nb.errors import StorageError, UsageError, WorkersError
 from paise2nb.settings import Settings
 
 PLUGIN = '''
@@ -152,7 +152,7 @@ def test_a_named_pool_starts_alone_and_another_is_added_to_it(make: Make) -> Non
 
 
 def test_an_unknown_pool_names_the_known_ones(make: Make) -> None:
-    with pytest.raises(WorkersError, match="unknown pool 'many2'; known: default, fetch, many"):
+    with pytest.raises(UsageError, match="unknown pool 'many2'; known: default, fetch, many"):
         make().workers.start(pool="many2")
 
 
@@ -305,6 +305,25 @@ def test_stop_lets_a_short_job_finish_and_puts_a_long_one_back(make: Make, tmp_p
     assert [a["outcome"] for a in long.attempts] == ["released"]
     assert app.workers.status().workers == []
     assert process.identity(supervisor["pid"]) is None
+
+
+def test_what_a_stop_puts_back_is_not_charged_whoever_looks_meanwhile(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    app.workers.start(concurrency=4)
+    jobs = app.enqueue_many("hold", [str(tmp_path / f"never {number}") for number in range(4)])
+    until(lambda: app.status().jobs["running"] == 4)
+    stopping = subprocess.Popen(
+        [sys.executable, "-c", "import paise2nb, sys;"
+         "paise2nb.open('development', sys.argv[1]).workers.stop(timeout=0)", str(app.data_dir)]
+    )  # fmt: skip
+    while stopping.poll() is None:
+        make().close()  # who opens an app looks for the dead
+    make()
+    assert stopping.returncode == 0
+    assert [(job.state, job.attempt) for job in jobs] == [("queued", 0)] * 4
+    assert {a["outcome"] for job in jobs for a in job.attempts} == {"released"}
 
 
 def test_stop_without_workers_says_so(make: Make) -> None:

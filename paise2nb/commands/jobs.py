@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -143,6 +144,14 @@ def _chosen(session: Session, verb: str, ids: Sequence[int], given: Mapping[str,
     return select(session, ids, **given)
 
 
+def _say_unmoved(session: Session, verb: str, chosen: Jobs, moved: Jobs) -> None:
+    """Say why a move moved nothing: the states that the jobs are in."""
+    if chosen and not moved:
+        states = Counter(row["state"] for row in chosen.to_dicts())
+        words = ", ".join(f"{number:,} {state}" for state, number in states.items())
+        session.say(f"nothing to {verb}: {words}")
+
+
 def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> None:
     try:
         with session.progress("waiting") as report:
@@ -206,7 +215,9 @@ def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
 
     Those that were cancelled too; what is retrying or scheduled starts now instead of later.
     """
-    moved = _chosen(session, "retry", ids, given).retry()
+    chosen = _chosen(session, "retry", ids, given)
+    moved = chosen.retry()
+    _say_unmoved(session, "retry", chosen, moved)
     _say_what_is_missing(session, moved)
     return moved
 
@@ -226,7 +237,10 @@ def cancel(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
 
     Running ones are ended.
     """
-    return _chosen(session, "cancel", ids, given).cancel()
+    chosen = _chosen(session, "cancel", ids, given)
+    moved = chosen.cancel()
+    _say_unmoved(session, "cancel", chosen, moved)
+    return moved
 
 
 @click.command("replay", cls=Verb)

@@ -14,7 +14,7 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.session import Session
-from paise2nb.errors import UsageError
+from paise2nb.errors import PaiseError, UsageError
 
 ALIASES = {"workers": "worker"}
 FILTERS = (
@@ -183,7 +183,7 @@ def run(table: click.Group, args: Sequence[str], session: Session, name: str = "
         message = error.format_message().strip().rstrip(".").replace("\n", " ")
         raise UsageError(message[:1].lower() + message[1:] + _usage(error)) from None
     except click.ClickException as error:
-        raise UsageError(error.format_message()) from None
+        raise PaiseError(error.format_message()) from None
     except click.Abort:
         raise KeyboardInterrupt from None
 

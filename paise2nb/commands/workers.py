@@ -34,6 +34,7 @@ def start(
     """
     workers = session.app.workers
     foreground = not daemonize and not session.in_notebook
+    workers.sizes(concurrency, pool)  # what is wrong with them is said first
     if foreground and not workers.present():
         session.say("workers run here until Ctrl-C, which lets running jobs finish")
     return workers.start(concurrency, pool, burst=burst, foreground=foreground)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paise2nb import process
-from paise2nb.errors import WorkersError
+from paise2nb.errors import UsageError, WorkersError
 from paise2nb.jobs import IMMEDIATE, Ending
 from paise2nb.results import WorkersStatus
 from paise2nb.settings import Settings
@@ -103,7 +103,13 @@ class Workers:
         )
 
     def bury_dead(self) -> None:
-        """Take back the jobs of processes that died with nobody to see it."""
+        """Take back the jobs of processes that died with nobody to see it.
+
+        Where a supervisor lives they are its business: it knows whom it has ended, and why.
+        """
+        supervisor = self._supervisor()
+        if supervisor is not None and supervisor["process"] is not None:
+            return
         for row in self._table.workers():
             if not process.alive(row["process"]) and row["state"] != "failed":
                 self._table.bury(row["id"], crash_endings(self._app.settings))
@@ -127,14 +133,10 @@ class Workers:
             foreground: this process is the supervisor, until Ctrl-C, which drains.
 
         Raises:
+            UsageError: an unknown pool.
             WorkersError: a worker can't start; with its reason.
         """
-        if self._app.settings.task_queue.provider == "none":
-            raise WorkersError(
-                "task_queue.provider is none: jobs run where they are enqueued; "
-                "use a profile with provider sqlite"
-            )
-        sizes = self._sizes(concurrency, pool)
+        sizes = self.sizes(concurrency, pool)
         row = self._drained()
         if row is not None and row["process"] is not None:
             running = json.loads(row["options"])
@@ -171,16 +173,27 @@ class Workers:
             time.sleep(POLL_SECONDS)
         return row
 
-    def _sizes(self, concurrency: int | None, pool: str | None) -> dict[str, int]:
+    def sizes(self, concurrency: int | None = None, pool: str | None = None) -> dict[str, int]:
+        """The pools that a start with these options starts, with their numbers of processes.
+
+        Raises:
+            UsageError: an unknown pool, or a concurrency out of range.
+            WorkersError: no worker can have a part in this queue.
+        """
+        if self._app.settings.task_queue.provider == "none":
+            raise WorkersError(
+                "task_queue.provider is none: jobs run where they are enqueued; "
+                "use a profile with provider sqlite"
+            )
         workers = self._app.settings.workers
         if concurrency is not None and not 1 <= concurrency <= 1024:
-            raise WorkersError(f"concurrency is {concurrency}; give a number from 1 to 1024")
+            raise UsageError(f"concurrency is {concurrency}; give a number from 1 to 1024")
         known = {"default": workers.concurrency} | {
             name: entry.processes for name, entry in workers.pools.items()
         }
         if pool is not None:
             if pool not in known:
-                raise WorkersError(f"unknown pool {pool!r}; known: {', '.join(known)}")
+                raise UsageError(f"unknown pool {pool!r}; known: {', '.join(known)}")
             known = {pool: known[pool]}
         if concurrency is not None:
             known[pool or "default"] = concurrency
@@ -269,7 +282,7 @@ class Workers:
         row = self._table.supervisor()
         options = json.loads(row["options"]) if row is not None else {}
         self.stop(timeout)
-        configured = self._sizes(None, None)
+        configured = self.sizes()
         sizes = {
             name: size
             for name, size in options.get("sizes", configured).items()

@@ -337,6 +337,7 @@ class Supervisor:
             self.table.set_supervisor(state="stopping")
         living = [name for name in self._all_workers() if process.alive(name)]
         if not living:
+            self._reap()  # who died since the last look, too: nobody else knows why
             with suppress(StorageError):  # a full disk; that this process is gone tells as much
                 self.table.leave_supervision("stopped", unless_ready=False)
             return True
