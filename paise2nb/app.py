@@ -24,7 +24,7 @@ from paise2nb import process
 from paise2nb.database import claim_directory
 from paise2nb.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
 from paise2nb.hindrance import full_disk
-from paise2nb.jobs import IMMEDIATE, Claim, Limits, NewJob
+from paise2nb.jobs import IMMEDIATE, Asked, Claim, Ending, Limits, NewJob
 from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, Task
 from paise2nb.results import (
     STOPPED,
@@ -62,12 +62,14 @@ class Context:
             ``root_id``.
         log: a logger whose lines land in the worker's log.
         followups: what ``enqueue`` has collected.
+        asked: what hosts have asked for.
     """
 
     def __init__(self, app: App, claim: Claim) -> None:
         self.app = app
         self.job = claim
         self.followups: list[NewJob] = []
+        self.asked: list[Asked] = []
         self.log = logging.getLogger(f"paise2nb.task.{claim.task}")
 
     @property
@@ -319,8 +321,8 @@ class App:
         if granted is None:
             granted = self._granted[task.name] = policy(self.settings, task).max_attempts
         return [
-            NewJob(task.name, text, granted, key, tag, priority, delay, every)
-            for text, key in (task.accept(self, args) for args in every_args)
+            NewJob(task.name, text, granted, key, tag, priority, delay, every, host)
+            for text, key, host in (task.accept(self, args) for args in every_args)
         ]
 
     # Running ---------------------------------------------------------------------------------
@@ -349,8 +351,8 @@ class App:
         self.queue.table.counts()
         self.store.count()
 
-    def perform(self, claim: Claim, arguments: Sequence[Any]) -> tuple[str, list[NewJob]]:
-        """Run one execution; its result as JSON, and the follow-ups that it asked for.
+    def perform(self, claim: Claim, arguments: Sequence[Any]) -> Ending:
+        """Run one execution; its completion: the result as JSON, the follow-ups it asked for.
 
         Raises:
             Exception: whatever the task raises.
@@ -363,7 +365,9 @@ class App:
             raise PermanentError(
                 f"task {claim.task!r} returned what is not JSON: {error}", "result"
             ) from error
-        return result, context.followups
+        return Ending(
+            "completed", "completed", result, followups=context.followups, asked=context.asked
+        )
 
     def _call(self, context: Context, arguments: Sequence[Any]) -> Any:
         value = self.plugins.task(context.job.task).function(context, *arguments)
@@ -463,15 +467,19 @@ class App:
             oldest_queued_seconds=None if oldest is None else max(0.0, table.now() - oldest),
             next_retry_at=next((table.shown(row["run_at"]) for row in table.retries(1)), None),
             completed_per_minute=round(completed, 2),
-            seconds_left=(
-                round(left / completed * 60, 1) if completed and left and found.workers else None
-            ),
+            seconds_left=self._seconds_left(left, completed) if found.workers else None,
             items=self.store.count(),
             paused=self._paused(),
             problem=found.problem,
             retries=[{**row, "in": row["run_at"] - table.now()} for row in table.retries(5)],
             failures=table.failures(),
         )
+
+    def _seconds_left(self, jobs: int, completed_per_minute: float) -> float | None:
+        """By the pace so far, or by the turns at the slowest host, which no worker makes faster."""
+        host = self.queue.table.slowest_host()
+        by_pace = jobs / completed_per_minute * 60 if completed_per_minute else 0.0
+        return round(max(by_pace, host[3] if host else 0.0), 1) or None
 
     def places(self) -> list[Path]:
         """The directories that jobs write to."""

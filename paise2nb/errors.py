@@ -10,6 +10,7 @@
     ├── PluginError           a plugin can't be loaded or breaks a rule: names the plugin
     ├── StorageError          a database, the cache or the data directory can't be used
     ├── WorkersError          workers can't be started, stopped or found
+    ├── Postponed             not an error: an execution waits for its turn at a host
     └── TaskError             an execution of a task failed, for a reason the retry policies know
         ├── TransientError    may pass by itself: retried
         └── PermanentError    will not: failed at once
@@ -92,23 +93,48 @@ class WorkersError(PaiseError):
     """Workers can't be started, stopped or found."""
 
 
+class Postponed(PaiseError):
+    """An execution needs its turn at a host first; it is none until then, and holds no worker.
+
+    Args:
+        host: whose turn.
+        resume: where it goes on then, JSON; ``context.job.resume`` tells it.
+        crawl_delay: seconds between two requests that a host asked for meanwhile, with its name.
+    """
+
+    def __init__(
+        self, host: str, resume: str | None, crawl_delay: tuple[str, float] | None = None
+    ) -> None:
+        super().__init__(f"waits for its turn at {host}")
+        self.host = host
+        self.resume = resume
+        self.crawl_delay = crawl_delay
+
+
 class TaskError(PaiseError):
     """An execution of a task failed.
 
     ``error_class`` is the word that retry policies, filters and listings use, such as
     ``timeout``, ``dns`` or ``http_4xx``. ``retry_after`` is the least delay in seconds before
-    the next attempt that the other side asked for, or None.
+    the next attempt that the other side asked for, or None; ``host`` who asked for it, so that
+    all jobs for it wait.
     """
 
     error_class = "error"
 
     def __init__(
-        self, message: str, error_class: str | None = None, *, retry_after: float | None = None
+        self,
+        message: str,
+        error_class: str | None = None,
+        *,
+        retry_after: float | None = None,
+        host: str | None = None,
     ) -> None:
         super().__init__(message)
         if error_class is not None:
             self.error_class = error_class
         self.retry_after = retry_after
+        self.host = host
 
 
 class TransientError(TaskError):

@@ -186,6 +186,13 @@ def _time_left(app: App, status: Status, now: float) -> str | None:
     by_pace = expected / pace if pace else 0.0
     last = table.last_retry()
     by_retry = table.clock.wall(last) - now if last else 0.0
+    host = table.slowest_host()
+    if host is not None and host[3] > max(by_retry, by_pace / 2):  # most of it waits there
+        name, line, delay, seconds = host
+        until = f"about {_clock(now + max(seconds, by_pace), now)}; more workers won't help"
+        if not line or line * delay < seconds / 2:
+            return f"{name} asked for a pause: {until}"
+        return f"{line:,} on {name} at {delay:g} s each: {until}"
     if by_retry > by_pace:
         return f"the last retry comes at {_clock(now + by_retry, now)}"
     if not by_pace:

@@ -105,7 +105,7 @@ class Task:
     ``check`` turns the arguments of an enqueue into the ones that are stored, or raises
     UsageError; ``key`` gives the text by which duplicates are found; ``fresh`` says whether a
     completed job with the same key still stands, given the settings, its result, how long ago
-    it finished (seconds) and the new arguments.
+    it finished (seconds) and the new arguments; ``host`` names the host whose turn a job needs.
     """
 
     name: str
@@ -119,6 +119,7 @@ class Task:
     check: Callable[[App, tuple[Any, ...]], tuple[Any, ...]] | None = None
     key: Callable[[tuple[Any, ...]], str] | None = None
     fresh: Callable[[Settings, Any, float, tuple[Any, ...]], bool] | None = None
+    host: Callable[[tuple[Any, ...]], str | None] | None = None
 
     @cached_property
     def arity(self) -> tuple[int, float]:
@@ -148,11 +149,12 @@ class Task:
         bound.apply_defaults()
         return bound.args[1:]
 
-    def accept(self, app: App, arguments: tuple[Any, ...]) -> tuple[str, int]:
+    def accept(self, app: App, arguments: tuple[Any, ...]) -> tuple[str, int, str | None]:
         """Check the arguments of one job against the signature and the task's own check.
 
         Returns:
-            The arguments as JSON text, and a 64-bit number that is equal for duplicates.
+            The arguments as JSON text, a 64-bit number that is equal for duplicates, and the host
+            whose turn the job needs.
 
         Raises:
             UsageError: they do not fit, or are not JSON.
@@ -172,7 +174,8 @@ class Task:
             ) from None
         same = self.key(arguments) if self.key else text
         digest = hashlib.blake2b(f"{self.name}\0{same}".encode(errors="replace"), digest_size=8)
-        return text, int.from_bytes(digest.digest(), "big", signed=True)
+        number = int.from_bytes(digest.digest(), "big", signed=True)
+        return text, number, self.host(arguments) if self.host else None
 
 
 class Fetcher(NamedTuple):
@@ -206,13 +209,14 @@ def task(
     check: Callable[[App, tuple[Any, ...]], tuple[Any, ...]] | None = None,
     key: Callable[[tuple[Any, ...]], str] | None = None,
     fresh: Callable[[Settings, Any, float, tuple[Any, ...]], bool] | None = None,
+    host: Callable[[tuple[Any, ...]], str | None] | None = None,
 ) -> Callable[[F], F]:
     """Make a function ``(context, *arguments)`` a task. See `Task` for the parameters."""
 
     def mark(function: F) -> F:
         declared = Task(
             name, function, max_retries, retry_delay, timeout, memory_mb, pool,
-            function.__module__, check, key, fresh,
+            function.__module__, check, key, fresh, host,
         )  # fmt: skip
         return _declare(function, declared)
 

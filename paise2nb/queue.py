@@ -25,9 +25,9 @@ from huey.serializer import Serializer
 from huey.storage import BaseStorage
 
 from paise2nb.bell import Ringer
-from paise2nb.errors import PaiseError, StorageError, TaskError, redacted
+from paise2nb.errors import PaiseError, Postponed, StorageError, TaskError, redacted
 from paise2nb.hindrance import Hindrance
-from paise2nb.jobs import IMMEDIATE, Claim, Ending, JobTable, Limits, Worker
+from paise2nb.jobs import IMMEDIATE, Asked, Claim, Ending, JobTable, Limits, Worker
 from paise2nb.plugins import Task, TaskQueueProvider, hookimpl
 from paise2nb.retry import decide, error_class
 
@@ -126,9 +126,11 @@ class JobHuey(Huey):
         self._classes = {name: self._register(task) for name, task in app.plugins.tasks.items()}
 
     def _register(self, task: Task) -> type[HueyTask]:
-        def run(*arguments: Any, task: HueyTask) -> tuple[str, list[Any]]:
+        def run(*arguments: Any, task: HueyTask) -> Ending:
             try:
                 return self.app.perform(task.claim, arguments)
+            except Postponed:
+                raise
             except RetryTask as asked:  # by the task itself: bounded like any other failure
                 error = TaskError(asked.args[0] or "asked to be retried", "retry")
                 error.retry_after = asked.delay
@@ -243,7 +245,10 @@ class JobHuey(Huey):
         self._emit(signals.SIGNAL_EXECUTING, task)
         self._tasks_in_flight.add(task)
         try:
-            result, followups = task.execute()
+            ending: Ending = task.execute()
+        except Postponed as wait:
+            asked = [Asked(*wait.crawl_delay)] if wait.crawl_delay else []
+            return Ending("postponed", "queued", asked=asked, host=wait.host, resume=wait.resume)
         except RetryTask as retry:
             self._emit(signals.SIGNAL_RETRYING, task)
             cause = retry.__cause__ or retry
@@ -266,7 +271,7 @@ class JobHuey(Huey):
         self._emit(signals.SIGNAL_COMPLETE, task)
         if self._hindrance:
             self._hindrance.cleared(claim.task)
-        return Ending("completed", "completed", result, followups=followups)
+        return ending
 
     def release_following(self) -> None:
         """Give back the job that this thread has claimed but not begun."""
@@ -352,7 +357,15 @@ def _failure(
         traceback=_traceback(error),
         retry_in=retry_in,
         max_attempts=granted,
+        asked=_pause(error, retry_in),
     )
+
+
+def _pause(error: BaseException, retry_in: float | None) -> list[Asked]:
+    """The pause of a host that was asked too often: all jobs for it wait, not only this one."""
+    if not isinstance(error, TaskError) or error.host is None:
+        return []
+    return [Asked(error.host, pause=max(error.retry_after or 0.0, retry_in or 0.0))]
 
 
 def released(error: BaseException) -> Ending:
@@ -396,7 +409,7 @@ _ENGINE = ("paise2nb.queue", "paise2nb.app", "huey.api")
 def open_table(app: App) -> JobTable:
     """The job table of an app's settings."""
     path = app.settings.task_queue.sqlite.path or app.data_dir / "tasks.db"
-    return JobTable(path, durable=not app.is_worker)
+    return JobTable(path, durable=not app.is_worker, host_delay=app.settings.fetch.host_delay)
 
 
 class NoTaskQueueProvider:

@@ -24,6 +24,7 @@ from paise2nb.fetch.urls import (
     DEFAULT_PORTS,
     canonical_url,
     file_url,
+    host_of,
     parse,
     scheme_of,
     suffix_of,
@@ -102,7 +103,10 @@ def is_fresh(settings: Settings, result: Any, age: float, args: tuple[Any, ...])
     return (found.st_size, found.st_mtime_ns) == (result.get("size"), result.get("mtime_ns"))
 
 
-@task("fetch", check=check_fetch, key=lambda args: canonical_url(args[0]), fresh=is_fresh)
+@task(
+    "fetch", check=check_fetch, key=lambda args: canonical_url(args[0]), fresh=is_fresh,
+    host=lambda args: host_of(args[0]),
+)  # fmt: skip
 def fetch(context: Context, url: str) -> dict[str, Any]:
     """Bring the bytes of an address into the cache."""
     scheme = scheme_of(url) or "file"

@@ -16,7 +16,7 @@ from ipywidgets.widgets.widget import _instances
 import paise2nb
 from paise2nb import overview
 from paise2nb.app import App
-from paise2nb.jobs import Ending
+from paise2nb.jobs import Asked, Ending, NewJob
 from paise2nb.notebook import dashboard
 from paise2nb.notebook.dashboard import Panel, close_panels
 from paise2nb.notebook.poller import Poller
@@ -296,6 +296,30 @@ def test_the_time_left_waits_for_the_last_retry(app: App) -> None:
     left = overview.look(app).left
     assert left is not None
     assert left.startswith("the last retry comes at ")
+
+
+def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
+    table = app.queue.table
+    table.host_delay = 1.0
+    table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(301)])
+    claim(app)
+    left = overview.look(app).left
+    assert left is not None
+    assert left.startswith("300 on slow at 1 s each: about ")
+    assert left.endswith("; more workers won't help")
+    seconds = app.status().seconds_left
+    assert seconds is not None
+    assert 299 < seconds < 302
+
+
+def test_a_host_that_asked_for_a_pause_is_named(app: App) -> None:
+    table = app.queue.table
+    table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(2)])
+    asked = [Asked("slow", pause=600)]
+    table.end(claim(app), Ending("failed", "retrying", retry_in=600, asked=asked))
+    left = overview.look(app).left
+    assert left is not None
+    assert left.startswith("slow asked for a pause: about ")
 
 
 def test_nothing_left_is_not_estimated(app: App) -> None:

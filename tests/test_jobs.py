@@ -18,9 +18,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from paise2nb.jobs import STATES, UNFINISHED, Claim, Ending, JobTable, Limits, NewJob, Worker
+from paise2nb.jobs import (
+    STATES,
+    UNFINISHED,
+    Asked,
+    Claim,
+    Ending,
+    JobTable,
+    Limits,
+    NewJob,
+    Worker,
+)
+from paise2nb.jobs.turns import HAS_TURN, IN_LINE, TOGETHER
 
 LIMITS = {"work": Limits(60, 512)}
+HOSTS = st.sampled_from([None, "a", "b"])
 DUE = 1e-9  # seconds: a delay that is over when anything can look
 
 COMPLETED = Ending("completed", "completed", result='"done"')
@@ -28,6 +40,7 @@ RETRYING = Ending("failed", "retrying", None, "timeout", "too slow", "Traceback 
 FAILED = Ending("failed", "failed", None, "http_4xx", "404 Not Found", "Traceback …")
 CRASHED = Ending("crashed", "retrying", None, "crash", "died", retry_in=3600)
 RELEASED = Ending("released", "queued")
+POSTPONED = Ending("postponed", "queued", host="b", resume='["x", "y"]')
 
 
 @pytest.fixture
@@ -806,10 +819,13 @@ def test_a_crash_between_statements_leaves_nothing_half_done(
 class Histories(RuleBasedStateMachine):
     """Random moves on one table; after each, what is counted is what is there."""
 
+    host_delay = DUE
+
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
-        self.table = JobTable(Path(self.directory.name) / "tasks.db", durable=False)
+        path = Path(self.directory.name) / "tasks.db"
+        self.table = JobTable(path, durable=False, host_delay=self.host_delay)
         self.workers = [self.table.register("default", threads) for threads in (1, 4)]
         self.claims: list[Claim] = []
 
@@ -826,11 +842,17 @@ class Histories(RuleBasedStateMachine):
         delay=st.sampled_from([None, DUE, 3600.0]),
         every=st.sampled_from([None, None, 3600.0]),
         fresh=st.booleans(),
+        host=HOSTS,
     )
     def enqueue(
-        self, keys: list[int | None], delay: float | None, every: float | None, fresh: bool
+        self,
+        keys: list[int | None],
+        delay: float | None,
+        every: float | None,
+        fresh: bool,
+        host: str | None,
     ) -> None:
-        jobs = [new(key, delay=delay, every=every) for key in keys]
+        jobs = [new(key, delay=delay, every=every, host=host) for key in keys]
         assert len(self.table.add(jobs, lambda *_: fresh)) == len(keys)
 
     @rule(index=st.integers(0, 1))
@@ -841,17 +863,26 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         index=st.integers(0, 99),
-        ending=st.sampled_from([ending for ending, _ in OUTCOMES.values()]),
-        followups=st.integers(0, 2),
+        ending=st.sampled_from([POSTPONED, *(ending for ending, _ in OUTCOMES.values())]),
+        followups=st.lists(HOSTS, max_size=2),
         claims_next=st.booleans(),
+        asked=st.sampled_from([(), [Asked("a", 0.0, 3600.0)], [Asked("b", 5.0)]]),
     )
-    def end(self, index: int, ending: Ending, followups: int, claims_next: bool) -> None:
+    def end(
+        self,
+        index: int,
+        ending: Ending,
+        followups: list[str | None],
+        claims_next: bool,
+        asked: list[Asked],
+    ) -> None:
         if not self.claims:
             return
         claim = self.claims[index % len(self.claims)]  # an old one now and then: refused
         row = self.table.rows([claim.id]).get(claim.id)
         current = row is not None and row["state"] == "running" and row["number"] == claim.number
-        full = Ending(**{**vars(ending), "followups": [new() for _ in range(followups)]})
+        added = [new(host=host) for host in followups]
+        full = Ending(**{**vars(ending), "followups": added, "asked": asked})
         worker = next((w for w in self.workers if w.id == claim.worker), None)
         accepted, following = self.table.end(
             claim, full, worker if claims_next else None, LIMITS if claims_next else None
@@ -897,9 +928,11 @@ class Histories(RuleBasedStateMachine):
             state = row["state"]
             if row["ready"]:
                 assert state in ("queued", "scheduled", "retrying")
-            if state == "queued":
+            waits_for_host = row["place"] and state in UNFINISHED
+            if state == "queued" and not waits_for_host:
                 assert bool(row["ready"]) == (row["worker"] is None)
-            assert (row["run_at"] is not None) == (state in ("scheduled", "retrying"))
+            if not waits_for_host:
+                assert (row["run_at"] is not None) == (state in ("scheduled", "retrying"))
             assert (row["finished_at"] is None) == (state in UNFINISHED)
             assert row["worker"] is None or row["worker"] in living
             if state == "running":
@@ -913,6 +946,26 @@ class Histories(RuleBasedStateMachine):
         assert len(keys) == len(set(keys)), "two unfinished jobs with one key"
 
     @invariant()
+    def hosts_are_asked_by_one_job_at_a_time_and_no_line_stands_still(self) -> None:
+        rows = self.table.rows(self.table.find()).values()
+        placed: dict[str, list[int]] = {}
+        for row in rows:
+            if row["place"]:
+                assert row["state"] in UNFINISHED or row["worker"] is not None
+                placed.setdefault(row["host"], []).append(row["place"])
+            elif row["host"] is not None and row["state"] in ("queued", "running"):
+                assert row["worker"] is not None, "neither in line nor next"
+        allowed = 1 if self.host_delay else TOGETHER
+        for host, places in placed.items():
+            turns = places.count(HAS_TURN)
+            assert 1 <= turns <= allowed, (host, places)
+            assert turns == allowed or IN_LINE not in places
+        known = self.table.database.read("SELECT host, waiting FROM hosts")
+        waiting = {row["host"]: row["waiting"] for row in known if row["waiting"]}
+        lines = {host: places.count(IN_LINE) for host, places in placed.items()}
+        assert waiting == {host: number for host, number in lines.items() if number}
+
+    @invariant()
     def trees_hang_together(self) -> None:
         rows = self.table.rows(self.table.find())
         for row in rows.values():
@@ -922,10 +975,19 @@ class Histories(RuleBasedStateMachine):
                 assert rows[row["parent_id"]]["root_id"] == row["root_id"]
 
 
-TestHistories = Histories.TestCase
-TestHistories.settings = settings(
+class UnpacedHistories(Histories):
+    """The same where hosts may be asked by many jobs at once."""
+
+    host_delay = 0.0
+
+
+RANDOM = settings(
     max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+TestHistories = Histories.TestCase
+TestHistories.settings = RANDOM
+TestUnpacedHistories = UnpacedHistories.TestCase
+TestUnpacedHistories.settings = settings(RANDOM, max_examples=20)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from paise2nb.fetch.urls import canonical_url
+from paise2nb.errors import Postponed
+from paise2nb.fetch.urls import canonical_url, host_of
+from paise2nb.jobs import Asked
 from paise2nb.plugins import Fetched, fetcher
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from paise2nb.app import Context
 
@@ -35,12 +38,51 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
     from paise2nb.fetch import http, robots
 
     settings = context.settings.fetch
+    directory = context.app.data_dir / ROBOTS
+    turn = Turn(context)
 
-    def before(address: str) -> None:
+    def before(seen: Sequence[str]) -> None:
+        address = seen[-1]
         if settings.robots:
-            robots.check(address, http.agent(settings), settings, context.app.data_dir / ROBOTS)
+            delay = robots.check(
+                address, http.agent(settings), settings, directory,
+                before=lambda rules: turn.use(rules, seen),
+            )  # fmt: skip
+            turn.note(address, delay)
+        turn.use(address, seen)
 
-    return http.get(url, settings, before=before, known=known)
+    seen = json.loads(context.job.resume) if context.job.resume else []
+    return http.get(url, settings, before=before, seen=seen, known=known)
+
+
+class Turn:
+    """The one request that an execution may make: at its job's host, whose turn the job has.
+
+    Another one, of a page after its robots.txt or after a redirect, is another turn.
+    """
+
+    def __init__(self, context: Context) -> None:
+        job = context.job
+        self._context = context
+        # A replay is a user's own request, here and now.
+        self._is_paced = bool(job.number and job.host and context.settings.fetch.host_delay)
+        self._host = job.host
+        self._crawl_delay: tuple[str, float] | None = None
+
+    def note(self, address: str, crawl_delay: float) -> None:
+        """Keep what a host's robots.txt says about the seconds between two requests."""
+        if host := host_of(address):
+            self._crawl_delay = (host, crawl_delay)
+            self._context.asked.append(Asked(host, crawl_delay))
+
+    def use(self, address: str, seen: Sequence[str]) -> None:
+        """Take the turn for a request. Raises Postponed where it is another host's, or used."""
+        host = host_of(address)
+        if not self._is_paced or host is None:
+            return
+        if host != self._host:
+            raise Postponed(host, json.dumps(seen), self._crawl_delay)
+        self._host = None
 
 
 @fetcher("file")

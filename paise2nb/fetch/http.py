@@ -11,7 +11,7 @@ import base64
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.client import RemoteDisconnected
@@ -32,7 +32,7 @@ from urllib3.util.request import ACCEPT_ENCODING
 from paise2nb import __version__
 from paise2nb.errors import PermanentError, TaskError, TransientError
 from paise2nb.fetch.network import budget, pools
-from paise2nb.fetch.urls import Address, parse, scheme_of, without_credentials
+from paise2nb.fetch.urls import Address, host_of, parse, scheme_of, without_credentials
 from paise2nb.plugins import Fetched
 from paise2nb.settings import FetchSettings
 
@@ -47,7 +47,8 @@ def get(
     url: str,
     settings: FetchSettings,
     *,
-    before: Callable[[str], None] = lambda url: None,
+    before: Callable[[Sequence[str]], None] = lambda seen: None,
+    seen: Sequence[str] = (),
     known: Mapping[str, Any] | None = None,
     enough: int | None = None,
 ) -> Fetched:
@@ -56,8 +57,9 @@ def get(
     Args:
         url: as the user gave it.
         settings: the limits; ``timeout`` in seconds is for all of it, redirects included.
-        before: called with each address before it is asked for, redirects included; its time
-            does not count.
+        before: called before an address is asked for, with all that led to it, itself the last;
+            its time does not count.
+        seen: the addresses that led, by redirects, to the last of them: it is asked now.
         known: ``etag``, ``last_modified`` and ``final_url`` of an earlier answer: that address
             is asked only for what differs from it (RFC 9110, section 13).
         enough: bytes after which the rest is left; None takes all, at most ``max_bytes``.
@@ -72,10 +74,10 @@ def get(
         TransientError: ``connection``, ``dns``, ``http_5xx``, ``throttled`` or ``timeout``.
     """
     left = settings.timeout
-    first = address = _address(url)
-    seen = [url]
+    seen = [*(seen or [url])]
+    first, address = _address(url), _address(seen[-1])
     while True:
-        before(seen[-1])
+        before(seen)
         budget.begin(left, settings.max_bytes + HEADERS)
         # RFC 9110, section 15.4: what was meant for one origin is not shown to another.
         credentials = first.credentials if address.origin == first.origin else None
@@ -258,7 +260,7 @@ def _refusal(url: str, response: BaseHTTPResponse) -> TaskError:
     message = f"{_status(response)}: {without_credentials(url)}"
     pause = retry_after(response.headers.get("Retry-After"), time.time())
     if status == 429 or (status == 503 and pause is not None):
-        return TransientError(message, "throttled", retry_after=pause)
+        return TransientError(message, "throttled", retry_after=pause, host=host_of(url))
     if status in (408, 425):
         return TransientError(message, "timeout", retry_after=pause)
     if status >= 500:

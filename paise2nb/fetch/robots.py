@@ -10,6 +10,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,14 @@ REFUSE_ALL = "User-agent: *\nDisallow: /\n"
 _turns = [threading.Lock() for _ in range(64)]
 
 
-def check(url: str, agent: str, settings: FetchSettings, directory: Path) -> float:
+def check(
+    url: str,
+    agent: str,
+    settings: FetchSettings,
+    directory: Path,
+    *,
+    before: Callable[[str], None] = lambda url: None,
+) -> float:
     """Refuse an address that its host closes to this agent.
 
     Args:
@@ -40,6 +48,7 @@ def check(url: str, agent: str, settings: FetchSettings, directory: Path) -> flo
         agent: as requests name it.
         settings: the limits of the request for the rules.
         directory: where the rules of all hosts are kept.
+        before: called with the address of the rules before they are asked for.
 
     Returns:
         the seconds that the host wants between two requests (Crawl-delay), 0 for none.
@@ -56,6 +65,7 @@ def check(url: str, agent: str, settings: FetchSettings, directory: Path) -> flo
     with _turns[hash(place) % len(_turns)]:
         text = _kept(file)
         if text is None:
+            before(place)
             text, seconds = _asked(place, settings)
             _keep(file, text, seconds)
     rules = _parsed(text)

@@ -92,6 +92,14 @@ def parse(url: str) -> Address:
     )
 
 
+def host_of(url: str) -> str | None:
+    """The host of an http or https address, by which requests are paced; None for all else."""
+    try:
+        return parse(url).host.rstrip(".")
+    except ValueError:
+        return None
+
+
 def ascii_host(host: str) -> str:
     """A host name as it is sent: lower case, IDNA 2008 with the mapping of UTS 46.
 

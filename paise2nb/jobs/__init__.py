@@ -14,12 +14,14 @@ from paise2nb.jobs.rows import (
 )
 from paise2nb.jobs.schema import MIGRATIONS
 from paise2nb.jobs.table import JobTable
+from paise2nb.jobs.turns import Asked
 
 __all__ = [
     "IMMEDIATE",
     "MIGRATIONS",
     "STATES",
     "UNFINISHED",
+    "Asked",
     "Claim",
     "Ending",
     "JobTable",

@@ -13,6 +13,7 @@ from paise2nb.clock import SteadyClock, boot, iso, since_boot
 from paise2nb.database import Database
 from paise2nb.jobs.rows import Moves
 from paise2nb.jobs.schema import MIGRATIONS
+from paise2nb.jobs.turns import Turns
 
 # The trees under the jobs of a JSON list.
 TREES = """
@@ -29,16 +30,22 @@ class Table:
     Args:
         path: the file, ``tasks.db``.
         durable: commits survive a power cut (for those who accept jobs from a user).
+        host_delay: seconds between two requests to one host.
 
     Raises:
         StorageError: the file can't be used.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
+    def __init__(self, path: Path, *, durable: bool = True, host_delay: float = 0.0) -> None:
         self.database = Database(path, MIGRATIONS, durable=durable)
         self.path = path
+        self.host_delay = host_delay
+        self.clock = SteadyClock(None)  # while it is anchored
         self.clock = self._anchored()
-        self.now = self.clock.now
+
+    def now(self) -> float:
+        """The time that rows carry, in seconds since the epoch."""
+        return self.clock.now()
 
     def _anchored(self) -> SteadyClock:
         """The clock that every process on this table shares: anchored once in each boot."""
@@ -72,7 +79,7 @@ class Table:
 
     def _write(self, work: Any, *args: Any, **kwargs: Any) -> Any:
         def whole(connection: sqlite3.Connection) -> Any:
-            moves = Moves()
+            moves = Moves(Turns(connection, self.now, self.host_delay))
             value = work(connection, moves, *args, **kwargs)
             moves.store(connection)
             return value

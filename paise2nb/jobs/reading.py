@@ -90,7 +90,7 @@ class Reading(Table):
         rows = self._read(
             TREES + "SELECT DISTINCT root FROM tree JOIN jobs USING (id) WHERE"
             " state IN ('queued', 'running', 'retrying')"
-            " OR (state = 'scheduled' AND (ready = 1 OR run_at <= ?))",
+            " OR (state = 'scheduled' AND (ready + place > 0 OR run_at <= ?))",
             (json.dumps(list(ids)), self.now()),
         )
         return {row["root"] for row in rows}
@@ -105,8 +105,10 @@ class Reading(Table):
         rows = self._read(
             "SELECT (SELECT sum(jobs) FROM tally WHERE kind = 'state'"
             " AND name IN ('queued', 'running', 'retrying'))"
-            " + (SELECT count(*) FROM jobs WHERE ready = 0 AND run_at <= ? AND state = 'scheduled')"
-            " + (SELECT count(*) FROM jobs WHERE ready = 1 AND state = 'scheduled') AS busy",
+            " + (SELECT count(*) FROM jobs WHERE ready = 0 AND run_at <= ? AND place = 0"
+            " AND state = 'scheduled')"
+            " + (SELECT count(*) FROM jobs INDEXED BY jobs_overdue WHERE state = 'scheduled'"
+            " AND ready + place > 0) AS busy",
             (self.now(),),
         )
         return int(rows[0]["busy"])
@@ -139,7 +141,9 @@ class Reading(Table):
         """When the oldest job that may start was enqueued."""
         rows = self._read(
             "SELECT enqueued_at FROM jobs WHERE id ="
-            " (SELECT min(id) FROM jobs INDEXED BY jobs_ready WHERE ready = 1)"
+            " (SELECT min(id) FROM (SELECT min(id) AS id FROM jobs INDEXED BY jobs_ready"
+            " WHERE ready = 1 UNION ALL SELECT min(id) FROM jobs INDEXED BY jobs_turns"
+            " WHERE place = 2 AND worker IS NULL))"
         )
         return rows[0]["enqueued_at"] if rows else None
 
@@ -161,6 +165,18 @@ class Reading(Table):
         """The tags that jobs carry."""
         rows = self._read("SELECT DISTINCT tag FROM jobs WHERE tag IS NOT NULL ORDER BY tag")
         return [row["tag"] for row in rows]
+
+    def slowest_host(self) -> tuple[str, int, float, float] | None:
+        """The host whose line lasts longest: its name, how many stand there, the seconds between
+        two of them, and the seconds until the last one's turn."""
+        rows = self._read(
+            "SELECT host, waiting, max(crawl_delay, ?1) AS delay,"
+            " max(free_at - ?2, 0) + waiting * max(crawl_delay, ?1) AS left FROM hosts"
+            " WHERE (waiting > 0 OR free_at > ?2) AND EXISTS (SELECT 1 FROM jobs INDEXED BY"
+            " jobs_turns WHERE place = 2 AND jobs.host = hosts.host) ORDER BY left DESC LIMIT 1",
+            (self.host_delay, self.now()),
+        )
+        return tuple(rows[0]) if rows else None
 
     def last_retry(self) -> float | None:
         """When the last of the retries that have a time now is due."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
+from paise2nb.jobs.turns import HAS_TURN, IN_LINE, Asked, Turns
+
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
 UNFINISHED = STATES[:4]
 _NUMBERS = {
@@ -20,7 +22,10 @@ IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 
 
 class NewJob(NamedTuple):
-    """A job to be added. ``args`` is JSON text; ``delay`` and ``every`` are seconds."""
+    """A job to be added. ``args`` is JSON text; ``delay`` and ``every`` are seconds.
+
+    Where a ``host`` is named, the job waits for its turn there.
+    """
 
     task: str
     args: str
@@ -30,6 +35,7 @@ class NewJob(NamedTuple):
     priority: int = 0
     delay: float | None = None
     every: float | None = None
+    host: str | None = None
 
 
 class Claim(NamedTuple):
@@ -50,6 +56,8 @@ class Claim(NamedTuple):
     started_at: float
     worker: int
     worker_pid: int
+    host: str | None
+    resume: str | None
 
 
 class Limits(NamedTuple):
@@ -61,7 +69,11 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Ending:
-    """How an execution ended: its outcome, and the state that the job moves to."""
+    """How an execution ended: its outcome, and the state that the job moves to.
+
+    One that was ``postponed`` has not happened: it goes on from ``resume`` when it is its turn at
+    ``host``.
+    """
 
     outcome: str
     state: str
@@ -73,12 +85,16 @@ class Ending:
     max_attempts: int | None = None
     followups: Sequence[NewJob] = ()
     alone: bool = False
+    asked: Sequence[Asked] = ()
+    host: str | None = None
+    resume: str | None = None
 
 
 @dataclass
 class Moves:
-    """What one transaction changes in the counts by state."""
+    """What one transaction changes in the counts by state, and in the lines before hosts."""
 
+    turns: Turns
     jobs: Counter[str] = field(default_factory=Counter)
     roots: Counter[str] = field(default_factory=Counter)
 
@@ -95,6 +111,7 @@ class Moves:
 
     def store(self, connection: sqlite3.Connection) -> None:
         """Write the sums, in the transaction that made the moves."""
+        self.turns.store()
         changed = [
             (number, self.roots[state], state)
             for state, number in self.jobs.items()
@@ -121,7 +138,7 @@ class Worker(NamedTuple):
 def next_job(tasks: tuple[str, ...], alone: bool) -> tuple[str, tuple[str, ...]]:
     """The query for the next job of some tasks, one index seek for each, and its parameters."""
     seek = (
-        "SELECT * FROM (SELECT id, task, state, parent_id, priority FROM jobs"
+        "SELECT * FROM (SELECT id, task, state, parent_id, host, priority FROM jobs"
         " INDEXED BY jobs_ready WHERE ready = 1 AND task = ? AND alone = {}"
         " ORDER BY priority DESC, id LIMIT 1)"
     )
@@ -160,4 +177,6 @@ def decoded(row: sqlite3.Row) -> dict[str, Any]:
     except (ValueError, RecursionError):
         args = None
     job["args"] = args if isinstance(args, list) else [job["args"]]
+    if job.get("place") == IN_LINE or (job.get("place") == HAS_TURN and job["run_at"] is not None):
+        job["waiting_for"] = f"its turn at {job['host']}"
     return job

@@ -18,6 +18,9 @@ CREATE TABLE jobs (
     ready INTEGER NOT NULL,
     alone INTEGER NOT NULL DEFAULT 0,
     waiting_for TEXT,
+    host TEXT,
+    place INTEGER NOT NULL DEFAULT 0,
+    resume TEXT,
     run_at REAL,
     every REAL,
     priority INTEGER NOT NULL,
@@ -43,6 +46,9 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_ready ON jobs (task, alone, priority DESC, id) WHERE ready = 1;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE ready = 0 AND run_at IS NOT NULL;
+CREATE INDEX jobs_overdue ON jobs (id) WHERE state = 'scheduled' AND ready + place > 0;
+CREATE INDEX jobs_line ON jobs (host, priority DESC, id) WHERE place = 1;
+CREATE INDEX jobs_turns ON jobs (host) WHERE place = 2;
 CREATE INDEX jobs_held ON jobs (worker) WHERE worker IS NOT NULL;
 CREATE INDEX jobs_alone ON jobs (pool) WHERE alone = 1 AND finished_at IS NULL;
 CREATE INDEX jobs_key ON jobs (key, id) WHERE key IS NOT NULL;
@@ -87,6 +93,12 @@ CREATE TABLE supervisor (
     problem TEXT,
     started_at REAL NOT NULL
 );
+CREATE TABLE hosts (
+    host TEXT PRIMARY KEY,
+    free_at REAL NOT NULL,
+    crawl_delay REAL NOT NULL,
+    waiting INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO tally (kind, name) VALUES
     ('state', 'queued'), ('state', 'scheduled'), ('state', 'running'), ('state', 'retrying'),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -27,9 +28,14 @@ from paise2nb.jobs.rows import (
     next_job,
     value_of,
 )
+from paise2nb.jobs.turns import BACK_IN_LINE, HAS_TURN, IN_LINE, NOWHERE, Place
 
 _SOME_ALONE = (
     "SELECT 1 FROM jobs INDEXED BY jobs_alone WHERE alone = 1 AND finished_at IS NULL LIMIT 1"
+)
+IN_TREE = (
+    TREES + "SELECT id, task, state, parent_id, host FROM jobs WHERE id IN (SELECT id FROM tree)"
+    " AND {} = 1 ORDER BY priority DESC, id LIMIT 1"
 )
 PROMOTED_AT_ONCE = 1000  # due rows made ready by one claim: bounds its time
 LIVES = "SELECT 1 FROM workers WHERE id = ?"
@@ -128,16 +134,17 @@ class JobTable(Reading, Roster):
         for job_id, job in jobs:
             state = "scheduled" if job.delay else "queued"
             moves.add(state, 1, parent is None)
+            due = Place(NOWHERE, 0, now + job.delay) if job.delay else moves.turns.enter(job.host)
             rows.append((
-                job_id, job.task, job.args, job.key, state, 0 if job.delay else 1,
-                now + job.delay if job.delay else None, job.every, job.priority, job.tag,
+                job_id, job.task, job.args, job.key, state, job.host, *due, job.every,
+                job.priority, job.tag,
                 parent and parent.id, parent.root_id if parent else job_id,
                 job.max_attempts, now,
             ))  # fmt: skip
         connection.executemany(
-            "INSERT INTO jobs (id, task, args, key, state, ready, run_at, every, priority, tag,"
-            " parent_id, root_id, max_attempts, enqueued_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, task, args, key, state, host, place, ready, run_at, every,"
+            " priority, tag, parent_id, root_id, max_attempts, enqueued_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
         connection.execute("UPDATE tally SET jobs = ? WHERE kind = 'id'", (jobs[-1][0],))
@@ -179,21 +186,12 @@ class JobTable(Reading, Roster):
         if not limits or not connection.execute(LIVES, (worker.id,)).fetchone():
             return None
         now = self.now()
-        due = "FROM jobs WHERE ready = 0 AND run_at <= ? ORDER BY run_at LIMIT ?"
-        if connection.execute(f"SELECT 1 {due}", (now, 1)).fetchone():
-            connection.execute(
-                f"UPDATE jobs SET ready = 1 WHERE id IN (SELECT id {due})", (now, PROMOTED_AT_ONCE)
-            )
-        if tree is None:
-            # Jobs that must run alone are rare, and twice the seeks cost ten times as much.
-            alone = worker.lone and connection.execute(_SOME_ALONE).fetchone() is not None
-            found = connection.execute(*next_job(tuple(limits), alone)).fetchone()
-        else:
-            found = connection.execute(
-                TREES + "SELECT id, task, state, parent_id FROM jobs"
-                " WHERE id IN (SELECT id FROM tree) AND ready = 1 ORDER BY priority DESC, id",
-                (f"[{tree}]",),
-            ).fetchone()
+        self._promote(connection, moves, now)
+        while (found := self._next(connection, moves, worker, limits, tree)) is not None:
+            if not moves.turns.is_crowded(found["host"]):
+                break
+            connection.execute(BACK_IN_LINE, (found["id"],))
+            moves.turns.leave(found["host"], waited=-1)
         if found is None:
             return None
         limit = limits.get(found["task"], Limits(None, None))
@@ -207,10 +205,50 @@ class JobTable(Reading, Roster):
             " crashes = max(crashes + 0, 0), max_attempts = max_attempts + 0,"
             " every = max(every + 0, 1)"
             " WHERE id = ? RETURNING id, task, args, number, attempt, crashes, max_attempts, tag,"
-            " priority, parent_id, root_id, every, started_at, worker, worker_pid",
+            " priority, parent_id, root_id, every, started_at, worker, worker_pid, host, resume",
             (worker.pool, worker.id, worker.pid, now, limit.timeout, limit.memory_mb, found["id"]),
         ).fetchone()
         return Claim(*row)
+
+    @staticmethod
+    def _promote(connection: sqlite3.Connection, moves: Moves, now: float) -> None:
+        """Make due rows ready, unless their host's turn has yet to come."""
+        due = connection.execute(
+            "SELECT id, host, place FROM jobs WHERE ready = 0 AND run_at <= ?"
+            " ORDER BY run_at LIMIT ?",
+            (now, PROMOTED_AT_ONCE),
+        ).fetchall()
+        free = [row["id"] for row in due if row["host"] is None or row["place"] == HAS_TURN]
+        if free:
+            connection.execute(
+                "UPDATE jobs SET ready = 1, run_at = iif(place = 0, run_at, NULL)"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(free),),
+            )
+        for row in due:
+            if row["host"] is not None and row["place"] != HAS_TURN:
+                moves.turns.stand(row["id"], row["host"])
+
+    @staticmethod
+    def _next(
+        connection: sqlite3.Connection,
+        moves: Moves,
+        worker: Worker,
+        limits: dict[str, Limits],
+        tree: int | None,
+    ) -> sqlite3.Row | None:
+        if tree is None:
+            # Jobs that must run alone are rare, and twice the seeks cost ten times as much.
+            alone = worker.lone and connection.execute(_SOME_ALONE).fetchone() is not None
+            return connection.execute(*next_job(tuple(limits), alone)).fetchone()  # type: ignore[no-any-return]
+        found: sqlite3.Row | None = connection.execute(
+            IN_TREE.format("ready"), (f"[{tree}]",)
+        ).fetchone()
+        if found is None:  # jobs of other trees may hold the turn, and nobody who runs them
+            in_line = connection.execute(IN_TREE.format("place"), (f"[{tree}]",)).fetchone()
+            if in_line is not None and moves.turns.cut_in(in_line["id"], in_line["host"]):
+                found = connection.execute(IN_TREE.format("ready"), (f"[{tree}]",)).fetchone()
+        return found
 
     def end(
         self,
@@ -246,18 +284,20 @@ class JobTable(Reading, Roster):
         elif claim.every and state in ("completed", "failed"):
             # The next run is a time in the future, whatever number of runs was missed.
             state, run_at = "scheduled", now + claim.every
-        charged = ending.outcome != "released"
+        postponed = ending.outcome == "postponed"
+        charged = ending.outcome != "released" and not postponed
         crashed = ending.outcome in ("crashed", "timeout", "memory")
         unfinished = state in UNFINISHED
         again = state in ("queued", "scheduled") and charged
         changed = connection.execute(
-            "UPDATE jobs SET state = ?, ready = ?, run_at = ?, worker = NULL,"
-            " alone = max(alone, ?),"
+            "UPDATE jobs SET state = ?, ready = ?, run_at = ?, worker = NULL, place = 0,"
+            " host = coalesce(?, host), resume = ?, number = number - ?, alone = max(alone, ?),"
             " attempt = ?, crashes = ?, max_attempts = coalesce(?, max_attempts),"
             " finished_at = ?, error_class = ?, error = ?, result = ?"
             " WHERE id = ? AND number = ? AND state = 'running'",
             (
-                state, state == "queued", run_at, ending.alone,
+                state, state == "queued", run_at, ending.host, ending.resume, postponed,
+                ending.alone,
                 0 if again else claim.attempt - (not charged),
                 0 if again else claim.crashes + crashed,
                 ending.max_attempts, None if unfinished else now,
@@ -265,14 +305,17 @@ class JobTable(Reading, Roster):
             ),
         ).rowcount  # fmt: skip
         if not changed:
-            connection.execute(
-                "UPDATE jobs SET worker = NULL, ready = state = 'queued', waiting_for = NULL"
-                " WHERE id = ? AND number = ? AND worker = ?",
+            let_go = connection.execute(
+                "UPDATE jobs SET worker = NULL, ready = state = 'queued', waiting_for = NULL,"
+                " place = 0 WHERE id = ? AND number = ? AND worker = ? RETURNING state",
                 (claim.id, claim.number, claim.worker),
-            )
+            ).fetchone()
+            if let_go is not None:
+                self._leave_host(moves, claim, ending, let_go["state"])
             return False
         moves.move("running", state, claim.parent_id is None)
-        if state != "completed":
+        self._leave_host(moves, claim, ending, state)
+        if state != "completed" and not postponed:
             self._record(connection, claim, ending, now)
         if ending.state in ("completed", "failed"):
             connection.execute(
@@ -283,6 +326,16 @@ class JobTable(Reading, Roster):
             last = connection.execute("SELECT jobs FROM tally WHERE kind = 'id'").fetchone()[0]
             self._insert(connection, moves, list(enumerate(ending.followups, last + 1)), claim)
         return True
+
+    @staticmethod
+    def _leave_host(moves: Moves, claim: Claim, ending: Ending, state: str) -> None:
+        """Give on the turn of an execution that has ended; stand in line for the next one."""
+        moves.turns.note(ending.asked)
+        if claim.host is not None:
+            moves.turns.leave(claim.host, asked=True)
+        host = ending.host or claim.host
+        if host is not None and state == "queued":
+            moves.turns.stand(claim.id, host)
 
     @staticmethod
     def _record(
@@ -314,7 +367,7 @@ class JobTable(Reading, Roster):
                     token,
                 ).rowcount
                 row = connection.execute(
-                    "SELECT state FROM jobs WHERE id = ? AND number = ?", token
+                    "SELECT state, host, place FROM jobs WHERE id = ? AND number = ?", token
                 ).fetchone()
                 if not failed and row is not None and row["state"] == "running":
                     unwritten.append(claim)
@@ -322,9 +375,12 @@ class JobTable(Reading, Roster):
                     moves.move(row["state"], "queued", claim.parent_id is None)
                     connection.execute(
                         "UPDATE jobs SET state = 'queued', ready = 1, run_at = NULL,"
-                        " finished_at = NULL, attempt = attempt - 1 WHERE id = ?",
+                        " finished_at = NULL, attempt = attempt - 1, place = 0 WHERE id = ?",
                         (claim.id,),
                     )
+                    if row["host"] is not None:
+                        moves.turns.leave(row["host"], waited=row["place"] == IN_LINE)
+                        moves.turns.stand(claim.id, row["host"])
             return unwritten
 
         return self._write(work)  # type: ignore[no-any-return]
@@ -342,7 +398,8 @@ class JobTable(Reading, Roster):
 
     def _retry(self, connection: sqlite3.Connection, moves: Moves, ids: list[int]) -> list[int]:
         rows = connection.execute(
-            "SELECT id, key, state, parent_id, (SELECT min(twin.id) FROM jobs AS twin"
+            "SELECT id, key, state, parent_id, host, place, worker,"
+            " (SELECT min(twin.id) FROM jobs AS twin"
             " WHERE twin.key = jobs.key AND twin.id != jobs.id AND twin.state IN"
             " ('queued', 'scheduled', 'running', 'retrying')) AS twin FROM jobs"
             " WHERE id IN (SELECT value FROM json_each(?))"
@@ -361,11 +418,17 @@ class JobTable(Reading, Roster):
                     by_key[row["key"]] = row["id"]
             waiting.append(twin or row["id"])
         connection.execute(
-            "UPDATE jobs SET state = 'queued', ready = worker IS NULL, run_at = NULL, attempt = 0,"
-            " crashes = 0, finished_at = NULL, waiting_for = iif(worker IS NULL, NULL, ?)"
+            "UPDATE jobs SET state = 'queued', attempt = 0, crashes = 0, finished_at = NULL,"
+            " ready = iif(place = 0, worker IS NULL, ready), run_at = iif(place = 0, NULL, run_at),"
+            " waiting_for = iif(worker IS NULL, NULL, ?)"
             " WHERE id IN (SELECT value FROM json_each(?))",
             (HELD, json.dumps(queued)),
         )
+        again = set(queued)
+        for row in rows:
+            placed = row["place"] or row["worker"]  # who has a place already keeps it
+            if row["host"] is not None and row["id"] in again and not placed:
+                moves.turns.stand(row["id"], row["host"])
         return waiting
 
     def cancel(self, ids: Iterable[int]) -> list[int]:
@@ -389,9 +452,13 @@ class JobTable(Reading, Roster):
                 self._record(connection, claim, Ending("cancelled", "cancelled"), now)
         connection.executemany(
             "UPDATE jobs SET state = 'cancelled', ready = 0, run_at = NULL, waiting_for = NULL,"
-            " finished_at = ? WHERE id = ?",
+            " finished_at = ?, place = iif(worker IS NULL, 0, place) WHERE id = ?",
             [(now, row["id"]) for row in rows],
         )
+        gone = [row for row in rows if row["place"] and row["worker"] is None]
+        waited = Counter(row["host"] for row in gone if row["place"] == IN_LINE)
+        for host in {row["host"] for row in gone}:
+            moves.turns.leave(host, waited=waited[host])
         return [row["id"] for row in rows]
 
     def progress(self, claim: Claim, done: float, total: float | None) -> bool:
@@ -432,6 +499,7 @@ class JobTable(Reading, Roster):
             "DELETE FROM tally WHERE kind IN ('completed', 'failed') AND name < ?",
             (int(before // 60),),
         )
+        connection.execute("DELETE FROM hosts WHERE waiting = 0 AND free_at < ?", (before,))
         return forgotten
 
     def clear(self) -> int:
@@ -439,6 +507,7 @@ class JobTable(Reading, Roster):
 
         def work(connection: sqlite3.Connection, _: Moves) -> int:
             connection.execute("DELETE FROM attempts")
+            connection.execute("DELETE FROM hosts")
             connection.execute("DELETE FROM tally WHERE kind IN ('completed', 'failed')")
             connection.execute("UPDATE tally SET jobs = 0, roots = 0 WHERE kind = 'state'")
             return connection.execute("DELETE FROM jobs").rowcount

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from paise2nb.errors import PermanentError, UsageError
 from paise2nb.fetch import visit
-from paise2nb.fetch.urls import canonical_url, parse, scheme_of, without_credentials
+from paise2nb.fetch.urls import canonical_url, host_of, parse, scheme_of, without_credentials
 from paise2nb.jobs import UNFINISHED
 from paise2nb.plugins import task
 
@@ -36,6 +36,10 @@ def check_address(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
         shown = without_credentials(str(args[0]))
         raise UsageError(f"{shown!r} is not an http or https address: {error}") from None
     return args
+
+
+def _host(args: tuple[Any, ...]) -> str | None:
+    return host_of(args[0])
 
 
 def check_links(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -59,7 +63,7 @@ def check_folder(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
 # The tasks -----------------------------------------------------------------------------------
 
 
-@task("feed", check=check_address)
+@task("feed", check=check_address, host=_host)
 def feed(context: Context, url: str) -> dict[str, int]:
     """Enqueue the entries of an RSS or Atom feed."""
     from paise2nb.sources.reading import feed_entries
@@ -67,7 +71,7 @@ def feed(context: Context, url: str) -> dict[str, int]:
     return _offer(context, feed_entries(visit(context, url)))
 
 
-@task("sitemap", check=check_address)
+@task("sitemap", check=check_address, host=_host)
 def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, int]:
     """Enqueue the addresses of a sitemap, and the sitemaps of an index."""
     from paise2nb.sources.reading import sitemap_entries
@@ -104,7 +108,7 @@ def folder(
     return _offer(context, dict(files()))
 
 
-@task("links", check=check_links)
+@task("links", check=check_links, host=_host)
 def links(
     context: Context,
     url: str,

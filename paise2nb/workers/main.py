@@ -69,7 +69,7 @@ def worker() -> None:
         1 if alone or pool not in settings.workers.pools else settings.workers.pools[pool].threads
     )
     path = settings.task_queue.sqlite.path or settings.data_dir / "tasks.db"
-    table = JobTable(path, durable=False)
+    table = JobTable(path, durable=False, host_delay=settings.fetch.host_delay)
     entry = table.register(received["pool"], threads)
     try:
         _Process(settings, table, entry, pool, threads, received["parent"]).run()

@@ -57,7 +57,7 @@ class Supervisor:
         self.options = options
         self.data_dir = settings.data_dir
         path = settings.task_queue.sqlite.path or self.data_dir / "tasks.db"
-        self.table = JobTable(path, durable=False)
+        self.table = JobTable(path, durable=False, host_delay=settings.fetch.host_delay)
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by process name
         self._unproven: dict[str, float] = {}  # starts that have not become ready: their times
         self._since: dict[tuple[int, int], float] = {}  # executions: when first seen, monotonic
