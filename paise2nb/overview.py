@@ -187,7 +187,7 @@ def _time_left(app: App, status: Status, now: float) -> str | None:
     last = table.last_retry()
     by_retry = table.clock.wall(last) - now if last else 0.0
     host = table.slowest_host()
-    if host is not None and host[3] > max(by_retry, by_pace / 2):  # most of it waits there
+    if host is not None and host[3] > max(by_retry - 1, by_pace / 2):  # most of it waits there
         name, line, delay, seconds = host
         until = f"about {_clock(now + max(seconds, by_pace), now)}; more workers won't help"
         if not line or line * delay < seconds / 2:
