@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from paise2nb import process
+from paise2nb.cells import Cells
 from paise2nb.database import claim_directory
 from paise2nb.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
 from paise2nb.hindrance import full_disk
@@ -145,8 +147,11 @@ class App:
         assert settings.data_dir is not None
         self.data_dir: Path = settings.data_dir
         claim_directory(self.data_dir)
-        self.plugins = plugins or Plugins(plugin_names(settings))
+        self.cells = Cells(self.plugin_directory)
+        self._stamp = self.cells.stamp()
+        self.plugins = plugins or Plugins.of(settings)
         self._granted: dict[str, int] = {}  # attempts by task: the settings do not change
+        self._refreshing = threading.Lock()
         self.cache: CacheProvider = self.plugins.hooks.hook.cache_provider(app=self)
         self.store: DataStorageProvider = self.plugins.hooks.hook.data_storage_provider(app=self)
         self.queue: JobHuey = self.plugins.provider(settings.task_queue.provider).create(self)
@@ -215,6 +220,32 @@ class App:
 
         return Workers(self)
 
+    def refresh(self) -> bool:
+        """Take up what has become of cells since: saved, disabled, enabled.
+
+        Jobs that run go on with the code that they began with. It costs a stat where nothing has
+        changed, so every enqueue and every execution may ask.
+
+        Returns:
+            False where that takes a new app, because an app asks for some things only once.
+
+        Raises:
+            PluginError: a plugin can't be loaded any more.
+        """
+        stamp = self.cells.stamp()
+        if stamp == self._stamp:
+            return True
+        with self._refreshing:
+            if stamp != self._stamp:
+                plugins = Plugins.of(self.settings)
+                if plugins.bound() != self.plugins.bound():
+                    return False
+                self.plugins = plugins
+                self._granted.clear()
+                self.queue.tasks_changed()
+                self._stamp = stamp  # last: until then others wait for the lock
+        return True
+
     # Enqueueing ------------------------------------------------------------------------------
 
     def enqueue(
@@ -271,6 +302,7 @@ class App:
     def _enqueue(
         self, name: str, every_args: Iterable[tuple[Any, ...]], force: bool, options: dict[str, Any]
     ) -> Enqueued:
+        self.refresh()
         task = self.plugins.task(name)
         new = self.new_jobs(task, every_args, **options)
         fresh = task.fresh
@@ -380,11 +412,16 @@ class App:
             NotFound: no such job.
             Exception: what the task raises, raw.
         """
-        row = self.job(job_id).row()
-        claim = Claim(**{
-            **{name: row[name] for name in Claim._fields},
-            "args": json.dumps(row["args"]), "number": 0, "worker": 0, "worker_pid": os.getpid(),
-        })  # fmt: skip
+        return self._rehearse(self.job(job_id).row())
+
+    def rehearse(self, task: str, args: Sequence[Any]) -> Replay:
+        """The same for a job that nobody has enqueued."""
+        return self._rehearse({"id": 0, "task": task, "args": args, "attempt": 1, "priority": 0})
+
+    def _rehearse(self, row: Mapping[str, Any]) -> Replay:
+        known: dict[str, Any] = {name: row.get(name) for name in Claim._fields}
+        known |= {"args": json.dumps(row["args"]), "number": 0, "worker_pid": os.getpid()}
+        claim = Claim(**known)
         context = Context(self, claim)
         value = self._call(context, row["args"])
         return Replay(claim.id, claim.task, value, context.followups)
@@ -665,18 +702,12 @@ def open(
         return _current
     overrides = dict(settings or {})
     resolved = Settings.resolve(profile, data_dir=data_dir, overrides=overrides)
-    plugins = Plugins(plugin_names(resolved))
+    plugins = Plugins.of(resolved)
     if defaults := plugins.defaults():
         resolved = Settings.resolve(
             profile, data_dir=data_dir, overrides=overrides, defaults=defaults
         )
     return App(resolved, plugins=plugins)
-
-
-def plugin_names(settings: Settings) -> list[str]:
-    """The plugins to load: those that the settings name, and the data directory's own cells."""
-    cells = sorted((settings.data_dir / "plugins").glob("*.py")) if settings.data_dir else []
-    return [*settings.plugins, *map(str, cells)]
 
 
 def current() -> App | None:

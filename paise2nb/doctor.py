@@ -155,7 +155,7 @@ def _installation() -> Iterator[Finding]:
 def _plugins(settings: Settings) -> Iterator[Finding]:
     from paise2nb.plugins import Plugins
 
-    loaded = Plugins(settings.plugins)
+    loaded = Plugins.of(settings)
     yield Finding("ok", "plugins", f"all load; tasks: {', '.join(sorted(loaded.tasks))}")
 
 

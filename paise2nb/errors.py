@@ -82,7 +82,12 @@ class JobFailed(PaiseError):
 
 
 class PluginError(PaiseError):
-    """A plugin that can't be loaded or that breaks a rule of its extension point."""
+    """A plugin that can't be loaded or that breaks a rule of its extension point.
+
+    ``function`` is the one that breaks it, where that is known.
+    """
+
+    function: object = None
 
 
 class StorageError(PaiseError):

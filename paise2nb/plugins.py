@@ -15,17 +15,20 @@ import importlib.util
 import inspect
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import pluggy
 
+from paise2nb.cells import Cells
 from paise2nb.errors import PluginError, UnknownTask, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +49,11 @@ BUILT_IN = (
     "paise2nb.items",
     "paise2nb.cache",
 )
+# What an app asks for once, when it opens: another one takes a new app, or a fresh process.
+BOUND = (
+    "task_queue_providers", "configuration_providers", "data_storage_provider", "cache_provider",
+    "lifecycle_actions",
+)  # fmt: skip
 F = TypeVar("F", bound=Callable[..., Any])
 _encode = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
 
@@ -430,11 +438,21 @@ class Declared:
 class Plugins:
     """The plugins of one app: the built-in ones, entry points, and those the settings name."""
 
-    def __init__(self, named: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        named: Iterable[str] = (),
+        *,
+        allow: Sequence[str] = ("*",),
+        deny: Sequence[str] = (),
+        note: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Load every plugin.
 
         Args:
             named: modules, or paths of ``.py`` files.
+            allow, deny: patterns for the names of entry points; one that is denied, or not
+                allowed, is listed and never imported.
+            note: what `paise2nb.cells.Cells` notes: who is disabled, versions of cells.
 
         Raises:
             PluginError: one can't be loaded, or takes a name that is taken; it is named.
@@ -442,13 +460,65 @@ class Plugins:
         self.hooks = pluggy.PluginManager("paise2")
         self.hooks.add_hookspecs(Hooks)
         self._names: dict[str, str] = {}  # of modules, as the user knows them
+        self._versions: dict[str, str] = {}  # of modules
+        self._left_out: list[dict[str, str]] = []
+        disabled = set(note.get("disabled", ()))
+        from paise2nb import __version__
+
         for name in BUILT_IN:
-            self._add(name, importlib.import_module(name))
+            self._add(name, importlib.import_module(name), __version__)
         for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS)):
-            self._add(entry.name, self._guard(entry.name, entry.load))
+            version = entry.dist.version if entry.dist else ""
+            allowed = _fits(entry.name, allow) and not _fits(entry.name, deny)
+            if allowed and entry.name not in disabled:
+                self._add(entry.name, self._guard(entry.name, entry.load), version)
+            else:
+                state = "disabled" if allowed else "not allowed"
+                self._leave_out("entry point", entry.name, version, state, entry.value)
         for name in named:
-            self._add(name, self._guard(name, partial(_import, name)))
+            short = short_name(name)
+            version = str(note.get("versions", {}).get(short, ""))
+            if short in disabled:
+                self._leave_out("plugin", short, version, "disabled", name)
+            else:
+                self._add(name, self._guard(name, partial(_import, name)), version)
         self.tasks = self._tasks()
+
+    @classmethod
+    def of(cls, settings: Settings, candidate: Path | None = None) -> Plugins:
+        """The plugins of some settings: entry points, modules that they name, cells.
+
+        Args:
+            settings: resolved.
+            candidate: a file that stands in for the cell of its name.
+
+        Raises:
+            PluginError: as above.
+        """
+        cells, note = {}, {}
+        if settings.data_dir is not None:
+            found = Cells(settings.data_dir / "plugins")
+            cells, note = {path.stem: path for path in found.paths()}, found.note()
+        if candidate is not None:
+            cells[candidate.stem] = candidate
+            note = {**note, "disabled": set(note.get("disabled", ())) - {candidate.stem}}
+        named = [*settings.plugins, *(str(cells[name]) for name in sorted(cells))]
+        rules = settings.entry_points
+        return cls(named, allow=rules.allow, deny=rules.deny, note=note)
+
+    def bound(self) -> set[tuple[str, str]]:
+        """Who stands behind the extension points that an app asks only once."""
+        return {
+            (point, getattr(implementation.plugin, "__name__", implementation.plugin_name))
+            for point in BOUND
+            for implementation in getattr(self.hooks.hook, point).get_hookimpls()
+        }
+
+    def _leave_out(self, kind: str, name: str, version: str, state: str, origin: str) -> None:
+        self._left_out.append({
+            "kind": kind, "name": name, "plugin": name, "version": version, "state": state,
+            "origin": origin,
+        })  # fmt: skip
 
     def _guard(self, name: str, load: Callable[[], Any]) -> Any:
         try:
@@ -456,13 +526,16 @@ class Plugins:
         except (Exception, SystemExit) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise PluginError(
-                f"plugin {name!r} can't be loaded: {reason}; mend it, or remove it from `plugins`"
+                f"plugin {name!r} can't be loaded: {reason}; mend it, or remove it from `plugins`, "
+                f"or: paise2 plugins disable {short_name(name)}"
             ) from error
 
-    def _add(self, name: str, plugin: Any) -> None:
+    def _add(self, name: str, plugin: Any, version: str) -> None:
         # A module may hold decorated functions, hook implementations, or both.
         declared = Declared(plugin) if isinstance(plugin, ModuleType) else None
-        self._names[getattr(plugin, "__name__", name)] = name
+        module = getattr(plugin, "__name__", name)
+        self._names[module] = name
+        self._versions[module] = version or str(getattr(plugin, "__version__", ""))
         try:
             self.hooks.register(plugin, name)
             self.hooks.check_pending()
@@ -478,11 +551,13 @@ class Plugins:
             for declared in self._guard(hook.plugin_name, hook.function) or ():
                 if declared.name in tasks:
                     taken, plugin = tasks[declared.name].plugin, declared.plugin
-                    raise PluginError(
+                    error = PluginError(
                         f"plugin {self._names.get(plugin, plugin)!r} defines task "
                         f"{declared.name!r}, which {self._names.get(taken, taken)!r} has already; "
                         "give it another name"
                     )
+                    error.function = declared.function
+                    raise error
                 tasks[declared.name] = declared
         return tasks
 
@@ -503,14 +578,21 @@ class Plugins:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.tasks)}"
             raise UnknownTask(f"unknown task {name!r}; {hint}") from None
 
+    def fetchers(self) -> list[Fetcher]:
+        """Every fetcher, plugins before the built-in ones."""
+        return [entry for group in self.hooks.hook.content_fetchers() for entry in group]
+
+    def extractors(self) -> list[Extractor]:
+        """Every extractor, plugins before the built-in ones."""
+        return [entry for group in self.hooks.hook.content_extractors() for entry in group]
+
     def fetcher(self, scheme: str) -> Fetcher | None:
         """The first fetcher of a URL scheme, plugins before the built-in ones."""
-        found = (f for group in self.hooks.hook.content_fetchers() for f in group)
-        return next((f for f in found if scheme in f.schemes), None)
+        return next((f for f in self.fetchers() if scheme in f.schemes), None)
 
     def extractor(self, mime_type: str, suffix: str) -> Extractor | None:
         """The extractor for a MIME type, else for a file suffix; plugins come first."""
-        found = [e for group in self.hooks.hook.content_extractors() for e in group]
+        found = self.extractors()
         family = mime_type.split("/")[0] + "/*"
         by_type = (e for e in found if mime_type in e.mime_types or family in e.mime_types)
         by_suffix = (e for e in found if suffix and suffix in e.suffixes)
@@ -529,23 +611,24 @@ class Plugins:
         return known[name]
 
     def describe(self) -> list[dict[str, str]]:
-        """One row for each thing that is registered: kind, name, plugin, origin."""
+        """One row for each thing that is registered, and for each plugin that is left out."""
         rows: list[dict[str, str]] = []
         hook = self.hooks.hook
         names = {id(plugin): name for name, plugin in self.hooks.list_name_plugin()}
 
         def row(kind: str, name: str, module: str) -> None:
             file = getattr(sys.modules.get(module), "__file__", None) or ""
-            rows.append({"kind": kind, "name": name, "plugin": module, "origin": file})
+            rows.append({
+                "kind": kind, "name": name, "plugin": short_name(module),
+                "version": self._versions.get(module, ""), "state": "loaded", "origin": file,
+            })  # fmt: skip
 
         for declared in self.tasks.values():
             row("task", declared.name, declared.plugin)
-        for found in hook.content_fetchers():
-            for entry in found:
-                row("fetcher", ", ".join(entry.schemes), entry.plugin)
-        for found in hook.content_extractors():
-            for entry in found:
-                row("extractor", ", ".join((*entry.mime_types, *entry.suffixes)), entry.plugin)
+        for fetches in self.fetchers():
+            row("fetcher", ", ".join(fetches.schemes), fetches.plugin)
+        for extracts in self.extractors():
+            row("extractor", ", ".join((*extracts.mime_types, *extracts.suffixes)), extracts.plugin)
         for point in ("task_queue_providers", "content_sources"):
             for implementation in getattr(hook, point).get_hookimpls():
                 for name in implementation.function():
@@ -557,7 +640,17 @@ class Plugins:
             for implementation in getattr(hook, point).get_hookimpls():
                 plugin = names.get(id(implementation.plugin), implementation.plugin_name)
                 row(point.removesuffix("s").replace("_", " "), "", plugin)
-        return rows
+        return rows + self._left_out
+
+
+def short_name(plugin: str) -> str:
+    """What a person calls a plugin: a file, or the module made of one, by the file's name."""
+    made = re.fullmatch(r"paise2_plugin_(.+)_[0-9a-f]{8}", plugin)
+    return made[1] if made else Path(plugin).stem if plugin.endswith(".py") else plugin
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _import(name: str) -> ModuleType:

@@ -7,10 +7,17 @@ tells them. Only one whose whole name still fits is ever counted as alive, or si
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+DYING_SECONDS = 5.0
+MARK = "PAISE2_MARK"  # a variable of the environment, by which descendants are known
 
 
 @cache
@@ -69,3 +76,93 @@ def resident_mb(pid: int) -> float:
     except (OSError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+# What a process leaves behind ----------------------------------------------------------------
+
+
+def new_mark() -> str:
+    """A mark: the value of MARK in the environment of a process and of all that descend from it."""
+    return os.urandom(8).hex()
+
+
+def end_marked(mark: str) -> int:
+    """Kill every process that bears a mark, whatever session or parent it has taken; how many."""
+    ended: set[int] = set()
+    deadline = time.monotonic() + DYING_SECONDS
+    while found := _marked(mark):  # until none is left: they may start others meanwhile
+        for pid in found - ended:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        ended |= found
+        if time.monotonic() > deadline:  # one that waits for a device can't be ended
+            break
+        time.sleep(0.002)
+    return len(ended)
+
+
+def _marked(mark: str) -> set[int]:
+    wanted = f"{MARK}={mark}".encode()
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/environ"):  # none where there is no /proc
+        with suppress(OSError):  # another user's, or gone
+            if wanted in entry.read_bytes().split(b"\0"):
+                found.add(int(entry.parent.name))
+    return found - {os.getpid()}
+
+
+def descendants(pid: int, threads: Iterable[int] | None = None) -> list[int]:
+    """The processes under one, or under some of its threads: nearest first."""
+    found: list[int] = []
+    folder = Path(f"/proc/{pid}/task")
+    with suppress(OSError):
+        for thread in threads or [int(name) for name in os.listdir(folder)]:
+            with suppress(OSError):
+                found += map(int, (folder / str(thread) / "children").read_bytes().split())
+    return found + [below for child in found for below in descendants(child)]
+
+
+def has_children() -> bool:
+    """Whether this process has any child, ended ones that nobody has waited for included."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def end_children(threads: Iterable[int] | None = None) -> int:
+    """Kill what this process, or some of its threads, have started; how many were alive."""
+    found = descendants(os.getpid(), threads)
+    living = [pid for pid in found if identity(pid)]
+    for pid in found:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in found:
+        with suppress(ChildProcessError):  # a grandchild: its own parent, or init, waits for it
+            os.waitpid(pid, 0)
+    return len(living)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own has ended, where the system can: prctl(2)."""
+    import ctypes
+
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def bound_files(most: int) -> None:
+    """Let this process hold no more open files than that, and leave no core dump."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def open_files() -> int:
+    """How many files this process holds open; 0 where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0

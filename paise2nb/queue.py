@@ -24,6 +24,7 @@ from huey.exceptions import RetryTask
 from huey.serializer import Serializer
 from huey.storage import BaseStorage
 
+from paise2nb import process
 from paise2nb.bell import Ringer
 from paise2nb.errors import PaiseError, Postponed, StorageError, TaskError, redacted
 from paise2nb.hindrance import Hindrance
@@ -123,7 +124,16 @@ class JobHuey(Huey):
         self._limits: dict[str, Limits] = {}
         self._hindrance: Hindrance | None = None
         self._stopping = threading.Event()
-        self._classes = {name: self._register(task) for name, task in app.plugins.tasks.items()}
+        self._classes: dict[str, type[HueyTask]] = {}
+        self.tasks_changed()
+
+    def tasks_changed(self) -> None:
+        """Know the tasks that the app's plugins define now."""
+        for name, task in self.app.plugins.tasks.items():
+            if name not in self._classes:
+                self._classes[name] = self._register(task)
+        if self._worker is not None and not self.runs_immediately:
+            self._limits = self.app.limits(self._worker.pool)
 
     def _register(self, task: Task) -> type[HueyTask]:
         def run(*arguments: Any, task: HueyTask) -> Ending:
@@ -161,6 +171,11 @@ class JobHuey(Huey):
         self._worker, self._limits = worker, dict(limits)
         self._hindrance = Hindrance(self.table, self.app.places())
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it claims nothing any more."""
+        return self._stopping.is_set()
+
     def stop_claiming(self) -> None:
         """Finish what runs and claim nothing more: a worker drains."""
         self._stopping.set()
@@ -169,22 +184,45 @@ class JobHuey(Huey):
     def dequeue(self) -> HueyTask | None:
         """Claim the next job; None when there was none within the safety poll."""
         self._write_kept()
-        if self._stopping.is_set() or self._worker is None:
+        if self.stopping or self._worker is None:
             return None
         claim = self._take_following()
-        limits = self._open_limits() if claim is None else {}
-        if limits and self.table.claimable(tuple(limits)):
-            claim = self.table.claim(self._worker, limits)
+        if claim is None and self._is_current():  # it may know more tasks from now on
+            limits = self._open_limits()
+            if limits and self.table.claimable(tuple(limits)):
+                claim = self.table.claim(self._worker, limits)
         if claim is None:
             self.nap.wait(self._patience())
             return None
         self.nap.end_one()  # there may be more: wake the next thread
+        # Asked again: whoever enqueued this job may have changed a cell just before.
+        if not self._is_current() or claim.task not in self.app.plugins.tasks:
+            self.table.end(claim, Ending("released", "queued"))
+            return None
         return self._decoded(claim)
+
+    def _is_current(self) -> bool:
+        """Take up what has become of plugins; where that takes a fresh process, leave for one."""
+        try:
+            if self.app.refresh():
+                return True
+            reason = "plugins have changed"
+        except PaiseError as error:
+            reason = str(error)
+        self.give_way(reason)
+        return False
+
+    def give_way(self, reason: str) -> None:
+        """Finish what runs and leave: the supervisor starts a fresh process at once."""
+        if not self.stopping:
+            logger.info("this worker gives way to a fresh one: %s", reason)
+            self.stop_claiming()
+            self.ringer.ring()  # whoever sleeps in this process, too
 
     def _open_limits(self) -> dict[str, Limits]:
         """The tasks that may be claimed now, with their limits."""
         held = self._hindrance.held() if self._hindrance else set()
-        if held is None or self._stopping.is_set():
+        if held is None or self.stopping:
             return {}
         return {name: limit for name, limit in self._limits.items() if name not in held}
 
@@ -213,13 +251,28 @@ class JobHuey(Huey):
 
     def execute(self, task: HueyTask, timestamp: datetime.datetime | None = None) -> None:
         """Run a claimed job and write how it ended; the next claim comes with it."""
+        threads = threading.active_count()
         ending = self._run(task)
+        self._tidy(task.claim, threads)
         try:
             self._finish(task.claim, ending, self._open_limits())
         except StorageError:
             # Kept, and written before this thread claims anything else.
             logger.exception("the outcome of job %s can't be written now", task.id)
             self._executing.kept = (task.claim, ending)
+
+    def _tidy(self, claim: Claim, threads: int) -> None:
+        """End the processes that a job has left behind: beside other jobs those of its thread.
+
+        A thread can't be ended: a worker in which too many are left gives way to a fresh one.
+        """
+        lone = self._worker is not None and self._worker.lone
+        if process.has_children():
+            left = process.end_children(None if lone else [threading.get_native_id()])
+            if left:
+                logger.warning("job %s has left %d processes behind: ended", claim.id, left)
+        if lone and (left := threading.active_count() - threads) > 0:
+            logger.warning("job %s has left %d threads running", claim.id, left)
 
     def _finish(self, claim: Claim, ending: Ending, limits: dict[str, Limits]) -> None:
         accepted, following = self.table.end(claim, ending, self._worker, limits)

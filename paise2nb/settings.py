@@ -187,6 +187,16 @@ class ExtractSettings:
 
 
 @dataclass(frozen=True)
+class EntryPointSettings:
+    """Which installed plugins are loaded."""
+
+    allow: Annotated[
+        tuple[str, ...], "installed plugins to load: names of entry points, `*` for any part"
+    ]
+    deny: Annotated[tuple[str, ...], "those of them that are listed but never imported"]
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of one app. Two are equal when their values are, whatever layers set them."""
 
@@ -204,6 +214,7 @@ class Settings:
     fetch: FetchSettings
     extract: ExtractSettings
     plugins: Annotated[tuple[Module, ...], "modules, or paths of .py files"]
+    entry_points: EntryPointSettings
     entries: Mapping[Key, Entry] = field(repr=False, compare=False)
 
     @classmethod

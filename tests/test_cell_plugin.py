@@ -1,64 +1,338 @@
-"""A cell becomes a plugin: checked in a fresh process, kept, and loaded by the workers."""
+"""A cell becomes a plugin: tried in a fresh process, kept, and taken up by workers that run."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import paise2nb
+from paise2nb import App, process, trial
 from paise2nb.commands import main
 from paise2nb.commands.session import Session
-from paise2nb.errors import PluginError, UsageError
+from paise2nb.errors import PluginError, UnknownTask, UsageError
 
-SHOUT = """
+SHOUT = """\
 from paise2nb import task
 
 @task("shout")
 def shout(context, word):
     return word.upper()
 """
+LINES = """\
+from paise2nb import Document, extractor
+
+@extractor("text/x-lines", suffixes=[".lines"])
+def lines(context, data, source):
+    print("looked at", len(data), "bytes")
+    first, *rest = data.decode().splitlines()
+    return Document(" / ".join(rest), title=first)
+"""
 
 
-def write_cell(data_dir: Path, name: str, body: str | None) -> object:
-    session = Session()
-    session.cell = body
-    return main(["plugin", name, "--data-dir", str(data_dir)], session)
+class CellSession(Session):
+    """What a notebook's session is to a command: a cell, the names outside of it, an open app."""
+
+    def __init__(self, app: App, cell: str | None, names: set[str]) -> None:
+        super().__init__()
+        self._app, self.cell, self._defined = app, cell, names
+        self.data_dir = str(app.data_dir)
+
+    def names(self) -> set[str]:
+        return self._defined
+
+    def plugins_changed(self) -> None:
+        self.app.refresh()
 
 
-def test_a_cell_becomes_a_plugin_that_workers_load(tmp_path: Path) -> None:
-    said = write_cell(tmp_path, "loud", SHOUT)
-    assert "loud.py registers task shout" in str(said)
-    with paise2nb.open("development", tmp_path, {"workers.concurrency": 1}) as app:
-        app.workers.start(pool="default")
-        assert app.enqueue("shout", "hello").result(timeout=60) == "HELLO"
-        again = write_cell(tmp_path, "loud", SHOUT.replace("upper", "title"))
-        assert "paise2 worker restart" in str(again)
-        app.workers.restart()
-        assert app.enqueue("shout", "hello you").result(timeout=60) == "Hello You"
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    settings = {"workers.concurrency": 1, "workers.memory_mb": 300, "workers.pools.fetch": None}
+    with paise2nb.open("development", tmp_path, settings) as opened:
+        yield opened
+        opened.workers.stop(timeout=0)
+
+
+def write_cell(
+    app: App, body: str | None, *options: str, name: str = "loud", names: tuple[str, ...] = ()
+) -> Any:
+    return main(["plugin", name, *options], CellSession(app, body, set(names)))
+
+
+def plugins(app: App, *words: str) -> Any:
+    return main(["plugins", *words], CellSession(app, None, set()))
+
+
+# Saved and loaded ----------------------------------------------------------------------------
+
+
+def test_a_cell_is_loaded_here_and_by_workers_that_run(app: App) -> None:
+    app.workers.start()
+    before = {worker["pid"] for worker in app.workers.status().workers}
+    said = write_cell(app, SHOUT)
+    assert f"loud.py registers task shout; it lies in {app.cells.directory}" in str(said)
+    assert app.enqueue("shout", "hello you").result(timeout=60) == "HELLO YOU"
+    again = write_cell(app, SHOUT.replace("upper", "title"))
+    assert "version 2, the one before it in loud.before" in str(again)
+    assert app.enqueue("shout", "hello you", force=True).result(timeout=60) == "Hello You"
+    assert "upper" in Path(again.data["before"]).read_text()
+    assert {worker["pid"] for worker in app.workers.status().workers} == before
+    [row] = [row for row in plugins(app).to_dicts() if row["plugin"] == "loud"]
+    path = str(app.cells.path("loud"))
+    assert row == {
+        "kind": "task", "name": "shout", "plugin": "loud", "version": "2", "state": "loaded",
+        "origin": path,
+    }  # fmt: skip
+
+
+HOLD = """
+import time
+from pathlib import Path
+from paise2nb import task
+
+@task("hold", pool="many")
+def hold(context, number, path):
+    while not Path(path).exists():
+        time.sleep(0.05)
+    return "{word}"
+"""
+
+
+def test_jobs_that_run_finish_with_the_code_that_they_began_with(tmp_path: Path) -> None:
+    settings = {"workers.concurrency": 1, "workers.pools": {"many": {"threads": 30}}}
+    with paise2nb.open("development", tmp_path / "data", settings) as app:
+        write_cell(app, HOLD.format(word="old"), name="hold")
+        app.workers.start()
+        path = str(tmp_path / "go")
+        held = app.enqueue_many("hold", [(number, path) for number in range(30)])
+        while app.status().jobs["running"] < 30:
+            time.sleep(0.02)
+        write_cell(app, HOLD.format(word="new"), name="hold")
+        Path(path).touch()
+        late = app.enqueue("hold", 30, path)
+        assert late.result(timeout=60) == "new"
+        assert [job.result(timeout=60) for job in held] == ["old"] * 30
+        assert all(len(job.attempts) == 1 for job in held)
         app.workers.stop()
-    assert "upper" in (tmp_path / "plugins" / "loud.before").read_text()
+
+
+def test_an_app_elsewhere_takes_it_up_with_its_next_enqueue(app: App) -> None:
+    with paise2nb.open("development", app.data_dir) as other:
+        with pytest.raises(UnknownTask):
+            other.enqueue("shout", "hello")
+        write_cell(app, SHOUT)
+        assert other.enqueue("shout", "hello").state == "queued"
+
+
+def test_what_an_app_asks_for_only_once_is_taken_up_by_fresh_processes(app: App) -> None:
+    write_cell(app, SHOUT)
+    app.workers.start()
+    [worker] = app.workers.status().workers
+    hooked = SHOUT.replace("word.upper()", "seen") + (
+        "\nseen = []\n\nclass Opened:\n    def opened(self, app): seen.append(app.is_worker)\n"
+        "    def closed(self, app): pass\n\nfrom paise2nb import hookimpl\n\n@hookimpl\n"
+        "def lifecycle_actions(): return [Opened()]\n"
+    )
+    write_cell(app, hooked)
+    assert app.enqueue("shout", "hello").result(timeout=60) == [True]
+    assert process.identity(worker["pid"]) is None
+
+
+def test_a_disabled_plugins_jobs_wait_until_it_is_enabled(app: App) -> None:
+    write_cell(app, SHOUT)
+    app.workers.start()
+    waiting = app.enqueue("shout", "hello", delay=0.3)
+    plugins(app, "disable", "loud")
+    with pytest.raises(UnknownTask):
+        app.enqueue("shout", "hello")
+    states = {row["plugin"]: row["state"] for row in plugins(app).to_dicts()}
+    assert states["loud"] == "disabled"
+    while not app.queue.table.ready_tasks():
+        time.sleep(0.02)
+    assert "paise2 plugins enable" in str(app.workers.status().problem)
+    plugins(app, "enable", "loud")
+    assert waiting.result(timeout=60) == "HELLO"
+
+
+def test_a_plugin_that_can_not_be_loaded_any_more_can_be_disabled(app: App) -> None:
+    write_cell(app, SHOUT)
+    app.cells.path("loud").write_text("import not_there_at_all")
+    with pytest.raises(PluginError, match="paise2 plugins disable loud"):
+        paise2nb.open("development", app.data_dir)
+    main(["plugins", "disable", "loud", "--data-dir", str(app.data_dir)], Session())
+    paise2nb.open("development", app.data_dir).close()
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("words", "answer"),
     [
-        ("x = 1", "registers nothing"),
-        ("import not_there_at_all", "No module named 'not_there_at_all'"),
-        ("def broken(:\n", "SyntaxError"),
-        (SHOUT.replace('"shout"', '"fetch"'), "'fetch'"),
+        (("disable", "fetch"), "no plugin 'fetch'; known: loud"),
+        (("enable", "loud"), "'loud' is not disabled; disabled: none"),
     ],
 )
-def test_a_cell_that_is_no_plugin_is_refused_and_nothing_is_kept(
-    tmp_path: Path, body: str, words: str
+def test_only_what_is_there_is_disabled_or_enabled(
+    app: App, words: tuple[str, ...], answer: str
 ) -> None:
-    with pytest.raises(PluginError, match=words):
-        write_cell(tmp_path, "loud", body)
-    assert list((tmp_path / "plugins").iterdir()) == []
+    write_cell(app, SHOUT)
+    with pytest.raises(UsageError, match=answer):
+        plugins(app, *words)
 
 
-def test_a_line_without_a_cell_and_an_odd_name_are_told_what_to_type(tmp_path: Path) -> None:
+# Refused -------------------------------------------------------------------------------------
+
+REFUSED = {
+    "nothing registered": ("x = 1", "the cell registers nothing"),
+    "an import that fails": ("\nimport nowhere_at_all", "line 3, `import nowhere.*No module named"),
+    "an error": ("x = 1\n\n1 / 0", "^line 4, `1 / 0`: ZeroDivisionError: division by zero$"),
+    "a mistake of syntax": (SHOUT + "def broken(:", "^line 7, `def broken.*SyntaxError: invalid"),
+    "a taken name": (SHOUT.replace('"shout"', '"fetch"'), "^line 4, .*defines task 'fetch', which"),
+    "a bad hook": (
+        "from paise2nb import hookimpl\n\n@hookimpl\ndef cache_provider(app, more): ...",
+        "^line 4, `@hookimpl`: .*more",
+    ),
+    "an unknown hook": (
+        "from paise2nb import hookimpl\n@hookimpl\ndef no_such_hook(): ...",
+        "^line 3, `@hookimpl`: .*no_such_hook",
+    ),
+    "a hook that raises": (
+        "from paise2nb import hookimpl\n@hookimpl\ndef content_fetchers(): return 1 / 0",
+        "^line 4, `def content_fetchers.*ZeroDivisionError",
+    ),
+    "a name of the notebook": (
+        SHOUT.replace("word.upper()", "clean(word)"),
+        r"^`clean` is defined in the notebook, not in this cell \(line 6, `return clean\(word\)`\)",
+    ),
+    "a name of the notebook at once": (SHOUT + "x = clean", "^`clean` is defined in the notebook"),
+    "a name of nobody": (
+        SHOUT.replace("word.upper()", "claen(word)"),
+        "^line 6, .*NameError: name 'claen' is not defined",
+    ),
+    "a task without a context": (
+        SHOUT.replace("context, word", "").replace("word", "''"),
+        "line 4, .*takes no context",
+    ),
+    "a default that is not JSON": (
+        SHOUT.replace("word)", "word, when={1})"),
+        "line 4, .*the default of 'when' is not JSON: {1}",
+    ),
+    "an argument that can't be given": (
+        SHOUT.replace("context, ", "context, *, "),
+        "no job can give it 'wo",
+    ),
+    "an extractor of a wrong shape": (
+        LINES.replace("data, source", "data"),
+        r"extractor lines has to take \(context, data, source\)",
+    ),
+    "an exit": ("raise SystemExit", "^line 2, `raise SystemExit`: SystemExit"),
+    "an end of the process": ("import os; os._exit(3)", "ended its process with status 3"),
+    "a crash": (
+        "import ctypes\nctypes.string_at(0)",
+        r"^line 3, `ctypes.string_at\(0\)`: .*signal 11",
+    ),
+    "a fork": ("import os, time\nos.fork() or time.sleep(1000)\n" + SHOUT, "starts processes when"),
+    "a process": (
+        "import subprocess\nsubprocess.Popen(['sleep', '1000'], start_new_session=True)\n" + SHOUT,
+        "starts processes when it is imported",
+    ),
+    "a thread": (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=[9]).start()\n" + SHOUT,
+        "starts 1 threads when it is imported",
+    ),
+    "memory eaten": ("x = []\nwhile True: x.append(b'x' * 10**7)", "MB of memory, more than 300"),
+    "memory eaten by a child": (
+        "import os\nx = []\nwhile not os.fork(): x.append(b'x' * 4 * 10**7)\nos.wait()",
+        "MB of memory, more than 300",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_cell_that_is_no_plugin_is_refused_in_one_line_and_nothing_is_left(
+    app: App, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body, words = REFUSED[what]
+    monkeypatch.setattr(process, "new_mark", lambda: f"{os.getpid()}-cell")
+    with pytest.raises(PluginError, match=words) as caught:
+        write_cell(app, body, names=("clean",))
+    assert "\n" not in str(caught.value)
+    assert list(app.cells.directory.iterdir()) == []
+    assert process.end_marked(f"{os.getpid()}-cell") == 0
+
+
+def test_a_cell_that_hangs_is_ended_and_told_where(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "SECONDS", 3.0)
+    with pytest.raises(PluginError, match=r"^line 3, `while True: pass`: still ran after 3 s$"):
+        write_cell(app, "x = 1\nwhile True: pass")
+
+
+def test_a_refused_cell_leaves_the_one_before_it_as_it_was(app: App) -> None:
+    write_cell(app, SHOUT)
+    with pytest.raises(PluginError):
+        write_cell(app, "1 / 0")
+    assert app.cells.note()["versions"] == {"loud": 1}
+    assert "upper" in app.cells.path("loud").read_text()
+
+
+def test_a_name_that_another_cell_has_is_taken(app: App) -> None:
+    write_cell(app, SHOUT)
+    with pytest.raises(PluginError, match=r"defines task 'shout', which .*loud.py' has already"):
+        write_cell(app, SHOUT, name="louder")
+
+
+def test_a_line_without_a_cell_and_an_odd_name_are_told_what_to_type(app: App) -> None:
     with pytest.raises(UsageError, match="below %%paise2 plugin NAME"):
-        write_cell(tmp_path, "loud", None)
+        write_cell(app, None)
     with pytest.raises(UsageError, match="use letters, digits and _"):
-        write_cell(tmp_path, "../loud", SHOUT)
+        write_cell(app, SHOUT, name="../loud")
+
+
+# Tried first ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def immediate(tmp_path: Path) -> Iterator[App]:
+    with paise2nb.open("test", tmp_path / "data") as opened:
+        yield opened
+
+
+def test_a_trial_shows_what_a_task_makes_of_a_job_and_saves_nothing(immediate: App) -> None:
+    write_cell(immediate, SHOUT)
+    job = immediate.enqueue("shout", "hello")
+    tried = write_cell(immediate, SHOUT.replace("upper", "title"), "--try", str(job.id))
+    assert 'job 1 (shout): "Hello"' in str(tried).replace("'", '"')
+    assert (tried.found["value"], job.result()) == ("Hello", "HELLO")
+    assert immediate.enqueue("shout", "again").result() == "AGAIN"
+    with pytest.raises(PluginError, match=r"^line 6, `return word.nothing.*AttributeError"):
+        write_cell(immediate, SHOUT.replace("upper", "nothing"), "--try", str(job.id))
+
+
+def test_a_trial_shows_what_an_extractor_makes_of_a_file_that_nobody_could_read(
+    immediate: App, tmp_path: Path
+) -> None:
+    file = tmp_path / "poem.lines"
+    file.write_bytes(b"A title\none\x00\ntwo\n")
+    job = immediate.enqueue("fetch", str(file))
+    assert immediate.jobs(state="failed")[0].error_class == "unsupported"
+    tried = write_cell(immediate, LINES, "--try", str(job.id))
+    assert "looked at 17 bytes" in str(tried)
+    assert [d["title"] for d in tried.found["documents"]] == ["A title"]
+    write_cell(immediate, LINES)
+    immediate.jobs(state="failed").retry()
+    [item] = immediate.items()
+    shorter = LINES.replace("title=first", "title=first[:1]")
+    again = write_cell(immediate, shorter, "--try", str(item.id))
+    assert [d["title"] for d in again.found["documents"]] == ["A"]
+    assert [item.title for item in immediate.items()] == ["A title"]
+
+
+def test_a_trial_of_what_is_nothing_for_the_cell_says_so(immediate: App) -> None:
+    write_cell(immediate, SHOUT)
+    job = immediate.enqueue("shout", "hello")
+    with pytest.raises(PluginError, match=f"neither a job nor an item {job.id} is anything for"):
+        write_cell(immediate, LINES, "--try", str(job.id), name="lines")

@@ -362,6 +362,22 @@ def test_settings_saved_from_a_cell_hold_at_once(cell: Cell, place: Path) -> Non
     assert (place / "paise2.yaml").read_text() == text
 
 
+def test_a_cell_that_needs_a_name_of_the_notebook_is_no_plugin_and_one_that_does_not_is(
+    cell: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell("%paise2 profile development")
+    app = paise2nb.open()
+    cell("def clean(word): return word.strip()")
+    body = (
+        "from paise2nb import task\n@task('tidy')\ndef tidy(context, word):\n    return clean(word)"
+    )
+    capsys.readouterr()
+    assert not cell(f"%%paise2 plugin tidy\n{body}").success
+    assert "`clean` is defined in the notebook, not in this cell (line 5" in capsys.readouterr().out
+    assert cell(f"%%paise2 plugin tidy\n{body.replace('clean(word)', 'word.strip()')}").success
+    assert app.enqueue("tidy", " a ").state == "queued"
+
+
 def test_unloading_takes_the_magic_away_and_loading_brings_it_back(cell: Cell) -> None:
     cell("%paise2 profile")
     cell("%unload_ext paise2nb")

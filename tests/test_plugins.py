@@ -146,12 +146,17 @@ def test_a_module_adds_what_it_decorates(
     monkeypatch.delitem(sys.modules, "a_stranger_of_mine")
 
 
-def test_an_entry_point_adds_what_it_decorates(tmp_path: Path, write: Write) -> None:
-    write(DECORATED, "installed_stranger.py")
-    info = tmp_path / "installed_stranger-1.dist-info"
+def install(where: Path, text: str) -> None:
+    """What an installer leaves of a package with one module and an entry point."""
+    (where / "installed_stranger.py").write_text(text)
+    info = where / "installed_stranger-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: installed-stranger\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[paise2]\nstranger = installed_stranger\n")
+
+
+def test_an_entry_point_adds_what_it_decorates(tmp_path: Path) -> None:
+    install(tmp_path, DECORATED)
     script = "from paise2nb.plugins import Plugins; print(Plugins().task('shout').plugin)"
     ended = subprocess.run(
         [sys.executable, "-c", script],
@@ -221,7 +226,8 @@ def test_every_hook_of_a_stranger_is_called(write: Write, tmp_path: Path) -> Non
 def test_the_description_names_every_thing_and_its_origin(write: Write) -> None:
     path = write(DECORATED)
     rows = Plugins([path]).describe()
-    assert all(set(row) == {"kind", "name", "plugin", "origin"} for row in rows)
+    keys = {"kind", "name", "plugin", "version", "state", "origin"}
+    assert all(set(row) == keys and row["state"] == "loaded" for row in rows)
     found = {(row["kind"], row["name"]): row["origin"] for row in rows}
     assert found["task", "shout"] == path
     assert found["fetcher", "gopher, http"] == path
@@ -229,6 +235,28 @@ def test_the_description_names_every_thing_and_its_origin(write: Write) -> None:
     assert found["task", "fetch"].endswith("paise2nb/tasks.py")
     kinds = {kind for kind, _ in found}
     assert {"task queue provider", "data storage provider", "cache provider"} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("given", "state"),
+    [
+        ({"allow": ["other*"]}, "not allowed"),
+        ({"deny": ["str*"]}, "not allowed"),
+        ({"note": {"disabled": ["stranger"]}}, "disabled"),
+    ],
+)
+def test_an_entry_point_that_is_left_out_is_listed_and_never_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], state: str
+) -> None:
+    install(tmp_path, "raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    [row] = [row for row in Plugins(**given).describe() if row["kind"] == "entry point"]
+    assert row == {
+        "kind": "entry point", "name": "stranger", "plugin": "stranger", "version": "1",
+        "state": state, "origin": "installed_stranger",
+    }  # fmt: skip
+    with pytest.raises(PluginError, match="plugin 'stranger' can't be loaded: SystemExit"):
+        Plugins()
 
 
 def test_the_built_in_ones_register_as_a_stranger_does() -> None:
@@ -283,7 +311,9 @@ def test_a_plugin_that_failed_can_be_mended_and_loaded(write: Write) -> None:
 
 @pytest.mark.parametrize("name", ["no_such_module_here", "/nowhere/at/all.py"])
 def test_a_plugin_that_is_not_there_is_named(name: str) -> None:
-    with pytest.raises(PluginError, match=rf"plugin '{name}' can't be loaded: .*mend it, or"):
+    with pytest.raises(
+        PluginError, match=rf"plugin '{name}' can't be loaded: .*mend it, or.*disable"
+    ):
         Plugins([name])
 
 

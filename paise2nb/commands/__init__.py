@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paise2nb.commands import collection, house, jobs, workers
-from paise2nb.commands.plugin import plugin
+from paise2nb.commands.plugin import plugin, plugins
 from paise2nb.commands.session import Session
 from paise2nb.commands.verbs import Verbs, run
 
@@ -20,7 +20,7 @@ table = Verbs(
 for command in (
     house.profile, jobs.enqueue, workers.worker, jobs.status, jobs.jobs, jobs.job, jobs.wait,
     jobs.retry, jobs.cancel, jobs.replay, collection.search, collection.items, collection.item,
-    collection.export, house.watch, house.config, house.plugins, house.reset, house.demo,
+    collection.export, house.watch, house.config, plugins, house.reset, house.demo,
     house.doctor, plugin,
 ):  # fmt: skip
     table.add_command(command)

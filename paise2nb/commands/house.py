@@ -1,4 +1,4 @@
-"""Commands about the installation: profile, settings, plugins, reset, demo, doctor, watch."""
+"""Commands about the installation: profile, settings, reset, demo, doctor, watch."""
 
 from __future__ import annotations
 
@@ -181,19 +181,6 @@ def _files() -> list[Path]:
 
 
 # The rest ------------------------------------------------------------------------------------
-
-
-@click.command("plugins", cls=Verb)
-@pass_session
-def plugins(session: Session) -> Rows:
-    """Show every provider, fetcher, extractor and task."""
-    columns = (
-        Column("kind"),
-        Column("name", wide=True),
-        Column("plugin"),
-        Column("origin", wide=True),
-    )
-    return Rows(session.app.plugins.describe(), columns)
 
 
 @click.command("reset", cls=Verb)

@@ -1,84 +1,155 @@
-"""``%%paise2 plugin NAME``: a cell becomes a module in the data directory, which its apps load."""
+"""Plugins: a cell becomes one, and what is registered, by whom, and whether it is in use."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 
+from paise2nb import trial
+from paise2nb.cells import Cells
+from paise2nb.commands.house import Rows
+from paise2nb.commands.jobs import pass_session
 from paise2nb.commands.session import Said, Session
-from paise2nb.commands.verbs import Verb
+from paise2nb.commands.verbs import Verb, Verbs
 from paise2nb.database import make_private_directory
-from paise2nb.errors import PluginError, UsageError
+from paise2nb.errors import UsageError
+from paise2nb.render import Column, amount, one_line
+from paise2nb.results import Shown
 
-CHECK_SECONDS = 30
-_CHECK = """
-import sys
-from paise2nb.errors import PaiseError
-from paise2nb.plugins import Plugins
-try:
-    found = [row for row in Plugins([sys.argv[1]]).describe() if row["origin"] == sys.argv[1]]
-except PaiseError as error:
-    sys.exit(str(error))
-print(", ".join(f"{row['kind']} {row['name']}" for row in found))
-"""
+TEXT = 300  # characters of a document that a trial shows
+
+
+@dataclass(repr=False)
+class Tried(Shown):
+    """What a plugin made of a job or an item; nothing was saved."""
+
+    found: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return self.found
+
+    def __str__(self) -> str:
+        found = self.found
+        value = one_line(json.dumps(found["value"], ensure_ascii=False), 200)
+        lines = [f"{found['tried']} ({found['task']}): {value}"]
+        for document in found.get("documents", ()):
+            lines.append(f"  {one_line(document['title'] or 'untitled')}")
+            lines.append(f"  {one_line(document['text'], TEXT)}")
+        if found["followups"]:
+            lines.append(f"  would enqueue {amount(found['followups'], 'job')}")
+        if found["said"]:
+            lines.append(found["said"])
+        lines.append(f"{found['registers']}: not saved; for that, without --try")
+        return "\n".join(lines)
 
 
 @click.command("plugin", cls=Verb)
 @click.argument("name")
-@click.pass_obj
-def plugin(session: Session, name: str) -> Said:
-    """Save the cell as a plugin in the data directory, and load it."""
+@click.option(
+    "--try", "to_try", type=int, metavar="ID", help="Only show what it makes of a job or an item."
+)
+@pass_session
+def plugin(session: Session, name: str, to_try: int | None) -> Said | Tried:
+    """Save the cell as a plugin in the data directory, and load it.
+
+    It is checked in a fresh process first. Running workers use it from their next job on.
+    """
     body = session.take_cell()
     if body is None:
         raise UsageError("write the plugin's code in a cell below %%paise2 plugin NAME")
-    if not name.isidentifier():
+    if not (name.isidentifier() and name.isascii()):
         raise UsageError(f"{name!r} can't be a module's name; use letters, digits and _")
     app = session.app
-    directory = app.plugin_directory
-    make_private_directory(directory)
-    path = directory / f"{name}.py"
-    draft = directory / f"{name}.draft"
-    draft.mkdir(exist_ok=True)
-    candidate = draft / f"{name}.py"
-    candidate.write_text(body, "utf-8")
-    try:
-        registered = _checked(candidate)
-        if path.exists():
-            path.replace(path.with_suffix(".before"))
-        candidate.replace(path)
-    finally:
-        candidate.unlink(missing_ok=True)
-        draft.rmdir()
-    session.reload(app.settings)
-    words = f"{path.name} registers {registered}; it lies in {directory}"
-    if app.workers.present():
-        words += "; the workers take it up after: paise2 worker restart"
-    return Said(words, {"path": str(path), "registers": registered})
+    # With its first line a cell's lines have the same numbers in the file.
+    text = f"# %%paise2 plugin {name}\n{body}"
+    make_private_directory(app.cells.directory)
+    with TemporaryDirectory(prefix=".trial-", dir=app.cells.directory) as draft:
+        candidate = Path(draft) / f"{name}.py"
+        candidate.write_text(text, "utf-8")
+        found = trial.examine(app.settings, candidate, session.names(), to_try)
+    if to_try is not None:
+        return Tried(found)
+    version = app.cells.save(name, text)
+    session.plugins_changed()
+    path = app.cells.path(name)
+    data = {"path": str(path), "version": version, "registers": found["registers"]}
+    words = f"{path.name} registers {found['registers']}; it lies in {path.parent}"
+    if version > 1:
+        before = app.cells.before(name)
+        data["before"] = str(before)
+        words += f", version {version}, the one before it in {before.name}"
+    return Said(words, data)
 
 
 plugin.callback.reads_cell = True  # type: ignore[union-attr]
 
 
-def _checked(candidate: os.PathLike[str]) -> str:
-    """What the module registers, found out in a fresh process.
+@click.pass_context
+def _list(context: click.Context) -> Rows | None:
+    session = context.find_object(Session)
+    assert session is not None
+    if context.invoked_subcommand is not None:
+        return None
+    columns = (
+        Column("kind"), Column("name", wide=True), Column("plugin"), Column("version"),
+        Column("state"), Column("origin", wide=True),
+    )  # fmt: skip
+    return Rows(session.app.plugins.describe(), columns)
 
-    Raises:
-        PluginError: it can't be loaded there, does not come to an end, or registers nothing.
+
+plugins = Verbs("plugins", help="Show every provider, fetcher, extractor and task.", callback=_list)
+
+
+@plugins.command("disable")
+@click.argument("name")
+@pass_session
+def disable(session: Session, name: str) -> Said:
+    """Load a plugin no more, here and in the workers.
+
+    Jobs of its tasks wait. One that can't be loaded any more can be disabled too.
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _CHECK, str(candidate)],
-            capture_output=True, text=True, timeout=CHECK_SECONDS, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise PluginError(f"the cell did not load within {CHECK_SECONDS} s") from None
-    if done.returncode:
-        last = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
-        raise PluginError(last[-1])
-    registered = done.stdout.strip().splitlines()
-    if not registered or not registered[-1]:
-        raise PluginError("the cell registers nothing; decorate a function with @task, say")
-    return registered[-1]
+    cells, known = _known(session)
+    if name not in known:
+        raise UsageError(f"no plugin {name!r}; known: {', '.join(sorted(known)) or 'none'}")
+    cells.disable(name)
+    return _changed(session, name, "disabled")
+
+
+@plugins.command("enable")
+@click.argument("name")
+@pass_session
+def enable(session: Session, name: str) -> Said:
+    """Load a plugin again that was disabled."""
+    cells, _ = _known(session)
+    disabled = cells.note()["disabled"]
+    if name not in disabled:
+        raise UsageError(f"{name!r} is not disabled; disabled: {', '.join(disabled) or 'none'}")
+    cells.enable(name)
+    return _changed(session, name, "enabled")
+
+
+def _known(session: Session) -> tuple[Cells, set[str]]:
+    """The cells of the data directory, and the names of all plugins but the built-in ones."""
+    from importlib.metadata import entry_points
+
+    from paise2nb.plugins import ENTRY_POINTS, short_name
+
+    settings = session.settings()
+    if settings.data_dir is None:  # a temporary one
+        settings = session.app.settings
+    assert settings.data_dir is not None
+    cells = Cells(settings.data_dir / "plugins")
+    names = {entry.name for entry in entry_points(group=ENTRY_POINTS)}
+    names |= {path.stem for path in cells.paths()} | set(map(short_name, settings.plugins))
+    return cells, names
+
+
+def _changed(session: Session, name: str, state: str) -> Said:
+    session.plugins_changed()
+    return Said(f"{name} is {state}", {"plugin": name, "state": state})

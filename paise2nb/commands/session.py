@@ -92,6 +92,13 @@ class Session:
     def reload(self, settings: Settings | None = None) -> None:
         """Work with the settings as they are now; a shell's next command does so anyway."""
 
+    def plugins_changed(self) -> None:
+        """Load the plugins anew where an app is open; a shell's next command does so anyway."""
+
+    def names(self) -> set[str]:
+        """The names that the notebook defines."""
+        return set()
+
     def say(self, text: str) -> None:
         """Tell the person something that is not the result."""
         click.echo(text, err=True)

@@ -103,6 +103,16 @@ class NotebookSession(Session):
             if problem:
                 self.say(problem)
 
+    def plugins_changed(self) -> None:
+        """Have the current app load the plugins anew."""
+        current = apps.current()
+        if current is not None and not current.refresh():
+            self.reload(current.settings)
+
+    def names(self) -> set[str]:
+        """The names that the notebook defines."""
+        return set(self.shell.user_ns)
+
     def say(self, text: str) -> None:
         """Print below the cell; to standard output, for the other one looks like an error."""
         print(in_cell_words(text), flush=True)

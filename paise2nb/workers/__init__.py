@@ -80,7 +80,10 @@ class Workers:
             return "the workers run with other settings; to use these: paise2 worker restart"
         if unknown := self._table.ready_tasks() - set(self._app.plugins.tasks):
             names = ", ".join(sorted(unknown))
-            return f"jobs of task {names} wait: no loaded plugin defines it; add it to `plugins`"
+            return (
+                f"jobs of task {names} wait: no loaded plugin defines it; add it to `plugins`, "
+                "or: paise2 plugins enable NAME"
+            )
         return None
 
     def _supervisor(self) -> dict[str, Any] | None:
@@ -347,11 +350,14 @@ def log_directory(data_dir: Path) -> Path:
     return path
 
 
-def spawn(role: str, message: dict[str, Any], data_dir: Path) -> subprocess.Popen[bytes]:
+def spawn(
+    role: str, message: dict[str, Any], data_dir: Path, mark: str | None = None
+) -> subprocess.Popen[bytes]:
     """Start a supervisor or a worker: a fresh process in a session of its own.
 
     It gets its settings over its standard input and reads no file and no environment for them;
-    its output lands in the log. A kernel's interrupt, restart or end does not reach it.
+    its output lands in the log. A kernel's interrupt, restart or end does not reach it, and it
+    bears a mark of its own: see `paise2nb.process.end_marked`.
     """
     log = os.open(
         log_directory(data_dir) / "workers.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
@@ -365,6 +371,7 @@ def spawn(role: str, message: dict[str, Any], data_dir: Path) -> subprocess.Pope
         child = subprocess.Popen(
             [sys.executable, "-c", program, "paise2nb", role],
             stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, process.MARK: mark or process.new_mark()},
         )  # fmt: skip
     finally:
         os.close(log)

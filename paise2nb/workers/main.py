@@ -18,6 +18,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from paise2nb import process
 from paise2nb.bell import Bell
 from paise2nb.errors import PaiseError, StorageError
 from paise2nb.jobs import JobTable, Worker
@@ -30,6 +31,9 @@ logger = logging.getLogger("paise2nb.worker")
 
 HEARTBEAT_SECONDS = 3.0
 CAN_NOT_START = 3  # exit status
+FILES = 1024  # that a worker may hold open, and so many more for each thread's connections
+FILES_A_THREAD = 32
+THREADS_LEFT = 50  # by jobs; more of them are too many
 
 
 def _received() -> dict[str, Any]:
@@ -62,12 +66,14 @@ def worker() -> None:
     configure_logging(logging.handlers.WatchedFileHandler(log))
     logging.getLogger("huey").setLevel(logging.ERROR)
     faulthandler.enable()
+    process.adopt_orphans()
     # Standard error may hold a crash's last words; Ctrl-C is the supervisor's to answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pool, _, alone = received["pool"].partition(":")
     threads = (
         1 if alone or pool not in settings.workers.pools else settings.workers.pools[pool].threads
     )
+    process.bound_files(FILES + FILES_A_THREAD * threads)
     path = settings.task_queue.sqlite.path or settings.data_dir / "tasks.db"
     table = JobTable(path, durable=False, host_delay=settings.fetch.host_delay)
     entry = table.register(received["pool"], threads)
@@ -79,6 +85,9 @@ def worker() -> None:
         sys.exit(CAN_NOT_START)
     table.leave(entry)
     table.close()
+    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+        logging.shutdown()
+        os._exit(0)  # threads that jobs have left would keep this process for ever
 
 
 class _Process:
@@ -138,7 +147,7 @@ class _Process:
 
     def _serve(self, bell: Bell, consumer: Any) -> None:
         beat = float("-inf")
-        while not self._drain:
+        while not self._drain and not self.huey.stopping:
             # Asked first: an orphan never says that it is ready under the next supervisor.
             if os.getppid() != self._parent:
                 logger.warning("the supervisor is gone: this worker finishes its jobs and leaves")
@@ -146,6 +155,7 @@ class _Process:
             if time.monotonic() - beat >= HEARTBEAT_SECONDS:
                 beat = time.monotonic()
                 self.table.database.check()
+                self._look_after_itself()
                 with suppress(StorageError):  # a full disk, which shows elsewhere
                     if not self.table.heartbeat(self.entry, "ready"):
                         logger.warning("this worker was declared dead: it leaves")
@@ -154,6 +164,14 @@ class _Process:
                 self.huey.nap.end_one()
         with suppress(PaiseError):
             self.table.heartbeat(self.entry, "stopping")
+            self.huey.ringer.ring()  # the supervisor: another one may have to take over
+
+    def _look_after_itself(self) -> None:
+        """Make room for a fresh process when jobs have left too much in this one."""
+        if process.open_files() > FILES * 0.75 + FILES_A_THREAD * self.threads:
+            self.huey.give_way(f"jobs have left {process.open_files()} files open")
+        elif threading.active_count() > self.threads + THREADS_LEFT:
+            self.huey.give_way(f"jobs have left {threading.active_count()} threads running")
 
     def _on_term(self, number: int, frame: object) -> None:
         self._drain = True

@@ -59,6 +59,7 @@ class Supervisor:
         path = settings.task_queue.sqlite.path or self.data_dir / "tasks.db"
         self.table = JobTable(path, durable=False, host_delay=settings.fetch.host_delay)
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by process name
+        self._marks: dict[str, str] = {}  # by process name: for what a worker leaves behind
         self._unproven: dict[str, float] = {}  # starts that have not become ready: their times
         self._since: dict[tuple[int, int], float] = {}  # executions: when first seen, monotonic
         self._verdicts: dict[str, Verdict] = {}  # by process name
@@ -147,6 +148,8 @@ class Supervisor:
         for name, (pool, child) in list(self._children.items()):
             if child.poll() is not None:
                 del self._children[name]
+                if left := process.end_marked(self._marks.pop(name)):
+                    logger.warning("worker %s has left %d processes behind: ended", name, left)
                 self._note_death(name, pool, child.returncode)
         for row in self.table.workers():
             if row["process"] not in self._children and not process.alive(row["process"]):
@@ -265,7 +268,9 @@ class Supervisor:
             self._away = False
         now = time.monotonic()
         self._unproven = {name: at for name, at in self._unproven.items() if now - at < 60}
-        alive = Counter(pool for pool, _ in self._children.values())
+        # One that gives way to a fresh process may have a long job to finish.
+        leaving = {row["process"] for row in self.table.workers() if row["state"] == "stopping"}
+        alive = Counter(pool for name, (pool, _) in self._children.items() if name not in leaving)
         wanted = Counter(self.options["sizes"])
         # Jobs that must run alone need a process with a single thread, as long as there are some.
         for name in self.table.pools_waiting_alone() & wanted.keys():
@@ -283,10 +288,10 @@ class Supervisor:
                 process.send(name, signal.SIGTERM)
 
     def _spawn(self, pool: str) -> None:
-        child = spawn(
-            "worker", {"settings": self.settings.to_json(), "pool": pool}, data_dir=self.data_dir
-        )
+        received, mark = {"settings": self.settings.to_json(), "pool": pool}, process.new_mark()
+        child = spawn("worker", received, self.data_dir, mark)
         name = process.identity(child.pid) or f"{child.pid}-gone"
+        self._marks[name] = mark
         self._children[name] = (pool, child)
         self._unproven[name] = time.monotonic()
 
