@@ -376,8 +376,8 @@ def test_arguments_fit_the_function_and_are_json(
 ) -> None:
     found = Plugins([write(DECORATED)]).task(task)
     if fits:
-        text, key = found.accept(None, arguments)  # type: ignore[arg-type]
-        assert found.accept(None, arguments) == (text, key)  # type: ignore[arg-type]
+        text, key, host = found.accept(None, arguments)  # type: ignore[arg-type]
+        assert found.accept(None, arguments) == (text, key, host)  # type: ignore[arg-type]
         assert -(2**63) <= key < 2**63
     else:
         with pytest.raises(UsageError, match=f"task '{task}'"):
