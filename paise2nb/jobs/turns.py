@@ -150,10 +150,9 @@ class Turns:
 
     def store(self) -> None:
         """Write what is known of the hosts, in the transaction that changed it."""
-        self._connection.executemany(
-            "REPLACE INTO hosts VALUES (?, ?, ?, ?)",
-            [(host, *e.row) for host, e in self._hosts.items() if e.row != e.stored],
-        )
+        changed = [(host, *e.row) for host, e in self._hosts.items() if e.row != e.stored]
+        if changed:
+            self._connection.executemany("REPLACE INTO hosts VALUES (?, ?, ?, ?)", changed)
 
     def _free(self, entry: _Host) -> int:
         return (1 if self._delay else TOGETHER) - entry.held

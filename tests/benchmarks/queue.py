@@ -249,6 +249,24 @@ def with_history(place: Place, number: int) -> dict[str, list[float]]:
     return figures
 
 
+def with_line(place: Place, number: int) -> dict[str, list[float]]:
+    """Microseconds of claim and status beside nothing and beside many jobs of one slow host."""
+    figures: dict[str, list[float]] = {}
+    for name, size in (("none", 0), ("line", number)):
+        with place.app(place.fresh()) as app:
+            table = app.queue.table
+            table.host_delay = 1000.0
+            table.add([NewJob("noop", f"[{n}]", 4, host="slow") for n in range(size)])
+            app.enqueue_many("noop", range(500))
+            worker, limits = table.register("default", 1, "ready"), app.limits("default")
+            figures[f"claim {name}"] = _times(
+                lambda n, t=table, w=worker, of=limits: t.claim(w, of), 400
+            )
+            app.status()
+            figures[f"status {name}"] = _times(lambda n, app=app: app.status(), 50)
+    return figures
+
+
 def _times(work: Callable[[int], object], number: int) -> list[float]:
     times = []
     for n in range(number):
@@ -276,6 +294,7 @@ def main() -> None:
     parser.add_argument(
         "--history", type=int, default=1_000_000, help="finished jobs; 0: leave out"
     )
+    parser.add_argument("--line", type=int, default=100_000, help="jobs of one slow host")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as root:
@@ -308,6 +327,13 @@ def measure(place: Place, arguments: argparse.Namespace) -> None:
     print(f"| idle CPU of a worker | | {busy:.2f} % | | ≤ 0.3 % |")
     print(f"| memory of a worker | | {memory:.0f} MB | | ≤ 60 MB |")
     print(f"| spawned to first body | | {spawns[0]:.2f} s | | ≤ 0.6 s |")
+    figures = {k: statistics.median(v) for k, v in with_line(place, arguments.line).items()}
+    for name, goal in (("claim", "≤ 1.2×"), ("status", "")):
+        a, b = figures[f"{name} none"], figures[f"{name} line"]
+        print(
+            f"| {name} beside {arguments.line:,} jobs of one slow host | | {b:,.0f} µs"
+            f" (none: {a:,.0f} µs) | {b / a:.2f}× | {goal} |"
+        )
     if arguments.history:
         figures = {
             k: statistics.median(v) for k, v in with_history(place, arguments.history).items()

@@ -121,7 +121,9 @@ class House:
     def program(self, text: str, *arguments: object) -> list[str]:
         """The command of a Python process that begins with an open `app` on this house."""
         opening = (
-            f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import paise2nb\n"
+            f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r}); import paise2nb\n"
+            # Whoever starts the tests in the background has them ignore Ctrl-C.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             f"app = paise2nb.open('development', {str(self.data_dir)!r}, {self._settings!r})\n"
         )
         return [sys.executable, "-c", opening + text, *map(str, arguments)]
