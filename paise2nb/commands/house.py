@@ -145,9 +145,12 @@ def edit(session: Session) -> Said:
         raise UsageError("a notebook has no editor; write the settings in a cell: %%paise2 config")
     user, local = config_files()
     path = local if local.exists() else user
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(NEW_FILE, "utf-8")
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(NEW_FILE, "utf-8")
+    except OSError as error:
+        raise PaiseError(f"can't write {path}: {error.strerror}") from error
     click.edit(filename=str(path))
     session.settings()
     return Said(f"{path} is valid", {"path": str(path)})
