@@ -111,8 +111,7 @@ class Database:
 
     def _refuse_to_replace(self) -> None:
         """Begin no new file where a damaged one was put aside: that is for the user to decide."""
-        aside = sorted(self.path.parent.glob(f"{self.path.name}{ASIDE}*"))
-        if aside:
+        if aside := put_aside(self.path):
             raise StorageError(
                 f"{self.path} was damaged and lies at {aside[-1]}: mend it and move it back, or "
                 "move it elsewhere to begin anew (items are in a file of their own)"
@@ -271,6 +270,11 @@ class Database:
         (version,) = self.connection().execute("PRAGMA user_version").fetchone()
         if version != len(migrations):
             self.write(upgrade)
+
+
+def put_aside(path: Path) -> list[Path]:
+    """The damaged files that were put aside from a path, the oldest first; not their logs."""
+    return sorted(path.parent.glob(f"{path.name}{ASIDE}*[0-9]"))
 
 
 def make_private_directory(path: Path) -> None:

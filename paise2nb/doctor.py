@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from paise2nb.database import LOG_BYTES, put_aside
 from paise2nb.errors import PaiseError
+from paise2nb.hindrance import network_filesystem
 from paise2nb.render import TONES, amount, escape, one_line, panel, plain, size
 from paise2nb.results import Shown
 from paise2nb.settings import Settings
@@ -28,12 +30,6 @@ OLDEST_SQLITE = (3, 35)  # RETURNING
 OLDEST_HUEY = (3, 5)
 LITTLE_SPACE = 1_000_000_000  # bytes
 NO_SPACE = 50_000_000
-# Filesystems on which SQLite's write-ahead log can't work: it needs shared memory
-# (sqlite.org/wal.html).
-NETWORK = {
-    "9p", "afs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs",
-    "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs", "vboxsf",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,8 +173,7 @@ def _directory(path: Path) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "data directory", f"{path} is yours alone")
-    kind = filesystem(parent)
-    if kind in NETWORK:
+    if kind := network_filesystem(parent):
         yield Finding(
             "wrong", "filesystem", f"{path} lies on a network filesystem ({kind})",
             "SQLite needs a local one: choose another with --data-dir or PAISE2_DATA_DIR",
@@ -191,23 +186,6 @@ def _directory(path: Path) -> Iterator[Finding]:
         yield Finding("ok", "disk", f"{size(free)} left")
 
 
-def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
-    """The type of the filesystem that holds a path; None where the system does not tell."""
-    try:
-        lines = mounts.read_text("utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return None
-    here = path.resolve()
-    found: tuple[int, str | None] = (-1, None)
-    for line in lines:
-        _, point, kind, *_ = line.split(" ")
-        point = point.replace("\\040", " ")  # fstab(5): a blank in a name
-        # Of two on one point the later one is on top.
-        if here.is_relative_to(point) and len(point) >= found[0]:
-            found = (len(point), kind)
-    return found[1]
-
-
 def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
     from paise2nb import items, jobs
 
@@ -217,6 +195,26 @@ def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
     ):
         if path.exists():
             yield _database(check, path, len(known))
+            yield from _log(path)
+        elif aside := put_aside(path):
+            yield Finding(
+                "wrong", check, f"{path} was damaged and put aside",
+                f"mend it and move it back, or begin anew: mv {aside[-1]}* elsewhere/",
+            )  # fmt: skip
+        elif path.with_name(f"{path.name}.line").exists():
+            yield Finding(
+                "wrong", check, f"{path} is gone, though it was there before",
+                "stop the workers, then restore it from a backup, or go on: a new one is made",
+            )  # fmt: skip
+
+
+def _log(path: Path) -> Iterator[Finding]:
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size > 1.25 * LOG_BYTES:
+        yield Finding(
+            "warning", "log", f"{log} has grown to {size(log.stat().st_size)}",
+            "some process holds a read transaction open: end it, and the log is cut by itself",
+        )  # fmt: skip
 
 
 def _database(check: str, path: Path, known: int) -> Finding:
@@ -244,7 +242,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     from paise2nb.app import App
 
     with App(settings) as app:
-        found, paused = app.workers.status(), app.queue.table.get("paused")
+        found, paused = app.workers.status(), app.status().paused
     failed = [worker for worker in found.workers if worker["state"] == "failed"]
     for worker in failed:
         yield Finding(

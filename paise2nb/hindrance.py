@@ -27,6 +27,13 @@ HOSTS_IN_A_ROW = 3  # unreachable ones that make it the network's fault and not 
 PROBE_SECONDS = (0.5, 15.0)  # between two jobs that try the network: at first, at most
 PATIENCE = 20  # executions that a job gets uncharged; then it is charged like any other
 
+# Filesystems on which SQLite's write-ahead log can't work: it needs shared memory
+# (sqlite.org/wal.html).
+NETWORK = {
+    "9p", "afs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs",
+    "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs", "vboxsf",
+}  # fmt: skip
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # What a machine without a network answers; a refused connection shows that there is one.
 _CUT_OFF = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN}
@@ -45,6 +52,15 @@ def is_disk_full(error: BaseException) -> bool:
     return any(
         (isinstance(cause, OSError) and cause.errno in _FULL)
         or (isinstance(cause, sqlite3.Error) and "disk is full" in str(cause))
+        for cause in _causes(error)
+    )
+
+
+def may_be_full(error: BaseException) -> bool:
+    """Whether an error is what SQLite says, too, where it finds no space for a file beside."""
+    return any(
+        isinstance(cause, sqlite3.OperationalError)
+        and cause.sqlite_errorname.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
         for cause in _causes(error)
     )
 
@@ -68,6 +84,29 @@ def full_disk(paths: Iterable[Path]) -> str | None:
         if disk.f_bavail * disk.f_frsize < FREE_BYTES:
             return f"no space left at {path}: free some, and the work goes on by itself"
     return None
+
+
+def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """The type of the filesystem that holds a path; None where the system does not tell."""
+    try:
+        lines = mounts.read_text("utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    here = path.resolve()
+    found: tuple[int, str | None] = (-1, None)
+    for line in lines:
+        _, point, kind, *_ = line.split(" ")
+        point = point.replace("\\040", " ")  # fstab(5): a blank in a name
+        # Of two on one point the later one is on top.
+        if here.is_relative_to(point) and len(point) >= found[0]:
+            found = (len(point), kind)
+    return found[1]
+
+
+def network_filesystem(path: Path) -> str | None:
+    """The type of the filesystem that holds a path, if databases are not safe there."""
+    kind = filesystem(path)
+    return kind if kind in NETWORK else None
 
 
 class Hindrance:
@@ -107,7 +146,7 @@ class Hindrance:
         """Whether this failure is the machine's fault: then the job goes back uncharged."""
         if claim.number - claim.attempt >= PATIENCE:
             return False
-        if is_disk_full(error):
+        if is_disk_full(error) or (may_be_full(error) and full_disk(self._places)):
             return True
         if not is_cut_off(error):
             self.cleared(claim.task)

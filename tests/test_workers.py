@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import paise2nb
-from paise2nb import process
+from paise2nb import hindrance, process
 from paise2nb.app import App
 from paise2nb.errors import StorageError, UsageError, WorkersError
 from paise2nb.settings import Settings
@@ -461,6 +461,15 @@ def test_workers_under_other_settings_are_said_and_restart_mends_it(make: Make) 
     assert found.problem is None
     assert found.supervisor != before
     assert [w["pool"] for w in found.workers].count("default") == 1  # the start's own option
+
+
+def test_workers_on_a_network_filesystem_are_warned_of(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hindrance, "NETWORK", {hindrance.filesystem(tmp_path)})
+    found = make().workers.start(pool="default", concurrency=1)
+    assert "network filesystem" in (found.problem or "")
+    assert "choose a local one with --data-dir" in str(found)
 
 
 def test_many_simultaneous_starts_leave_one_supervisor(make: Make, tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paise2nb import process
 from paise2nb.errors import UsageError, WorkersError
+from paise2nb.hindrance import network_filesystem
 from paise2nb.jobs import IMMEDIATE, Ending
 from paise2nb.results import WorkersStatus
 from paise2nb.settings import Settings
@@ -38,6 +40,10 @@ class Workers:
         self._app = app
         self._table = app.queue.table
         self._child: subprocess.Popen[bytes] | None = None  # the supervisor, if started here
+
+    @cached_property
+    def _network(self) -> str | None:
+        return network_filesystem(self._table.path.parent)
 
     # Looking ---------------------------------------------------------------------------------
 
@@ -76,6 +82,11 @@ class Workers:
             return None
         if supervisor["problem"]:
             return f"{supervisor['problem']}; mend it, then: paise2 worker restart"
+        if kind := self._network:
+            return (
+                f"{self._app.data_dir} lies on a network filesystem ({kind}), where jobs may be "
+                "lost; choose a local one with --data-dir or PAISE2_DATA_DIR"
+            )
         if Settings.from_json(supervisor["settings"]) != self._app.settings:
             return "the workers run with other settings; to use these: paise2 worker restart"
         if unknown := self._table.ready_tasks() - set(self._app.plugins.tasks):

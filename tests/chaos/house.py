@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import paise2nb
 from paise2nb import process
 from paise2nb.app import App
+from paise2nb.errors import StorageError
 from paise2nb.jobs import STATES
 from tests.chaos.plugin import EFFECTS
 
@@ -66,7 +67,8 @@ class House:
         tb: TracebackType | None,
     ) -> None:
         if self._apps:
-            self.kill_all()
+            with suppress(StorageError):  # the job table was what has been hurt
+                self.kill_all()
         for app in self._apps:
             app.close()
 

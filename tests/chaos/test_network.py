@@ -6,9 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from tests.chaos.house import ROOT, House
+from tests.chaos.scenarios import Scale, scenario
 
 # Runs in a network namespace of its own, where even loopback is down at first.
 PROGRAM = """
@@ -23,17 +25,20 @@ settings = {
 }
 with Site("0.0.0.0") as site, paise2nb.open("development", sys.argv[1], settings) as app:
     app.workers.start()
-    urls = [site.url(f"/ok?{n}", host=f"127.0.0.{n + 2}") for n in range(40)]
+    urls = [site.url(f"/ok?{n}", host=f"127.0.0.{n + 2}") for n in range(int(sys.argv[2]))]
+    began = time.monotonic()
     jobs = app.enqueue_many("fetch", urls)
     while not (paused := app.status().paused):
         time.sleep(0.02)
+    said = time.monotonic() - began
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     jobs.wait(timeout=120)
     after = app.status()
     outcomes = {a["outcome"] for job in jobs for a in job.attempts}
     print(json.dumps({
-        "paused": paused, "afterwards": after.paused, "jobs": after.jobs, "items": after.items,
-        "attempts": sorted({job.attempt for job in jobs}), "outcomes": sorted(outcomes),
+        "paused": paused, "said": said, "afterwards": after.paused, "jobs": after.jobs,
+        "items": after.items, "attempts": sorted({job.attempt for job in jobs}),
+        "outcomes": sorted(outcomes),
     }))
     app.workers.stop(timeout=0)
 """
@@ -48,17 +53,24 @@ def has_namespaces() -> bool:
     )
 
 
-@pytest.mark.skipif(not has_namespaces(), reason="machine: no network namespaces")
-def test_without_a_network_the_queue_pauses_and_no_attempt_is_spent(tmp_path: Path) -> None:
+@scenario(8, "no network", short={"jobs": 40}, full={"jobs": 250})
+def test_without_a_network_the_queue_pauses_and_no_attempt_is_spent(
+    house: House, scale: Scale
+) -> None:
+    if not has_namespaces():
+        pytest.skip("machine: no network namespaces")
+    number = int(scale["jobs"])
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PROGRAM, str(tmp_path / "data")],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=240, check=False,
+        ["unshare", "-n", sys.executable, "-c", PROGRAM, str(house.data_dir), str(number)],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["paused"].startswith("no network: 3 hosts in a row")
     assert found["afterwards"] is None
-    assert found["items"] == 40
+    assert found["items"] == number
     assert found["jobs"]["failed"] == 0
     assert found["attempts"] == [1]
     assert set(found["outcomes"]) == {"released", "completed"}
+    house.within(found["said"], 2, "pause said after")
+    house.figures |= {"lost": 0}
