@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +27,8 @@ from paise2nb.cells import Cells
 from paise2nb.database import claim_directory
 from paise2nb.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
 from paise2nb.hindrance import full_disk
-from paise2nb.jobs import IMMEDIATE, Asked, Claim, Ending, Limits, NewJob
-from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, Task
+from paise2nb.jobs import IMMEDIATE, Asked, Claim, Ending, Kept, Limits, NewJob
+from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, Task, short_name
 from paise2nb.results import (
     STOPPED,
     Enqueued,
@@ -44,12 +45,14 @@ from paise2nb.results import (
 )
 from paise2nb.retry import policy
 from paise2nb.settings import Settings
+from paise2nb.state import State
 
 if TYPE_CHECKING:
     from paise2nb.queue import JobHuey
     from paise2nb.workers import Workers
 
 DEFAULT_POOL = "default"
+PROGRESS_SECONDS = 0.2  # between two notes of one execution
 PACE_MINUTES = 5  # over which throughput is averaged
 
 _current: App | None = None
@@ -62,7 +65,8 @@ class Context:
         settings, cache, items, plugins: the parts of the app.
         job: the execution: ``id``, ``task``, ``args``, ``tag``, ``attempt``, ``parent_id``,
             ``root_id``.
-        log: a logger whose lines land in the worker's log.
+        log: a logger whose lines land in the worker's log, with the job's id.
+        state: what the plugin keeps from job to job, written with the completion.
         followups: what ``enqueue`` has collected.
         asked: what hosts have asked for.
     """
@@ -72,7 +76,33 @@ class Context:
         self.job = claim
         self.followups: list[NewJob] = []
         self.asked: list[Asked] = []
-        self.log = logging.getLogger(f"paise2nb.task.{claim.task}")
+        self.log = _Log(logging.getLogger(f"paise2nb.task.{claim.task}"), {"job": claim.id})
+        self._states: dict[str, State] = {}
+        self._plugin = app.plugins.task(claim.task).plugin
+        self._told = float("-inf")
+
+    def of(self, plugin: str) -> Context:
+        """The same execution for another plugin's function, with that one's state."""
+        other = copy(self)
+        other._plugin = plugin
+        return other
+
+    @property
+    def state(self) -> State:
+        """A mapping of the plugin's own, JSON by key. See `paise2nb.state`."""
+        name = short_name(self._plugin)
+        if name not in self._states:
+            self._states[name] = State(self.app.queue.table, name)
+        return self._states[name]
+
+    def kept(self) -> list[Kept]:
+        """What this execution has read and written of plugins' states."""
+        return [entry for state in self._states.values() for entry in state.kept()]
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for this execution any more: it was cancelled."""
+        return bool(self.job.number) and not self.app.queue.table.runs(self.job)
 
     @property
     def settings(self) -> Settings:
@@ -115,9 +145,21 @@ class Context:
         self.followups.append(followup._replace(key=None))
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Say how far this execution is; seen in listings and the dashboard."""
-        if self.job.number:  # a replay has no row
+        """Say how far this execution is; seen in listings and the dashboard.
+
+        As often as you like: it is noted a few times a second, and at the end.
+        """
+        now = time.monotonic()
+        if self.job.number and (done == total or now - self._told >= PROGRESS_SECONDS):
+            self._told = now  # a replay has no row to tell
             self.app.queue.table.progress(self.job, done, total)
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """Lines that name the job."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return f"job {self.extra['job']}: {msg}", kwargs  # type: ignore[index]
 
 
 class App:
@@ -398,8 +440,9 @@ class App:
                 f"task {claim.task!r} returned what is not JSON: {error}", "result"
             ) from error
         return Ending(
-            "completed", "completed", result, followups=context.followups, asked=context.asked
-        )
+            "completed", "completed", result, followups=context.followups, kept=context.kept(),
+            asked=context.asked,
+        )  # fmt: skip
 
     def _call(self, context: Context, arguments: Sequence[Any]) -> Any:
         value = self.plugins.task(context.job.task).function(context, *arguments)

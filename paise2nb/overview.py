@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paise2nb import render
 from paise2nb.render import Column
-from paise2nb.results import Status, arguments
+from paise2nb.results import Status, arguments, progress
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -114,7 +114,12 @@ def _worker(app: App, worker: dict[str, Any], held: Mapping[int, dict[str, Any]]
     return {
         **worker,
         "holds": [
-            (row["id"], row["task"], arguments(row["args"]), clock.wall(row["started_at"] or 0))
+            (
+                f"{row['id']} ({far})" if (far := progress(row)) else str(row["id"]),
+                row["task"],
+                arguments(row["args"]),
+                clock.wall(row["started_at"] or 0),
+            )
             for row in rows
         ],
         "heartbeat": _moment(worker["heartbeat_at"]),

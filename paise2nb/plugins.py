@@ -49,6 +49,7 @@ BUILT_IN = (
     "paise2nb.items",
     "paise2nb.cache",
 )
+RULES = {"max_retries", "retry_delay", "backoff", "max_delay"}  # of a retry policy
 # What an app asks for once, when it opens: another one takes a new app, or a fresh process.
 BOUND = (
     "task_queue_providers", "configuration_providers", "data_storage_provider", "cache_provider",
@@ -114,6 +115,8 @@ class Task:
     UsageError; ``key`` gives the text by which duplicates are found; ``fresh`` says whether a
     completed job with the same key still stands, given the settings, its result, how long ago
     it finished (seconds) and the new arguments; ``host`` names the host whose turn a job needs.
+    ``policies`` says what differs for errors of some classes, ``crash`` included:
+    ``{"timeout": {"max_retries": 5, "retry_delay": 1}}``, also ``backoff`` and ``max_delay``.
     """
 
     name: str
@@ -128,6 +131,15 @@ class Task:
     key: Callable[[tuple[Any, ...]], str] | None = None
     fresh: Callable[[Settings, Any, float, tuple[Any, ...]], bool] | None = None
     host: Callable[[tuple[Any, ...]], str | None] | None = None
+    policies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for word, rule in self.policies.items():
+            if unknown := sorted(set(rule) - RULES):
+                raise PluginError(
+                    f"task {self.name!r}: the policy for {word!r} knows no {unknown[0]!r}; "
+                    f"it has {', '.join(sorted(RULES))}"
+                )
 
     @cached_property
     def arity(self) -> tuple[int, float]:
@@ -137,6 +149,28 @@ class Task:
         least = sum(1 for p in positional if p.default is p.empty)
         unbounded = any(p.kind is p.VAR_POSITIONAL for p in taken)
         return least, math.inf if unbounded else len(positional)
+
+    @cached_property
+    def _numbers(self) -> dict[int, tuple[str, type]]:
+        """The parameters that are annotated as numbers, by their places: names and types."""
+        taken = list(inspect.signature(self.function).parameters.values())[1:]
+        kinds: dict[Any, type] = {int: int, "int": int, float: float, "float": float}
+        return {
+            place: (parameter.name, kinds[parameter.annotation])
+            for place, parameter in enumerate(taken)
+            if parameter.annotation in kinds
+        }
+
+    def _number(self, place: int, value: Any) -> Any:
+        """An argument; a text in the place of a number, as one types it, is that number."""
+        name, kind = self._numbers.get(place, ("", str))
+        if not isinstance(value, str) or kind is str:
+            return value
+        try:
+            return kind(value)
+        except ValueError:
+            words = "a whole number" if kind is int else "a number"
+            raise UsageError(f"task {self.name!r}: {name} is {value!r}; give {words}") from None
 
     def with_options(
         self, argument: tuple[Any, ...], options: Mapping[str, Any]
@@ -171,6 +205,8 @@ class Task:
         if not least <= len(arguments) <= most:
             names = ", ".join(list(inspect.signature(self.function).parameters)[1:])
             raise UsageError(f"task {self.name!r} takes ({names}), not {arguments!r}")
+        if self._numbers:
+            arguments = tuple(map(self._number, range(len(arguments)), arguments))
         if self.check is not None:
             arguments = self.check(app, arguments)
         try:
@@ -218,13 +254,14 @@ def task(
     key: Callable[[tuple[Any, ...]], str] | None = None,
     fresh: Callable[[Settings, Any, float, tuple[Any, ...]], bool] | None = None,
     host: Callable[[tuple[Any, ...]], str | None] | None = None,
+    policies: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> Callable[[F], F]:
     """Make a function ``(context, *arguments)`` a task. See `Task` for the parameters."""
 
     def mark(function: F) -> F:
         declared = Task(
             name, function, max_retries, retry_delay, timeout, memory_mb, pool,
-            function.__module__, check, key, fresh, host,
+            function.__module__, check, key, fresh, host, policies,
         )  # fmt: skip
         return _declare(function, declared)
 
@@ -570,10 +607,19 @@ class Plugins:
         return merged
 
     def task(self, name: str) -> Task:
-        """The task of that name. Raises UnknownTask with the nearest known name."""
+        """The task of that name.
+
+        Raises:
+            UnknownTask: with the nearest known name; for a function of a notebook, which no
+                worker could find, with what to do about it.
+        """
+        if callable(name):
+            raise UnknownTask(_not_by_function(name, self.tasks))
         try:
             return self.tasks[name]
         except KeyError:
+            if callable(function := getattr(sys.modules.get("__main__"), name, None)):
+                raise UnknownTask(_not_by_function(function, self.tasks)) from None
             near = get_close_matches(name, self.tasks, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.tasks)}"
             raise UnknownTask(f"unknown task {name!r}; {hint}") from None
@@ -641,6 +687,21 @@ class Plugins:
                 plugin = names.get(id(implementation.plugin), implementation.plugin_name)
                 row(point.removesuffix("s").replace("_", " "), "", plugin)
         return rows + self._left_out
+
+
+def _not_by_function(function: Callable[..., Any], known: Iterable[str]) -> str:
+    """Why a function can't be enqueued, and what to do instead."""
+    name = getattr(function, "__name__", "name")
+    declared = [entry.name for entry in getattr(function, "__paise2__", ()) if type(entry) is Task]
+    task = declared[0] if declared else name
+    if getattr(function, "__module__", None) != "__main__":
+        hint = f'by its name: enqueue("{task}", …)' if task in known else "from a plugin"
+        return f"{name} is a function; a task is enqueued {hint}"
+    decorate = "" if declared else f', decorated with @task("{task}")'
+    return (
+        f"{name} is a function of this notebook, which no worker can find; write it in a cell "
+        f'below %%paise2 plugin {name}{decorate}, then: enqueue("{task}", …)'
+    )
 
 
 def short_name(plugin: str) -> str:

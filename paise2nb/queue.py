@@ -30,7 +30,7 @@ from paise2nb.errors import PaiseError, Postponed, StorageError, TaskError, reda
 from paise2nb.hindrance import Hindrance
 from paise2nb.jobs import IMMEDIATE, Asked, Claim, Ending, JobTable, Limits, Worker
 from paise2nb.plugins import Task, TaskQueueProvider, hookimpl
-from paise2nb.retry import decide, error_class
+from paise2nb.retry import CRASH, crash_policies, decide, error_class
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -134,6 +134,13 @@ class JobHuey(Huey):
                 self._classes[name] = self._register(task)
         if self._worker is not None and not self.runs_immediately:
             self._limits = self.app.limits(self._worker.pool)
+            self._note_policies()
+
+    def _note_policies(self) -> None:
+        """Leave word for the supervisor, which loads no plugin."""
+        policies = crash_policies(self.app.plugins.tasks.values())
+        if self.table.get(CRASH) != policies:
+            self.table.put(CRASH, policies)
 
     def _register(self, task: Task) -> type[HueyTask]:
         def run(*arguments: Any, task: HueyTask) -> Ending:
@@ -169,6 +176,7 @@ class JobHuey(Huey):
     def work_for(self, worker: Worker, limits: Mapping[str, Limits]) -> None:
         """Claim for this worker, from these tasks only."""
         self._worker, self._limits = worker, dict(limits)
+        self._note_policies()
         self._hindrance = Hindrance(self.table, self.app.places())
 
     @property

@@ -47,6 +47,14 @@ def _is_key(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
+def progress(row: Mapping[str, Any]) -> str:
+    """How far a running job says it is: ``3 of 10``; nothing where it has not said."""
+    noted = value_of(row.get("progress"))
+    if row["state"] != "running" or not isinstance(noted, list):
+        return ""
+    return " of ".join(f"{number:,}" for number in noted if isinstance(number, int | float))
+
+
 class Shown:
     """Something with a text and an HTML form."""
 
@@ -206,8 +214,11 @@ class Job(Shown):
 
     def summary(self) -> str:
         """The job in one line."""
-        row = _public(self._app, self.row())
+        known = self.row()
+        row = _public(self._app, known)
         words = [f"job {self.id}: {row['task']} {arguments(row['args'])} · {row['state']}"]
+        if far := progress(known):
+            words.append(f"({far})")
         if self.answer in ("waiting", "fresh"):
             words.append(f"({self.answer} already)")
         if row["state"] == "retrying":

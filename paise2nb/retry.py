@@ -6,17 +6,19 @@ says. From most to least specific: task and class, plugin and class, class, task
 
 from __future__ import annotations
 
+import json
 import random
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from paise2nb.errors import PermanentError, TaskError, UsageError
 from paise2nb.jobs import Ending
-from paise2nb.plugins import Task
+from paise2nb.plugins import Task, short_name
 from paise2nb.settings import Settings
 
 MOST_ASKED = 7 * 86400.0  # seconds: no other side makes a job wait longer
+CRASH = "crash policies"  # the note in the job table by which the supervisor knows them
 JITTER = 0.1  # of the delay, added on top: jobs that failed together do not return together
 
 # Exceptions that the standard library raises for errors which have a word of their own.
@@ -60,22 +62,41 @@ def error_class(error: BaseException) -> str:
 
 def policy(settings: Settings, task: Task | None, word: str | None = None) -> Policy:
     """The policy for errors of one class in one task; without a word, the task's own."""
-    own: dict[str, float] = {}
-    scopes = [word] if word else []
-    if task is not None:
-        declared = {"max_retries": task.max_retries, "retry_delay": task.retry_delay}
-        own = {name: value for name, value in declared.items() if value is not None}
-        scopes = [f"{task.name}.{word}", f"{task.plugin}.{word}", *scopes] if word else []
-    return _merged(settings, scopes, own)
+    if task is None:
+        return _merged(settings, "", "", word, {}, {})
+    declared = {"max_retries": task.max_retries, "retry_delay": task.retry_delay}
+    own = {name: value for name, value in declared.items() if value is not None}
+    special = task.policies.get(word or "", {})
+    return _merged(settings, task.name, short_name(task.plugin), word, special, own)
 
 
-def _merged(settings: Settings, scopes: Sequence[str], own: Mapping[str, float]) -> Policy:
+def crash_policies(tasks: Iterable[Task]) -> str:
+    """What decides about the crashes of tasks, for a process that knows no plugins: JSON."""
+    return json.dumps({
+        task.name: [short_name(task.plugin), dict(task.policies.get("crash", {}))]
+        for task in tasks
+    })  # fmt: skip
+
+
+def _merged(
+    settings: Settings,
+    task: str,
+    plugin: str,
+    word: str | None,
+    special: Mapping[str, float],
+    own: Mapping[str, float],
+) -> Policy:
+    """From most to least specific; of two that are alike the settings' comes first."""
     default = settings.workers.retry
+
+    def chosen(scope: str) -> dict[str, float]:
+        return dict(default.policies.get(scope, {})) if word else {}
+
     chain = ChainMap[str, float](
-        *(dict(default.policies.get(scope, {})) for scope in scopes),
+        chosen(f"{task}.{word}"), dict(special), chosen(f"{plugin}.{word}"), chosen(word or ""),
         dict(own),
         {name: getattr(default, name) for name in Policy._fields},
-    )
+    )  # fmt: skip
     return Policy(
         int(chain["max_retries"]), chain["retry_delay"], chain["backoff"], chain["max_delay"]
     )
@@ -106,7 +127,13 @@ def _jittered(delay: float) -> float:
 
 
 def charge(
-    settings: Settings, task: str, crashes: int, outcome: str, word: str, reason: str
+    settings: Settings,
+    task: str,
+    crashes: int,
+    outcome: str,
+    word: str,
+    reason: str,
+    noted: str | None = None,
 ) -> Ending:
     """The ending of an execution that took its process with it, or had to be killed.
 
@@ -116,8 +143,10 @@ def charge(
         outcome: ``crashed``, ``timeout`` or ``memory``.
         word: the error class that listings show.
         reason: the error in one line.
+        noted: what `crash_policies` says of the workers' tasks.
     """
-    rule = _merged(settings, [f"{task}.crash", "crash"], {})
+    plugin, special = json.loads(noted or "{}").get(task, ("", {}))
+    rule = _merged(settings, task, plugin, "crash", special, {})
     delay = None if crashes > rule.max_retries else _jittered(rule.delay(crashes))
     state = "failed" if delay is None else "retrying"
     return Ending(outcome, state, error_class=word, error=reason, retry_in=delay)

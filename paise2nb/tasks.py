@@ -116,7 +116,7 @@ def fetch(context: Context, url: str) -> dict[str, Any]:
     if fetcher is None:
         raise PermanentError(f"no fetcher for {without_credentials(url)}", "unsupported")
     started = time.time()
-    fetched = fetcher.function(context, url)
+    fetched = fetcher.function(context.of(fetcher.plugin), url)
     if not isinstance(fetched, Fetched):
         fetched = Fetched(fetched, without_credentials(url))
     if fetched.meta.get("status") == 304:
@@ -198,7 +198,9 @@ def extract(
     kind, extractor = choose(context.plugins, facts.get("mime_type"), data, suffix)
     if extractor is None:
         raise PermanentError(f"no extractor for {kind}: {url}", "unsupported")
-    made = extractor.function(context, data, Source(url, kind, facts.get("charset")))
+    made = extractor.function(
+        context.of(extractor.plugin), data, Source(url, kind, facts.get("charset"))
+    )
     documents = made if isinstance(made, list) else [made]
     _check_documents(documents, url, kind)
     text = json.dumps([dataclasses.asdict(document) for document in documents])

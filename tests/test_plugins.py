@@ -22,6 +22,10 @@ from paise2nb import Document, extractor, fetcher, task
 def shout(context, word, mark="!"):
     return word.upper() + mark
 
+@task("add")
+def add(context, a: int, b: "float" = 0.5):
+    return a + b
+
 @task("any")
 def any_number(context, *words):
     return len(words)
@@ -181,7 +185,12 @@ def test_the_users_own_come_before_the_built_in_ones(write: Write) -> None:
 def test_of_two_plugins_the_one_named_last_comes_first(write: Write) -> None:
     first, second = (
         write(DECORATED, "first.py"),
-        write(DECORATED.replace('"shout"', '"shout2"').replace('"any"', '"any2"'), "second.py"),
+        write(
+            DECORATED.replace('"shout"', '"shout2"')
+            .replace('"any"', '"any2"')
+            .replace('"add"', '"add2"'),
+            "second.py",
+        ),
     )
     extractor = Plugins([first, second]).extractor("text/html", "")
     assert extractor is not None
@@ -369,6 +378,10 @@ def test_an_unknown_task_is_answered_with_the_nearest(name: str, hint: str) -> N
         ("any", (float("nan"),), False),
         ("any", (b"bytes",), False),
         ("any", ({1, 2},), False),
+        ("add", (1, 2), True),
+        ("add", ("1", "2.5"), True),
+        ("add", ("1.5",), False),
+        ("add", (1, "two"), False),
     ],
 )
 def test_arguments_fit_the_function_and_are_json(
@@ -382,6 +395,12 @@ def test_arguments_fit_the_function_and_are_json(
     else:
         with pytest.raises(UsageError, match=f"task '{task}'"):
             found.accept(None, arguments)  # type: ignore[arg-type]
+
+
+def test_a_number_that_is_typed_is_that_number(write: Write) -> None:
+    add = Plugins([write(DECORATED)]).task("add")
+    assert add.accept(None, ("1", "2.5"))[0] == "[1, 2.5]"  # type: ignore[arg-type]
+    assert add.accept(None, ("1",)) == add.accept(None, (1,))  # type: ignore[arg-type]
 
 
 def test_keys_tell_tasks_and_arguments_apart(write: Write) -> None:

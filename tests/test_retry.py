@@ -54,6 +54,9 @@ def test_each_delay_is_longer_up_to_the_longest(retry: int, seconds: float) -> N
     assert Policy(3, 10, 2, 60).delay(retry) == seconds
 
 
+DNS = {"dns": {"max_retries": 6}}
+
+
 @pytest.mark.parametrize(
     ("task", "policies", "max_retries", "retry_delay"),
     [
@@ -67,12 +70,18 @@ def test_each_delay_is_longer_up_to_the_longest(retry: int, seconds: float) -> N
         (a_task(), {"shout.dns": {"max_retries": 7}, "loud.dns": {"max_retries": 8}}, 7, 10),
         (a_task(), {"shout.dns": {"max_retries": 7}, "dns": {"retry_delay": 1}}, 7, 1),
         (a_task(), {"other.dns": {"max_retries": 9}}, 3, 10),
+        (a_task(policies=DNS), {"dns": {"max_retries": 9}}, 6, 10),
+        (a_task(policies=DNS), {"loud.dns": {"max_retries": 8}}, 6, 10),
+        (a_task(policies=DNS), {"shout.dns": {"max_retries": 7}}, 7, 10),
+        (a_task(policies=DNS, max_retries=1, retry_delay=5), {}, 6, 5),
         (None, {"dns": {"max_retries": 9}}, 9, 10),
         (None, {}, 3, 10),
     ],
     ids=[
         "the settings", "the task's count", "the task's delay", "the class", "class before task",
         "another class", "plugin and class", "task and class", "what is left open", "another task",
+        "declared before the class", "declared before plugin and class",
+        "the settings before what is declared", "declared before the task",
         "no task any more, but a class", "no task any more",
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from paise2nb.jobs.base import TREES, Table
-from paise2nb.jobs.rows import STATES, UNFINISHED, decoded
+from paise2nb.jobs.rows import STATES, UNFINISHED, Claim, decoded
 
 
 class Reading(Table):
@@ -216,6 +216,27 @@ class Reading(Table):
             (first,),
         )
         return [tuple(row) for row in rows]
+
+    def kept(self, plugin: str, key: str) -> tuple[str | None, int]:
+        """A value of a plugin's state as JSON text, None where there is none, and its version."""
+        rows = self._read(
+            "SELECT value, version FROM state WHERE plugin = ? AND key = ?", (plugin, key)
+        )
+        return (rows[0]["value"], rows[0]["version"]) if rows else (None, 0)
+
+    def kept_keys(self, plugin: str) -> set[str]:
+        """The keys of a plugin's state."""
+        rows = self._read("SELECT key FROM state WHERE plugin = ? AND value IS NOT NULL", (plugin,))
+        return {row["key"] for row in rows}
+
+    def runs(self, claim: Claim) -> bool:
+        """Whether an execution is still the job's: neither cancelled nor given to another."""
+        return bool(
+            self._read(
+                "SELECT 1 FROM jobs WHERE id = ? AND number = ? AND state = 'running'",
+                (claim.id, claim.number),
+            )
+        )
 
     def needed_keys(self) -> set[str]:
         """Every text of 64 hexadecimal digits in the arguments of unfinished jobs: cache keys."""

@@ -67,6 +67,19 @@ class Limits(NamedTuple):
     memory_mb: float | None
 
 
+class Kept(NamedTuple):
+    """One value of a plugin's state, as an execution knows it: JSON text, None where there is none.
+
+    ``version`` is the one that it has read, None where it has read none.
+    """
+
+    plugin: str
+    key: str
+    value: str | None
+    version: int | None
+    written: bool
+
+
 @dataclass(frozen=True)
 class Ending:
     """How an execution ended: its outcome, and the state that the job moves to.
@@ -84,6 +97,7 @@ class Ending:
     retry_in: float | None = None
     max_attempts: int | None = None
     followups: Sequence[NewJob] = ()
+    kept: Sequence[Kept] = ()
     alone: bool = False
     asked: Sequence[Asked] = ()
     host: str | None = None

@@ -99,6 +99,13 @@ CREATE TABLE hosts (
     crawl_delay REAL NOT NULL,
     waiting INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE state (
+    plugin TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (plugin, key)
+) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO tally (kind, name) VALUES
     ('state', 'queued'), ('state', 'scheduled'), ('state', 'running'), ('state', 'retrying'),

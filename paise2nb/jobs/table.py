@@ -278,6 +278,8 @@ class JobTable(Reading, Roster):
         self, connection: sqlite3.Connection, moves: Moves, claim: Claim, ending: Ending
     ) -> bool:
         now = self.now()
+        if ending.kept:
+            ending = self._keep(connection, claim, ending)
         state, run_at = ending.state, None
         if state == "retrying":
             run_at = now + (ending.retry_in or 0)
@@ -326,6 +328,31 @@ class JobTable(Reading, Roster):
             last = connection.execute("SELECT jobs FROM tally WHERE kind = 'id'").fetchone()[0]
             self._insert(connection, moves, list(enumerate(ending.followups, last + 1)), claim)
         return True
+
+    @staticmethod
+    def _keep(connection: sqlite3.Connection, claim: Claim, ending: Ending) -> Ending:
+        """Write what an execution leaves in its plugin's state, if the job is still its own.
+
+        Where another one has changed what it has read, it goes back: its ending, then.
+        """
+        if not connection.execute(
+            "SELECT 1 FROM jobs WHERE id = ? AND number = ? AND state = 'running'",
+            (claim.id, claim.number),
+        ).fetchone():
+            return ending
+        for plugin, key, _, version, _ in ending.kept:
+            row = connection.execute(
+                "SELECT version FROM state WHERE plugin = ? AND key = ?", (plugin, key)
+            ).fetchone()
+            if version is not None and version != (row["version"] if row else 0):
+                what = f"another job has changed the state {key!r} of {plugin} meanwhile"
+                return Ending("released", "queued", error_class="state", error=what)
+        connection.executemany(
+            "INSERT INTO state VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE"
+            " SET value = excluded.value, version = version + 1",
+            [(plugin, key, value) for plugin, key, value, _, written in ending.kept if written],
+        )
+        return ending
 
     @staticmethod
     def _leave_host(moves: Moves, claim: Claim, ending: Ending, state: str) -> None:
@@ -508,6 +535,7 @@ class JobTable(Reading, Roster):
         def work(connection: sqlite3.Connection, _: Moves) -> int:
             connection.execute("DELETE FROM attempts")
             connection.execute("DELETE FROM hosts")
+            connection.execute("DELETE FROM state")
             connection.execute("DELETE FROM tally WHERE kind IN ('completed', 'failed')")
             connection.execute("UPDATE tally SET jobs = 0, roots = 0 WHERE kind = 'state'")
             return connection.execute("DELETE FROM jobs").rowcount

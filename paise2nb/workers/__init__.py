@@ -23,6 +23,7 @@ from paise2nb.errors import UsageError, WorkersError
 from paise2nb.hindrance import network_filesystem
 from paise2nb.jobs import IMMEDIATE, Ending
 from paise2nb.results import WorkersStatus
+from paise2nb.retry import CRASH, charge
 from paise2nb.settings import Settings
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ class Workers:
             return
         for row in self._table.workers():
             if not process.alive(row["process"]) and row["state"] != "failed":
-                self._table.bury(row["id"], crash_endings(self._app.settings))
+                endings = crash_endings(self._app.settings, self._table.get(CRASH))
+                self._table.bury(row["id"], endings)
 
     # Starting --------------------------------------------------------------------------------
 
@@ -337,19 +339,22 @@ def released(row: dict[str, Any], only: bool) -> Ending:
     return Ending("released", "queued")
 
 
-def crash_endings(settings: Settings) -> Callable[[dict[str, Any], bool], Ending]:
+def crash_endings(
+    settings: Settings, noted: str | None
+) -> Callable[[dict[str, Any], bool], Ending]:
     """What becomes of the jobs of a process that died by itself.
 
     A job that ran alone there is charged; several go back uncharged, and run alone next, so that
-    the guilty one is found.
+    the guilty one is found. ``noted`` is what the workers have noted of their tasks.
     """
-    from paise2nb.retry import charge
 
     def decide(row: dict[str, Any], only: bool) -> Ending:
         if not only:
             return Ending("released", "queued", alone=True)
         reason = f"its worker process (pid {row['worker_pid']}) died while it ran"
-        return charge(settings, row["task"], row["crashes"] + 1, "crashed", "crash", reason)
+        return charge(
+            settings, row["task"], row["crashes"] + 1, "crashed", "crash", reason, noted
+        )  # fmt: skip
 
     return decide
 

@@ -21,7 +21,7 @@ from paise2nb import process
 from paise2nb.bell import Bell
 from paise2nb.errors import StorageError, WorkersError, redacted
 from paise2nb.jobs import IMMEDIATE, Ending, JobTable
-from paise2nb.retry import charge
+from paise2nb.retry import CRASH, charge
 from paise2nb.settings import Settings
 from paise2nb.workers import STOP_SECONDS, crash_endings, log_directory, released, spawn
 
@@ -189,7 +189,8 @@ class Supervisor:
 
     def _bury(self, row: dict[str, Any]) -> None:
         verdict = self._verdicts.pop(row["process"], None)
-        crashed = crash_endings(self.settings)
+        noted = self.table.get(CRASH)
+        crashed = crash_endings(self.settings, noted)
 
         def decide(job: dict[str, Any], only: bool) -> Ending:
             if self._stop_at is not None and time.monotonic() >= self._stop_at:
@@ -199,7 +200,7 @@ class Supervisor:
             if job["id"] == verdict.job and verdict.outcome != "cancelled":
                 return charge(
                     self.settings, job["task"], job["crashes"] + 1,
-                    verdict.outcome, verdict.outcome, verdict.reason,
+                    verdict.outcome, verdict.outcome, verdict.reason, noted,
                 )  # fmt: skip
             # Who took the memory can't be told where several run: each runs alone next.
             return Ending("released", "queued", alone=verdict.outcome == "memory")

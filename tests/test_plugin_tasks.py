@@ -1,0 +1,352 @@
+"""What a task of a plugin may use, what becomes of its failures, and of what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paise2nb
+from paise2nb import App, Job, overview, process
+from paise2nb.errors import JobFailed, UnknownTask, UsageError
+
+PLUGIN = '''
+import asyncio, os, resource, subprocess, sys, threading, time
+from pathlib import Path
+from paise2nb import Document, TransientError, extractor, task
+
+@task("count", pool="many")
+def count(context, number, seconds=0):
+    before = context.state.get("count", 0)
+    time.sleep(seconds)
+    context.state["count"] = before + 1
+    return context.state["count"]
+
+@task("keep")
+def keep(context, key, value):
+    context.state[key] = value
+
+@task("forget")
+def forget(context, key):
+    del context.state[key]
+
+@task("tell")
+def tell(context):
+    return {key: [value, context.state.version(key)] for key, value in context.state.items()}
+
+@task("half", max_retries=0)
+def half(context):
+    context.state["half"] = 1
+    raise ValueError("after the write")
+
+@task("odd", max_retries=0)
+def odd(context, what):
+    context.state["odd"] = {"not JSON": {1}, "too long": "x" * 200_000}[what]
+
+@extractor("text/x-counted", suffixes=[".counted"])
+def counted(context, data, source):
+    context.state["seen"] = context.state.get("seen", 0) + 1
+    return Document(f"seen {context.state['seen']}")
+
+@task("steps")
+def steps(context, path, total=None):
+    for done in range(1000):
+        context.progress(done, 1000)
+    context.progress(3, total)
+    time.sleep(0.3)
+    context.progress(4, total)
+    context.log.info("four of them")
+    while not (context.cancelled or Path(path).exists()):
+        time.sleep(0.01)
+    Path(path + ".ended").write_text(str(context.cancelled))
+
+@task("wait_for", policies={"crash": {"max_retries": 0}, "dns": {"max_retries": 1}})
+async def wait_for(context, how):
+    await asyncio.sleep(0)
+    if how == "crash":
+        os._exit(9)
+    raise TransientError("no such name", "dns")
+
+@task("leave", timeout=20)
+def leave(context, what, path):
+    """Leaves processes behind, and says which."""
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    if what == "a child":
+        left = subprocess.Popen(sleep).pid
+    elif what == "a child in a session of its own":
+        left = subprocess.Popen(sleep, start_new_session=True).pid
+    elif what == "a fork":
+        left = os.fork() or time.sleep(600)
+    else:
+        code = f"import subprocess as s; print(s.Popen({sleep}, stdout=s.DEVNULL).pid)"
+        left = int(subprocess.check_output([sys.executable, "-c", code]))
+    Path(path).write_text(str(left))
+
+@task("hold_children", timeout=0.5)
+def hold_children(context, path):
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]
+    Path(path).write_text(" ".join(str(child.pid) for child in children))
+    time.sleep(600)
+
+@task("limits")
+def limits(context):
+    return [resource.getrlimit(name)[0] for name in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)]
+
+kept = []
+
+@task("hoard")
+def hoard(context, what, number):
+    for _ in range(number):
+        if what == "files":
+            kept.append(open(os.devnull))
+        else:
+            threading.Thread(target=time.sleep, args=[600]).start()
+    return os.getpid()
+'''
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "extra.py"
+    path.write_text(PLUGIN)
+    return str(path)
+
+
+@pytest.fixture
+def app(tmp_path: Path, file: str) -> Iterator[App]:
+    """Jobs run here, at once."""
+    with paise2nb.open("test", tmp_path / "data", {"plugins": [file]}) as opened:
+        yield opened
+
+
+@pytest.fixture
+def working(tmp_path: Path, file: str) -> Iterator[App]:
+    """Jobs run in one worker of a thread, and one of eight."""
+    settings = {
+        "plugins": [file],
+        "workers.concurrency": 1,
+        "workers.cancel_grace": 30,
+        "workers.pools": {"many": {"threads": 8}, "fetch": None},
+        "workers.retry.retry_delay": 0,
+    }
+    with paise2nb.open("development", tmp_path / "data", settings) as opened:
+        opened.workers.start()
+        yield opened
+        opened.workers.stop(timeout=0)
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait for a condition; its value. The time only bounds a failure."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+    return value
+
+
+def outcomes(job: Job) -> list[str]:
+    return [attempt["outcome"] for attempt in job.attempts]
+
+
+# State ---------------------------------------------------------------------------------------
+
+
+def test_state_lasts_from_job_to_job_and_each_write_is_a_version(app: App) -> None:
+    for value in (1, {"deep": [None, "ü"]}):
+        app.enqueue("keep", "a", value)
+    app.enqueue("keep", "b", "gone")
+    app.enqueue("forget", "b")
+    assert app.enqueue("tell").result() == {"a": [{"deep": [None, "ü"]}, 2]}
+    app.enqueue("keep", "b", "back")
+    assert app.enqueue("tell", force=True).result()["b"] == ["back", 3]
+
+
+def test_state_is_written_with_the_completion_or_not_at_all(app: App) -> None:
+    failed = app.enqueue("half")
+    assert failed.state == "failed"
+    counted = app.enqueue("count", 1)
+    assert app.replay(counted.id).value == 2
+    assert app.enqueue("tell").result() == {"count": [1, 1]}
+
+
+def test_state_is_its_plugins_own_and_reset_with_everything(app: App, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(
+        "from paise2nb import task\n@task('peek')\n"
+        "def peek(context):\n    return dict(context.state)\n"
+    )
+    app.enqueue("count", 1)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.counted").write_text(name)
+        app.enqueue("fetch", str(tmp_path / f"{name}.counted"))
+    settings = {"plugins": [*app.settings.plugins, str(other)]}
+    with paise2nb.open("test", app.data_dir, settings) as both:
+        assert both.enqueue("peek").result() == {}
+        # An extractor's, too, though its job's task is a built-in one.
+        assert both.enqueue("tell").result() == {"count": [1, 1], "seen": [2, 2]}
+        assert sorted(both.item(item.id).text for item in both.items()) == ["seen 1", "seen 2"]
+        both.reset(hard=True)
+        assert both.enqueue("tell", force=True).result() == {}
+
+
+def test_a_count_that_many_jobs_make_at_once_counts_each_once(working: App) -> None:
+    jobs = working.enqueue_many("count", [(number, 0.01) for number in range(40)])
+    working.wait(timeout=60)
+    assert sorted(job.result() for job in jobs) == list(range(1, 41))
+    again = [job for job in jobs if len(job.attempts) > 1]
+    assert again, "eight threads that read the same number have never met"
+    assert {name for job in again for name in outcomes(job)} == {"released", "completed"}
+    assert all(job.attempt == 1 for job in jobs)
+    assert "changed the state 'count' of extra" in again[0].attempts[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("what", "words"), [("not JSON", "is not JSON"), ("too long", "put it into context.cache")]
+)
+def test_what_is_no_small_json_is_no_state(app: App, what: str, words: str) -> None:
+    assert words in app.enqueue("odd", what).error
+
+
+# Progress, log, cancelling -------------------------------------------------------------------
+
+
+def test_progress_is_seen_while_it_runs_and_the_log_names_the_job(
+    working: App, tmp_path: Path
+) -> None:
+    job = working.enqueue("steps", str(tmp_path / "go"), 1200)
+    until(lambda: "(4 of 1,200)" in str(job))
+    seen = overview.look(working)
+    assert f"job {job.id} (4 of 1,200): steps" in overview.text(seen, time.time())
+    (tmp_path / "go").touch()
+    job.wait(timeout=60)
+    assert "of 1,200)" not in str(job)
+    assert any(f"job {job.id}: four of them" in line for line in working.logs(50).lines)
+
+
+def test_a_task_can_see_that_it_was_cancelled_and_end_by_itself(
+    working: App, tmp_path: Path
+) -> None:
+    job = working.enqueue("steps", str(tmp_path / "go"))
+    until(lambda: "(4)" in str(job))
+    [pid] = {worker["pid"] for worker in working.workers.status().workers if worker["jobs"]}
+    job.cancel()
+    until((tmp_path / "go.ended").exists)
+    assert until((tmp_path / "go.ended").read_text) == "True"
+    assert process.identity(pid) is not None
+    assert job.state == "cancelled"
+
+
+# Policies ------------------------------------------------------------------------------------
+
+
+def test_policies_declared_with_the_task_decide_about_errors_and_crashes(working: App) -> None:
+    unknown = working.enqueue("wait_for", "dns")
+    assert unknown.wait(timeout=60).state == "failed"
+    assert outcomes(unknown) == ["failed"] * 2
+    crashed = working.enqueue("wait_for", "crash")
+    assert crashed.wait(timeout=60).state == "failed"
+    assert outcomes(crashed) == ["crashed"]
+
+
+def test_a_policy_of_odd_words_is_refused(app: App, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.py"
+    odd.write_text(
+        "from paise2nb import task\n@task('x', policies={'dns': {'tries': 2}})\ndef x(c): ...\n"
+    )
+    with pytest.raises(paise2nb.PluginError, match="the policy for 'dns' knows no 'tries'; it has"):
+        paise2nb.open("test", app.data_dir, {"plugins": [str(odd)]})
+
+
+# Functions of a notebook ---------------------------------------------------------------------
+
+
+def clean(context: Any, word: str) -> str:
+    return word
+
+
+def test_a_function_of_the_notebook_is_refused_with_what_to_do(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (
+        "clean is a function of this notebook, which no worker can find; write it in a cell below "
+        '%%paise2 plugin clean, decorated with @task("clean"), then: enqueue("clean", …)'
+    )
+    monkeypatch.setattr(clean, "__module__", "__main__")
+    with pytest.raises(UsageError) as caught:
+        app.enqueue(clean, "a")  # type: ignore[arg-type]
+    assert str(caught.value) == words
+    monkeypatch.setattr(sys.modules["__main__"], "clean", clean, raising=False)
+    with pytest.raises(UnknownTask) as by_name:
+        app.enqueue("clean", "a")
+    assert str(by_name.value) == words
+    decorated = paise2nb.task("tidy")(clean)
+    with pytest.raises(UsageError, match=r"plugin clean, then: enqueue\(\"tidy\""):
+        app.enqueue(decorated, "a")  # type: ignore[arg-type]
+
+
+def test_other_functions_are_refused_by_name(app: App) -> None:
+    with pytest.raises(UsageError, match="loads is a function; a task is enqueued from a plugin"):
+        app.enqueue(json.loads, "a")  # type: ignore[arg-type]
+    count = app.plugins.task("count").function
+    with pytest.raises(UsageError, match=r"count is a function; .*by its name: enqueue\(\"count\""):
+        app.enqueue(count, 1)  # type: ignore[arg-type]
+
+
+# What is left behind -------------------------------------------------------------------------
+
+
+def test_a_worker_bounds_its_files_and_leaves_no_core(working: App) -> None:
+    hard = int(subprocess.check_output(["sh", "-c", "ulimit -Hn"]).replace(b"unlimited", b"9999"))
+    assert working.enqueue("limits").result(timeout=60) == [min(1024 + 32, hard), 0]
+
+
+@pytest.mark.parametrize(
+    "what", ["a child", "a child in a session of its own", "a fork", "a grandchild"]
+)
+def test_processes_that_a_job_leaves_behind_are_ended_and_the_worker_goes_on(
+    working: App, tmp_path: Path, what: str
+) -> None:
+    job = working.enqueue("leave", what, str(tmp_path / "left")).wait(timeout=60)
+    assert job.state == "completed"
+    assert process.identity(int((tmp_path / "left").read_text())) is None
+    assert working.enqueue("limits").wait(timeout=60).worker_pid == job.worker_pid
+    assert f"job {job.id} has left 1 processes behind" in str(working.logs(50))
+
+
+def test_processes_of_a_worker_that_is_killed_are_ended(working: App, tmp_path: Path) -> None:
+    job = working.enqueue("hold_children", str(tmp_path / "left"))
+    until(lambda: outcomes(job) == ["timeout"])
+    left = [int(pid) for pid in (tmp_path / "left").read_text().split()]
+    job.cancel()
+    assert len(left) == 2
+    until(lambda: all(process.identity(pid) is None for pid in left))
+
+
+@pytest.mark.parametrize(("what", "number"), [("files", 900), ("threads", 60)])
+def test_a_worker_in_which_jobs_leave_too_much_gives_way_to_a_fresh_one(
+    working: App, what: str, number: int
+) -> None:
+    pid = working.enqueue("hoard", what, number).result(timeout=60)
+    until(lambda: process.identity(pid) is None)
+    fresh = working.enqueue("hoard", what, 0)
+    assert fresh.result(timeout=60) != pid
+    assert working.status().jobs["failed"] == 0
+    assert "gives way to a fresh one: jobs have left" in str(working.logs(50))
+
+
+def test_more_files_than_a_worker_may_open_fail_the_job_and_only_that(working: App) -> None:
+    job = working.enqueue("hoard", "files", 5000)
+    until(lambda: job.attempts)
+    job.cancel()
+    with pytest.raises(JobFailed):
+        job.result(timeout=60)
+    assert job.attempts[0]["error_class"] == "OSError"
+    assert "Too many open files" in job.attempts[0]["error"]
+    assert working.enqueue("keep", "a", 1).wait(timeout=60).state == "completed"
