@@ -10,6 +10,7 @@ import builtins
 import contextlib
 import dis
 import faulthandler
+import importlib
 import inspect
 import json
 import os
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from paise2nb.settings import Settings
 
 SECONDS = 10.0  # in which a plugin has to load
+START_SECONDS = 30.0  # that the fresh process may take until then
 POLL_SECONDS = 0.01
 FILES = 1024
 SAID = 2000  # characters of what it printed that are shown
+_TIMEOUT = re.compile(r"^Timeout \(\d", re.MULTILINE)  # what faulthandler writes
 _DEFINES = {"STORE_GLOBAL", "STORE_NAME"}
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
@@ -72,6 +75,8 @@ def examine(
     with said.open("wb") as output:
         ended = _run(order, output, seconds, settings.workers.memory_mb)
     text = said.read_text("utf-8", "replace")
+    if _TIMEOUT.search(text):
+        ended = f"still ran after {seconds:g} s"
     try:
         found: dict[str, Any] = json.loads(answer.read_bytes())
     except (FileNotFoundError, ValueError):
@@ -108,7 +113,7 @@ def _run(order: dict[str, Any], output: IO[bytes], seconds: float, memory_mb: fl
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
             pipe.write(json.dumps(order).encode())
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds + START_SECONDS  # it ends itself before that
         while child.poll() is None:
             pids = [child.pid, *process.descendants(child.pid)]
             if (held := sum(map(process.resident_mb, pids))) > memory_mb:
@@ -140,8 +145,12 @@ def main() -> None:
     process.adopt_orphans()
     process.bound_files(FILES)
     faulthandler.enable()
-    # Shortly before the end of its time it leaves a traceback, whatever it is busy with.
-    faulthandler.dump_traceback_later(order["seconds"] * 0.9)
+    from paise2nb.plugins import BUILT_IN
+
+    for name in BUILT_IN:
+        importlib.import_module(name)
+    # The candidate's own time begins; at its end a traceback is left, whatever it is busy with.
+    faulthandler.dump_traceback_later(order["seconds"], exit=True)
     try:
         found = _look(order, candidate)
     except Exception as error:
