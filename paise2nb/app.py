@@ -16,8 +16,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -28,7 +30,14 @@ from paise2nb.database import claim_directory
 from paise2nb.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
 from paise2nb.hindrance import full_disk
 from paise2nb.jobs import IMMEDIATE, Asked, Claim, Ending, Kept, Limits, NewJob
-from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, Task, short_name
+from paise2nb.plugins import (
+    CacheProvider,
+    DataStorageProvider,
+    LifecycleAction,
+    Plugins,
+    Task,
+    short_name,
+)
 from paise2nb.results import (
     STOPPED,
     Enqueued,
@@ -194,14 +203,19 @@ class App:
         self.plugins = plugins or Plugins.of(settings)
         self._granted: dict[str, int] = {}  # attempts by task: the settings do not change
         self._refreshing = threading.Lock()
-        self.cache: CacheProvider = self.plugins.hooks.hook.cache_provider(app=self)
-        self.store: DataStorageProvider = self.plugins.hooks.hook.data_storage_provider(app=self)
+        self.cache: CacheProvider = self.plugins.part("cache_provider", self)
+        self.store: DataStorageProvider = self.plugins.part("data_storage_provider", self)
         self.queue: JobHuey = self.plugins.provider(settings.task_queue.provider).create(self)
-        self._actions = [a for found in self.plugins.hooks.hook.lifecycle_actions() for a in found]
+        self._opened: list[tuple[str, LifecycleAction]] = []
         if not is_worker:
             self.workers.bury_dead()
-        for action in self._actions:
-            action.opened(self)
+        try:
+            for name, action in self.plugins.actions("lifecycle_actions"):
+                self.plugins.call(name, "opened()", action.opened, self)
+                self._opened.append((name, action))
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -220,17 +234,18 @@ class App:
         if self._closed:
             return
         self._closed = True
-        for action in reversed(self._actions):
-            action.closed(self)
-        if _current is self:
-            self._mark_seen()
-            _current = None
-        if self._temporary:
-            self.workers.stop(timeout=0)
-        self.queue.close()
-        self.store.close()
-        if self._temporary:
-            shutil.rmtree(self.data_dir, ignore_errors=True)
+        with ExitStack() as last:  # the last first; whatever one raises, the others are closed too
+            if self._temporary:
+                last.callback(shutil.rmtree, self.data_dir, ignore_errors=True)
+            for part in (self.cache, self.store, self.queue):
+                last.callback(part.close)
+            if self._temporary:
+                last.callback(self.workers.stop, timeout=0)
+            if _current is self:
+                _current = None
+                last.callback(self._mark_seen)
+            for name, action in self._opened:
+                last.callback(self.plugins.call, name, "closed()", action.closed, self)
 
     def __repr__(self) -> str:
         return f"<paise2nb app, profile {self.profile}, {self.data_dir}>"
@@ -563,7 +578,7 @@ class App:
 
     def places(self) -> list[Path]:
         """The directories that jobs write to."""
-        chosen = (self.settings.task_queue.sqlite.path, self.settings.data_storage.sqlite.path)
+        chosen = (self.queue.table.path, self.settings.data_storage.sqlite.path)
         return list(dict.fromkeys([self.data_dir, *(path.parent for path in chosen if path)]))
 
     def _paused(self) -> str | None:
@@ -694,11 +709,9 @@ class App:
         table = self.queue.table
         jobs = table.clear() if hard else table.prune(table.now() + 1)
         items = self.store.clear() if hard else 0
-        needed = set() if hard else table.needed_keys()
-        cached = self.cache.remove(needed, 0)
-        for action in self.plugins.hooks.hook.reset_actions():
-            for entry in action:
-                entry.reset(self, hard)
+        cached = self.cache.clear() if hard else self.cache.remove(table.needed_keys(), 0)
+        for name, action in self.plugins.actions("reset_actions"):
+            self.plugins.call(name, "reset()", action.reset, self, hard)
         return ResetCounts(jobs, cached, items)
 
 
@@ -743,14 +756,30 @@ def open(
     """
     if _current is not None and profile is None and data_dir is None and not settings:
         return _current
-    overrides = dict(settings or {})
-    resolved = Settings.resolve(profile, data_dir=data_dir, overrides=overrides)
+    resolved, plugins = resolve(profile, data_dir, settings)
+    return App(resolved, plugins=plugins)
+
+
+def resolve(
+    profile: str | None = None,
+    data_dir: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> tuple[Settings, Plugins]:
+    """The settings, with what plugins give as defaults among the layers, and these plugins.
+
+    Raises:
+        SettingsError: a setting is wrong, a plugin's default perhaps.
+        PluginError: a plugin can't be loaded.
+    """
+    layers = partial(Settings.resolve, profile, data_dir=data_dir, overrides=dict(settings or {}))
+    resolved = layers()
     plugins = Plugins.of(resolved)
     if defaults := plugins.defaults():
-        resolved = Settings.resolve(
-            profile, data_dir=data_dir, overrides=overrides, defaults=defaults
-        )
-    return App(resolved, plugins=plugins)
+        before, resolved = resolved, layers(defaults=defaults)
+        chosen = attrgetter("plugins", "entry_points", "data_dir")
+        if chosen(resolved) != chosen(before):
+            plugins = Plugins.of(resolved)
+    return resolved, plugins
 
 
 def current() -> App | None:
@@ -775,4 +804,5 @@ __all__ = [
     "make_current",
     "open",
     "process",
+    "resolve",
 ]

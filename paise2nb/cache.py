@@ -112,6 +112,9 @@ class Cache:
             removed += not path.name.startswith(_ASIDE)
         return removed
 
+    def close(self) -> None:
+        """Nothing: no file stays open."""
+
     def _path(self, key: str) -> Path:
         # A key comes from a job's arguments: it must never lead out of the directory.
         if not _KEY.fullmatch(key):

@@ -56,7 +56,7 @@ class Cells:
         """``versions`` (how often each was saved) and ``disabled`` (of any plugin, by name)."""
         try:
             return dict(json.loads(Path(self._note).read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {"versions": {}, "disabled": []}
 
     def paths(self) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from paise2nb.database import LOG_BYTES, put_aside
-from paise2nb.errors import PaiseError
+from paise2nb.errors import PaiseError, PluginError
 from paise2nb.hindrance import network_filesystem
 from paise2nb.render import TONES, amount, escape, one_line, panel, plain, size
 from paise2nb.results import Shown
@@ -90,6 +90,8 @@ def examine(resolve: Callable[[], Settings]) -> Report:
     findings = list(_guarded("installation", _installation))
     try:
         settings = resolve()
+    except PluginError as error:
+        return Report([*findings, Finding("wrong", "plugins", str(error))])
     except PaiseError as error:
         return Report([*findings, Finding("wrong", "settings", str(error), "mend that value")])
     findings.append(Finding("ok", "settings", f"profile {settings.profile}"))
@@ -239,10 +241,17 @@ def _database(check: str, path: Path, known: int) -> Finding:
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:
+    from paise2nb import items, jobs
     from paise2nb.app import App
 
     with App(settings) as app:
         found, paused = app.workers.status(), app.status().paused
+        store, path = type(app.store), app.queue.table.path
+        if store is not items.ItemStore:
+            count = amount(app.store.count(), "item")
+            yield Finding("ok", "items", f"{count} kept by {store.__module__}.{store.__qualname__}")
+        if settings.task_queue.provider not in ("sqlite", "none"):
+            yield _database("jobs", path, len(jobs.MIGRATIONS))
     failed = [worker for worker in found.workers if worker["state"] == "failed"]
     for worker in failed:
         yield Finding(

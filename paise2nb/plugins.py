@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import pluggy
 
 from paise2nb.cells import Cells
-from paise2nb.errors import PluginError, UnknownTask, UsageError
+from paise2nb.errors import PaiseError, PluginError, UnknownTask, UsageError
 
 if TYPE_CHECKING:
     from paise2nb.app import App, Context
@@ -297,10 +297,14 @@ def _declare(function: F, declared: Task | Fetcher | Extractor) -> F:
 
 
 class TaskQueueProvider(Protocol):
-    """Creates the Huey instance, and with it the job table, of a profile."""
+    """Creates the Huey instance, and with it the job table, of a profile.
+
+    Every process on one data directory has to come to the same table; the supervisor, which
+    loads no plugin, is told the table's path.
+    """
 
     def create(self, app: App) -> JobHuey:
-        """The queue of this app."""
+        """The queue of this app. In a worker (``app.is_worker``) it runs nothing by itself."""
 
 
 class ConfigurationProvider(Protocol):
@@ -326,6 +330,9 @@ class CacheProvider(Protocol):
 
     def clear(self) -> int:
         """Remove everything; the number of entries."""
+
+    def close(self) -> None:
+        """Let go of files."""
 
 
 class DataStorageProvider(Protocol):
@@ -375,17 +382,20 @@ class DataStorageProvider(Protocol):
 
 
 class ContentSource(Protocol):
-    """Finds addresses to fetch."""
+    """Finds addresses to fetch. Its name is a task's: ``paise2 enqueue NAME [ARG…] --every 1d``."""
 
     def addresses(self, context: Context) -> Iterable[str]:
-        """The addresses that it knows now."""
+        """The addresses that it knows now; more parameters are arguments of the enqueue.
+
+        Those that no fetcher takes, and files, are left out; only what is new is fetched.
+        """
 
 
 class LifecycleAction(Protocol):
     """Called when an app opens and closes, in workers too."""
 
     def opened(self, app: App) -> None:
-        """After the app is ready."""
+        """After the app is ready. One that raises keeps the app, or the worker, from opening."""
 
     def closed(self, app: App) -> None:
         """Before its parts are closed."""
@@ -584,8 +594,14 @@ class Plugins:
 
     def _tasks(self) -> dict[str, Task]:
         tasks: dict[str, Task] = {}
-        for hook in self.hooks.hook.tasks.get_hookimpls():  # the built-in ones first
-            for declared in self._guard(hook.plugin_name, hook.function) or ():
+        hooks = self.hooks.hook
+        offers = [(hook.plugin_name, hook.function) for hook in hooks.tasks.get_hookimpls()]
+        offers += [
+            (hook.plugin_name, partial(_source_tasks, hook))
+            for hook in hooks.content_sources.get_hookimpls()
+        ]
+        for name, offered in offers:  # the built-in ones first
+            for declared in self._guard(name, offered) or ():
                 if declared.name in tasks:
                     taken, plugin = tasks[declared.name].plugin, declared.plugin
                     error = PluginError(
@@ -636,6 +652,10 @@ class Plugins:
         """The first fetcher of a URL scheme, plugins before the built-in ones."""
         return next((f for f in self.fetchers() if scheme in f.schemes), None)
 
+    def schemes(self) -> set[str]:
+        """The URL schemes that some fetcher takes."""
+        return {scheme for fetcher in self.fetchers() for scheme in fetcher.schemes}
+
     def extractor(self, mime_type: str, suffix: str) -> Extractor | None:
         """The extractor for a MIME type, else for a file suffix; plugins come first."""
         found = self.extractors()
@@ -643,6 +663,37 @@ class Plugins:
         by_type = (e for e in found if mime_type in e.mime_types or family in e.mime_types)
         by_suffix = (e for e in found if suffix and suffix in e.suffixes)
         return next(by_type, None) or next(by_suffix, None)
+
+    def part(self, point: str, app: App) -> Any:
+        """What the first provider of an extension point makes for this app, the user's own first.
+
+        Raises:
+            PaiseError: as the provider says; whatever else it raises becomes a PluginError.
+        """
+        hooks = reversed(getattr(self.hooks.hook, point).get_hookimpls())
+        made = (
+            self.call(hook.plugin_name, point, hook.function, *[app][: len(hook.argnames)])
+            for hook in hooks
+        )
+        return next(part for part in made if part is not None)
+
+    def actions(self, point: str) -> list[tuple[str, Any]]:
+        """The actions of an extension point, each with its plugin."""
+        return [
+            (hook.plugin_name, action)
+            for hook in getattr(self.hooks.hook, point).get_hookimpls()
+            for action in self.call(hook.plugin_name, point, hook.function)
+        ]
+
+    def call(self, plugin: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a plugin's function; what it raises becomes a PluginError that names the plugin."""
+        try:
+            return function(*arguments)
+        except PaiseError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise PluginError(f"plugin {plugin!r} failed in {what}: {reason}; mend it") from error
 
     def provider(self, name: str) -> TaskQueueProvider:
         """The task queue provider of that name. Raises PluginError with the known names."""
@@ -712,6 +763,15 @@ def short_name(plugin: str) -> str:
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _source_tasks(implementation: pluggy.HookImpl) -> list[Task]:
+    """A task for each content source of one plugin."""
+    from paise2nb.sources import source_task
+
+    module = getattr(implementation.plugin, "__name__", implementation.plugin_name)
+    found: Mapping[str, ContentSource] = implementation.function()  # type: ignore[assignment]
+    return [source_task(name, source, module) for name, source in found.items()]
 
 
 def _import(name: str) -> ModuleType:

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback as tracebacks
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -467,9 +468,9 @@ _ENGINE = ("paise2nb.queue", "paise2nb.app", "huey.api")
 # The providers -------------------------------------------------------------------------------
 
 
-def open_table(app: App) -> JobTable:
-    """The job table of an app's settings."""
-    path = app.settings.task_queue.sqlite.path or app.data_dir / "tasks.db"
+def open_table(app: App, path: Path | None = None) -> JobTable:
+    """The job table of an app's settings, or at a path of a provider's choice."""
+    path = path or app.settings.task_queue.sqlite.path or app.data_dir / "tasks.db"
     return JobTable(path, durable=not app.is_worker, host_delay=app.settings.fetch.host_delay)
 
 
@@ -498,5 +499,5 @@ def task_queue_providers() -> dict[str, TaskQueueProvider]:
 
 __all__ = [
     "HueySQLiteTaskQueueProvider", "JobHuey", "JobStorage", "NoTaskQueueProvider",
-    "message",
+    "message", "open_table",
 ]  # fmt: skip

@@ -10,9 +10,39 @@ import os
 
 import pytest
 
+from tests import seams
 from tests.site import site as site  # a fixture for every test
 
 FORCED = "machine:"
+# What runs over the built-in parts and over the second implementations of every extension point.
+PIPELINE = ("tests/test_pipeline.py", "tests/test_tasks.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seams", action="store_true",
+        help="run every chosen test over the second implementations of the extension points too",
+    )  # fmt: skip
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    everywhere = metafunc.config.getoption("--seams")
+    if everywhere or metafunc.definition.nodeid.startswith(PIPELINE):
+        metafunc.fixturenames.insert(0, "parts")
+        metafunc.parametrize("parts", ["built-in", "second"], indirect=True)
+
+
+@pytest.fixture
+def parts(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """Whose providers every process of a test works with."""
+    if request.param == "second":
+        seams.install(tmp_path_factory.mktemp("second"), monkeypatch)
+    chosen: str = request.param
+    return chosen
 
 
 def unforced_skips(config: pytest.Config) -> list[str]:

@@ -140,7 +140,7 @@ def _known(session: Session) -> tuple[Cells, set[str]]:
 
     from paise2nb.plugins import ENTRY_POINTS, short_name
 
-    settings = session.settings()
+    settings = session.settings(plugins=False)
     if settings.data_dir is None:  # a temporary one
         settings = session.app.settings
     assert settings.data_dir is not None

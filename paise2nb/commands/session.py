@@ -72,13 +72,18 @@ class Session:
             self._app = App(self.settings())
         return self._app
 
-    def settings(self, profile: str | None = None) -> Settings:
-        """The settings that this line's options lead to, without opening anything."""
+    def settings(self, profile: str | None = None, *, plugins: bool = True) -> Settings:
+        """The settings that this line's options lead to, without opening anything.
+
+        Without ``plugins`` none is loaded, and so their defaults are not among the layers.
+        """
+        from paise2nb.app import resolve
         from paise2nb.settings import Settings
 
-        return Settings.resolve(
-            profile or self.profile, data_dir=self.data_dir, overrides=self.overrides
-        )
+        chosen = profile or self.profile
+        if plugins:
+            return resolve(chosen, self.data_dir, self.overrides)[0]
+        return Settings.resolve(chosen, data_dir=self.data_dir, overrides=self.overrides)
 
     def choose(self, profile: str | None) -> Any:
         """Make a profile the one of the commands that follow.

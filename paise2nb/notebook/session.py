@@ -52,14 +52,14 @@ class NotebookSession(Session):
             apps.make_current(current)
         return current
 
-    def settings(self, profile: str | None = None) -> Settings:
+    def settings(self, profile: str | None = None, *, plugins: bool = True) -> Settings:
         """The current app's settings with this line's options over them.
 
         Those of another profile come from its own layers.
         """
         current, wanted = apps.current(), profile or self.profile
         if current is None or (wanted is not None and wanted != current.profile):
-            return super().settings(profile)
+            return super().settings(profile, plugins=plugins)
         settings = current.settings
         if self.overrides:
             settings = settings.override(self.overrides, "--set")

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paise2nb.errors import PermanentError, UsageError
 from paise2nb.fetch import visit
-from paise2nb.fetch.urls import canonical_url, host_of, parse, scheme_of, without_credentials
+from paise2nb.fetch.urls import (
+    DEFAULT_PORTS,
+    canonical_url,
+    host_of,
+    parse,
+    scheme_of,
+    without_credentials,
+)
 from paise2nb.jobs import UNFINISHED
-from paise2nb.plugins import task
+from paise2nb.plugins import ContentSource, Task, task
 
 if TYPE_CHECKING:
     from paise2nb.app import App, Context
@@ -105,7 +113,7 @@ def folder(
 
     if not Path(path).is_dir():
         raise PermanentError(f"no such folder: {path}", "not_found")
-    return _offer(context, dict(files()))
+    return _offer(context, dict(files()), keep=list)
 
 
 @task("links", check=check_links, host=_host)
@@ -150,31 +158,53 @@ def links(
     return {"found": len(found), "new": len(new)}
 
 
+def source_task(name: str, source: ContentSource, plugin: str) -> Task:
+    """The task that enqueues what a plugin's source finds, of whatever scheme has a fetcher."""
+
+    @wraps(source.addresses)
+    def run(context: Context, *arguments: Any) -> dict[str, int]:
+        schemes = context.plugins.schemes() - {"file"}  # for a user or a folder to name
+        found = dict.fromkeys(source.addresses(context, *arguments))
+        return _offer(context, found, keep=partial(_web, schemes=schemes))
+
+    return Task(name, run, plugin=plugin)
+
+
 # What is new ---------------------------------------------------------------------------------
 
 
-def _web(addresses: Iterable[str]) -> Iterator[str]:
-    """The http and https addresses among what somebody else wrote, each once, at most `MOST`."""
+def _web(
+    addresses: Iterable[str], schemes: Collection[str] = tuple(DEFAULT_PORTS)
+) -> Iterator[str]:
+    """The addresses of some schemes among what somebody else wrote, each once, at most `MOST`."""
     seen: set[str] = set()
     for address in addresses:
         try:
-            parse(address)
+            scheme = scheme_of(address.strip())
+            if scheme in DEFAULT_PORTS:
+                parse(address)
         except ValueError:
+            continue
+        if scheme not in schemes:
             continue
         if (key := canonical_url(address)) not in seen and len(seen) < MOST:
             seen.add(key)
             yield address.partition("#")[0].strip()
 
 
-def _offer(context: Context, found: Mapping[str, float | None]) -> dict[str, int]:
+def _offer(
+    context: Context,
+    found: Mapping[str, float | None],
+    keep: Callable[[Iterable[str]], Iterable[str]] = _web,
+) -> dict[str, int]:
     """Enqueue a fetch of each address that is new or has changed.
 
     Args:
         found: addresses or absolute paths, each with the time of its last change in seconds
             since the epoch, None where nobody says.
+        keep: chooses those that may be fetched.
     """
-    named = context.job.task == "folder"
-    addresses = list(found) if named else list(_web(found))
+    addresses = list(keep(found))
     jobs = context.app.new_jobs(
         context.plugins.task("fetch"), [(address,) for address in addresses],
         tag=context.job.tag, priority=context.job.priority,

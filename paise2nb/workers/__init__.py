@@ -169,7 +169,7 @@ class Workers:
         if foreground:
             from paise2nb.workers.supervisor import Supervisor
 
-            Supervisor(self._app.settings, options).run()
+            Supervisor(self._app.settings, options, self._table.path).run()
             return self._said("stopped")
         child = self._spawn(self._app.settings.to_json(), json.dumps(options))
         return self._ready("started", child)
@@ -216,7 +216,9 @@ class Workers:
         return known
 
     def _spawn(self, settings: str, options: str) -> subprocess.Popen[bytes]:
-        received = {"settings": settings, "options": json.loads(options)}
+        received = {
+            "settings": settings, "options": json.loads(options), "table": str(self._table.path),
+        }  # fmt: skip
         self._child = spawn("supervisor", received, self._app.data_dir)
         return self._child
 

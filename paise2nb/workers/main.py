@@ -16,11 +16,12 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from paise2nb import process
 from paise2nb.bell import Bell
-from paise2nb.errors import PaiseError, StorageError
+from paise2nb.errors import PaiseError, StorageError, WorkersError
 from paise2nb.jobs import JobTable, Worker
 from paise2nb.queue import SAFETY_POLL, JobHuey, message
 from paise2nb.settings import Settings
@@ -51,7 +52,7 @@ def supervisor() -> None:
     settings = Settings.from_json(received["settings"])
     os.environ["PAISE2_PROFILE"] = settings.profile
     try:
-        Supervisor(settings, received["options"]).run()
+        Supervisor(settings, received["options"], Path(received["table"])).run()
     except PaiseError as error:
         sys.exit(str(error))
 
@@ -74,8 +75,8 @@ def worker() -> None:
         1 if alone or pool not in settings.workers.pools else settings.workers.pools[pool].threads
     )
     process.bound_files(FILES + FILES_A_THREAD * threads)
-    path = settings.task_queue.sqlite.path or settings.data_dir / "tasks.db"
-    table = JobTable(path, durable=False, host_delay=settings.fetch.host_delay)
+    host_delay = settings.fetch.host_delay
+    table = JobTable(Path(received["table"]), durable=False, host_delay=host_delay)
     entry = table.register(received["pool"], threads)
     try:
         _Process(settings, table, entry, pool, threads, received["parent"]).run()
@@ -109,6 +110,11 @@ class _Process:
         self.threads = threads
         self.app = App(settings, is_worker=True)
         self.huey: JobHuey = self.app.queue
+        if self.app.immediate or not table.path.samefile(self.huey.table.path):
+            provider = settings.task_queue.provider
+            raise WorkersError(
+                f"task_queue.provider {provider} gives a worker no jobs of {table.path} to claim"
+            )
         self.huey.work_for(entry, self.app.limits(pool))
         self.failure: Exception | None = None
         self._started = threading.Semaphore(0)

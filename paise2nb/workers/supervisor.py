@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from paise2nb import process
@@ -49,14 +50,14 @@ class Supervisor:
     Args:
         settings: resolved; the workers get exactly these.
         options: ``sizes`` (processes of each pool), ``burst``, ``foreground``.
+        path: of the job table, as the provider of the queue chose it.
     """
 
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, options: dict[str, Any], path: Path) -> None:
         assert settings.data_dir is not None
         self.settings = settings
         self.options = options
         self.data_dir = settings.data_dir
-        path = settings.task_queue.sqlite.path or self.data_dir / "tasks.db"
         self.table = JobTable(path, durable=False, host_delay=settings.fetch.host_delay)
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by process name
         self._marks: dict[str, str] = {}  # by process name: for what a worker leaves behind
@@ -289,8 +290,9 @@ class Supervisor:
                 process.send(name, signal.SIGTERM)
 
     def _spawn(self, pool: str) -> None:
-        received, mark = {"settings": self.settings.to_json(), "pool": pool}, process.new_mark()
-        child = spawn("worker", received, self.data_dir, mark)
+        sent = {"settings": self.settings.to_json(), "pool": pool, "table": str(self.table.path)}
+        mark = process.new_mark()
+        child = spawn("worker", sent, self.data_dir, mark)
         name = process.identity(child.pid) or f"{child.pid}-gone"
         self._marks[name] = mark
         self._children[name] = (pool, child)

@@ -1,0 +1,288 @@
+"""The extension points: each is asked wherever its part is used, by every process and face."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import paise2nb
+from paise2nb.commands import Session, main
+from paise2nb.doctor import examine
+from paise2nb.errors import PluginError, SettingsError, UsageError, WorkersError
+from tests import seams
+from tests.seams.cache import SQLiteCache
+from tests.seams.store import JSONLinesStore
+from tests.site import PAGE, Site
+
+SETTINGS = {
+    "fetch.allow_private_addresses": True,
+    "fetch.host_delay": 0,
+    "fetch.robots": False,
+    "workers.pools.fetch": None,
+    "workers.concurrency": 1,
+}
+
+
+@pytest.fixture
+def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second implementation of every point, in every process."""
+    seams.install(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], dict[str, object]]:
+    """Write a plugin; the setting that names it."""
+
+    def write_file(text: str) -> dict[str, object]:
+        path = tmp_path / "extra.py"
+        path.write_text("from paise2nb import hookimpl\n" + text)
+        return {"plugins": [str(path)]}
+
+    return write_file
+
+
+# All of them ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("second")
+def test_with_second_implementations_no_built_in_part_is_touched(
+    tmp_path: Path, site: Site
+) -> None:
+    data = tmp_path / "data"
+    with paise2nb.open("development", data, SETTINGS) as app:
+        assert (type(app.store), type(app.cache)) == (JSONLinesStore, SQLiteCache)
+        app.workers.start()
+        urls = [site.url("/ok"), "data:text/plain,a%20needle"]
+        assert [len(job.wait(60).items) for job in app.enqueue_many("fetch", urls)] == [1, 1]
+        assert [hit["url"] for hit in app.search("needle")] == [urls[1]]
+        app.workers.stop()
+        lines = seams.diary(app)
+    left = {path.name for path in data.iterdir()}
+    assert {"queue", "items", "cache.db"} <= left
+    assert left.isdisjoint({"tasks.db", "items.db", "cache"})
+    # The app and the worker have opened and closed, and the worker's queue ran the jobs.
+    assert [(word, worker) for word, worker, *_ in lines if word in ("opened", "closed")] == [
+        ("opened", False), ("opened", True), ("closed", True),
+    ]  # fmt: skip
+    ran = [facts for word, worker, *facts in lines if word == "ran" and worker]
+    assert sorted(ran) == sorted([[t, "completed"] for t in ("fetch", "extract", "store")] * 2)
+
+
+@pytest.mark.usefixtures("second")
+def test_every_point_is_listed_with_its_plugin(tmp_path: Path) -> None:
+    with paise2nb.open("test", tmp_path / "data") as app:
+        rows = [row for row in app.plugins.describe() if "second" in row.values() or
+                row["plugin"] == "tests.seams"]  # fmt: skip
+    assert {row["kind"] for row in rows} == {
+        "task queue provider", "configuration provider", "data storage provider",
+        "cache provider", "content source", "fetcher", "extractor", "lifecycle action",
+        "reset action", "task",
+    }  # fmt: skip
+
+
+# ConfigurationProvider -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("second")
+def test_defaults_of_plugins_hold_in_the_shell_under_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("paise2.yaml").write_text("history: {keep_days: 9}\n")
+    words = [sys.executable, "-m", "paise2nb", "--data-dir", str(tmp_path / "data"), "--json"]
+    shown = subprocess.run(
+        [*words, "config", "show"], capture_output=True, text=True, check=True
+    ).stdout
+    rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(shown)}
+    assert rows["task_queue.provider"] == ("folder", "plugin defaults")
+    assert rows["history.keep_days"] == (9, f"{tmp_path / 'paise2.yaml'}:1")
+    subprocess.run([*words, "enqueue", "cleanup"], capture_output=True, check=True)
+    assert (tmp_path / "data/queue/jobs.db").exists()
+    assert not (tmp_path / "data/tasks.db").exists()
+
+
+def test_a_default_that_is_no_setting_is_refused(write: Callable[[str], dict[str, object]]) -> None:
+    settings = write(
+        "class Wrong:\n    def defaults(self): return {'fetch.timeoout': 1}\n"
+        "@hookimpl\ndef configuration_providers(): return [Wrong()]\n"
+    )
+    with pytest.raises(SettingsError, match=r"plugin defaults: unknown key fetch\.timeoout"):
+        paise2nb.open("test", settings=settings)
+
+
+# ContentSource -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("second")
+def test_a_source_is_enqueued_by_its_name_and_brings_what_is_new(
+    tmp_path: Path, site: Site
+) -> None:
+    data, secret = tmp_path / "data", tmp_path / "secret.txt"
+    secret.write_text("for nobody")
+    with paise2nb.open("test", data, SETTINGS) as app:
+        listed = [site.url("/ok"), "data:,a%20needle", secret.as_uri(), str(secret), "ftp://x/", ""]
+        (data / "reading-list.txt").write_text("\n".join(listed))
+        job = app.enqueue("reading-list", tag="later")
+        assert job.result() == {"found": 2, "new": 2}
+        assert {item.url for item in job.items} == {site.url("/ok"), "data:,a%20needle"}
+        assert {item.tag for item in app.items()} == {"later"}
+        site.add("/more", PAGE)
+        (data / "other.txt").write_text(f"{site.url('/ok')}\n{site.url('/more')}")
+        assert app.enqueue("reading-list", "other.txt").result() == {"found": 2, "new": 1}
+        with pytest.raises(UsageError, match=r"task 'reading-list' takes \(name\)"):
+            app.enqueue("reading-list", "a", "b")
+
+
+def test_a_source_may_not_take_the_name_of_a_task(
+    write: Callable[[str], dict[str, object]],
+) -> None:
+    settings = write(
+        "class Feed:\n    def addresses(self, context): return []\n"
+        "@hookimpl\ndef content_sources(): return {'feed': Feed()}\n"
+    )
+    with pytest.raises(PluginError, match=r"defines task 'feed', which 'paise2nb\.sources' has"):
+        paise2nb.open("test", settings=settings)
+
+
+# ContentFetcher ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("second")
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("data:text/html,<title>T</title><p>a needle in it", "a needle in it"),
+        ("data:text/plain;base64,YSBuZWVkbGU=", "a needle"),
+        ("data:,a%20needle", "a needle"),
+        ("data:text/plain;base64,?", "bad_address"),
+        ("data:text/plain", "bad_address"),
+        ("data:image/png,x", "unsupported"),
+    ],
+)
+def test_another_scheme_is_fetched_like_any(tmp_path: Path, url: str, found: str) -> None:
+    with paise2nb.open("test", tmp_path / "data") as app:
+        job = app.enqueue("fetch", url)
+        said = [item.text for item in job.items] or [
+            j.error_class for j in app.jobs(state="failed")
+        ]
+        assert said == [found]
+
+
+# LifecycleAction, ResetAction ----------------------------------------------------------------
+
+ACTION = """
+class Action:
+    def opened(self, app):
+        {opened}
+    def closed(self, app):
+        {closed}
+    def reset(self, app, hard):
+        {reset}
+@hookimpl
+def lifecycle_actions(): return [Action()]
+@hookimpl
+def reset_actions(): return [Action()]
+"""
+
+
+def action(opened: str = "pass", closed: str = "pass", reset: str = "pass") -> str:
+    return ACTION.format(opened=opened, closed=closed, reset=reset)
+
+
+@pytest.mark.usefixtures("second")
+def test_reset_asks_the_plugins_to_forget_what_is_theirs(tmp_path: Path) -> None:
+    with paise2nb.open("test", tmp_path / "data") as app:
+        app.enqueue("fetch", "data:,words")
+        session = Session()
+        session.profile, session.data_dir = "test", str(app.data_dir)
+        main(["reset", "--yes", "--hard"], session)
+        session.close()
+        assert [line[0] for line in seams.diary(app)] == ["reset", "closed"]
+        assert (app.store.count(), app.cache.clear()) == (0, 0)
+
+
+def test_an_action_that_fails_at_opening_keeps_the_app_closed(
+    tmp_path: Path, write: Callable[[str], dict[str, object]]
+) -> None:
+    settings = write(action(opened="raise OSError('no socket')"))
+    with pytest.raises(PluginError, match=r"extra.py' failed in opened\(\): OSError: no socket"):
+        paise2nb.open("test", tmp_path / "data", settings)
+
+
+def test_an_action_that_fails_in_a_worker_is_the_reason_why_it_does_not_start(
+    tmp_path: Path, write: Callable[[str], dict[str, object]]
+) -> None:
+    settings = write(action(opened="if app.is_worker: raise OSError('no socket')"))
+    with paise2nb.open("development", tmp_path / "data", {**SETTINGS, **settings}) as app:
+        with pytest.raises(WorkersError, match=r"failed in opened\(\): OSError: no socket"):
+            app.workers.start()
+        app.workers.stop()
+
+
+def test_an_action_that_fails_at_closing_or_reset_is_named_and_stops_nothing_else(
+    tmp_path: Path, write: Callable[[str], dict[str, object]]
+) -> None:
+    settings = write(action(closed="1 / 0", reset="{}['key']"))
+    app = paise2nb.open("test", settings=settings)
+    app.enqueue("cleanup")
+    with pytest.raises(PluginError, match=r"extra.py' failed in reset\(\): KeyError: 'key'"):
+        app.reset()
+    assert len(app.jobs()) == 0
+    with pytest.raises(PluginError, match=r"extra.py' failed in closed\(\): ZeroDivisionError"):
+        app.close()
+    assert not app.data_dir.exists()
+
+
+# Providers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["cache_provider", "data_storage_provider"])
+def test_a_provider_that_fails_is_named_and_one_that_declines_is_passed_over(
+    tmp_path: Path, write: Callable[[str], dict[str, object]], point: str
+) -> None:
+    with pytest.raises(PluginError, match=rf"extra.py' failed in {point}: ZeroDivisionError"):
+        paise2nb.open("test", tmp_path, write(f"@hookimpl\ndef {point}(app): 1 / 0"))
+    with paise2nb.open("test", tmp_path, write(f"@hookimpl\ndef {point}(): pass")) as app:
+        assert app.enqueue("cleanup").result() == {"jobs": 0, "cached": 0}
+
+
+def test_a_queue_that_leads_a_worker_elsewhere_keeps_it_from_starting(
+    tmp_path: Path, write: Callable[[str], dict[str, object]]
+) -> None:
+    settings = write(
+        "from paise2nb.jobs import JobTable\nfrom paise2nb.queue import JobHuey\n"
+        "class Lost:\n    def create(self, app):\n"
+        "        name = 'worker.db' if app.is_worker else 'mine.db'\n"
+        "        return JobHuey(app, JobTable(app.data_dir / name), immediate=False)\n"
+        "@hookimpl\ndef task_queue_providers(): return {'lost': Lost()}\n"
+    )
+    settings |= {**SETTINGS, "task_queue.provider": "lost"}
+    with paise2nb.open("development", tmp_path / "data", settings) as app:
+        with pytest.raises(WorkersError, match=r"provider lost gives a worker no jobs .*mine\.db"):
+            app.workers.start()
+        app.workers.stop()
+
+
+@pytest.mark.usefixtures("second")
+def test_doctor_looks_at_the_parts_that_plugins_provide(tmp_path: Path) -> None:
+    with paise2nb.open("development", tmp_path / "data") as app:
+        settings, table = app.settings, app.queue.table.path
+    assert [
+        (finding.state, finding.text)
+        for finding in examine(lambda: settings).findings
+        if finding.check in ("items", "jobs")
+    ] == [
+        ("ok", "0 items kept by tests.seams.store.JSONLinesStore"),
+        ("ok", f"{table} is whole"),
+    ]
+
+
+def test_a_full_disk_is_looked_for_where_the_job_table_lies(tmp_path: Path) -> None:
+    elsewhere = {"task_queue.sqlite.path": tmp_path / "other" / "tasks.db"}
+    with paise2nb.open("test", tmp_path / "data", elsewhere) as app:
+        assert set(app.places()) == {tmp_path / "data", tmp_path / "other"}
