@@ -1,0 +1,106 @@
+"""Adding jobs: what a user or a source enqueues, with its duplicates answered, and follow-ups."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from paise2nb.jobs.base import Table
+from paise2nb.jobs.rows import UNFINISHED, Claim, Moves, NewJob, value_of
+from paise2nb.jobs.turns import NOWHERE, Place
+
+
+class Adding(Table):
+    """The moves by which a job comes into the table."""
+
+    def add(
+        self, jobs: Sequence[NewJob], is_fresh: Any = None, *, force: bool = False
+    ) -> list[tuple[int, str]]:
+        """Add jobs of a user or a source in one transaction; duplicates are answered, not added.
+
+        Args:
+            jobs: in the order of the answer.
+            is_fresh: ``(index, result, age in seconds) -> bool``, asked for a completed twin.
+            force: add even where a completed twin is fresh.
+
+        Returns:
+            For each job its id and ``new``, ``waiting`` (an unfinished twin) or ``fresh``.
+        """
+        return self._write(self._add, jobs, is_fresh, force)  # type: ignore[no-any-return]
+
+    def _add(
+        self,
+        connection: sqlite3.Connection,
+        moves: Moves,
+        jobs: Sequence[NewJob],
+        is_fresh: Any,
+        force: bool,
+    ) -> list[tuple[int, str]]:
+        answers: list[tuple[int, str]] = []
+        added: list[tuple[int, NewJob]] = []
+        new_ids: dict[int | None, int] = {}  # duplicates within this very call
+        last = connection.execute("SELECT jobs FROM tally WHERE kind = 'id'").fetchone()[0]
+        for index, job in enumerate(jobs):
+            if (twin := new_ids.get(job.key)) is not None and job.key is not None:
+                answers.append((twin, "waiting"))
+                continue
+            answer = self._twin(connection, index, job, is_fresh, force)
+            if answer is None:
+                last += 1
+                answer = (last, "new")
+                added.append((last, job))
+                new_ids[job.key] = last
+            answers.append(answer)
+        self._insert(connection, moves, added, None)
+        return answers
+
+    def _twin(
+        self, connection: sqlite3.Connection, index: int, job: NewJob, is_fresh: Any, force: bool
+    ) -> tuple[int, str] | None:
+        if job.key is None:
+            return None
+        rows = connection.execute(
+            "SELECT id, task, state, result, finished_at FROM jobs WHERE key = ? ORDER BY id DESC",
+            (job.key,),
+        )
+        latest = None
+        for row in rows:
+            if row["state"] in UNFINISHED:
+                return row["id"], "waiting"
+            if latest is None and row["state"] == "completed":
+                latest = row
+        if latest is None or force or is_fresh is None:
+            return None
+        result = value_of(latest["result"])
+        age = self.now() - latest["finished_at"]
+        return (latest["id"], "fresh") if is_fresh(index, result, age) else None
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        moves: Moves,
+        jobs: Sequence[tuple[int, NewJob]],
+        parent: Claim | None,
+    ) -> None:
+        if not jobs:
+            return
+        now = self.now()
+        rows = []
+        for job_id, job in jobs:
+            state = "scheduled" if job.delay else "queued"
+            moves.add(state, 1, parent is None)
+            due = Place(NOWHERE, 0, now + job.delay) if job.delay else moves.turns.enter(job.host)
+            rows.append((
+                job_id, job.task, job.args, job.key, state, job.host, *due, job.every,
+                job.priority, job.tag,
+                parent and parent.id, parent.root_id if parent else job_id,
+                job.max_attempts, now,
+            ))  # fmt: skip
+        connection.executemany(
+            "INSERT INTO jobs (id, task, args, key, state, host, place, ready, run_at, every,"
+            " priority, tag, parent_id, root_id, max_attempts, enqueued_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+        connection.execute("UPDATE tally SET jobs = ? WHERE kind = 'id'", (jobs[-1][0],))

@@ -1,0 +1,292 @@
+"""From claim to end: each one guarded transaction, an end and the next claim together one.
+
+A row carries ``ready`` (1: may be claimed now) beside its state, so that claims read one small
+index whatever else the table holds; ``number`` counts executions and is the fencing token of a
+claim: an outcome is only accepted from the execution that the row still names.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from paise2nb.jobs.adding import Adding
+from paise2nb.jobs.base import TREES
+from paise2nb.jobs.rows import UNFINISHED, Claim, Ending, Limits, Moves, Worker, next_job
+from paise2nb.jobs.turns import BACK_IN_LINE, HAS_TURN, IN_LINE
+
+_SOME_ALONE = (
+    "SELECT 1 FROM jobs INDEXED BY jobs_alone WHERE alone = 1 AND finished_at IS NULL LIMIT 1"
+)
+IN_TREE = (
+    TREES + "SELECT id, task, state, parent_id, host FROM jobs WHERE id IN (SELECT id FROM tree)"
+    " AND {} = 1 ORDER BY priority DESC, id LIMIT 1"
+)
+PROMOTED_AT_ONCE = 1000  # due rows made ready by one claim: bounds its time
+LIVES = "SELECT 1 FROM workers WHERE id = ?"
+
+
+class Executing(Adding):
+    """The moves of an execution."""
+
+    def claimable(self, tasks: Sequence[str]) -> bool:
+        """Whether a claim of these tasks may find something; takes no lock."""
+        marks = ",".join("?" * len(tasks))
+        return bool(
+            self._read(
+                f"SELECT 1 FROM jobs WHERE ready = 1 AND task IN ({marks})"
+                " UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1",
+                (*tasks, self.now()),
+            )
+        )
+
+    def claim(
+        self, worker: Worker, limits: dict[str, Limits], *, tree: int | None = None
+    ) -> Claim | None:
+        """Take the next job: highest priority first, then oldest.
+
+        Args:
+            worker: who takes it; one with a single thread also takes jobs that must run alone,
+                one that has been declared dead takes nothing.
+            limits: the tasks to choose from, each with the limits of one execution.
+            tree: only from the tree under that job.
+        """
+        return self._write(self._claim, worker, limits, tree)  # type: ignore[no-any-return]
+
+    def _claim(
+        self,
+        connection: sqlite3.Connection,
+        moves: Moves,
+        worker: Worker,
+        limits: dict[str, Limits],
+        tree: int | None = None,
+    ) -> Claim | None:
+        if not limits or not connection.execute(LIVES, (worker.id,)).fetchone():
+            return None
+        now = self.now()
+        self._promote(connection, moves, now)
+        while (found := self._next(connection, moves, worker, limits, tree)) is not None:
+            if not moves.turns.is_crowded(found["host"]):
+                break
+            connection.execute(BACK_IN_LINE, (found["id"],))
+            moves.turns.leave(found["host"], waited=-1)
+        if found is None:
+            return None
+        limit = limits.get(found["task"], Limits(None, None))
+        moves.move(found["state"], "running", found["parent_id"] is None)
+        row = connection.execute(
+            "UPDATE jobs SET state = 'running', ready = 0, run_at = NULL, waiting_for = NULL,"
+            " pool = ?, worker = ?, worker_pid = ?, started_at = ?, finished_at = NULL,"
+            " progress = NULL,"
+            " attempt = max(attempt, 0) + 1, number = number + 1, timeout = ?, memory_mb = ?,"
+            # Numbers, whatever a damaged row holds: its end will be counted with them.
+            " crashes = max(crashes + 0, 0), max_attempts = max_attempts + 0,"
+            " every = max(every + 0, 1)"
+            " WHERE id = ? RETURNING id, task, args, number, attempt, crashes, max_attempts, tag,"
+            " priority, parent_id, root_id, every, started_at, worker, worker_pid, host, resume",
+            (worker.pool, worker.id, worker.pid, now, limit.timeout, limit.memory_mb, found["id"]),
+        ).fetchone()
+        return Claim(*row)
+
+    @staticmethod
+    def _promote(connection: sqlite3.Connection, moves: Moves, now: float) -> None:
+        """Make due rows ready, unless their host's turn has yet to come."""
+        due = connection.execute(
+            "SELECT id, host, place FROM jobs WHERE ready = 0 AND run_at <= ?"
+            " ORDER BY run_at LIMIT ?",
+            (now, PROMOTED_AT_ONCE),
+        ).fetchall()
+        free = [row["id"] for row in due if row["host"] is None or row["place"] == HAS_TURN]
+        if free:
+            connection.execute(
+                "UPDATE jobs SET ready = 1, run_at = iif(place = 0, run_at, NULL)"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(free),),
+            )
+        for row in due:
+            if row["host"] is not None and row["place"] != HAS_TURN:
+                moves.turns.stand(row["id"], row["host"])
+
+    @staticmethod
+    def _next(
+        connection: sqlite3.Connection,
+        moves: Moves,
+        worker: Worker,
+        limits: dict[str, Limits],
+        tree: int | None,
+    ) -> sqlite3.Row | None:
+        if tree is None:
+            # Jobs that must run alone are rare, and twice the seeks cost ten times as much.
+            alone = worker.lone and connection.execute(_SOME_ALONE).fetchone() is not None
+            return connection.execute(*next_job(tuple(limits), alone)).fetchone()  # type: ignore[no-any-return]
+        found: sqlite3.Row | None = connection.execute(
+            IN_TREE.format("ready"), (f"[{tree}]",)
+        ).fetchone()
+        if found is None:  # jobs of other trees may hold the turn, and nobody who runs them
+            in_line = connection.execute(IN_TREE.format("place"), (f"[{tree}]",)).fetchone()
+            if in_line is not None and moves.turns.cut_in(in_line["id"], in_line["host"]):
+                found = connection.execute(IN_TREE.format("ready"), (f"[{tree}]",)).fetchone()
+        return found
+
+    def end(
+        self,
+        claim: Claim,
+        ending: Ending,
+        worker: Worker | None = None,
+        limits: dict[str, Limits] | None = None,
+    ) -> tuple[bool, Claim | None]:
+        """Write how an execution ended, with its follow-ups; claim the next job in the same
+        transaction if a worker and its limits are given.
+
+        Returns:
+            Whether the outcome was accepted (it is refused when the job has been cancelled, or
+            given to another worker, meanwhile), and the next claim.
+        """
+
+        def work(connection: sqlite3.Connection, moves: Moves) -> tuple[bool, Claim | None]:
+            accepted = self._end(connection, moves, claim, ending)
+            following = None
+            if worker is not None and limits:
+                following = self._claim(connection, moves, worker, limits)
+            return accepted, following
+
+        return self._write(work)  # type: ignore[no-any-return]
+
+    def _end(
+        self, connection: sqlite3.Connection, moves: Moves, claim: Claim, ending: Ending
+    ) -> bool:
+        now = self.now()
+        if ending.kept:
+            ending = self._keep(connection, claim, ending)
+        state, run_at = ending.state, None
+        if state == "retrying":
+            run_at = now + (ending.retry_in or 0)
+        elif claim.every and state in ("completed", "failed"):
+            # The next run is a time in the future, whatever number of runs was missed.
+            state, run_at = "scheduled", now + claim.every
+        postponed = ending.outcome == "postponed"
+        charged = ending.outcome != "released" and not postponed
+        crashed = ending.outcome in ("crashed", "timeout", "memory")
+        unfinished = state in UNFINISHED
+        again = state in ("queued", "scheduled") and charged
+        changed = connection.execute(
+            "UPDATE jobs SET state = ?, ready = ?, run_at = ?, worker = NULL, place = 0,"
+            " host = coalesce(?, host), resume = ?, number = number - ?, alone = max(alone, ?),"
+            " attempt = ?, crashes = ?, max_attempts = coalesce(?, max_attempts),"
+            " finished_at = ?, error_class = ?, error = ?, result = ?"
+            " WHERE id = ? AND number = ? AND state = 'running'",
+            (
+                state, state == "queued", run_at, ending.host, ending.resume, postponed,
+                ending.alone,
+                0 if again else claim.attempt - (not charged),
+                0 if again else claim.crashes + crashed,
+                ending.max_attempts, None if unfinished else now,
+                ending.error_class, ending.error, ending.result, claim.id, claim.number,
+            ),
+        ).rowcount  # fmt: skip
+        if not changed:
+            let_go = connection.execute(
+                "UPDATE jobs SET worker = NULL, ready = state = 'queued', waiting_for = NULL,"
+                " place = 0 WHERE id = ? AND number = ? AND worker = ? RETURNING state",
+                (claim.id, claim.number, claim.worker),
+            ).fetchone()
+            if let_go is not None:
+                self._leave_host(moves, claim, ending, let_go["state"])
+            return False
+        moves.move("running", state, claim.parent_id is None)
+        self._leave_host(moves, claim, ending, state)
+        if state != "completed" and not postponed:
+            self._record(connection, claim, ending, now)
+        if ending.state in ("completed", "failed"):
+            connection.execute(
+                "INSERT INTO tally VALUES (?, ?, 1, 0) ON CONFLICT DO UPDATE SET jobs = jobs + 1",
+                (ending.state, int(now // 60)),
+            )
+        if ending.followups:
+            last = connection.execute("SELECT jobs FROM tally WHERE kind = 'id'").fetchone()[0]
+            self._insert(connection, moves, list(enumerate(ending.followups, last + 1)), claim)
+        return True
+
+    @staticmethod
+    def _keep(connection: sqlite3.Connection, claim: Claim, ending: Ending) -> Ending:
+        """Write what an execution leaves in its plugin's state, if the job is still its own.
+
+        Where another one has changed what it has read, it goes back: its ending, then.
+        """
+        if not connection.execute(
+            "SELECT 1 FROM jobs WHERE id = ? AND number = ? AND state = 'running'",
+            (claim.id, claim.number),
+        ).fetchone():
+            return ending
+        for plugin, key, _, version, _ in ending.kept:
+            row = connection.execute(
+                "SELECT version FROM state WHERE plugin = ? AND key = ?", (plugin, key)
+            ).fetchone()
+            if version is not None and version != (row["version"] if row else 0):
+                what = f"another job has changed the state {key!r} of {plugin} meanwhile"
+                return Ending("released", "queued", error_class="state", error=what)
+        connection.executemany(
+            "INSERT INTO state VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE"
+            " SET value = excluded.value, version = version + 1",
+            [(plugin, key, value) for plugin, key, value, _, written in ending.kept if written],
+        )
+        return ending
+
+    @staticmethod
+    def _leave_host(moves: Moves, claim: Claim, ending: Ending, state: str) -> None:
+        """Give on the turn of an execution that has ended; stand in line for the next one."""
+        moves.turns.note(ending.asked)
+        if claim.host is not None:
+            moves.turns.leave(claim.host, asked=True)
+        host = ending.host or claim.host
+        if host is not None and state == "queued":
+            moves.turns.stand(claim.id, host)
+
+    @staticmethod
+    def _record(
+        connection: sqlite3.Connection, claim: Claim, ending: Ending, finished_at: float
+    ) -> None:
+        connection.execute(
+            "INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                claim.id, claim.number, claim.started_at, finished_at, claim.worker_pid,
+                ending.outcome, ending.error_class, ending.error, ending.traceback,
+                ending.retry_in,
+            ),
+        )  # fmt: skip
+
+    def refund(self, claims: Iterable[Claim]) -> list[Claim]:
+        """Take back that these executions were charged: their failures were not the jobs' fault.
+
+        Returns:
+            Those whose failure has not been written yet.
+        """
+
+        def work(connection: sqlite3.Connection, moves: Moves) -> list[Claim]:
+            unwritten = []
+            for claim in claims:
+                token = (claim.id, claim.number)
+                failed = connection.execute(
+                    "UPDATE attempts SET outcome = 'released', retry_in = NULL"
+                    " WHERE job_id = ? AND number = ? AND outcome = 'failed'",
+                    token,
+                ).rowcount
+                row = connection.execute(
+                    "SELECT state, host, place FROM jobs WHERE id = ? AND number = ?", token
+                ).fetchone()
+                if not failed and row is not None and row["state"] == "running":
+                    unwritten.append(claim)
+                elif failed and row is not None and row["state"] in ("retrying", "failed"):
+                    moves.move(row["state"], "queued", claim.parent_id is None)
+                    connection.execute(
+                        "UPDATE jobs SET state = 'queued', ready = 1, run_at = NULL,"
+                        " finished_at = NULL, attempt = attempt - 1, place = 0 WHERE id = ?",
+                        (claim.id,),
+                    )
+                    if row["host"] is not None:
+                        moves.turns.leave(row["host"], waited=row["place"] == IN_LINE)
+                        moves.turns.stand(claim.id, row["host"])
+            return unwritten
+
+        return self._write(work)  # type: ignore[no-any-return]
