@@ -17,7 +17,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -491,7 +491,8 @@ class Plugins:
         *,
         allow: Sequence[str] = ("*",),
         deny: Sequence[str] = (),
-        note: Mapping[str, Any] = MappingProxyType({}),
+        disabled: Collection[str] = (),
+        versions: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Load every plugin.
 
@@ -499,7 +500,8 @@ class Plugins:
             named: modules, or paths of ``.py`` files.
             allow, deny: patterns for the names of entry points; one that is denied, or not
                 allowed, is listed and never imported.
-            note: what `paise2nb.cells.Cells` notes: who is disabled, versions of cells.
+            disabled: plugins that are listed and not loaded, by what a person calls them.
+            versions: of those among the named that came from cells.
 
         Raises:
             PluginError: one can't be loaded, or takes a name that is taken; it is named.
@@ -509,7 +511,6 @@ class Plugins:
         self._names: dict[str, str] = {}  # of modules, as the user knows them
         self._versions: dict[str, str] = {}  # of modules
         self._left_out: list[dict[str, str]] = []
-        disabled = set(note.get("disabled", ()))
         from paise2nb import __version__
 
         for name in BUILT_IN:
@@ -524,7 +525,7 @@ class Plugins:
                 self._leave_out("entry point", entry.name, version, state, entry.value)
         for name in named:
             short = short_name(name)
-            version = str(note.get("versions", {}).get(short, ""))
+            version = str(versions.get(name, ""))
             if short in disabled:
                 self._leave_out("plugin", short, version, "disabled", name)
             else:
@@ -542,16 +543,22 @@ class Plugins:
         Raises:
             PluginError: as above.
         """
-        cells, note = {}, {}
+        paths: dict[str, str] = {}
+        disabled: set[str] = set()
+        versions: dict[str, int] = {}
         if settings.data_dir is not None:
-            found = Cells(settings.data_dir / "plugins")
-            cells, note = {path.stem: path for path in found.paths()}, found.note()
+            cells = Cells(settings.data_dir / "plugins")
+            paths, note = {path.stem: str(path) for path in cells.paths()}, cells.note()
+            disabled = set(note["disabled"])
+            versions = {paths[name]: n for name, n in note["versions"].items() if name in paths}
         if candidate is not None:
-            cells[candidate.stem] = candidate
-            note = {**note, "disabled": set(note.get("disabled", ())) - {candidate.stem}}
-        named = [*settings.plugins, *(str(cells[name]) for name in sorted(cells))]
+            paths[candidate.stem] = str(candidate)
+            disabled.discard(candidate.stem)
         rules = settings.entry_points
-        return cls(named, allow=rules.allow, deny=rules.deny, note=note)
+        return cls(
+            [*settings.plugins, *(paths[name] for name in sorted(paths))],
+            allow=rules.allow, deny=rules.deny, disabled=disabled, versions=versions,
+        )  # fmt: skip
 
     def bound(self) -> set[tuple[str, str]]:
         """Who stands behind the extension points that an app asks only once."""

@@ -251,7 +251,7 @@ def test_the_description_names_every_thing_and_its_origin(write: Write) -> None:
     [
         ({"allow": ["other*"]}, "not allowed"),
         ({"deny": ["str*"]}, "not allowed"),
-        ({"note": {"disabled": ["stranger"]}}, "disabled"),
+        ({"disabled": ["stranger"]}, "disabled"),
     ],
 )
 def test_an_entry_point_that_is_left_out_is_listed_and_never_imported(

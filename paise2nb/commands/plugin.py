@@ -36,8 +36,11 @@ class Tried(Shown):
 
     def __str__(self) -> str:
         found = self.found
-        value = one_line(json.dumps(found["value"], ensure_ascii=False), 200)
-        lines = [f"{found['tried']} ({found['task']}): {value}"]
+        value = found["value"]
+        if "documents" in found:  # what the key stands for is shown below
+            value = {name: value[name] for name in value if name != "document"}
+        shown = one_line(json.dumps(value, ensure_ascii=False), 200)
+        lines = [f"{found['tried']} ({found['task']}): {shown}"]
         for document in found.get("documents", ()):
             lines.append(f"  {one_line(document['title'] or 'untitled')}")
             lines.append(f"  {one_line(document['text'], TEXT)}")
@@ -79,11 +82,12 @@ def plugin(session: Session, name: str, to_try: int | None) -> Said | Tried:
     session.plugins_changed()
     path = app.cells.path(name)
     data = {"path": str(path), "version": version, "registers": found["registers"]}
-    words = f"{path.name} registers {found['registers']}; it lies in {path.parent}"
+    # The directory alone: where data lies differs from one machine to the next.
+    words = f"{path.parent.name}/{path.name} registers {found['registers']}"
     if version > 1:
         before = app.cells.before(name)
         data["before"] = str(before)
-        words += f", version {version}, the one before it in {before.name}"
+        words += f"; version {version}, the one before it in {before.parent.name}/{before.name}"
     return Said(words, data)
 
 
