@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from paise2nb.clock import iso
 from paise2nb.database import Database
 from paise2nb.errors import NotFound
+from paise2nb.extract.text import words
 from paise2nb.fetch.urls import ascii_host
 from paise2nb.plugins import Document, hookimpl
 
@@ -405,7 +406,7 @@ def _row(
         "stored_at": time.time(), "job_id": job_id,
         "title": _line(document.title), "author": _line(document.author),
         "date": _line(document.date), "language": _line(document.language),
-        "metadata": json.dumps({**document.metadata, "words": len(text.split())}),
+        "metadata": json.dumps({**document.metadata, "words": words(text)}),
         "text": text,
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paise2nb.errors import NotFound, PermanentError, UsageError
+from paise2nb.extract.text import words
 from paise2nb.extract.types import SUFFIXES, choose
 from paise2nb.fetch import ROBOTS
 from paise2nb.fetch.robots import forget
@@ -203,6 +204,7 @@ def extract(
     )
     documents = made if isinstance(made, list) else [made]
     _check_documents(documents, url, kind)
+    documents = [document for document in documents if document.text.strip()]
     text = json.dumps([dataclasses.asdict(document) for document in documents])
     document_key = context.cache.put(text.encode("utf-8", "replace"))
     context.enqueue("store", url, document_key, {**facts, "sha256": key, "kind": kind})
@@ -210,7 +212,7 @@ def extract(
         "document": document_key,
         "mime_type": kind,
         "documents": len(documents),
-        "words": sum(len(document.text.split()) for document in documents),
+        "words": sum(words(document.text) for document in documents),
     }
 
 

@@ -156,7 +156,7 @@ def lying() -> bytes:
 HOSTILE = [
     ("a.zip", lambda: zipped({"a.txt": bytes(TOTAL + 1)}), "too_large", "unpacks to more than"),
     ("a.zip", lying, "damaged", "can't be read as application/zip"),
-    ("a.zip", lambda: zipped({"a.txt": bytes(8 << 20)}), "too_large", "or 200 times its size"),
+    ("a.zip", lambda: zipped({"a.txt": bytes(8 << 20)}), "too_large", "unpacks to more than"),
     ("a.zip", lambda: nested(4), "too_large", "holds archives in archives, 3 deep and more"),
     ("a.zip", lambda: zipped({"a.zip": zipped({"a.txt": bytes(8 << 20)})}), "too_large", "unpacks"),
     ("a.gz", bomb, "too_large", "unpacks to more than"),

@@ -59,14 +59,17 @@ class Allowance:
     """What an archive and the archives in it may still hold."""
 
     url: str
-    bytes_left: int
+    most: int
     members_left: int = MOST_MEMBERS
+
+    def __post_init__(self) -> None:
+        self.bytes_left = self.most
 
     def take(self, number: int) -> None:
         """Count decoded bytes. Raises PermanentError when they are too many."""
         self.bytes_left -= number
         if self.bytes_left < 0:
-            raise self.exceeded(f"unpacks to more than {TOTAL} bytes, or {RATIO} times its size")
+            raise self.exceeded(f"unpacks to more than {self.most} bytes")
 
     def member(self) -> None:
         """Count a member. Raises PermanentError when they are too many."""
@@ -77,6 +80,29 @@ class Allowance:
     def exceeded(self, what: str) -> PermanentError:
         """The error for an archive that is more than can be taken."""
         return PermanentError(f"the archive {what}: {self.url}", "too_large")
+
+
+def allowed(data: bytes, url: str, total: int) -> Allowance:
+    """What an archive may unpack to: a total in bytes, and no more than `RATIO` times its size."""
+    return Allowance(url, min(total, max(SMALL, RATIO * len(data))))
+
+
+def weigh(data: bytes, url: str, total: int) -> None:
+    """Unpack a zip file to nothing, for a parser that would unpack it without limit.
+
+    Raises:
+        PermanentError: ``too_large`` or ``damaged``.
+    """
+    allowance = allowed(data, url, total)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in archive.infolist():
+                allowance.member()
+                with archive.open(member) as opened:
+                    while chunk := opened.read(CHUNK):
+                        allowance.take(len(chunk))
+    except (*_DAMAGED, RuntimeError) as error:  # RuntimeError: it is encrypted
+        raise PermanentError(f"can't be unpacked ({error}): {url}", "damaged") from error
 
 
 class _Counted(io.RawIOBase):
@@ -100,7 +126,7 @@ def read(context: Context, data: bytes, source: Source) -> list[Document]:
     Raises:
         PermanentError: ``too_large``, ``damaged``, or ``empty`` where nothing is left.
     """
-    allowance = Allowance(source.url, min(TOTAL, max(SMALL, RATIO * len(data))))
+    allowance = allowed(data, source.url, TOTAL)
     try:
         found = {
             canonical_url(document.url or ""): document

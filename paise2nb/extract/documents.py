@@ -12,9 +12,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from paise2nb.errors import PermanentError
+from paise2nb.extract.archives import weigh
 from paise2nb.extract.text import first_heading
+from paise2nb.extract.types import ZIP
 from paise2nb.plugins import Document, Source
 
+UNPACKED = 40 << 20  # bytes of a zipped document: its parser takes up to nine times that
 _turn = threading.Lock()
 
 
@@ -22,8 +25,10 @@ def read(data: bytes, source: Source) -> Document:
     """Extract a document.
 
     Raises:
-        PermanentError: ``damaged``, the bytes are not what their type promises.
+        PermanentError: ``damaged``, the bytes are not what their type promises; ``too_large``.
     """
+    if data.startswith(ZIP):
+        weigh(data, source.url, UNPACKED)
     import kreuzberg
 
     # Its own cache would be a second copy beside ours; OCR needs programs that may be missing.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from paise2nb.extract.text import decode
@@ -9,6 +11,13 @@ from paise2nb.plugins import Document, Source
 
 # A body of fewer characters, which is less than this share of the page, is not its body.
 SHORT, SHARE = 500, 0.05
+CHUNK = 65536  # bytes
+MOST_TAGS = 150_000  # a tree of more takes hundreds of megabytes, and an extraction minutes
+_UNSEEN = frozenset({"script", "style", "template", "noscript"})
+_INLINE = frozenset(
+    {"a", "abbr", "b", "code", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub",
+     "sup", "u"}
+)  # fmt: skip
 
 
 def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
@@ -21,6 +30,8 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
     import trafilatura
 
     text = decode(data, source.charset)
+    if text.count("<") > MOST_TAGS:
+        return _visible(text)
     tree = trafilatura.load_html(text)
     if tree is None:  # a fragment without a page around it
         tree = trafilatura.load_html(f"<html><body>{text}</body></html>")
@@ -55,6 +66,54 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
         language=page.language or _language(tree),
         metadata=metadata,
     )
+
+
+class _Seen:
+    """Collects the words that a browser would show, as a parser's target: no tree is built."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.title: list[str] = []
+        self.language: str | None = None
+        self._inside: str | None = None  # the element whose text is none of the page's
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if tag == "html":
+            self.language = (attributes.get("lang") or "").strip() or None
+        if self._inside is None and (tag in _UNSEEN or (tag == "title" and not self.title)):
+            self._inside = tag
+        elif tag not in _INLINE:
+            self.parts.append("\n")
+
+    def end(self, tag: str) -> None:
+        if tag == self._inside:
+            self._inside = None
+        elif tag not in _INLINE:
+            self.parts.append("\n")
+
+    def data(self, text: str) -> None:
+        if self._inside is None:
+            self.parts.append(text)
+        elif self._inside == "title":
+            self.title.append(text)
+
+    def close(self) -> None:
+        """The end of the page."""
+
+
+def _visible(text: str) -> Document:
+    """All that is visible of a page too large for anything finer."""
+    from lxml import html
+
+    seen = _Seen()
+    parser = html.HTMLParser(target=seen, encoding="utf-8", huge_tree=True)
+    data = text.encode("utf-8", "replace")
+    for start in range(0, len(data), CHUNK):
+        parser.feed(data[start : start + CHUNK])
+    parser.close()
+    body = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", "".join(seen.parts))).strip()
+    title = " ".join("".join(seen.title).split())
+    return Document(body, title=title or None, language=seen.language)
 
 
 def _title(tree: Any) -> str | None:

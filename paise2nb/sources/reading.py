@@ -8,7 +8,7 @@ from __future__ import annotations
 import calendar
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,8 @@ from paise2nb.extract.text import decode
 from paise2nb.plugins import Fetched
 
 LARGEST = 50 << 20  # bytes of a sitemap, unpacked; the limit of its protocol
+MOST_TAGS = 500_000  # of a feed: its parser takes a kilobyte and fifty microseconds for each
+CHUNK = 65536  # bytes
 
 
 def feed_entries(fetched: Fetched) -> dict[str, float | None]:
@@ -29,6 +31,8 @@ def feed_entries(fetched: Fetched) -> dict[str, float | None]:
     """
     import feedparser
 
+    if fetched.data.count(b"<") > MOST_TAGS:
+        raise PermanentError(f"a feed of more than {MOST_TAGS} tags: {fetched.url}", "too_large")
     charset = f"; charset={fetched.charset}" if fetched.charset else ""
     # Only a file object is surely taken for the feed, not for its name.
     headers = {"content-type": f"application/xml{charset}", "content-location": fetched.url}
@@ -64,46 +68,94 @@ def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str
         raise PermanentError(f"unpacks to more than {LARGEST} bytes: {fetched.url}", "too_large")
     if data.lstrip().startswith((b"http:", b"https:")):  # the plain form: an address a line
         return dict.fromkeys(decode(data).split()), []
-    pages: dict[str, float | None] = {}
-    maps: list[str] = []
-    steps = etree.iterparse(
-        io.BytesIO(data), tag=("{*}url", "{*}sitemap"), resolve_entities=False, no_network=True,
-        load_dtd=False, huge_tree=False,
-    )  # fmt: skip
+    found = _Map()
+    parser = etree.XMLParser(
+        target=found, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+    )
     try:
-        for _, element in steps:
-            address = (element.findtext("{*}loc") or "").strip()
-            if element.tag.endswith("sitemap"):
-                maps.append(address)
-            else:
-                pages[address] = _iso(element.findtext("{*}lastmod"))
-            element.clear()
+        for chunk in _chunks(data):
+            parser.feed(chunk)
+        parser.close()
     except etree.XMLSyntaxError as error:
         raise PermanentError(f"no sitemap ({error.msg}): {fetched.url}", "damaged") from error
-    if not pages and not maps:
+    if not found.pages and not found.maps:
         raise PermanentError(f"no sitemap, or an empty one: {fetched.url}", "damaged")
-    return pages, maps
+    return found.pages, found.maps
+
+
+class _Map:
+    """Collects the addresses of a sitemap, as a parser's target: no tree is built."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, float | None] = {}
+        self.maps: list[str] = []
+        self._entry: dict[str, str] = {}
+        self._field: str | None = None
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        name = tag.rpartition("}")[2]
+        if name in ("url", "sitemap"):
+            self._entry = {}
+        self._field = name if name in ("loc", "lastmod") and name not in self._entry else None
+
+    def data(self, text: str) -> None:
+        if self._field:
+            self._entry[self._field] = self._entry.get(self._field, "") + text
+
+    def end(self, tag: str) -> None:
+        self._field = None
+        name = tag.rpartition("}")[2]
+        address = self._entry.get("loc", "").strip()
+        if name == "url":
+            self.pages[address] = _iso(self._entry.get("lastmod"))
+        elif name == "sitemap":
+            self.maps.append(address)
+
+    def close(self) -> None:
+        """The end of the sitemap."""
 
 
 def page_links(fetched: Fetched) -> Iterator[str]:
     """The addresses that a page links to."""
-    from lxml import etree, html
+    from lxml import html
 
     if fetched.mime_type not in (None, "text/html", "application/xhtml+xml"):
         return
     text = decode(fetched.data, fetched.charset).encode("utf-8", "replace")
-    try:
-        tree = html.document_fromstring(text, parser=html.HTMLParser(encoding="utf-8"))
-    except etree.ParserError:  # nothing in it
-        return
-    base = fetched.url
-    for element in tree.iter("base", "a", "area"):
+    found = _Links(fetched.url)
+    parser = html.HTMLParser(target=found, encoding="utf-8", huge_tree=True)
+    for chunk in _chunks(text):
+        parser.feed(chunk)
+        yield from found.addresses
+        found.addresses.clear()
+    if text:
+        parser.close()
+        yield from found.addresses
+
+
+class _Links:
+    """Collects the addresses that a page links to, as a parser's target."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.addresses: list[str] = []
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if tag not in ("base", "a", "area"):
+            return
         with suppress(ValueError):
-            address = urljoin(base, (element.get("href") or "").strip())
-            if element.tag == "base":
-                base = address
-            elif element.get("href"):
-                yield address
+            address = urljoin(self.base, attributes.get("href", "").strip())
+            if tag == "base":
+                self.base = address
+            elif attributes.get("href"):
+                self.addresses.append(address)
+
+    def close(self) -> None:
+        """The end of the page."""
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
 
 
 def _seconds(moment: Any) -> float | None:
