@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Mapping
 
@@ -25,26 +26,37 @@ def pdf(*lines: str, title: str = "A small PDF") -> bytes:
     """One page with these lines (ASCII without brackets)."""
     shown = " ".join(f"({line}) Tj T*" for line in lines)
     content = f"BT /F1 14 Tf 72 720 Td 18 TL {shown} ET"
-    objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+    return pdf_of({
+        1: "<< /Type /Catalog /Pages 2 0 R >>",
+        2: "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        3: "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
         " /Resources << /Font << /F1 5 0 R >> >> >>",
-        f"<< /Length {len(content)} >>\nstream\n{content}\nendstream",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-        f"<< /Title ({title}) /Author (Grace Hopper) /CreationDate (D:20240102030405Z) >>",
-    ]
-    data, offsets = b"%PDF-1.4\n", []
-    for number, text in enumerate(objects, 1):
-        offsets.append(len(data))
-        data += f"{number} 0 obj\n{text}\nendobj\n".encode()
-    table = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
-    count = len(objects) + 1
+        4: stream(content.encode()),
+        5: "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        6: f"<< /Title ({title}) /Author (Grace Hopper) /CreationDate (D:20240102030405Z) >>",
+    }, "/Info 6 0 R")  # fmt: skip
+
+
+def stream(data: bytes, facts: str = "") -> bytes:
+    """A stream object of a PDF."""
+    return f"<< /Length {len(data)} {facts} >>\nstream\n".encode() + data + b"\nendstream"
+
+
+def pdf_of(objects: Mapping[int, str | bytes], trailer: str = "") -> bytes:
+    """A PDF of these objects by number; the first is its catalog. ``XREF`` in the trailer is the
+    place of its table."""
+    data, table = b"%PDF-1.5\n", ""
+    for number, content in sorted(objects.items()):
+        table += f"{number} 1\n{len(data):010d} 00000 n \n"
+        content = content if isinstance(content, bytes) else content.encode()
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    facts = f"/Size {max(objects) + 1} /Root 1 0 R {trailer.replace('XREF', str(len(data)))}"
     return (
         data
-        + f"xref\n0 {count}\n0000000000 65535 f \n{table}".encode()
-        + f"trailer << /Size {count} /Root 1 0 R /Info 6 0 R >>\n".encode()
-        + f"startxref\n{len(data)}\n%%EOF\n".encode()
+        + (
+            f"xref\n0 1\n0000000000 65535 f \n{table}trailer << {facts} >>\n"
+            f"startxref\n{len(data)}\n%%EOF\n"
+        ).encode()
     )
 
 
@@ -196,3 +208,24 @@ def mail(text: str) -> bytes:
         "Date: Mon, 1 Jan 2024 10:00:00 +0000\r\nMIME-Version: 1.0\r\n"
         f"Content-Type: text/plain; charset=utf-8\r\n\r\n{text}\r\n"
     ).encode()
+
+
+def xls(text: str) -> bytes:
+    """A spreadsheet in the format before 2007, with one cell."""
+    import xlwt
+
+    book, data = xlwt.Workbook(), io.BytesIO()
+    book.add_sheet("First").write(0, 0, text)
+    book.save(data)
+    return data.getvalue()
+
+
+def tar_gz(members: Mapping[str, bytes]) -> bytes:
+    """A compressed tar archive."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return data.getvalue()

@@ -29,6 +29,11 @@ def bib(context, data, source):
 def bundle(context, data, source):
     return [Document(t, url=f"{source.url}/{n}") for n, t in enumerate(data.decode().split())]
 
+@extractor("application/x-gaps")
+def gaps(context, data, source):
+    texts = data.decode().split(",")
+    return [Document(text, url=f"{source.url}/{n}") for n, text in enumerate(texts)]
+
 @extractor("application/x-muddle")
 def muddle(context, data, source):
     return [Document("one"), Document("two")]
@@ -368,6 +373,13 @@ def test_one_source_may_hold_several_documents(app: App, site: Site) -> None:
     assert {row["url"] for row in rows} == {f"{url}/{n}" for n in range(3)}
     (stored,) = app.jobs(task="store")
     assert stored.result()["items"] == [1, 2, 3]
+
+
+def test_an_empty_document_among_several_replaces_nothing(app: App, site: Site) -> None:
+    app.enqueue("fetch", site.add("/page", b"first,second", "application/x-gaps"))
+    app.enqueue("fetch", site.add("/page", b"changed,", "application/x-gaps"), force=True)
+    texts = [app.item(row["id"]).text for row in app.items().to_dicts()]
+    assert sorted(texts) == ["changed", "second"]
 
 
 def test_a_plugins_fetcher_may_return_bytes_or_more(app: App) -> None:

@@ -41,8 +41,11 @@ def read(data: bytes, source: Source) -> Document:
     with _turn:
         try:
             result = kreuzberg.extract_bytes_sync(data, source.mime_type, config=config)
-        # A damaged archive is an OSError, a panic of the library a RuntimeError.
-        except (kreuzberg.KreuzbergError, OSError, RuntimeError) as error:
+        # A damaged archive is an OSError, a panic of the library no Exception at all.
+        except BaseException as error:
+            known = isinstance(error, kreuzberg.KreuzbergError | OSError | RuntimeError)
+            if not known and type(error).__name__ != "PanicException":
+                raise
             reason = (str(error).splitlines() or [""])[0].removeprefix("ParsingError: ")[:200]
             raise PermanentError(
                 f"can't be read as {source.mime_type} ({reason}): {source.url}", "damaged"

@@ -29,6 +29,7 @@ from paise2nb.workers import STOP_SECONDS, crash_endings, log_directory, release
 logger = logging.getLogger("paise2nb.supervisor")
 
 BUSY_TICK = 0.25  # seconds between looks at limits while jobs run
+NEAR_TICK = 0.02  # the same while one holds over half of its memory: a bomb grows fast
 IDLE_TICK = 1.0
 CHECK_SECONDS = 2.0  # between looks at the database file itself
 STARTS_A_MINUTE = 8  # of workers that have not yet become ready
@@ -64,6 +65,7 @@ class Supervisor:
         self._unproven: dict[str, float] = {}  # starts that have not become ready: their times
         self._since: dict[tuple[int, int], float] = {}  # executions: when first seen, monotonic
         self._verdicts: dict[str, Verdict] = {}  # by process name
+        self._near = False  # whether a job may soon be past its memory
         self._stop_at: float | None = None  # monotonic: the deadline of a drain
         self._quiet_since = time.monotonic()
         self._checked_at = time.monotonic()
@@ -112,7 +114,7 @@ class Supervisor:
 
     def _patience(self) -> float:
         busy = self._children and (self._since or self._unproven or self._stop_at is not None)
-        return BUSY_TICK if busy else IDLE_TICK
+        return (NEAR_TICK if self._near else BUSY_TICK) if busy else IDLE_TICK
 
     def _step(self) -> bool:
         """Look once at everything; True at the end."""
@@ -214,7 +216,7 @@ class Supervisor:
 
     def _check_limits(self) -> None:
         """Kill the process of a job that is past its time or memory, or was cancelled."""
-        now = time.monotonic()
+        now, self._near = time.monotonic(), False
         held = self.table.held()
         names = {row["id"]: row for row in self.table.workers()} if held else {}
         jobs_of = Counter(job["worker"] for job in held)
@@ -248,6 +250,7 @@ class Supervisor:
             return Verdict(job["id"], "timeout", f"timeout: ran longer than {job['timeout']:g} s")
         if job["memory_mb"]:
             resident = process.resident_mb(worker["pid"])
+            self._near = self._near or resident > job["memory_mb"] / 2
             if resident > job["memory_mb"]:
                 reason = f"memory: {resident:,.0f} MB, more than {job['memory_mb']:g} MB"
                 return Verdict(job["id"] if running == 1 else 0, "memory", reason)

@@ -1,0 +1,53 @@
+"""Content that wants to hurt, through real workers: the short form of the long run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paise2nb.errors import PermanentError
+from paise2nb.extract import documents as through_library
+from paise2nb.extract import pages
+from paise2nb.extract.types import WORD
+from paise2nb.plugins import Fetched, Source
+from paise2nb.sources.reading import feed_entries
+from tests import documents, hostile
+from tests.benchmarks.hostile import run
+
+
+@pytest.mark.slow
+def test_no_bomb_loop_laugh_or_damage_costs_a_worker_or_much_memory(tmp_path: Path) -> None:
+    report = run(tmp_path, documents=60, seconds=300)
+    assert report.problems() == [], report
+    assert report.ends["fetch failed too_large"] == 3  # in gzip, br and zstd
+    assert report.ends["extract failed crash"] + report.ends["extract failed memory"] >= 2
+
+
+def test_a_page_of_many_tags_is_all_that_is_visible_of_it() -> None:
+    head = "<html lang=de><head><title>A &amp; B</title><script>x='<p>no</p>'</script></head><body>"
+    rows = "<tr><td>c<b>el</b>l<td>grün" * pages.MOST_TAGS
+    found = pages.read(f"{head}<table>{rows}".encode(), Source("http://x/", "text/html"))
+    assert (found.title, found.language) == ("A & B", "de")
+    assert found.text == "\n".join(["cell\ngrün"] * pages.MOST_TAGS)
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (hostile.zip_bomb(1), "too_large"),
+        (hostile.zip_bomb(1, said=10), "damaged"),
+        (documents.docx("words")[:-30], "damaged"),
+    ],
+    ids=["too much", "a lie", "cut off"],
+)
+def test_a_zipped_document_is_weighed_before_it_is_read(data: bytes, word: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        through_library.read(data, Source("http://x/a.docx", WORD))
+    assert caught.value.error_class == word
+
+
+def test_a_feed_of_too_many_tags_is_refused() -> None:
+    with pytest.raises(PermanentError, match="more than 500000 tags") as caught:
+        feed_entries(Fetched(b"<item>" * 500_001, "http://x/feed"))
+    assert caught.value.error_class == "too_large"
