@@ -47,13 +47,17 @@ _SPACE = re.compile(r"\s+")
 STYLE = (
     "<style>"
     ".paise2 table{border-collapse:collapse;font-size:var(--jp-ui-font-size1,13px);margin:0}"
-    ".paise2 table th,.paise2 table td{padding:3px 14px 3px 0;text-align:left;vertical-align:top;"
-    "white-space:nowrap;border-bottom:1px solid var(--jp-border-color2,rgba(128,128,128,.3))}"
+    # Twice the class: JupyterLab's own rule for tables puts every cell's text at the right.
+    ".paise2.paise2 table th,.paise2.paise2 table td{padding:3px 14px 3px 0;text-align:left;"
+    "vertical-align:top;white-space:nowrap;"
+    "border-bottom:1px solid var(--jp-border-color2,rgba(128,128,128,.3))}"
     ".paise2 table th{font-weight:600;color:var(--jp-ui-font-color2,inherit)}"
-    ".paise2 table .right{text-align:right;font-variant-numeric:tabular-nums}"
-    ".paise2 table .wide{white-space:normal;overflow-wrap:anywhere;min-width:8em;max-width:36em}"
+    ".paise2.paise2 table .right{text-align:right;font-variant-numeric:tabular-nums}"
+    ".paise2.paise2 table .wide{white-space:normal;overflow-wrap:anywhere;min-width:8em;"
+    "max-width:36em}"
     ".paise2 a{color:var(--jp-content-link-color,inherit)}"
     ".paise2 .note{color:var(--jp-ui-font-color2,inherit);opacity:.85;margin:4px 0}"
+    ".paise2 code{padding:1px 4px;background:var(--jp-layout-color2,rgba(128,128,128,.15))}"
     ".paise2 .good{color:var(--jp-success-color1,#2e7d32)}"
     ".paise2 .bad{color:var(--jp-error-color1,#c62828)}"
     ".paise2 .soon{color:var(--jp-warn-color1,#b26a00)}"
@@ -73,6 +77,9 @@ TONES = {
     "running": "busy", "busy": "busy", "starting": "busy", "stopping": "busy",
     "cancelled": "off", "released": "off",
 }  # fmt: skip
+
+# A command for the shell within a message.
+_SHELL_COMMAND = re.compile(r"(?<![\w%/.-])paise2 (?=[a-z-])")
 
 
 # Words ---------------------------------------------------------------------------------------
@@ -109,6 +116,11 @@ def link(url: str, text: str | None = None) -> str:
     if scheme not in ("http", "https", "file") or plain(url) != url:
         return shown
     return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{shown}</a>'
+
+
+def in_cell_words(text: str) -> str:
+    """A message whose commands can be pasted into a cell: ``paise2 …`` becomes ``%paise2 …``."""
+    return _SHELL_COMMAND.sub("%paise2 ", text)
 
 
 def tone(state: str) -> str:

@@ -649,7 +649,10 @@ class WorkersStatus(Shown):
         return "\n".join(render.one_line(line) for line in lines if line)
 
     def _repr_html_(self) -> str:
-        return render.panel(*(render.note(line) for line in repr(self).splitlines()))
+        parts = [render.note(render.in_cell_words(line)) for line in repr(self).splitlines()]
+        if self.message is None and self.workers:  # asked for: then pids are of use
+            parts.insert(1, render.bare_table(self.workers, _worker_columns()))
+        return render.panel(*parts)
 
 
 def _labelled(label: str, text: str) -> str:
@@ -730,7 +733,30 @@ class Status(Shown):
         return "\n".join(self.lines())
 
     def _repr_html_(self) -> str:
-        return render.panel(f"<pre>{render.escape(repr(self))}</pre>")
+        # As `lines`: without times and pids.
+        counts = (f"{n:,} {render.tone(state)}" for state, n in self.jobs.items() if n)
+        workers = WorkersStatus(self.workers, self.supervisor).summary()
+        rows = [
+            ("profile", render.escape(self.profile)),
+            ("jobs", " · ".join(counts) or "none"),
+            ("items", f"{self.items:,}"),
+            ("workers", "jobs run in this process" if self.immediate else workers),
+            ("paused", render.escape(self.paused or "")),
+        ]
+        rows += [
+            (
+                "failed",
+                f'<div><b class="bad">{group["jobs"]:,} × {render.escape(group["error_class"])}</b>'
+                f" · {render.escape(render.one_line(group['error']))}</div>"
+                f"<code>%paise2 retry --error {render.escape(group['error_class'])}</code>",
+            )
+            for group in self.failures
+        ]
+        lines = (
+            f'<tr><th>{name}</th><td class="wide">{told}</td></tr>' for name, told in rows if told
+        )
+        problem = render.note(render.in_cell_words(self.problem)) if self.problem else ""
+        return render.panel(f"<table><tbody>{''.join(lines)}</tbody></table>", problem)
 
 
 @dataclass(repr=False)

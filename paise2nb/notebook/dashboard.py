@@ -17,9 +17,17 @@ import ipywidgets as widgets
 
 from paise2nb import overview as overviews
 from paise2nb.notebook.poller import Poller
-from paise2nb.notebook.words import in_cell_words
 from paise2nb.overview import Overview
-from paise2nb.render import STYLE, amount, bare_table, duration, escape, link, one_line
+from paise2nb.render import (
+    STYLE,
+    amount,
+    bare_table,
+    duration,
+    escape,
+    in_cell_words,
+    link,
+    one_line,
+)
 from paise2nb.results import Status
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from IPython.core.magic import needs_local_scope, no_var_expand
 
 from paise2nb.errors import PaiseError
 from paise2nb.notebook.completion import matcher
-from paise2nb.notebook.words import in_cell_words, keep_question_marks, split
-from paise2nb.render import one_line
+from paise2nb.notebook.words import keep_question_marks, split
+from paise2nb.render import in_cell_words, one_line
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -12,8 +12,7 @@ from paise2nb import app as apps
 from paise2nb.app import App
 from paise2nb.commands.session import Progress, Session
 from paise2nb.errors import PaiseError, UsageError
-from paise2nb.notebook.words import in_cell_words
-from paise2nb.render import progress_line
+from paise2nb.render import in_cell_words, progress_line
 from paise2nb.settings import Settings
 
 if TYPE_CHECKING:

@@ -14,18 +14,11 @@ from typing import Any
 
 from paise2nb.errors import UsageError
 
-# A command for the shell within a message.
-_SHELL_COMMAND = re.compile(r"(?<![\w%/.-])paise2 (?=[a-z-])")
 _NAME = re.compile(r"\$([A-Za-z_]\w*)")
 _OPENING = re.compile(r"(?:^|(?<=\s))\{")
 _MAGIC_LINE = re.compile(
     r"(?P<before>[ \t]*(?:[\w.,\[\]\"' \t]+=[ \t]*)?)%paise2[ \t]+(?P<line>.*\?)\s*"
 )
-
-
-def in_cell_words(text: str) -> str:
-    """A message whose commands can be pasted into a cell: ``paise2 …`` becomes ``%paise2 …``."""
-    return _SHELL_COMMAND.sub("%paise2 ", text)
 
 
 def split(line: str, names: Mapping[str, Any]) -> list[str]:
