@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -274,6 +277,21 @@ def test_four_processes_keep_the_delay_of_a_host_its_rules_and_redirects_include
         measured = gaps(site, host)
         assert len(measured) == requests - 1, "each page, each redirect and the rules once"
         assert min(measured) >= PACE
+
+
+def test_a_killed_worker_holds_up_no_line(app: App, site: Site) -> None:
+    jobs = app.enqueue_many("fetch", [site.add(f"/{n}") for n in range(12)])
+    app.workers.start()
+    for _ in range(3):
+        until(lambda: app.jobs(task="fetch", state="running"))
+        for worker in app.workers.status().workers:
+            if worker["pool"] == "fetch":
+                with suppress(ProcessLookupError):
+                    os.kill(worker["pid"], signal.SIGKILL)
+    jobs.wait(timeout=120)
+    assert {job.state for job in jobs} == {"completed"}
+    assert app.status().items == 12
+    assert app.queue.table.slowest_host() is None
 
 
 def throttle(site: Site, seconds: int) -> str:
