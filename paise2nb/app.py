@@ -476,13 +476,19 @@ class App:
         """The same for a job that nobody has enqueued."""
         return self._rehearse({"id": 0, "task": task, "args": args, "attempt": 1, "priority": 0})
 
-    def _rehearse(self, row: Mapping[str, Any]) -> Replay:
+    def context(self, task: str) -> Context:
+        """What a job of that task gets, to try a function out with; nothing of it is kept."""
+        return self._context({"id": 0, "task": task, "args": [], "attempt": 1, "priority": 0})
+
+    def _context(self, row: Mapping[str, Any]) -> Context:
         known: dict[str, Any] = {name: row.get(name) for name in Claim._fields}
         known |= {"args": json.dumps(row["args"]), "number": 0, "worker_pid": os.getpid()}
-        claim = Claim(**known)
-        context = Context(self, claim)
+        return Context(self, Claim(**known))
+
+    def _rehearse(self, row: Mapping[str, Any]) -> Replay:
+        context = self._context(row)
         value = self._call(context, row["args"])
-        return Replay(claim.id, claim.task, value, context.followups)
+        return Replay(context.job.id, context.job.task, value, context.followups)
 
     # Reading ---------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ import paise2nb
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # What an extra brings, and what newer Pythons bring themselves (compression, from 3.14 on).
-OPTIONAL = {"pandas", "pyarrow", "compression"}
+OPTIONAL = {"pandas", "pyarrow", "compression", "pytest"}
 
 
 def declared(*extras: str) -> set[str]:

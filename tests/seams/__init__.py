@@ -137,7 +137,7 @@ def shopping_list(context: Context, data: bytes, source: Any) -> list[Document]:
     """A document for each line."""
     lines = data.decode(errors="replace").split("\n")
     return [
-        Document(line, title=line, url=f"{source.url}#{number}")
+        Document(line, title=line, url=f"{source.url}/{number}")
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
