@@ -13,6 +13,8 @@ import pytest
 from tests import seams
 from tests.site import site as site  # a fixture for every test
 
+collect_ignore = ["plugin_package"]  # tested where it is installed: tests/test_plugin_package.py
+
 FORCED = "machine:"
 # What runs over the built-in parts and over the second implementations of every extension point.
 PIPELINE = ("tests/test_pipeline.py", "tests/test_tasks.py")
