@@ -563,7 +563,7 @@ class Plugins:
     def bound(self) -> set[tuple[str, str]]:
         """Who stands behind the extension points that an app asks only once."""
         return {
-            (point, getattr(implementation.plugin, "__name__", implementation.plugin_name))
+            (point, _module_of(implementation))
             for point in BOUND
             for implementation in getattr(self.hooks.hook, point).get_hookimpls()
         }
@@ -718,7 +718,6 @@ class Plugins:
         """One row for each thing that is registered, and for each plugin that is left out."""
         rows: list[dict[str, str]] = []
         hook = self.hooks.hook
-        names = {id(plugin): name for name, plugin in self.hooks.list_name_plugin()}
 
         def row(kind: str, name: str, module: str) -> None:
             file = getattr(sys.modules.get(module), "__file__", None) or ""
@@ -736,15 +735,19 @@ class Plugins:
         for point in ("task_queue_providers", "content_sources"):
             for implementation in getattr(hook, point).get_hookimpls():
                 for name in implementation.function():
-                    row(point.removesuffix("s").replace("_", " "), name, implementation.plugin_name)
+                    row(point.removesuffix("s").replace("_", " "), name, _module_of(implementation))
         for point in (
             "configuration_providers", "data_storage_provider", "cache_provider",
             "lifecycle_actions", "reset_actions",
         ):  # fmt: skip
             for implementation in getattr(hook, point).get_hookimpls():
-                plugin = names.get(id(implementation.plugin), implementation.plugin_name)
-                row(point.removesuffix("s").replace("_", " "), "", plugin)
+                row(point.removesuffix("s").replace("_", " "), "", _module_of(implementation))
         return rows + self._left_out
+
+
+def _module_of(implementation: pluggy.HookImpl) -> str:
+    """The name of the module that implements a hook; of a plugin that is none, its own."""
+    return getattr(implementation.plugin, "__name__", implementation.plugin_name)
 
 
 def _not_by_function(function: Callable[..., Any], known: Iterable[str]) -> str:
@@ -776,7 +779,7 @@ def _source_tasks(implementation: pluggy.HookImpl) -> list[Task]:
     """A task for each content source of one plugin."""
     from paise2nb.sources import source_task
 
-    module = getattr(implementation.plugin, "__name__", implementation.plugin_name)
+    module = _module_of(implementation)
     found: Mapping[str, ContentSource] = implementation.function()  # type: ignore[assignment]
     return [source_task(name, source, module) for name, source in found.items()]
 

@@ -124,6 +124,8 @@ def descendants(pid: int, threads: Iterable[int] | None = None) -> list[int]:
 
 def has_children() -> bool:
     """Whether this process has any child, ended ones that nobody has waited for included."""
+    if not hasattr(os, "waitid"):  # macOS, before Python 3.13
+        return False
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 import threading
 import time
 import traceback as tracebacks
@@ -145,6 +146,7 @@ class JobHuey(Huey):
 
     def _register(self, task: Task) -> type[HueyTask]:
         def run(*arguments: Any, task: HueyTask) -> Ending:
+            me = os.getpid()
             try:
                 return self.app.perform(task.claim, arguments)
             except Postponed:
@@ -156,6 +158,9 @@ class JobHuey(Huey):
                 self._raise(task.claim, error)
             except Exception as error:
                 self._raise(task.claim, error)
+            finally:
+                if os.getpid() != me:  # a fork of the task's own making has no part in the rest
+                    os._exit(0)
 
         wrapper = self.task(name=task.name, context=True)(run)
         return wrapper.task_class  # type: ignore[no-any-return]

@@ -129,19 +129,48 @@ def test_an_app_elsewhere_takes_it_up_with_its_next_enqueue(app: App) -> None:
         assert other.enqueue("shout", "hello").state == "queued"
 
 
-def test_what_an_app_asks_for_only_once_is_taken_up_by_fresh_processes(app: App) -> None:
-    write_cell(app, SHOUT)
-    app.workers.start()
-    [worker] = app.workers.status().workers
-    hooked = SHOUT.replace("word.upper()", "seen") + (
-        "\nseen = []\n\nclass Opened:\n    def opened(self, app): seen.append(app.is_worker)\n"
-        "    def closed(self, app): pass\n\nfrom paise2nb import hookimpl\n\n@hookimpl\n"
-        "def lifecycle_actions(): return [Opened()]\n"
-    )
-    write_cell(app, hooked)
-    assert app.enqueue("shout", "hello").result(timeout=60) == [True]
-    while process.identity(worker["pid"]) is not None:  # it closes its app meanwhile
-        time.sleep(0.02)
+HOOKED = """
+from paise2nb import hookimpl, task
+
+seen = []
+
+class Opened:
+    def opened(self, app): seen.append(app.is_worker)
+    def closed(self, app): pass
+
+@hookimpl
+def lifecycle_actions(): return [Opened()]
+
+@task("shout", pool="many")
+def shout(context, word): return seen
+"""
+
+
+def test_what_an_app_asks_for_only_once_is_taken_up_by_fresh_processes(tmp_path: Path) -> None:
+    settings = {"workers.concurrency": 1, "workers.pools": {"many": {"threads": 3}}}
+    with paise2nb.open("development", tmp_path / "data", settings) as app:
+        write_cell(app, HOLD.format(word="old"), name="hold")
+        app.workers.start(pool="many")
+        [worker] = app.workers.status().workers
+        held = app.enqueue("hold", 1, str(tmp_path / "go"))
+        while held.state != "running":
+            time.sleep(0.02)
+        main(["plugin", "loud", "--data-dir", str(app.data_dir)], in_shell(HOOKED))
+    with paise2nb.open("development", tmp_path / "data", settings) as app:
+        # The job that runs keeps its process, which finishes it beside a fresh one.
+        assert app.enqueue("shout", "hello").result(timeout=60) == [True]
+        assert process.identity(worker["pid"])
+        (tmp_path / "go").touch()
+        held = app.job(held.id)
+        assert held.result(timeout=60) == "old"
+        assert (held.worker_pid, len(held.attempts)) == (worker["pid"], 1)
+        app.workers.stop()
+
+
+def in_shell(cell: str) -> Session:
+    session = Session()
+    session.cell = cell
+    return session
 
 
 def test_a_disabled_plugins_jobs_wait_until_it_is_enabled(app: App) -> None:

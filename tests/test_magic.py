@@ -377,6 +377,9 @@ def test_a_cell_that_needs_a_name_of_the_notebook_is_no_plugin_and_one_that_does
     assert "`clean` is defined in the notebook, not in this cell (line 5" in capsys.readouterr().out
     assert cell(f"%%paise2 plugin tidy\n{body.replace('clean(word)', 'word.strip()')}").success
     assert app.enqueue("tidy", " a ").state == "queued"
+    capsys.readouterr()
+    assert not cell("%paise2 enqueue clean a").success
+    assert "write it in a cell below %%paise2 plugin clean, decorated" in capsys.readouterr().out
 
 
 def test_unloading_takes_the_magic_away_and_loading_brings_it_back(cell: Cell) -> None:

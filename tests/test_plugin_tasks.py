@@ -88,6 +88,12 @@ def leave(context, what, path):
         left = int(subprocess.check_output([sys.executable, "-c", code]))
     Path(path).write_text(str(left))
 
+@task("twin", max_retries=0)
+def twin(context, ends):
+    if os.fork() == 0 and ends == "an error":
+        raise ValueError("in the fork")
+    return os.getpid()
+
 @task("hold_children", timeout=0.5)
 def hold_children(context, path):
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -318,6 +324,17 @@ def test_processes_that_a_job_leaves_behind_are_ended_and_the_worker_goes_on(
     assert process.identity(int((tmp_path / "left").read_text())) is None
     assert working.enqueue("limits").wait(timeout=60).worker_pid == job.worker_pid
     assert f"job {job.id} has left 1 processes behind" in str(working.logs(50))
+
+
+@pytest.mark.parametrize("ends", ["a return", "an error"])
+def test_a_fork_that_comes_back_from_its_task_does_not_go_on_as_a_worker(
+    working: App, ends: str
+) -> None:
+    twin = working.enqueue("twin", ends)
+    after = working.enqueue_many("keep", [(str(number), number) for number in range(50)])
+    working.wait(timeout=60)
+    assert (outcomes(twin), twin.result()) == (["completed"], twin.worker_pid)
+    assert {job.worker_pid for job in after} == {twin.worker_pid}
 
 
 def test_processes_of_a_worker_that_is_killed_are_ended(working: App, tmp_path: Path) -> None:
