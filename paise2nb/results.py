@@ -163,6 +163,12 @@ class Job(Shown):
         """What its tree stored."""
         return Jobs(self._app, [self.id]).items
 
+    @property
+    def every(self) -> float | None:
+        """The seconds between two runs of a job that recurs, else None."""
+        every: float | None = self.row()["every"]
+        return every
+
     def wait(
         self, timeout: float | None = None, on_progress: Callable[[int, int], None] | None = None
     ) -> Job:
@@ -203,10 +209,12 @@ class Job(Shown):
         return Jobs(self._app, [self.id]).cancel()
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``paise2 job ID``: with result, attempts and children."""
+        """The JSON of ``paise2 job ID``: with result, attempts and children; ``every`` in seconds
+        for a job that recurs."""
         row = self.row()
         return {
             **_public(self._app, row),
+            "every": row["every"],
             "result": value_of(row["result"]),
             "attempts": self.attempts,
             "children": self._app.queue.table.children(self.id),
@@ -217,6 +225,8 @@ class Job(Shown):
         known = self.row()
         row = _public(self._app, known)
         words = [f"job {self.id}: {row['task']} {arguments(row['args'])} · {row['state']}"]
+        if self.every:
+            words.append(_interval(self.every))
         if far := progress(known):
             words.append(f"({far})")
         if self.answer in ("waiting", "fresh"):
@@ -239,6 +249,8 @@ class Job(Shown):
     def details(self) -> str:
         """The job with its attempts, tracebacks and tree, as text."""
         lines = [str(self)]
+        if self.run_at is not None:
+            lines.insert(1, f"  runs next at {self.run_at}")
         for attempt in self.attempts:
             if attempt["traceback"]:
                 lines.append(f"\nAttempt {attempt['number']}:")
@@ -246,7 +258,7 @@ class Job(Shown):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        row = _public(self._app, self.row())
+        row = _view(self._app, self.row())
         parts = [render.html_table([row], Jobs.columns)]
         attempts = self.attempts
         if any(attempt["outcome"] != "completed" for attempt in attempts):
@@ -265,6 +277,18 @@ def _public(app: App, row: Mapping[str, Any]) -> dict[str, Any]:
     job.update({key: app.queue.table.shown(row[key]) for key in _TIMES})
     job["args"] = [redacted(a) if isinstance(a, str) else a for a in row["args"]]
     return job
+
+
+def _view(app: App, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for a table: what recurs says so after its input."""
+    job = _public(app, row)
+    if row["every"]:
+        job["args"] = [arguments(job["args"]), _interval(row["every"])]
+    return job
+
+
+def _interval(seconds: float) -> str:
+    return f"every {render.duration(seconds)}"
 
 
 def _items_of(result: Any) -> list[int]:
@@ -321,8 +345,9 @@ class Jobs(Listing[Job]):
         return [_public(self._app, rows[job_id]) for job_id in self.ids if job_id in rows]
 
     def first(self, number: int) -> list[dict[str, Any]]:
-        """The first rows, without reading the others."""
-        return Jobs(self._app, self.ids[:number]).to_dicts()
+        """The first rows, without reading the others; what recurs says so after its input."""
+        rows = self._app.queue.table.rows(self.ids[:number])
+        return [_view(self._app, rows[job_id]) for job_id in self.ids[:number] if job_id in rows]
 
     @property
     def items(self) -> Items:

@@ -301,6 +301,12 @@ def test_damage_anywhere_ends_in_a_document_or_a_reason(make) -> None:  # type: 
             through_library.read(bytes(data), Source("u", kind))
 
 
+@pytest.mark.parametrize("year", ["20240", "99999999999"])
+def test_an_impossible_date_is_none(year: str) -> None:
+    letter = documents.mail("words").replace(b"2024", year.encode())
+    assert through_library.read(letter, Source("u", "message/rfc822")).date is None
+
+
 def test_entities_of_xml_do_not_expand() -> None:
     levels = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
     bomb = f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a0 "lol">{levels}]><x>words &a9;</x>'

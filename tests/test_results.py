@@ -73,7 +73,7 @@ def waiting(here: Path) -> Iterator[App]:
 
 # A job ---------------------------------------------------------------------------------------
 
-DETAIL_KEYS = (*JOB_KEYS, "result", "attempts", "children")
+DETAIL_KEYS = (*JOB_KEYS, "every", "result", "attempts", "children")
 
 
 def test_the_keys_of_a_job_are_those_of_the_contract(app: App) -> None:

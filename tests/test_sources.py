@@ -114,6 +114,68 @@ def test_a_feed_runs_again_and_again(app: App, site: Site) -> None:
     assert fetches(app) == [site.url("/ok?1"), site.url("/ok?2")]
 
 
+def test_what_recurs_is_one_row_with_the_latest_interval_that_was_asked_for(
+    app: App, site: Site
+) -> None:
+    url = site.add("/feed", rss(("/ok?1", None)))
+    once = app.enqueue("feed", url, delay=1000)
+    daily = app.enqueue("feed", url, every=86400)
+    assert (daily.answer, daily.state, once.state) == ("new", "scheduled", "scheduled")
+    first = app.queue.table.rows([daily.id])[daily.id]["run_at"]
+    hourly = app.enqueue("feed", url, every=3600)
+    assert (hourly.id, hourly.answer, hourly.every) == (daily.id, "waiting", 3600)
+    row = app.queue.table.rows([daily.id])[daily.id]
+    assert row["run_at"] == pytest.approx(first - 86400 + 3600)
+    assert len(app.jobs(task="feed")) == 2
+    # An address that is fresh is no reason not to look at it every day.
+    assert app.enqueue("fetch", site.url("/ok?1"), every=86400).answer == "new"
+
+
+def test_what_recurs_is_listed_paused_taken_up_and_removed_like_any_job(
+    app: App, site: Site
+) -> None:
+    job = app.enqueue("feed", site.add("/feed", rss(("/ok?1", None))), every=86400)
+    assert job.summary().endswith("/feed · scheduled every 1 d")
+    assert "runs next at 20" in job.details()
+    for shown in (str(app.jobs(state="scheduled")), app.jobs(job.id)._repr_html_()):
+        assert "/feed, every 1 d" in shown
+    assert job.to_dict()["every"] == 86400
+    job.cancel()
+    assert (job.state, job.run_at) == ("cancelled", None)
+    job.retry()
+    app.queue.run_tree(job.id)
+    assert (job.state, len(job.attempts)) == ("scheduled", 2)
+    job.cancel()
+    app.reset()
+    assert len(app.jobs()) == 0
+
+
+def test_what_was_missed_in_a_sleep_is_caught_up_once_by_one_of_many_workers(
+    tmp_path: Path, site: Site
+) -> None:
+    settings = {
+        "workers.concurrency": 3, "fetch.host_delay": 0, "fetch.allow_private_addresses": True,
+    }  # fmt: skip
+    with paise2nb.open("development", tmp_path / "data", settings) as app:
+        urls = [site.add(f"/feed/{n}", rss(("/ok", None))) for n in range(6)]
+        jobs = app.enqueue_many("feed", urls, every=86400)
+        app.workers.start()
+        app.wait(timeout=60)
+        app.workers.stop()
+        week = 7 * 86400  # as if the machine had slept that long
+        app.queue.table.database.write(
+            lambda c: c.execute("UPDATE jobs SET run_at = run_at - ? WHERE every > 0", (week,))
+        )
+        app.workers.start()
+        app.wait(timeout=60)
+        app.workers.stop()
+        assert [site.visits[f"/feed/{n}"] for n in range(6)] == [2] * 6
+        assert [(job.state, len(job.attempts)) for job in jobs] == [("scheduled", 2)] * 6
+        now = app.queue.table.now()
+        due = [row["run_at"] - now for row in app.queue.table.rows(jobs.ids).values()]
+        assert all(86400 - 120 < seconds <= 86400 for seconds in due)
+
+
 LEADING_AWAY = ["file:///etc/passwd", "/etc/../../etc/passwd", "javascript:1", "ftp://x/", "//[x/"]
 
 
@@ -358,7 +420,7 @@ def test_a_second_run_finds_what_is_new_further_down(app: App, web: Site) -> Non
 
 @pytest.mark.parametrize(
     ("task", "args"),
-    [("links", ("file:///etc/passwd",)), ("links", ("http://x/", 0)), ("links", ("http://x/", "2")),
+    [("links", ("file:///etc/passwd",)), ("links", ("http://x/", 0)), ("links", ("http://x/", "x")),
      ("feed", ("/etc/passwd",)), ("feed", (7,)), ("sitemap", ("http://ada:secret@x y/",))],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(app: App, task: str, args: tuple[Any, ...]) -> None:

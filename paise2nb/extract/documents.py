@@ -76,6 +76,6 @@ def _date(text: Any) -> str | None:
     for read_date in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             return read_date(text).isoformat()
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     return None

@@ -25,7 +25,8 @@ class Adding(Table):
             force: add even where a completed twin is fresh.
 
         Returns:
-            For each job its id and ``new``, ``waiting`` (an unfinished twin) or ``fresh``.
+            For each job its id and ``new``, ``waiting`` (an unfinished twin) or ``fresh``. A job
+            that recurs has only such twins, and gives them its interval.
         """
         return self._write(self._add, jobs, is_fresh, force)  # type: ignore[no-any-return]
 
@@ -61,20 +62,31 @@ class Adding(Table):
         if job.key is None:
             return None
         rows = connection.execute(
-            "SELECT id, task, state, result, finished_at FROM jobs WHERE key = ? ORDER BY id DESC",
+            "SELECT id, task, state, every, result, finished_at FROM jobs WHERE key = ?"
+            " ORDER BY id DESC",
             (job.key,),
         )
         latest = None
         for row in rows:
-            if row["state"] in UNFINISHED:
+            if row["state"] in UNFINISHED and (row["every"] or not job.every):
+                if job.every:
+                    self._reschedule(connection, row, job.every)
                 return row["id"], "waiting"
             if latest is None and row["state"] == "completed":
                 latest = row
-        if latest is None or force or is_fresh is None:
+        if latest is None or force or is_fresh is None or job.every:
             return None
         result = value_of(latest["result"])
         age = self.now() - latest["finished_at"]
         return (latest["id"], "fresh") if is_fresh(index, result, age) else None
+
+    @staticmethod
+    def _reschedule(connection: sqlite3.Connection, row: sqlite3.Row, every: float) -> None:
+        connection.execute(
+            "UPDATE jobs SET every = ?, run_at = iif(state = 'scheduled', run_at + ?, run_at)"
+            " WHERE id = ?",
+            (every, every - row["every"], row["id"]),
+        )
 
     def _insert(
         self,

@@ -163,8 +163,11 @@ class Executing(Adding):
         if state == "retrying":
             run_at = now + (ending.retry_in or 0)
         elif claim.every and state in ("completed", "failed"):
-            # The next run is a time in the future, whatever number of runs was missed.
-            state, run_at = "scheduled", now + claim.every
+            # The next run is a time in the future, whatever number of runs was missed; the row's
+            # own interval may be another one by now.
+            every = "SELECT every FROM jobs WHERE id = ?"
+            state = "scheduled"
+            run_at = now + connection.execute(every, (claim.id,)).fetchone()["every"]
         postponed = ending.outcome == "postponed"
         charged = ending.outcome != "released" and not postponed
         crashed = ending.outcome in ("crashed", "timeout", "memory")

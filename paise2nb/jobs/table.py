@@ -146,6 +146,11 @@ class JobTable(Executing, Reading, Roster):
             "DELETE FROM tally WHERE kind IN ('completed', 'failed') AND name < ?",
             (int(before // 60),),
         )
+        connection.execute(  # of jobs that recur
+            "DELETE FROM attempts WHERE finished_at < ?"
+            " AND job_id IN (SELECT id FROM jobs WHERE every IS NOT NULL)",
+            (before,),
+        )
         connection.execute("DELETE FROM hosts WHERE waiting = 0 AND free_at < ?", (before,))
         return forgotten
 
