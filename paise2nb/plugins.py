@@ -641,7 +641,10 @@ class Plugins:
         try:
             return self.tasks[name]
         except KeyError:
-            if callable(function := getattr(sys.modules.get("__main__"), name, None)):
+            main = sys.modules.get("__main__")
+            function = getattr(main, name, None)
+            ours = getattr(main, "__package__", None) == "paise2nb"
+            if callable(function) and function.__module__ == "__main__" and not ours:
                 raise UnknownTask(_not_by_function(function, self.tasks)) from None
             near = get_close_matches(name, self.tasks, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.tasks)}"

@@ -316,6 +316,16 @@ def test_a_name_that_another_cell_has_is_taken(app: App) -> None:
         write_cell(app, SHOUT, name="louder")
 
 
+def test_a_name_that_a_plugin_of_the_settings_has_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(SHOUT)
+    settings = {"plugins": [str(tmp_path / "loud.py")]}
+    with paise2nb.open("test", tmp_path / "data", settings) as app:
+        session = CellSession(app, SHOUT, set())
+        session.overrides = settings
+        with pytest.raises(UsageError, match="another plugin is called 'loud'; choose another"):
+            main(["plugin", "loud"], session)
+
+
 def test_a_line_without_a_cell_and_an_odd_name_are_told_what_to_type(app: App) -> None:
     with pytest.raises(UsageError, match="below %%paise2 plugin NAME"):
         write_cell(app, None)

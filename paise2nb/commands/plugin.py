@@ -69,6 +69,9 @@ def plugin(session: Session, name: str, to_try: int | None) -> Said | Tried:
     if not (name.isidentifier() and name.isascii()):
         raise UsageError(f"{name!r} can't be a module's name; use letters, digits and _")
     app = session.app
+    _, others = _known(session)
+    if name in others:
+        raise UsageError(f"another plugin is called {name!r}; choose another name")
     # With its first line a cell's lines have the same numbers in the file.
     text = f"# %%paise2 plugin {name}\n{body}"
     make_private_directory(app.cells.directory)
@@ -118,7 +121,8 @@ def disable(session: Session, name: str) -> Said:
 
     Jobs of its tasks wait. One that can't be loaded any more can be disabled too.
     """
-    cells, known = _known(session)
+    cells, others = _known(session)
+    known = others | {path.stem for path in cells.paths()}
     if name not in known:
         raise UsageError(f"no plugin {name!r}; known: {', '.join(sorted(known)) or 'none'}")
     cells.disable(name)
@@ -139,7 +143,7 @@ def enable(session: Session, name: str) -> Said:
 
 
 def _known(session: Session) -> tuple[Cells, set[str]]:
-    """The cells of the data directory, and the names of all plugins but the built-in ones."""
+    """The cells of the data directory, and the names of all other plugins but the built-in ones."""
     from importlib.metadata import entry_points
 
     from paise2nb.plugins import ENTRY_POINTS, short_name
@@ -150,8 +154,7 @@ def _known(session: Session) -> tuple[Cells, set[str]]:
     assert settings.data_dir is not None
     cells = Cells(settings.data_dir / "plugins")
     names = {entry.name for entry in entry_points(group=ENTRY_POINTS)}
-    names |= {path.stem for path in cells.paths()} | set(map(short_name, settings.plugins))
-    return cells, names
+    return cells, names | set(map(short_name, settings.plugins))
 
 
 def _changed(session: Session, name: str, state: str) -> Said:
