@@ -939,7 +939,9 @@ class Histories(RuleBasedStateMachine):
                 assert row["worker"] is not None
             held = int(state == "running")
             attempts = self.table.attempts(row["id"])
-            assert [a["number"] for a in attempts] == list(range(1, row["number"] + 1 - held))
+            last = row["number"] + 1 - held
+            first = last - len(attempts) if row["every"] else 1  # old ones of what recurs may go
+            assert [a["number"] for a in attempts] == list(range(first, last))
             assert 0 <= row["attempt"] <= row["number"]
             if state in UNFINISHED and row["key"] is not None:
                 keys.append(row["key"])

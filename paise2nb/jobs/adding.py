@@ -25,8 +25,8 @@ class Adding(Table):
             force: add even where a completed twin is fresh.
 
         Returns:
-            For each job its id and ``new``, ``waiting`` (an unfinished twin) or ``fresh``. A job
-            that recurs has only such twins, and gives them its interval.
+            For each job its id and ``new``, ``waiting`` (an unfinished twin) or ``fresh``. The twin
+            of a job that recurs takes over its interval.
         """
         return self._write(self._add, jobs, is_fresh, force)  # type: ignore[no-any-return]
 
@@ -68,8 +68,8 @@ class Adding(Table):
         )
         latest = None
         for row in rows:
-            if row["state"] in UNFINISHED and (row["every"] or not job.every):
-                if job.every:
+            if row["state"] in UNFINISHED:
+                if job.every and job.every != row["every"]:
                     self._reschedule(connection, row, job.every)
                 return row["id"], "waiting"
             if latest is None and row["state"] == "completed":
@@ -83,9 +83,9 @@ class Adding(Table):
     @staticmethod
     def _reschedule(connection: sqlite3.Connection, row: sqlite3.Row, every: float) -> None:
         connection.execute(
-            "UPDATE jobs SET every = ?, run_at = iif(state = 'scheduled', run_at + ?, run_at)"
-            " WHERE id = ?",
-            (every, every - row["every"], row["id"]),
+            "UPDATE jobs SET run_at = iif(state = 'scheduled', run_at + coalesce(?1 - every, 0),"
+            " run_at), every = ?1 WHERE id = ?2",
+            (every, row["id"]),
         )
 
     def _insert(

@@ -162,12 +162,12 @@ class Executing(Adding):
         state, run_at = ending.state, None
         if state == "retrying":
             run_at = now + (ending.retry_in or 0)
-        elif claim.every and state in ("completed", "failed"):
-            # The next run is a time in the future, whatever number of runs was missed; the row's
-            # own interval may be another one by now.
-            every = "SELECT every FROM jobs WHERE id = ?"
-            state = "scheduled"
-            run_at = now + connection.execute(every, (claim.id,)).fetchone()["every"]
+        elif state in ("completed", "failed"):
+            # By its row: it may have been asked to recur, or at another interval, meanwhile.
+            row = connection.execute("SELECT every FROM jobs WHERE id = ?", (claim.id,)).fetchone()
+            if row is not None and row["every"]:
+                # A time in the future, whatever number of runs was missed.
+                state, run_at = "scheduled", now + row["every"]
         postponed = ending.outcome == "postponed"
         charged = ending.outcome != "released" and not postponed
         crashed = ending.outcome in ("crashed", "timeout", "memory")
