@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import sqlite3
 import threading
 import time
@@ -23,6 +24,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
+# Seconds between two looks whether others have written: at first, and at most.
+LINE_PAUSES = 0.00005, 0.001
 LOG_BYTES = 16_000_000  # to which the write-ahead log is cut when no reader needs more of it
 
 _ADVICE = {
@@ -119,6 +122,7 @@ class Database:
 
     def _require_same_file(self) -> None:
         """See that the path still names the file that was opened, and that it is not cut off."""
+        size = self._size  # read first: another thread may see the file grow meanwhile
         try:
             found = self.path.stat()
         except FileNotFoundError:
@@ -129,7 +133,7 @@ class Database:
                 f"{self.path} was deleted or replaced while it was in use; nothing more is "
                 "written to it. Close the app (or restart the kernel) and type: paise2 doctor"
             )
-        if found.st_size < self._size:  # nothing here ever makes it smaller
+        if found.st_size < size:  # nothing here ever makes it smaller
             raise self._put_aside("it was truncated")
         self._size = found.st_size
 
@@ -209,7 +213,7 @@ class Database:
             self._require_same_file()
             line = self._line()
             try:
-                fcntl.flock(line, fcntl.LOCK_EX)
+                self._stand_in(line)
                 if connection.in_transaction:  # a second interrupt has hit the ROLLBACK below
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
@@ -225,6 +229,27 @@ class Database:
             finally:
                 # This very call, not one that makes it: an interrupt could come in between.
                 fcntl.flock(line, fcntl.LOCK_UN)
+
+    def _stand_in(self, line: int) -> None:
+        """Wait for this process's turn to write.
+
+        Asked for again and again, at odd moments, rather than once and for ever: who holds it may
+        have been stopped (Ctrl-Z, a debugger), and then the wait has to end with words.
+
+        Raises:
+            StorageError: nobody else could write for too long.
+        """
+        deadline, pause = 0.0, LINE_PAUSES[0]
+        while True:
+            try:
+                return fcntl.flock(line, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                now = time.monotonic()
+                deadline = deadline or now + BUSY_SECONDS
+                if now > deadline:
+                    raise StorageError(f"{self.path}: {_ADVICE['SQLITE_BUSY']}") from None
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, LINE_PAUSES[1])
 
     def _line(self) -> int:
         """The descriptor on which processes stand in line to write.

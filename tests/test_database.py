@@ -18,6 +18,7 @@ from types import FrameType
 import pytest
 
 import paise2nb
+from paise2nb import database as database_module
 from paise2nb.database import Database, make_private_directory
 from paise2nb.errors import StorageError
 from paise2nb.jobs import MIGRATIONS, JobTable, NewJob
@@ -262,6 +263,38 @@ def test_interrupts_at_random_moments_leave_no_lock_and_no_half_bulk(tmp_path: P
 # Threads and processes -----------------------------------------------------------------------
 
 
+def test_who_waits_for_a_stopped_writer_is_told_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from paise2nb.database import Database\n"
+        "def work(connection):\n"
+        "    print('writes', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGSTOP)\n"
+        f"Database(Path(sys.argv[1]), {SCHEMA!r}, durable=True).write(work)"
+    )
+    path = tmp_path / "x.db"
+    database = Database(path, SCHEMA, durable=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "writes\n"
+        monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.2)
+        with pytest.raises(StorageError, match=r"x\.db: another process held it for too long"):
+            database.write(add_word, "waits")
+        assert words(database) == []  # who only reads waits for nobody
+        monkeypatch.undo()
+        other.send_signal(signal.SIGCONT)
+        database.write(add_word, "goes on")
+        assert words(database) == ["goes on"]
+        assert other.wait(60) == 0
+    finally:
+        other.kill()
+        other.wait()
+
+
 def test_threads_take_turns(database: Database) -> None:
     def work(number: int) -> None:
         for _ in range(20):
@@ -273,6 +306,37 @@ def test_threads_take_turns(database: Database) -> None:
     for thread in threads:
         thread.join()
     assert Counter(words(database)) == {str(number): 20 for number in range(6)}
+
+
+def test_a_file_that_grows_under_many_threads_is_not_taken_for_a_truncated_one(
+    database: Database,
+) -> None:
+    ended = threading.Event()
+    failures: list[Exception] = []
+
+    def look() -> None:
+        try:
+            while not ended.is_set():
+                database.read("SELECT 1")
+        except Exception as error:
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change places in the middle of everything
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(30):
+            database.write(add_word, "x" * 5000)
+            database.checkpoint()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert failures == []
+    assert database.path.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="machine: no /proc")
