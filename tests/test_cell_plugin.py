@@ -74,11 +74,11 @@ def test_a_cell_is_loaded_here_and_by_workers_that_run(app: App) -> None:
     app.workers.start()
     before = {worker["pid"] for worker in app.workers.status().workers}
     said = write_cell(app, SHOUT)
-    assert str(said) == "plugins/loud.py registers task shout"
-    assert said.data["path"] == str(app.cells.directory / "loud.py")
+    assert str(said) == f"{app.cells.path('loud')} registers task shout"
+    assert said.data["path"] == str(app.cells.path("loud"))
     assert app.enqueue("shout", "hello you").result(timeout=60) == "HELLO YOU"
     again = write_cell(app, SHOUT.replace("upper", "title"))
-    assert "version 2, the one before it in plugins/loud.before" in str(again)
+    assert f"version 2, the one before it in {app.cells.before('loud')}" in str(again)
     assert app.enqueue("shout", "hello you", force=True).result(timeout=60) == "Hello You"
     assert "upper" in Path(again.data["before"]).read_text()
     assert {worker["pid"] for worker in app.workers.status().workers} == before

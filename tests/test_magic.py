@@ -280,6 +280,8 @@ def offered(text: str) -> tuple[list[str], set[str]]:
         ("item ", []),
         ("status --set workers.conc", ["workers.concurrency="]),
         ("worker start --pool f", ["fetch"]),
+        ("plugins d", ["disable"]),
+        ("plugins disable pl", ["plugin"]),
     ],
 )
 def test_what_can_stand_next_is_offered(

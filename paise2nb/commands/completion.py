@@ -56,6 +56,13 @@ tasks = words(lambda app: app.plugins.tasks)
 items = words(lambda app: (row["id"] for row in app.store.list(limit=MOST)))
 tags = words(lambda app: app.queue.table.tags())
 errors = words(lambda app: {str(group["error_class"]): 1 for group in app.queue.table.failures()})
+plugins = words(
+    lambda app: {
+        row["plugin"]: 1
+        for row in app.plugins.describe()
+        if not row["plugin"].startswith("paise2nb.")
+    }
+)
 pools = words(lambda app: ["default", *app.settings.workers.pools])
 settings = words(lambda app: (f"{row['key']}=" for row in app.settings.rows()))
 states = words(STATES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ import click
 
 from paise2nb import trial
 from paise2nb.cells import Cells
+from paise2nb.commands import completion
 from paise2nb.commands.house import Rows
 from paise2nb.commands.jobs import pass_session
 from paise2nb.commands.session import Said, Session
@@ -85,16 +87,19 @@ def plugin(session: Session, name: str, to_try: int | None) -> Said | Tried:
     session.plugins_changed()
     path = app.cells.path(name)
     data = {"path": str(path), "version": version, "registers": found["registers"]}
-    # The directory alone: where data lies differs from one machine to the next.
-    words = f"{path.parent.name}/{path.name} registers {found['registers']}"
+    words = f"{_shown(path)} registers {found['registers']}"
     if version > 1:
-        before = app.cells.before(name)
-        data["before"] = str(before)
-        words += f"; version {version}, the one before it in {before.parent.name}/{before.name}"
+        data["before"] = str(app.cells.before(name))
+        words += f"; version {version}, the one before it in {_shown(app.cells.before(name))}"
     return Said(words, data)
 
 
 plugin.callback.reads_cell = True  # type: ignore[union-attr]
+
+
+def _shown(path: Path) -> str:
+    """A path from the working directory on, if it lies there."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @click.pass_context
@@ -114,7 +119,7 @@ plugins = Verbs("plugins", help="Show every provider, fetcher, extractor and tas
 
 
 @plugins.command("disable")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.plugins)
 @pass_session
 def disable(session: Session, name: str) -> Said:
     """Load a plugin no more, here and in the workers.
@@ -130,7 +135,7 @@ def disable(session: Session, name: str) -> Said:
 
 
 @plugins.command("enable")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.plugins)
 @pass_session
 def enable(session: Session, name: str) -> Said:
     """Load a plugin again that was disabled."""
