@@ -529,14 +529,14 @@ class App:
 
     def items(self, *, tag: str | None = None, limit: int | None = None) -> Items:
         """The stored items, newest first."""
-        return Items(self.store.list(tag=tag, limit=limit))
+        return Items(self.store.list(tag=tag, limit=limit), self.store)
 
     def item(self, item_id: int) -> Item:
         """One item with its text. Raises NotFound."""
         row = self.store.get(item_id)
         if row is None:
             raise NotFound(f"no item {item_id}; `paise2 items` lists them")
-        return Item(row)
+        return Item(row, self.store)
 
     def search(self, query: str, limit: int = 10) -> Hits:
         """Items that hold the words, best first, with snippets.

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 KEYS = (
     "id", "url", "title", "author", "date", "language", "mime_type", "sha256", "size", "tag",
-    "fetched_at", "stored_at", "text",
+    "fetched_at", "stored_at", "visited_at", "final_url", "site", "words", "text",
 )  # fmt: skip
-NUMBERS = ("id", "size")
+NUMBERS = ("id", "size", "words")
 BATCH_ROWS = 500
 NAME_LENGTH = 60
 
@@ -103,7 +103,8 @@ def _rows(
     for number, item in enumerate(items.to_dicts(), 1):
         row = store.get(item["id"])
         if row is not None:
-            yield {key: row.get(key) for key in KEYS}
+            source = row.get("metadata", {}).get("source", {})
+            yield {key: row.get(key, source.get(key)) for key in KEYS}
         if on_progress is not None:
             on_progress(number, total)
 

@@ -23,6 +23,7 @@ from paise2nb.render import Column
 
 if TYPE_CHECKING:
     from paise2nb.app import App
+    from paise2nb.plugins import DataStorageProvider
 
 JOB_KEYS = (
     "id", "task", "args", "state", "waiting_for", "tag", "attempt", "max_attempts",
@@ -354,7 +355,7 @@ class Jobs(Listing[Job]):
         """What the trees of these jobs stored, in the order of the jobs."""
         found = {item_id: None for ids in self._stored().values() for item_id in ids}
         rows = (self._app.store.get(item_id) for item_id in found)
-        return Items([row for row in rows if row is not None])
+        return Items([row for row in rows if row is not None], self._app.store)
 
     def _stored(self) -> dict[int, list[int]]:
         """For each job the items that its tree stored."""
@@ -487,8 +488,24 @@ def _short(value: Any) -> str:
 class Item(Shown):
     """One stored document, with its text."""
 
-    def __init__(self, row: dict[str, Any]) -> None:
+    def __init__(self, row: dict[str, Any], store: DataStorageProvider) -> None:
         self._row = row
+        self._store = store
+
+    def history(self) -> History:
+        """What it has held, oldest first; the last one is what it holds now."""
+        return History(self._store.versions(self.id))
+
+    def diff(self, a: int = -2, b: int = -1) -> Diff:
+        """What changed in its text.
+
+        Args:
+            a, b: the earlier and the later version; a negative one counts from the last, -1.
+
+        Raises:
+            NotFound: no such version.
+        """
+        return Diff(self.id, self._store.diff(self.id, a, b))
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -528,19 +545,44 @@ class Item(Shown):
 
 
 class Diff(Shown):
-    """What changed in the text of an item between its last two versions."""
+    """What changed in the text of an item between two versions."""
 
     def __init__(self, item_id: int, text: str) -> None:
         self.item_id = item_id
         self.text = text
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``item ID --diff``; an empty ``diff`` where there is one version only."""
+        """The JSON of ``item ID --diff``; an empty ``diff`` where nothing has changed."""
         return {"id": self.item_id, "diff": self.text}
 
     def __str__(self) -> str:
         lines = [render.plain(line) for line in self.text.splitlines()]
-        return "\n".join(lines) or f"item {self.item_id} has not changed since it was first stored"
+        return "\n".join(lines) or f"the text of item {self.item_id} has not changed"
+
+
+class History(Listing[dict[str, Any]]):
+    """What an item has held: its versions, oldest first."""
+
+    columns = (
+        Column("version", right=True),
+        Column("fetched_at"),
+        Column("size", right=True),
+        Column("title", wide=True),
+        Column("sha256", text=lambda digest: digest[:12]),
+    )
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The rows of ``item ID --versions --json``."""
+        return self._rows
 
 
 class Items(Listing[Item]):
@@ -555,8 +597,9 @@ class Items(Listing[Item]):
     )
     empty = "no items"
 
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[dict[str, Any]], store: DataStorageProvider) -> None:
         self._rows = list(rows)
+        self._store = store
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -569,8 +612,8 @@ class Items(Listing[Item]):
 
     def __getitem__(self, index: int | slice) -> Item | Items:
         if isinstance(index, slice):
-            return Items(self._rows[index])
-        return Item(self._rows[index])
+            return Items(self._rows[index], self._store)
+        return Item(self._rows[index], self._store)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows of ``items --json``: without the texts."""

@@ -350,6 +350,11 @@ def test_an_export_holds_every_item_with_its_text(run: Run, here: Path, name: st
     rows = read(here / name)
     assert sorted(row["title"] for row in rows) == ["On ferries", "On knots"]
     assert all("All that is known" in row["text"] for row in rows)
+    for row in rows:  # where it comes from
+        assert row["final_url"] == row["url"]
+        assert len(row["sha256"]) == 64
+        assert row["visited_at"] == row["fetched_at"] <= row["stored_at"]
+        assert int(row["words"]) == len(row["text"].split())
     assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
 
 
@@ -373,6 +378,7 @@ def test_a_folder_is_filled_with_markdown(run: Run, here: Path) -> None:
     head, body = page.read_text("utf-8").split("---\n")[1:]
     assert 'title: "On knots"\n' in head
     assert 'tag: "rope"\n' in head
+    assert f'final_url: "{(here / "knots.md").as_uri()}"\n' in head
     assert "All that is known about knots." in body
 
 

@@ -208,8 +208,15 @@ def test_a_changed_address_is_a_version_more(app: App, site: Site) -> None:
     assert [len(app.store.versions(item.id)) for item in app.items()] == [1, 2]
     session = Session()
     session.profile, session.data_dir = "test", str(app.data_dir)
-    shown = main(["item", str(row["id"]), "--diff"], session)
-    assert str(shown).endswith("-old words\n+new words")
+    for line in ("--diff", "--since 1"):
+        shown = main(["item", str(row["id"]), *line.split()], session)
+        assert str(shown).endswith("-old words\n+new words")
+    assert str(app.items()[1].diff(2)) == f"the text of item {row['id']} has not changed"
+    versions = main(["item", str(row["id"]), "--versions"], session)
+    assert [(v["version"], v["size"]) for v in versions] == [(1, 9), (2, 9)]
+    assert versions[1]["sha256"] == row["sha256"]
+    with pytest.raises(NotFound, match="has 2 versions, none is 3"):
+        main(["item", str(row["id"]), "--since", "3"], session)
 
 
 def test_what_a_host_closes_is_not_asked_for(app: App, site: Site) -> None:

@@ -13,7 +13,7 @@ from paise2nb.commands.session import Session
 from paise2nb.commands.verbs import Verb, filters
 from paise2nb.export import Exported
 from paise2nb.export import export as write
-from paise2nb.results import Diff, Hits, Item, Items
+from paise2nb.results import Diff, History, Hits, Item, Items
 
 
 @click.command("search", cls=Verb)
@@ -43,12 +43,18 @@ def items(session: Session, tag: str | None, limit: int | None) -> Items:
 
 @click.command("item", cls=Verb)
 @click.argument("item_id", metavar="ID", type=int, shell_complete=completion.items)
+@click.option("--versions", is_flag=True, help="List what it has held over time.")
 @click.option("--diff", is_flag=True, help="What changed since the version before.")
+@click.option("--since", type=int, metavar="N", help="What changed since version N.")
 @pass_session
-def item(session: Session, item_id: int, diff: bool) -> Item | Diff:
+def item(
+    session: Session, item_id: int, versions: bool, diff: bool, since: int | None
+) -> Item | History | Diff:
     """Show one item with its text."""
     found = session.app.item(item_id)
-    return Diff(item_id, session.app.store.diff(item_id)) if diff else found
+    if versions:
+        return found.history()
+    return found.diff(-2 if since is None else since) if diff or since is not None else found
 
 
 @click.command("export", cls=Verb)
