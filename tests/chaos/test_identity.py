@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -28,8 +29,8 @@ def test_the_late_outcome_of_a_worker_declared_dead_is_refused(house: House, sca
         until(lambda job=job: job.state == "running")
         stopped = job.worker_pid
         [row] = [row for row in app.queue.table.workers() if row["pid"] == stopped]
-        os.kill(stopped, signal.SIGSTOP)
-        assert app.queue.table.bury(row["id"], crash_endings(app.settings)) == [job.id]
+        stop_between_writes(house, stopped)
+        assert app.queue.table.bury(row["id"], crash_endings(app.settings, None)) == [job.id]
         until(lambda job=job: job.state == "running" and len(job.attempts) == 1)
         assert job.worker_pid != stopped
         go.touch()
@@ -46,6 +47,22 @@ def test_the_late_outcome_of_a_worker_declared_dead_is_refused(house: House, sca
     house.figures["refused"] = log.count("its outcome is refused")
     assert house.figures["refused"] == scale["rounds"]
     house.check_all_done(expected)
+
+
+def stop_between_writes(house: House, pid: int) -> None:
+    """Stop a worker where it holds up nobody: in the middle of a write all others wait for it."""
+    with (house.data_dir / "tasks.db.line").open() as line:
+        for _ in range(100):
+            os.kill(pid, signal.SIGSTOP)
+            for _ in range(20):
+                try:
+                    fcntl.flock(line, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(line, fcntl.LOCK_UN)
+                    return
+                except BlockingIOError:  # another one's turn, or its own
+                    time.sleep(0.01)
+            os.kill(pid, signal.SIGCONT)
+    raise AssertionError("it writes without end")
 
 
 @scenario(15, "a pid reused by an innocent process", short={"rounds": 1}, full={"rounds": 50})
