@@ -16,7 +16,7 @@ from dataclasses import is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType, UnionType
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple, NewType, get_args, get_origin, get_type_hints
 
 from paise2nb.errors import SettingsError
@@ -26,6 +26,8 @@ Key = tuple[str, ...]
 
 Module = NewType("Module", str)
 """The name of a module, or the path of a ``.py`` file."""
+Proxy = NewType("Proxy", str)
+"""The address of a proxy, or ``environment``."""
 
 
 class Entry(NamedTuple):
@@ -94,7 +96,7 @@ def declarations(section: type) -> dict[str, Declared]:
             found[name] = Declared(hint)
         elif get_origin(hint) is Annotated:
             kind, *extras = get_args(hint)
-            nullable = isinstance(kind, UnionType)
+            nullable = type(None) in get_args(kind)
             of_type = {type(extra): extra for extra in extras}
             found[name] = Declared(
                 get_args(kind)[0] if nullable else kind,
@@ -163,11 +165,19 @@ def _list_of(accept: Callable[[Any, Path], str]) -> Callable[[Any, Path], list[s
     return accept_all
 
 
+def _proxy(value: Any, base: Path) -> str:
+    text = _text(value, base)
+    if text != "environment" and not re.match(r"https?://[^/\s]", text):
+        raise ValueError
+    return text
+
+
 _KINDS: dict[Any, tuple[str, Callable[[Any, Path], Any]]] = {
     bool: ("true or false", _one_of(bool)),
     int: ("a whole number", _one_of(int)),
     float: ("a number", _one_of(int, float)),
     str: ("text", _text),
+    Proxy: ("an http:// or https:// address, environment", _proxy),
     Path: ("a path", _path),
     tuple[str, ...]: ("a list of words", _list_of(_text)),
     tuple[Module, ...]: ("a list of modules and paths of .py files", _list_of(_module)),

@@ -25,6 +25,7 @@ from paise2nb.layers import (
     Key,
     Layer,
     Module,
+    Proxy,
     Range,
     build,
     documentation,
@@ -174,6 +175,11 @@ class FetchSettings:
     robots: Annotated[bool, "obey robots.txt"]
     allow_private_addresses: Annotated[
         bool, "fetch from loopback, link-local and private networks too"
+    ]
+    proxy: Annotated[
+        Proxy | None,
+        "fetch through this proxy, `http://HOST:PORT`; `environment`: through those that "
+        "http_proxy, https_proxy and no_proxy name; null: through none, whatever they say",
     ]
 
 

@@ -9,11 +9,14 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -665,6 +668,116 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
         get(f"https://secure.example:{secure_site.port}/ok", settings)
     assert caught.value.error_class == "tls"
     assert secure_site.requests == []
+
+
+# Proxies -------------------------------------------------------------------------------------
+
+
+class Relay(BaseHTTPRequestHandler):
+    """A proxy that leads everything to one site, whatever it is asked for."""
+
+    server: Any
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        with urlopen(self.server.site.url("/ok")) as answer:
+            body = answer.read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_CONNECT(self) -> None:
+        self.server.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        if self.path.startswith("closed."):
+            self.send_error(403)
+            return
+        self.send_response(200)
+        self.end_headers()
+        with socket.create_connection(("127.0.0.1", self.server.site.port)) as there:
+            threading.Thread(target=self.copy, args=(there, self.connection), daemon=True).start()
+            self.copy(self.connection, there)
+
+    def copy(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """The test report is the log."""
+
+
+@pytest.fixture
+def relay(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Relay)
+    server.daemon_threads = True
+    server.site, server.asked = site, []
+    server.url = f"http://ada:pass@127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+ADA = "Basic YWRhOnBhc3M="
+
+
+def test_a_proxy_that_is_chosen_leads_everywhere(relay: Any, settings: FetchSettings) -> None:
+    chosen = replace(settings, proxy=relay.url, allow_private_addresses=False)
+    assert get("http://far.invalid/a?b#c", chosen).data == PAGE
+    assert relay.asked == [("http://far.invalid/a?b", ADA)]
+    with pytest.raises(TransientError, match="403") as caught:
+        get("https://closed.invalid/", chosen)
+    assert caught.value.error_class == "connection"
+    relay.shutdown()
+    relay.server_close()
+    with pytest.raises(TransientError, match="no connection to 127"):
+        get("http://another.invalid/", replace(chosen, proxy=relay.url + "/"))
+
+
+def test_proxies_of_the_environment_are_used_where_that_is_chosen(
+    relay: Any, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", relay.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,.near.invalid")
+    chosen = replace(settings, proxy="environment")
+    assert get("http://far.invalid/", chosen).data == PAGE
+    assert get(relay.site.url("/ok"), chosen).data == PAGE
+    assert [path for path, _ in relay.asked] == ["http://far.invalid/"]
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+    with pytest.raises(PermanentError, match="socks5:// proxies can't be used"):
+        get("http://far.invalid/", chosen)
+
+
+def test_the_server_name_and_the_certificate_are_checked_through_a_proxy(
+    relay: Any,
+    secure_site: Site,
+    settings: FetchSettings,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_name("public.pem")))
+    chosen = replace(settings, proxy=relay.url)
+    url = f"https://secure.example:{secure_site.port}/ok"
+    assert get(url, chosen).data == PAGE
+    assert secure_site.server.names == ["secure.example"]  # type: ignore[attr-defined]
+    assert relay.asked == [(f"secure.example:{secure_site.port}", ADA)]
+    with pytest.raises(PermanentError, match="certificate is not valid"):
+        get(url.replace("secure.example", "other.example"), chosen)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f.1", "[::ffff:7f00:1]", "10.0.0.1"])
+def test_a_proxy_is_no_way_to_a_private_address(
+    relay: Any, settings: FetchSettings, host: str
+) -> None:
+    chosen = replace(settings, proxy=relay.url, allow_private_addresses=False)
+    for url in (f"http://{host}/", f"https://{host}/"):
+        with pytest.raises(PermanentError, match="is not a public address"):
+            get(url, chosen)
+    assert relay.asked == []
 
 
 # Files ---------------------------------------------------------------------------------------

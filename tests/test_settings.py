@@ -61,6 +61,7 @@ fetch:
   host_delay: 1.0
   robots: true
   allow_private_addresses: false
+  proxy: null
 extract:
   precision: false
 plugins: []
@@ -293,6 +294,8 @@ MISTAKES_IN_A_FILE = [
     ("fetch: {host_delay: .inf}\n",
      "1: fetch.host_delay is inf; allowed: a number from 0 to 1,000,000,000"),
     ("fetch: {robots: 1}\n", "1: fetch.robots is 1; allowed: true or false"),
+    ("fetch: {proxy: 'socks5://x'}\n", "1: fetch.proxy is 'socks5://x'; allowed: an http:// or"
+     " https:// address, environment or null"),
     ("fetch: {user_agent: 7}\n", "1: fetch.user_agent is 7; allowed: text or null"),
     ('fetch: {user_agent: "a\\nb"}\n', "1: fetch.user_agent is 'a\\nb'; allowed: text or null"),
     ("data_dir: ''\n", "1: data_dir is ''; allowed: a path or null"),

@@ -31,7 +31,7 @@ from urllib3.util.request import ACCEPT_ENCODING
 
 from paise2nb import __version__
 from paise2nb.errors import PermanentError, TaskError, TransientError
-from paise2nb.fetch.network import budget, pools
+from paise2nb.fetch.network import budget, pools, proxy_for, refuse_private_behind_proxy
 from paise2nb.fetch.urls import Address, host_of, parse, scheme_of, without_credentials
 from paise2nb.plugins import Fetched
 from paise2nb.settings import FetchSettings
@@ -150,13 +150,18 @@ def _request(
     if credentials is not None:
         token = base64.b64encode(credentials.encode()).decode("ascii")
         headers["Authorization"] = f"Basic {token}"
-    manager = pools(private=settings.allow_private_addresses)
+    private = settings.allow_private_addresses
     while True:
         try:
+            proxy = proxy_for(address.scheme, address.host, settings.proxy)
+            if proxy and not private:
+                refuse_private_behind_proxy(address.host, address.port)
+            manager = pools(private=private, proxy=proxy)
             pool = manager.connection_from_host(address.host, address.port, address.scheme)
+            whole = proxy and address.scheme == "http"  # RFC 9112, section 3.2.2
             return pool.urlopen(
                 "GET",
-                address.target,
+                address.absolute if whole else address.target,
                 headers=headers,
                 redirect=False,
                 retries=False,
@@ -286,7 +291,8 @@ def _failure(url: str, error: Exception, settings: FetchSettings) -> TaskError:
         return TransientError(f"the compressed answer is damaged: {shown}", "connection")
     if isinstance(error, IncompleteRead) or isinstance(reason, IncompleteRead):
         return TransientError(f"the answer was cut off: {shown}", "connection")
-    what = getattr(reason, "strerror", None) or type(reason or error).__name__
+    own = str(reason) if type(reason) is OSError else ""  # of a proxy that refuses, say
+    what = getattr(reason, "strerror", None) or _text(own) or type(reason or error).__name__
     return TransientError(f"the connection failed ({what}): {shown}", "connection")
 
 

@@ -14,10 +14,17 @@ import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
+from urllib.request import (  # type: ignore[attr-defined]  # its stub lacks the second one
+    getproxies_environment,
+    proxy_bypass_environment,
+)
 
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager, make_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import parse_url
 
 from paise2nb.errors import PermanentError, TransientError
 
@@ -106,6 +113,18 @@ def resolve(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
     return list(answer[0])
 
 
+def refuse_private(host: str, found: Iterable[tuple[Any, ...]]) -> None:
+    """Raise PermanentError, ``blocked``, if one of a host's resolved addresses is not public."""
+    for entry in found:
+        address = str(entry[4][0])
+        if not is_public(address):
+            raise PermanentError(
+                f"{host if host == address else f'{host} ({address})'} is not a public address"
+                " and fetch.allow_private_addresses is false",
+                "blocked",
+            )
+
+
 def connect(host: str, port: int, *, private: bool) -> socket.socket:
     """A connected socket to a host, within the budget of this thread.
 
@@ -118,14 +137,7 @@ def connect(host: str, port: int, *, private: bool) -> socket.socket:
     """
     found = resolve(host, port, budget.left())
     if not private:
-        for entry in found:
-            address = str(entry[4][0])
-            if not is_public(address):
-                raise PermanentError(
-                    f"{host if host == address else f'{host} ({address})'} is not a public address"
-                    " and fetch.allow_private_addresses is false",
-                    "blocked",
-                )
+        refuse_private(host, found)
     problem: OSError | None = None
     for family, kind, protocol, _, address in found:
         try:
@@ -227,20 +239,62 @@ class _PrivateHttpsPool(HTTPSConnectionPool):
     ConnectionCls = _PrivateHttps
 
 
-_pools: dict[bool, PoolManager] = {}
+_pools: dict[tuple[bool, str | None], PoolManager] = {}
 _pools_lock = threading.Lock()
 
 
-def pools(*, private: bool) -> PoolManager:
-    """The connections of this process, shared by its threads. Proxies of the environment are
-    not used: they would resolve names by themselves."""
+def pools(*, private: bool, proxy: str | None = None) -> PoolManager:
+    """The connections of this process, shared by its threads.
+
+    Args:
+        private: whether addresses that are not public are allowed.
+        proxy: through which all of them lead; it may itself be at such an address.
+    """
     with _pools_lock:
-        if private not in _pools:
-            manager = PoolManager(num_pools=HOSTS, maxsize=CONNECTIONS, retries=False)
+        if (private, proxy) not in _pools:
+            size: dict[str, Any] = {"num_pools": HOSTS, "maxsize": CONNECTIONS, "retries": False}
+            if proxy is None:
+                manager = PoolManager(**size)
+            else:
+                credentials = parse_url(proxy).auth
+                headers = make_headers(proxy_basic_auth=credentials) if credentials else None
+                manager = ProxyManager(proxy, proxy_headers=headers, **size)
             manager.pool_classes_by_scheme = (
                 {"http": _PrivateHttpPool, "https": _PrivateHttpsPool}
-                if private
+                if private or proxy
                 else {"http": _HttpPool, "https": _HttpsPool}
             )
-            _pools[private] = manager
-        return _pools[private]
+            _pools[private, proxy] = manager
+        return _pools[private, proxy]
+
+
+def proxy_for(scheme: str, host: str, chosen: str | None) -> str | None:
+    """The proxy that leads to a host, as the setting ``fetch.proxy`` says; None for none.
+
+    Raises:
+        PermanentError: ``unsupported``, the environment names one of another kind.
+    """
+    if chosen != "environment":
+        return chosen
+    # Not `getproxies`: on some systems that asks more than the environment.
+    named = getproxies_environment()
+    proxy = named.get(scheme) or named.get("all")
+    if not proxy or proxy_bypass_environment(host, named):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if not proxy.startswith(("http://", "https://")):
+        kind = proxy.partition("://")[0]
+        raise PermanentError(f"{kind}:// proxies can't be used", "unsupported")
+    return proxy
+
+
+def refuse_private_behind_proxy(host: str, port: int) -> None:
+    """Refuse a host that is known here not to be public. One that only the proxy can resolve is
+    the proxy's to judge: that is what its user trusts it with.
+
+    Raises:
+        PermanentError: ``blocked``.
+    """
+    with suppress(TransientError):
+        refuse_private(host, resolve(host, port, budget.left()))

@@ -50,6 +50,13 @@ class Address(NamedTuple):
         """Scheme, host and port: what credentials may be sent to (RFC 6454)."""
         return self.scheme, self.host, self.port
 
+    @property
+    def absolute(self) -> str:
+        """All of it, without credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}{self.target}"
+
 
 def scheme_of(text: str) -> str | None:
     """The scheme of an address in lower case, None where the text has none."""
