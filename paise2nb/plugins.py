@@ -621,13 +621,12 @@ class Plugins:
                 tasks[declared.name] = declared
         return tasks
 
-    def defaults(self) -> dict[str, Any]:
-        """What configuration providers give, the user's own first."""
-        merged: dict[str, Any] = {}
-        for found in reversed(self.hooks.hook.configuration_providers()):
-            for provider in found:
-                merged.update(provider.defaults())
-        return merged
+    def defaults(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """What configuration providers give, each with its plugin; the user's own last."""
+        return [
+            (short_name(name), self.call(name, "defaults()", provider.defaults))
+            for name, provider in self.actions("configuration_providers")
+        ]
 
     def task(self, name: str) -> Task:
         """The task of that name.
@@ -688,7 +687,7 @@ class Plugins:
         return next(part for part in made if part is not None)
 
     def actions(self, point: str) -> list[tuple[str, Any]]:
-        """The actions of an extension point, each with its plugin."""
+        """The objects of an extension point, each with its plugin; the built-in ones first."""
         return [
             (hook.plugin_name, action)
             for hook in getattr(self.hooks.hook, point).get_hookimpls()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -232,7 +232,7 @@ class Settings:
         overrides: Mapping[str, object] | None = None,
         environ: Mapping[str, str] = os.environ,
         cwd: Path | None = None,
-        defaults: Mapping[str, object] | None = None,
+        defaults: Iterable[tuple[str, Mapping[str, Any]]] = (),
         files: Sequence[Path] | None = None,
     ) -> Settings:
         """Read every layer, later over earlier: mappings merge, lists and values replace.
@@ -243,7 +243,8 @@ class Settings:
             overrides: dotted keys or nested mappings, such as ``--set`` gives.
             environ: the environment.
             cwd: where the second ``paise2.yaml`` is looked for, and relative paths start.
-            defaults: what plugins say, over the packaged profile and under the user's files.
+            defaults: what plugins say, with their names: over the packaged profile and under the
+                user's files.
             files: the user's files, in place of `config_files`.
 
         Raises:
@@ -256,7 +257,7 @@ class Settings:
         files = config_files(environ, here) if files is None else files
         layers = [
             *((_packaged(part, name), name, here) for part in ("base", chosen.value)),
-            (defaults or {}, "plugin defaults", here),
+            *((values, f"plugin {plugin}", here) for plugin, values in defaults),
             *((read(file), str(file), file.parent) for file in files),
             ({"data_dir": exported} if exported else {}, "PAISE2_DATA_DIR", here),
             (overrides or {}, "--set", here),

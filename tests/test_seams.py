@@ -99,7 +99,7 @@ def test_defaults_of_plugins_hold_in_the_shell_under_the_users_own(
         [*words, "config", "show"], capture_output=True, text=True, check=True
     ).stdout
     rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(shown)}
-    assert rows["task_queue.provider"] == ("folder", "plugin defaults")
+    assert rows["task_queue.provider"] == ("folder", "plugin second")
     assert rows["history.keep_days"] == (9, f"{tmp_path / 'paise2.yaml'}:1")
     subprocess.run([*words, "enqueue", "cleanup"], capture_output=True, check=True)
     assert (tmp_path / "data/queue/jobs.db").exists()
@@ -111,7 +111,7 @@ def test_a_default_that_is_no_setting_is_refused(write: Callable[[str], dict[str
         "class Wrong:\n    def defaults(self): return {'fetch.timeoout': 1}\n"
         "@hookimpl\ndef configuration_providers(): return [Wrong()]\n"
     )
-    with pytest.raises(SettingsError, match=r"plugin defaults: unknown key fetch\.timeoout"):
+    with pytest.raises(SettingsError, match=r"plugin extra: unknown key fetch\.timeoout"):
         paise2nb.open("test", settings=settings)
 
 

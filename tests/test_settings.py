@@ -151,9 +151,9 @@ def test_each_layer_replaces_the_ones_before_and_says_so(place: Place) -> None:
         return settings.fetch.timeout, settings.origin(key)
 
     assert now() == (30, "packaged profile development")
-    assert now(defaults={key: 31}) == (31, "plugin defaults")
+    assert now(defaults=[("mine", {key: 31})]) == (31, "plugin mine")
     (place.config / "paise2.yaml").write_text("fetch:\n  timeout: 32\n")
-    assert now(defaults={key: 31}) == (32, f"{place.config}/paise2.yaml:2")
+    assert now(defaults=[("mine", {key: 31})]) == (32, f"{place.config}/paise2.yaml:2")
     (place.cwd / "paise2.yaml").write_text("# mine\n\nfetch: {\n  timeout: 33}\n")
     assert now() == (33, f"{place.cwd}/paise2.yaml:4")
     assert now(overrides={key: 34}) == (34, "--set")
@@ -371,7 +371,7 @@ def test_mistakes_elsewhere_name_their_place_too(place: Place) -> None:
         "PAISE2_DATA_DIR: data_dir is 'a\\tb'; allowed: a path or null"
     )
     assert place.error(data_dir="").startswith("--data-dir: data_dir is ''")
-    assert place.error(defaults={"x.y": 1}).startswith("plugin defaults: unknown key x.y")
+    assert place.error(defaults=[("mine", {"x.y": 1})]).startswith("plugin mine: unknown key x.y")
 
 
 def test_an_unknown_key_cannot_break_the_line_or_the_terminal(place: Place) -> None:
