@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from errno import EMFILE
 from functools import cache
 from pathlib import Path
 
@@ -76,6 +77,22 @@ def resident_mb(pid: int) -> float:
     except (OSError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def family_mb(pid: int) -> float:
+    """The memory that a process and its descendants hold, in MB.
+
+    What a fork shares with it is divided among those who share it (Pss, proc_pid_smaps(5)).
+    """
+    return resident_mb(pid) + sum(map(_proportional_mb, descendants(pid)))
+
+
+def _proportional_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()
+    except OSError:
+        return resident_mb(pid)
+    return next((int(line.split()[1]) / 1000 for line in lines if line[:4] == b"Pss:"), 0.0)
 
 
 # What a process leaves behind ----------------------------------------------------------------
@@ -166,5 +183,5 @@ def open_files() -> int:
     """How many files this process holds open; 0 where the system does not tell."""
     try:
         return len(os.listdir("/proc/self/fd"))
-    except OSError:
-        return 0
+    except OSError as error:  # where no more can be opened, not even this
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] if error.errno == EMFILE else 0

@@ -115,8 +115,7 @@ def _run(order: dict[str, Any], output: IO[bytes], seconds: float, memory_mb: fl
             pipe.write(json.dumps(order).encode())
         deadline = time.monotonic() + seconds + START_SECONDS  # it ends itself before that
         while child.poll() is None:
-            pids = [child.pid, *process.descendants(child.pid)]
-            if (held := sum(map(process.resident_mb, pids))) > memory_mb:
+            if (held := process.family_mb(child.pid)) > memory_mb:
                 return f"took {held:,.0f} MB of memory, more than {memory_mb:g} MB"
             if time.monotonic() > deadline:
                 return f"still ran after {seconds:g} s"

@@ -101,6 +101,13 @@ def hold_children(context, path):
     Path(path).write_text(" ".join(str(child.pid) for child in children))
     time.sleep(600)
 
+@task("feed_a_child", memory_mb=300, policies={"crash": {"max_retries": 0}})
+def feed_a_child(context, path):
+    code = "import time; x = bytearray(500_000_000); x[::4096] = b'x' * len(x[::4096])"
+    child = subprocess.Popen([sys.executable, "-c", code + "; time.sleep(600)"])
+    Path(path).write_text(str(child.pid))
+    child.wait()
+
 @task("limits")
 def limits(context):
     return [resource.getrlimit(name)[0] for name in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)]
@@ -346,6 +353,13 @@ def test_processes_of_a_worker_that_is_killed_are_ended(working: App, tmp_path: 
     until(lambda: all(process.identity(pid) is None for pid in left))
 
 
+def test_memory_that_a_child_of_a_job_takes_is_the_jobs(working: App, tmp_path: Path) -> None:
+    job = working.enqueue("feed_a_child", str(tmp_path / "left")).wait(timeout=60)
+    assert (job.state, outcomes(job)) == ("failed", ["memory"])
+    left = int((tmp_path / "left").read_text())
+    until(lambda: process.identity(left) is None)
+
+
 @pytest.mark.parametrize(("what", "number"), [("files", 900), ("threads", 60)])
 def test_a_worker_in_which_jobs_leave_too_much_gives_way_to_a_fresh_one(
     working: App, what: str, number: int
@@ -366,4 +380,5 @@ def test_more_files_than_a_worker_may_open_fail_the_job_and_only_that(working: A
         job.result(timeout=60)
     assert job.attempts[0]["error_class"] == "OSError"
     assert "Too many open files" in job.attempts[0]["error"]
+    until(lambda: process.identity(job.attempts[0]["worker_pid"]) is None)
     assert working.enqueue("keep", "a", 1).wait(timeout=60).state == "completed"

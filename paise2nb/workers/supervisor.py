@@ -64,6 +64,7 @@ class Supervisor:
         self._marks: dict[str, str] = {}  # by process name: for what a worker leaves behind
         self._unproven: dict[str, float] = {}  # starts that have not become ready: their times
         self._since: dict[tuple[int, int], float] = {}  # executions: when first seen, monotonic
+        self._memory: dict[int, float] = {}  # by pid: what is held at this look, in MB
         self._verdicts: dict[str, Verdict] = {}  # by process name
         self._near = False  # whether a job may soon be past its memory
         self._stop_at: float | None = None  # monotonic: the deadline of a drain
@@ -90,6 +91,8 @@ class Supervisor:
         try:
             while not self._step():
                 bell.wait(self._patience())
+            self._children.clear()
+            self._end_left_behind()
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, action in previous.items():
@@ -151,8 +154,6 @@ class Supervisor:
         for name, (pool, child) in list(self._children.items()):
             if child.poll() is not None:
                 del self._children[name]
-                if left := process.end_marked(self._marks.pop(name)):
-                    logger.warning("worker %s has left %d processes behind: ended", name, left)
                 self._note_death(name, pool, child.returncode)
         for row in self.table.workers():
             if row["process"] not in self._children and not process.alive(row["process"]):
@@ -161,6 +162,13 @@ class Supervisor:
             elif row["state"] == "ready" and self._unproven.pop(row["process"], None):
                 self.table.set_supervisor(problem=None)
                 self._forget_failures(row["pool"])
+        self._end_left_behind()
+
+    def _end_left_behind(self) -> None:
+        """End what dead workers have left behind; after their jobs were taken back: it takes ms."""
+        for name in self._marks.keys() - self._children.keys():
+            if left := process.end_marked(self._marks.pop(name)):
+                logger.warning("worker %s has left %d processes behind: ended", name, left)
 
     def _note_death(self, name: str, pool: str, status: int) -> None:
         rows = {row["process"]: row for row in self.table.workers()}
@@ -217,6 +225,7 @@ class Supervisor:
     def _check_limits(self) -> None:
         """Kill the process of a job that is past its time or memory, or was cancelled."""
         now, self._near = time.monotonic(), False
+        self._memory = {}
         held = self.table.held()
         names = {row["id"]: row for row in self.table.workers()} if held else {}
         jobs_of = Counter(job["worker"] for job in held)
@@ -249,7 +258,8 @@ class Supervisor:
         if job["timeout"] and ran > job["timeout"]:
             return Verdict(job["id"], "timeout", f"timeout: ran longer than {job['timeout']:g} s")
         if job["memory_mb"]:
-            resident = process.resident_mb(worker["pid"])
+            pid = worker["pid"]
+            resident = self._memory[pid] = self._memory.get(pid) or process.family_mb(pid)
             self._near = self._near or resident > job["memory_mb"] / 2
             if resident > job["memory_mb"]:
                 reason = f"memory: {resident:,.0f} MB, more than {job['memory_mb']:g} MB"
