@@ -66,13 +66,12 @@ def _(bench: Bench) -> None:
     keys = [cache.put(data) for data in SOME_BYTES]
     need(cache.remove(set(), 3600.0) == 0, "it removed what was younger than older_than")
     need(cache.remove({keys[0]}, 0.0) == 2, "it did not answer with the number of entries removed")
-    need(
-        [key in cache for key in keys] == [True, False, False], "what is needed went, or old stayed"
-    )
-    time.sleep(0.6)
+    there = [key in cache for key in keys]
+    need(there == [True, False, False], f"of [needed, old, old] it has {there} afterwards")
+    time.sleep(0.9)
     again = time.time()
     cache.put(SOME_BYTES[0])
-    cache.remove(set(), time.time() - again + 0.5)
+    cache.remove(set(), time.time() - again + 0.8)
     need(keys[0] in cache, "an entry that was put again was removed by the age of its first put()")
     need((cache.clear(), cache.clear()) == (1, 0), "clear() did not answer with what it removed")
 
@@ -87,7 +86,7 @@ def _fill_cache(make: Callable[[Path], Any], directory: Path) -> None:
 @_rule("cache", "many processes use one at once", "write aside and rename, or use transactions")
 def _(bench: Bench) -> None:
     bench.in_processes(_fill_cache)
-    need(bench.open().clear() == 20, "3 processes put the same 20 entries; it holds another number")
+    need(bench.open().clear() == 20, "2 processes put the same 20 entries; it holds another number")
 
 
 # Stores --------------------------------------------------------------------------------------
@@ -128,9 +127,8 @@ def _(bench: Bench) -> None:
     need(store.get(item_id)["tag"] == "news", "a tag of None took the earlier one away")
     store.put(Document("late"), **_about("a", 1.6e9))
     need(store.get(item_id)["text"] == "new", "a fetch that was overtaken replaced a later one")
-    need(
-        store.visited(_about("a")["key"], 1.8e9) == item_id, "visited() did not answer with the id"
-    )
+    noted = store.visited(_about("a")["key"], 1.8e9)
+    need(noted == item_id, f"visited() answered {noted}, not the id")
     need(store.get(item_id)["visited_at"][:10] == "2027-01-15", "the visit is not shown")
     store.put(Document("late"), **_about("a", 1.75e9))
     need(store.get(item_id)["text"] == "new", "a fetch from before the visit replaced the content")
@@ -226,7 +224,7 @@ def _(bench: Bench) -> None:
     bench.in_processes(_fill_store)
     store = bench.open()
     ids = {row["id"] for row in store.list()}
-    need(len(ids) == store.count() == 40, f"3 processes put 40 keys; they became {store.count()}")
+    need(len(ids) == store.count() == 40, f"2 processes put 40 keys; they became {store.count()}")
 
 
 # Queues --------------------------------------------------------------------------------------
