@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
@@ -364,7 +365,7 @@ def test_the_rules_of_a_host_are_kept(
     site.add("/robots.txt", b"\xef\xbb\xbf" + ROBOTS, "text/plain")
     if allowed:
         delay = robots.check(site.url(path), "paise2nb/1", settings, tmp_path)
-        assert delay == (0 if path == "/robots.txt" else 2.5)
+        assert delay == (None if path == "/robots.txt" else 2.5)
     else:
         with pytest.raises(PermanentError, match=r"robots\.txt refuses, so .*: false") as caught:
             robots.check(site.url(path), "paise2nb/1", settings, tmp_path)
@@ -421,6 +422,25 @@ def test_rules_are_asked_for_once_a_day_and_shared(
     os.utime(file, (time.time() - 86401,) * 2)
     robots.forget(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rules_that_can_not_be_had_are_waited_for_once_by_all_who_want_them(
+    site: Site, settings: FetchSettings, tmp_path: Path
+) -> None:
+    site.on("/robots.txt", lambda visit, _: visit.server.site.closing.wait())
+    impatient = replace(settings, timeout=2.0)
+    together = threading.Barrier(8)
+
+    def before(place: str) -> None:
+        together.wait()
+
+    def check() -> None:
+        robots.check(site.url("/a"), "x", impatient, tmp_path, before=before)
+
+    with ThreadPoolExecutor(8) as pool:
+        errors = [call.exception() for call in [pool.submit(check) for _ in range(8)]]
+    assert [getattr(error, "error_class", error) for error in errors] == ["timeout"] * 8
+    assert site.visits["/robots.txt"] == 1
 
 
 def test_a_server_that_failed_is_asked_again_soon(

@@ -48,7 +48,8 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
                 address, http.agent(settings), settings, directory,
                 before=lambda rules: turn.use(rules, seen),
             )  # fmt: skip
-            turn.note(address, delay)
+            if delay is not None:
+                turn.note(address, delay)
         turn.use(address, seen)
 
     seen = json.loads(context.job.resume) if context.job.resume else []

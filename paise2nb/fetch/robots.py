@@ -11,6 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +32,8 @@ LARGEST = 500 * 1024  # bytes that are read; section 2.5
 REFUSE_ALL = "User-agent: *\nDisallow: /\n"
 
 # One thread asks, the others that want the same host's rules wait for its answer.
-_turns = [threading.Lock() for _ in range(64)]
+_asking: dict[Path, Future[str]] = {}
+_guard = threading.Lock()
 
 
 def check(
@@ -40,7 +43,7 @@ def check(
     directory: Path,
     *,
     before: Callable[[str], None] = lambda url: None,
-) -> float:
+) -> float | None:
     """Refuse an address that its host closes to this agent.
 
     Args:
@@ -51,7 +54,8 @@ def check(
         before: called with the address of the rules before they are asked for.
 
     Returns:
-        the seconds that the host wants between two requests (Crawl-delay), 0 for none.
+        the seconds that the host wants between two requests (Crawl-delay), 0 for none; None where
+        nobody looked: the rules themselves are open to all.
 
     Raises:
         PermanentError: ``robots``, it is closed, or the rules can't be had (RFC 9309, 2.3.1.4).
@@ -59,15 +63,13 @@ def check(
     """
     parts = urlsplit(without_credentials(url))
     if parts.path == "/robots.txt":
-        return 0.0
+        return None
     place = f"{parts.scheme}://{parts.netloc.lower()}/robots.txt"
     file = directory / hashlib.sha256(place.encode()).hexdigest()
-    with _turns[hash(place) % len(_turns)]:
-        text = _kept(file)
-        if text is None:
-            before(place)
-            text, seconds = _asked(place, settings)
-            _keep(file, text, seconds)
+    text = _kept(file)
+    if text is None:
+        before(place)
+        text = _shared(place, settings, file)
     rules = _parsed(text)
     if not rules.can_fetch(without_credentials(url), agent):
         why = "can't be had from a failing server" if text == REFUSE_ALL else "refuses"
@@ -84,6 +86,31 @@ def forget(directory: Path) -> None:
     for file in directory.glob("*"):
         if file.stat().st_mtime < time.time() - KEPT:
             file.unlink(missing_ok=True)
+
+
+def _shared(place: str, settings: FetchSettings, file: Path) -> str:
+    """What one thread asks for all that want it now: the rules, or why they can't be had."""
+    with _guard:
+        asking = _asking.get(file)
+        answer = _asking[file] = asking or Future()
+    if asking is not None:
+        error = asking.exception()
+        if isinstance(error, TransientError):  # one of its own for each job
+            raise copy(error) from error
+        return asking.result()
+    try:
+        text = _kept(file)  # another has had its answer just before
+        if text is None:
+            text, seconds = _asked(place, settings)
+            _keep(file, text, seconds)
+        answer.set_result(text)
+        return text
+    except BaseException as error:
+        answer.set_exception(error)
+        raise
+    finally:
+        with _guard:
+            del _asking[file]
 
 
 def _asked(place: str, settings: FetchSettings) -> tuple[str, float]:
