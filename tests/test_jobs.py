@@ -635,6 +635,7 @@ def test_the_next_time_is_that_of_the_first_job_that_has_one(table: JobTable) ->
     assert table.next_time() == row_of(table, near)["run_at"]
     assert table.next_time(["work"]) == row_of(table, near)["run_at"]
     assert table.next_time(["other"]) is None
+    assert table.next_time(["work"], within=1) is None
     table.cancel([near])
     assert table.next_time() == row_of(table, far)["run_at"]
 

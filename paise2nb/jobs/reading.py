@@ -113,8 +113,15 @@ class Reading(Table):
         )
         return int(rows[0]["busy"])
 
-    def next_time(self, tasks: Sequence[str] | None = None) -> float | None:
-        """When the next scheduled or retrying job is due, in seconds since the epoch."""
+    def next_time(
+        self, tasks: Sequence[str] | None = None, within: float = float("inf")
+    ) -> float | None:
+        """When the next job that has a time is due, in seconds since the epoch.
+
+        Args:
+            tasks: of these only.
+            within: of these, seconds from now: what is later may be many jobs of other tasks.
+        """
         if tasks is None:
             rows = self._read(
                 "SELECT min(run_at) AS at FROM jobs WHERE ready = 0 AND run_at IS NOT NULL"
@@ -123,8 +130,8 @@ class Reading(Table):
             marks = ",".join("?" * len(tasks))
             rows = self._read(
                 "SELECT run_at AS at FROM jobs INDEXED BY jobs_due WHERE ready = 0"
-                f" AND run_at IS NOT NULL AND task IN ({marks}) ORDER BY run_at LIMIT 1",
-                tasks,
+                f" AND run_at <= ? AND task IN ({marks}) ORDER BY run_at LIMIT 1",
+                (self.now() + within, *tasks),
             )
         return rows[0]["at"] if rows else None
 
@@ -149,14 +156,20 @@ class Reading(Table):
 
     def ready_tasks(self) -> set[str]:
         """The names of the tasks that have jobs which may start now."""
-        rows = self._read("SELECT DISTINCT CAST(task AS TEXT) AS task FROM jobs WHERE ready = 1")
+        rows = self._read("""
+            WITH RECURSIVE ready (task) AS (
+                SELECT min(task) FROM jobs WHERE ready = 1 UNION ALL
+                SELECT (SELECT min(task) FROM jobs WHERE ready = 1 AND task > ready.task)
+                FROM ready WHERE task IS NOT NULL
+            ) SELECT CAST(task AS TEXT) AS task FROM ready WHERE task IS NOT NULL
+            """)
         return {row["task"] for row in rows}
 
     def retries(self, limit: int) -> list[dict[str, Any]]:
         """The retries that come next."""
         rows = self._read(
-            "SELECT * FROM jobs INDEXED BY jobs_due WHERE ready = 0 AND run_at IS NOT NULL"
-            " AND state = 'retrying' ORDER BY run_at LIMIT ?",
+            "SELECT * FROM jobs INDEXED BY jobs_retrying WHERE state = 'retrying' AND ready = 0"
+            " AND run_at IS NOT NULL ORDER BY run_at LIMIT ?",
             (limit,),
         )
         return [decoded(row) for row in rows]
@@ -170,8 +183,8 @@ class Reading(Table):
         """The host whose line lasts longest: its name, how many stand there, the seconds between
         two of them, and the seconds until the last one's turn."""
         rows = self._read(
-            "SELECT host, waiting, max(crawl_delay, ?1) AS delay,"
-            " max(free_at - ?2, 0) + waiting * max(crawl_delay, ?1) AS left FROM hosts"
+            "SELECT host, waiting, delay, max(free_at - ?2, 0) + waiting * delay AS left FROM"
+            " (SELECT *, iif(?1, max(crawl_delay, ?1), 0) AS delay FROM hosts) AS hosts"
             " WHERE (waiting > 0 OR free_at > ?2) AND EXISTS (SELECT 1 FROM jobs INDEXED BY"
             " jobs_turns WHERE place = 2 AND jobs.host = hosts.host) ORDER BY left DESC LIMIT 1",
             (self.host_delay, self.now()),
@@ -181,8 +194,8 @@ class Reading(Table):
     def last_retry(self) -> float | None:
         """When the last of the retries that have a time now is due."""
         rows = self._read(
-            "SELECT max(run_at) AS at FROM jobs INDEXED BY jobs_due WHERE ready = 0"
-            " AND run_at IS NOT NULL AND state = 'retrying'"
+            "SELECT max(run_at) AS at FROM jobs INDEXED BY jobs_retrying WHERE state = 'retrying'"
+            " AND ready = 0 AND run_at IS NOT NULL"
         )
         return rows[0]["at"] if rows else None
 

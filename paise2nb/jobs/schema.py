@@ -46,6 +46,8 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_ready ON jobs (task, alone, priority DESC, id) WHERE ready = 1;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE ready = 0 AND run_at IS NOT NULL;
+CREATE INDEX jobs_retrying ON jobs (run_at)
+    WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL;
 CREATE INDEX jobs_overdue ON jobs (id) WHERE state = 'scheduled' AND ready + place > 0;
 CREATE INDEX jobs_line ON jobs (host, priority DESC, id) WHERE place = 1;
 CREATE INDEX jobs_turns ON jobs (host) WHERE place = 2;
