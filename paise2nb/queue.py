@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("paise2nb.queue")
 
 SAFETY_POLL = 1.0  # seconds: an idle wait never lasts longer, whether the bell rings or not
+LONGEST_LOOK_PAUSE = 15.0  # seconds between looks for turns that no other pool takes
 ERROR_LENGTH = 1000  # characters of an error's text that are kept; its traceback is kept whole
 
 
@@ -126,6 +127,8 @@ class JobHuey(Huey):
         self._limits: dict[str, Limits] = {}
         self._hindrance: Hindrance | None = None
         self._stopping = threading.Event()
+        self._looks_at = 0.0  # monotonic: for turns that nobody takes
+        self._look_pause = SAFETY_POLL
         self._classes: dict[str, type[HueyTask]] = {}
         self.tasks_changed()
 
@@ -203,7 +206,8 @@ class JobHuey(Huey):
         claim = self._take_following()
         if claim is None and self._is_current():  # it may know more tasks from now on
             limits = self._open_limits()
-            if limits and self.table.claimable(tuple(limits)):
+            tasks = tuple(limits)
+            if limits and (self.table.claimable(tasks) or self._takes_turns(tasks)):
                 claim = self.table.claim(self._worker, limits)
         if claim is None:
             self.nap.wait(self._patience())
@@ -214,6 +218,15 @@ class JobHuey(Huey):
             self.table.end(claim, Ending("released", "queued"))
             return None
         return self._decoded(claim)
+
+    def _takes_turns(self, tasks: tuple[str, ...]) -> bool:
+        """Look for turns that no other pool takes: one thread, more seldom while there are none."""
+        if time.monotonic() < self._looks_at:
+            return False
+        self._looks_at = time.monotonic() + self._look_pause
+        found = self.table.take_turns(tasks)
+        self._look_pause = SAFETY_POLL if found else min(2 * self._look_pause, LONGEST_LOOK_PAUSE)
+        return found
 
     def _is_current(self) -> bool:
         """Take up what has become of plugins; where that takes a fresh process, leave for one."""
@@ -246,7 +259,7 @@ class JobHuey(Huey):
         return claim
 
     def _patience(self) -> float:
-        due = self.table.next_time(tuple(self._limits))
+        due = self.table.next_time(tuple(self._limits), within=SAFETY_POLL)
         return SAFETY_POLL if due is None else min(max(due - self.table.now(), 0.001), SAFETY_POLL)
 
     def _decoded(self, claim: Claim) -> HueyTask | None:
@@ -354,7 +367,9 @@ class JobHuey(Huey):
             self.run_ready(root)
             if not self.table.unfinished([root]) or self._runs_inside(root):
                 return
-            # A retry's time has yet to come, or another thread or process runs it.
+            # A retry's time has yet to come, or another thread or process runs it, or held its
+            # host's turn when it died.
+            self.app.workers.bury_dead()
             due = self.table.next_time()
             rest = SAFETY_POLL if due is None else due - self.table.now()
             time.sleep(min(max(rest, 0.001), SAFETY_POLL))

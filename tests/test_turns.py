@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -176,6 +178,61 @@ def test_a_postponed_execution_has_not_happened_and_waits_for_the_other_host(
     assert len(table.attempts(job)) == 1
 
 
+def test_a_cancelled_run_that_is_postponed_leaves_its_job_in_the_line_of_its_own_host(
+    table: JobTable, worker: Worker
+) -> None:
+    job, _ = add(table, "a", "b")
+    claim = take(table, worker)
+    take(table, worker)
+    table.cancel([job])
+    table.retry([job])
+    table.end(claim, Ending("postponed", "queued", host="b", resume='["x", "y"]'))
+    row = table.rows([job])[job]
+    assert (row["host"], row["resume"]) == ("a", None)
+    assert waiting(table, job) == ("queued", "its turn at a", True)
+
+
+def test_a_new_interval_does_not_move_a_turn_that_waits_for_its_time(
+    table: JobTable, worker: Worker
+) -> None:
+    [recurring] = add(table, "a", key=1, every=10.0)
+    add(table, "a")
+    table.end(take(table, worker), COMPLETED)
+    due = "UPDATE jobs SET run_at = 1 WHERE id = ?"
+    table.database.write(lambda connection: connection.execute(due, (recurring,)).rowcount)
+    assert table.claim(worker, LIMITS) is None
+    table.cancel([2])
+    before = table.rows([recurring])[recurring]["run_at"]
+    assert waiting(table, recurring) == ("scheduled", "its turn at a", True)
+    add(table, "a", key=1, every=10_000.0)
+    row = table.rows([recurring])[recurring]
+    assert (row["run_at"], row["every"]) == (before, 10_000.0)
+
+
+def test_a_turn_that_no_worker_takes_goes_to_a_job_that_one_runs(
+    table: JobTable, worker: Worker
+) -> None:
+    other = {"other": Limits(60, 512)}
+    [holder] = add(table, "a", "b")[:1]
+    last, first = [
+        table.add([NewJob("other", '["x"]', 4, host="a", priority=n)])[0][0] for n in (0, 1)
+    ]
+    assert table.claim(worker, other) is None
+    assert table.take_turns(["other"])
+    assert not table.take_turns(["other"])
+    claim = table.claim(worker, other)
+    assert claim is not None
+    assert claim.id == first
+    assert waiting(table, holder) == ("queued", "its turn at a", False)
+    assert not table.take_turns(["work"]), "one that runs keeps the turn"
+    table.end(claim, COMPLETED)
+    assert waiting(table, holder) == ("queued", "its turn at a", True)
+    assert not table.take_turns(["other"]), "whose time has yet to come keeps it"
+    assert waiting(table, last) == ("queued", "its turn at a", False)
+    [(counted,)] = table.database.read("SELECT waiting FROM hosts WHERE host = 'a'")
+    assert counted == 1
+
+
 def test_a_retry_that_is_due_stands_in_line_like_any_other(table: JobTable, worker: Worker) -> None:
     first, second = add(table, "a", "a")
     table.end(take(table, worker), Ending("failed", "retrying", retry_in=0))
@@ -205,6 +262,22 @@ def test_turns_given_under_other_settings_are_taken_back(make: Callable[[float],
     table.end(claim, COMPLETED)
     places = [row["place"] for row in table.rows(range(1, 6)).values()]
     assert sorted(places) == [0, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(("host_delay", "delay"), [(1.0, 3600.0), (0.0, 0.0)])
+def test_the_time_left_goes_by_the_pause_that_is_kept(
+    make: Callable[[float], JobTable], host_delay: float, delay: float
+) -> None:
+    table = make(host_delay)
+    add(table, *["a"] * 600)
+    asked = [Asked("a", 1e308)]
+    table.end(
+        take(table, table.register("default", 1)), Ending("completed", "completed", asked=asked)
+    )
+    found = table.slowest_host()
+    assert found is not None
+    assert found[2] == delay
+    assert found[3] == pytest.approx((found[1] + 1) * delay, abs=60)
 
 
 def test_a_long_line_costs_the_others_nothing(table: JobTable, worker: Worker) -> None:
@@ -292,6 +365,29 @@ def test_a_killed_worker_holds_up_no_line(app: App, site: Site) -> None:
     assert {job.state for job in jobs} == {"completed"}
     assert app.status().items == 12
     assert app.queue.table.slowest_host() is None
+
+
+def test_a_turn_that_waits_for_another_pool_does_not_hold_up_this_one(app: App, site: Site) -> None:
+    feed = app.enqueue("feed", site.url("/feed"))
+    jobs = app.enqueue_many("fetch", [site.add(f"/{n}") for n in range(2)])
+    app.workers.start(pool="fetch")
+    until(lambda: {job.state for job in jobs} == {"completed"})
+    assert feed.state == "queued"
+
+
+def test_a_process_that_died_with_a_turn_holds_up_no_other_one_without_workers(
+    tmp_path: Path, site: Site
+) -> None:
+    settings = {"fetch.allow_private_addresses": True, "fetch.host_delay": PACE}
+    options = {"data_dir": str(tmp_path / "data"), "settings": settings}
+    hang = site.url("/hang")
+    program = f"import paise2nb; paise2nb.open('test', **{options!r}).enqueue('fetch', {hang!r})"
+    with paise2nb.open("test", **options) as app:  # type: ignore[arg-type]
+        child = subprocess.Popen([sys.executable, "-c", program])
+        until(lambda: site.visits["/hang"])
+        child.kill()
+        child.wait()
+        assert app.enqueue("fetch", site.add("/a")).state == "completed"
 
 
 def throttle(site: Site, seconds: int) -> str:

@@ -83,8 +83,9 @@ class Adding(Table):
     @staticmethod
     def _reschedule(connection: sqlite3.Connection, row: sqlite3.Row, every: float) -> None:
         connection.execute(
-            "UPDATE jobs SET run_at = iif(state = 'scheduled', run_at + coalesce(?1 - every, 0),"
-            " run_at), every = ?1 WHERE id = ?2",
+            # With a place at its host it is due; its time, if it has one, is that of its turn.
+            "UPDATE jobs SET run_at = iif(state = 'scheduled' AND place = 0,"
+            " run_at + coalesce(?1 - every, 0), run_at), every = ?1 WHERE id = ?2",
             (every, row["id"]),
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from paise2nb.jobs.adding import Adding
 from paise2nb.jobs.base import TREES
 from paise2nb.jobs.rows import UNFINISHED, Claim, Ending, Limits, Moves, Worker, next_job
-from paise2nb.jobs.turns import BACK_IN_LINE, HAS_TURN, IN_LINE
+from paise2nb.jobs.turns import BACK_IN_LINE, HAS_TURN, IN_LINE, Asked
 
 _SOME_ALONE = (
     "SELECT 1 FROM jobs INDEXED BY jobs_alone WHERE alone = 1 AND finished_at IS NULL LIMIT 1"
@@ -23,6 +23,16 @@ IN_TREE = (
     TREES + "SELECT id, task, state, parent_id, host FROM jobs WHERE id IN (SELECT id FROM tree)"
     " AND {} = 1 ORDER BY priority DESC, id LIMIT 1"
 )
+# Turns that are held by jobs of other tasks, and in whose lines jobs of these stand.
+UNTAKEN = (
+    "SELECT host, (SELECT id FROM jobs AS line INDEXED BY jobs_line WHERE place = 1"
+    " AND line.host = holder.host AND task IN (SELECT value FROM json_each(?1))"
+    " ORDER BY priority DESC, id LIMIT 1) AS following"
+    " FROM jobs AS holder INDEXED BY jobs_turns JOIN hosts USING (host) WHERE place = 2"
+    " AND ready = 1 AND task NOT IN (SELECT value FROM json_each(?1))"
+    " AND waiting > 0 AND free_at < ?2 AND following IS NOT NULL GROUP BY host LIMIT ?3"
+)
+UNTAKEN_SECONDS = 1.0  # from when a host may be asked until another pool takes the turn
 PROMOTED_AT_ONCE = 1000  # due rows made ready by one claim: bounds its time
 LIVES = "SELECT 1 FROM workers WHERE id = ?"
 
@@ -40,6 +50,18 @@ class Executing(Adding):
                 (*tasks, self.now()),
             )
         )
+
+    def take_turns(self, tasks: Sequence[str]) -> bool:
+        """Give these tasks' jobs the turns that nobody takes: the workers that run the holders'
+        tasks are busy, or there are none. Whether there were any; takes no lock where not."""
+        sought = json.dumps(tasks), self.now() - UNTAKEN_SECONDS, PROMOTED_AT_ONCE
+
+        def work(connection: sqlite3.Connection, moves: Moves) -> bool:
+            untaken = connection.execute(UNTAKEN, sought).fetchall()
+            taken = [moves.turns.cut_in(row["following"], row["host"]) for row in untaken]
+            return any(taken)
+
+        return bool(self._read(UNTAKEN, sought)) and self._write(work)
 
     def claim(
         self, worker: Worker, limits: dict[str, Limits], *, tree: int | None = None
@@ -195,10 +217,10 @@ class Executing(Adding):
                 (claim.id, claim.number, claim.worker),
             ).fetchone()
             if let_go is not None:
-                self._leave_host(moves, claim, ending, let_go["state"])
+                self._leave_host(moves, claim, ending.asked, let_go["state"], claim.host)
             return False
         moves.move("running", state, claim.parent_id is None)
-        self._leave_host(moves, claim, ending, state)
+        self._leave_host(moves, claim, ending.asked, state, ending.host or claim.host)
         if state != "completed" and not postponed:
             self._record(connection, claim, ending, now)
         if ending.state in ("completed", "failed"):
@@ -237,12 +259,13 @@ class Executing(Adding):
         return ending
 
     @staticmethod
-    def _leave_host(moves: Moves, claim: Claim, ending: Ending, state: str) -> None:
-        """Give on the turn of an execution that has ended; stand in line for the next one."""
-        moves.turns.note(ending.asked)
+    def _leave_host(
+        moves: Moves, claim: Claim, asked: Iterable[Asked], state: str, host: str | None
+    ) -> None:
+        """Give on the turn of an execution that has ended; stand in the row's line for the next."""
+        moves.turns.note(asked)
         if claim.host is not None:
             moves.turns.leave(claim.host, asked=True)
-        host = ending.host or claim.host
         if host is not None and state == "queued":
             moves.turns.stand(claim.id, host)
 

@@ -120,7 +120,7 @@ class Turns:
         entry = self._host(host)
         entry.waiting -= waited
         if asked and self._delay:
-            delay = max(self._delay, min(entry.crawl_delay, LONGEST_CRAWL_DELAY))
+            delay = max(self._delay, entry.crawl_delay)
             entry.free_at = max(entry.free_at, self._now() + delay)
         entry.held = self._held(host)
         free = self._free(entry)
@@ -139,7 +139,7 @@ class Turns:
         for host, crawl_delay, pause in asked:
             entry = self._host(host)
             if crawl_delay is not None:
-                entry.crawl_delay = crawl_delay
+                entry.crawl_delay = min(crawl_delay, LONGEST_CRAWL_DELAY)
             if pause:
                 entry.free_at = max(entry.free_at, self._now() + pause)
                 self._connection.execute(
