@@ -268,7 +268,7 @@ MANY = {"cache": str(rules("cache")[-1]), "store": str(rules("store")[-1])}
         ("store", OneByOne, {ALL: "an entry is stored though the next failed"}),
         ("store", Present, {VERSIONS: "versions() has (version, sha256) [(2, '2')]"}),
         ("store", OldestFirst, {LISTED: "list({}) has 102, not 201"}),
-        ("store", Forgetful, {LISTED: "ids were given twice"}),
+        ("store", Forgetful, {LISTED: "an id was given twice"}),
         ("store", AnyWord, {SEARCH: "'bird nowhere' finds ab, not nothing"}),
         ("store", Literal, {SEARCH: "ValueError: unbalanced quotes"}),
         ("store", Unfinished, {SHOWN: "TypeError: 'NoneType' object is not callable",

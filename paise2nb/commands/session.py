@@ -90,7 +90,7 @@ class Session:
 
         A process can't set its parent's environment, so the shell gets the line to paste.
         """
-        name = self.settings(profile).profile
+        name = self.settings(profile, plugins=False).profile
         line = f"export PAISE2_PROFILE={name}"
         return Said(line, {"profile": name, "line": line})
 
