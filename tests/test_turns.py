@@ -444,3 +444,11 @@ def test_a_host_is_paced_where_jobs_run_in_this_process_too(tmp_path: Path, site
         assert {job.state for job in jobs} == {"completed"}
         assert len(gaps(site, "127.0.0.1")) == 3
         assert min(gaps(site, "127.0.0.1")) >= 0.3
+
+
+def test_a_list_of_jobs_says_what_they_wait_for(app: App) -> None:
+    app.enqueue_many("fetch", ["http://127.0.0.1/a", "http://127.0.0.1/b"])
+    jobs = app.jobs()
+    assert "waits for its turn at 127.0.0.1" in str(jobs)
+    assert "waits for its turn at 127.0.0.1" in jobs._repr_html_()
+    assert jobs[1].summary().endswith("(waits for its turn at 127.0.0.1)")

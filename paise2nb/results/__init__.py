@@ -1,0 +1,23 @@
+"""What commands and the API return: plain objects with a text, an HTML and a JSON form.
+
+Listings are sequences; every result has ``to_dict()``, and shows itself as text and as HTML.
+"""
+
+from paise2nb.results.items import Diff, History, Hits, Item, Items
+from paise2nb.results.jobs import (
+    JOB_KEYS,
+    STOPPED,
+    Enqueued,
+    Job,
+    Jobs,
+    Replay,
+    progress,
+)
+from paise2nb.results.shown import Listing, Shown, arguments
+from paise2nb.results.state import Log, ResetCounts, Since, Status, WorkersStatus
+
+__all__ = [
+    "JOB_KEYS", "STOPPED", "Diff", "Enqueued", "History", "Hits", "Item", "Items", "Job", "Jobs",
+    "Listing", "Log", "Replay", "ResetCounts", "Shown", "Since", "Status", "WorkersStatus",
+    "arguments", "progress",
+]  # fmt: skip
