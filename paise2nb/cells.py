@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paise2nb.database import make_private_directory
+from paise2nb.errors import PluginError
 
 NOTE = "cells.json"
 
@@ -58,6 +59,10 @@ class Cells:
             return dict(json.loads(Path(self._note).read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             return {"versions": {}, "disabled": []}
+        except ValueError:
+            raise PluginError(
+                f"{self._note} is damaged; remove it: what is disabled is forgotten with it"
+            ) from None
 
     def paths(self) -> list[Path]:
         """Every module, by name, disabled ones included."""

@@ -179,12 +179,23 @@ def _look(order: dict[str, Any], candidate: Path) -> dict[str, Any]:
         return {"problem": "the cell registers nothing; decorate a function with @task, say"}
     for problem, line in _broken_rules(plugins, module):
         return {"problem": problem, "line": line}
+    if any(name == module.__name__ for _, name in plugins.bound()):
+        _open_with(settings, plugins)
     found: dict[str, Any] = {
         "registers": ", ".join(f"{row['kind']} {row['name']}".rstrip() for row in rows)
     }
     if order["to_try"] is not None:
         found |= _tried(settings, plugins, module.__name__, order["to_try"])
     return found
+
+
+def _open_with(settings: Settings, plugins: Plugins) -> None:
+    """Open and close an app, for what an app asks of a plugin when it opens. Raises PaiseError."""
+    from paise2nb.app import App
+
+    for name, values in plugins.defaults():
+        settings = settings.override(values, f"plugin {name}")
+    App(settings, plugins=plugins).close()
 
 
 def _blamed(error: Exception, candidate: Path) -> dict[str, Any]:

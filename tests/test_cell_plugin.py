@@ -258,6 +258,17 @@ REFUSED = {
         LINES.replace("data, source", "data"),
         r"extractor lines has to take \(context, data, source\)",
     ),
+    "a default of no setting": (
+        "from paise2nb import hookimpl\nclass Odd:\n    def defaults(self):\n"
+        "        return {'fetch.tmeout': 3}\n\n@hookimpl\n"
+        "def configuration_providers(): return [Odd()]",
+        "^plugin loud: unknown key fetch.tmeout; did you mean fetch.timeout",
+    ),
+    "an opening that fails": (
+        "from paise2nb import hookimpl\nclass Odd:\n    def opened(self, app):\n        1 / 0\n"
+        "    def closed(self, app): ...\n@hookimpl\ndef lifecycle_actions(): return [Odd()]",
+        "^line 5, `1 / 0`: ZeroDivisionError",
+    ),
     "an exit": ("raise SystemExit", "^line 2, `raise SystemExit`: SystemExit"),
     "an end of the process": ("import os; os._exit(3)", "ended its process with status 3"),
     "a crash": (
@@ -300,6 +311,13 @@ def test_a_cell_that_hangs_is_ended_and_told_where(
     monkeypatch.setattr(trial, "SECONDS", 3.0)
     with pytest.raises(PluginError, match=r"^line 3, `while True: pass`: still ran after 3 s$"):
         write_cell(app, "x = 1\nwhile True: pass")
+
+
+def test_a_damaged_note_says_what_to_do(app: App) -> None:
+    write_cell(app, SHOUT)
+    (app.cells.directory / "cells.json").write_text("{")
+    with pytest.raises(PluginError, match=r"cells\.json is damaged; remove it"):
+        app.enqueue("shout", "hello")
 
 
 def test_a_refused_cell_leaves_the_one_before_it_as_it_was(app: App) -> None:
