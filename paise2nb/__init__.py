@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from paise2nb.app import App, Context, open
+    from paise2nb.app import App, open
+    from paise2nb.context import Context
     from paise2nb.errors import (
         JobFailed,
         NotFound,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 # Where each public name lives; imported when first used, so that loading the extension in a
 # kernel costs little.
 _HOMES = {
-    "app": ("App", "Context", "open"),
+    "app": ("App", "open"),
+    "context": ("Context",),
     "errors": (
         "JobFailed", "NotFound", "PaiseError", "PermanentError", "PluginError", "SettingsError",
         "StorageError", "Timeout", "TransientError", "UnknownTask", "UsageError", "WorkersError",

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from paise2nb.app import Context
+from paise2nb.context import Context
 from paise2nb.errors import PermanentError, TaskError, TransientError
 from paise2nb.extract.types import choose
 from paise2nb.fetch.urls import scheme_of, suffix_of

@@ -36,7 +36,8 @@ from paise2nb.jobs import UNFINISHED
 from paise2nb.plugins import Document, Fetched, Source, task
 
 if TYPE_CHECKING:
-    from paise2nb.app import App, Context
+    from paise2nb.app import App
+    from paise2nb.context import Context
     from paise2nb.settings import Settings
 
 DAY = 86400.0

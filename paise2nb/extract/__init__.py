@@ -8,7 +8,7 @@ from paise2nb.extract.types import ARCHIVES, SHEET, SLIDES, WORD
 from paise2nb.plugins import Document, Source, extractor
 
 if TYPE_CHECKING:
-    from paise2nb.app import Context
+    from paise2nb.context import Context
 
 
 @extractor("text/html", "application/xhtml+xml")

@@ -33,7 +33,7 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from paise2nb.app import Context
+    from paise2nb.context import Context
 
 TOTAL = 64 << 20  # bytes that all members together may have, those of inner archives included
 RATIO = 200  # of those bytes to the archive's own, which text hardly ever reaches

@@ -13,7 +13,7 @@ from paise2nb.plugins import Fetched, fetcher
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from paise2nb.app import Context
+    from paise2nb.context import Context
 
 ROBOTS = "robots"  # the folder in the data directory
 

@@ -28,7 +28,8 @@ from paise2nb.jobs import UNFINISHED
 from paise2nb.plugins import ContentSource, Task, task
 
 if TYPE_CHECKING:
-    from paise2nb.app import App, Context
+    from paise2nb.app import App
+    from paise2nb.context import Context
 
 MOST = 50_000  # addresses of one run; the limit of the sitemap protocol
 

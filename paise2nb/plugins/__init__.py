@@ -1,0 +1,36 @@
+"""Extension points: what a plugin can add, how it says so, and how plugins are found.
+
+The built-in providers, fetchers, extractors and tasks are registered through the same hooks as a
+stranger's, after them in the order of calls, so that the user's come first. Decorated functions
+need no hook: they are collected from the module that defines them.
+"""
+
+from paise2nb.plugins.declared import (
+    Document,
+    Extractor,
+    Fetched,
+    Fetcher,
+    Source,
+    Task,
+    extractor,
+    fetcher,
+    task,
+)
+from paise2nb.plugins.loading import BUILT_IN, ENTRY_POINTS, Plugins, short_name
+from paise2nb.plugins.points import (
+    CacheProvider,
+    ConfigurationProvider,
+    ContentSource,
+    DataStorageProvider,
+    LifecycleAction,
+    ResetAction,
+    TaskQueueProvider,
+    hookimpl,
+)
+
+__all__ = [
+    "BUILT_IN", "ENTRY_POINTS", "CacheProvider", "ConfigurationProvider", "ContentSource",
+    "DataStorageProvider", "Document", "Extractor", "Fetched", "Fetcher", "LifecycleAction",
+    "Plugins", "ResetAction", "Source", "Task", "TaskQueueProvider", "extractor", "fetcher",
+    "hookimpl", "short_name", "task",
+]  # fmt: skip
