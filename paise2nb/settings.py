@@ -282,6 +282,17 @@ class Settings:
         """The same with some other values; ``origin`` says who set them. Raises SettingsError."""
         return self._of(_merged(self.entries, values, origin, Path.cwd()))
 
+    def set_by(self, origin: str) -> dict[str, Any]:
+        """The values that one layer has set, as a mapping that `override` takes."""
+        found: dict[str, Any] = {}
+        for path, entry in self.entries.items():
+            if entry.origin == origin:
+                place = found
+                for part in path[:-1]:
+                    place = place.setdefault(part, {})
+                place[path[-1]] = copy(entry.value)
+        return found
+
     def with_data_dir(self, path: str | Path) -> Settings:
         """The same in another data directory, such as the temporary one of profile test."""
         return self.override({"data_dir": path}, f"profile {self.profile}")

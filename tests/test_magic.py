@@ -365,6 +365,17 @@ def test_settings_saved_from_a_cell_hold_at_once(cell: Cell, place: Path) -> Non
     assert (place / "paise2.yaml").read_text() == text
 
 
+def test_settings_saved_from_a_cell_leave_what_the_profiles_line_has_chosen(
+    cell: Cell, place: Path
+) -> None:
+    elsewhere = place / "elsewhere"
+    cell(f"%paise2 profile development --data-dir {elsewhere} --set fetch.max_age=7")
+    assert cell("%%paise2 config\nfetch: {timeout: 8, max_age: 9}").success
+    app = paise2nb.open()
+    assert (app.data_dir, app.settings.fetch.max_age) == (elsewhere, 7)
+    assert app.settings.fetch.timeout == 8
+
+
 def test_a_cell_that_needs_a_name_of_the_notebook_is_no_plugin_and_one_that_does_not_is(
     cell: Cell, capsys: pytest.CaptureFixture[str]
 ) -> None:

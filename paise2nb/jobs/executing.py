@@ -102,8 +102,10 @@ class Executing(Adding):
             " pool = ?, worker = ?, worker_pid = ?, started_at = ?, finished_at = NULL,"
             " progress = NULL,"
             " attempt = max(attempt, 0) + 1, number = number + 1, timeout = ?, memory_mb = ?,"
-            # Numbers, whatever a damaged row holds: its end will be counted with them.
-            " crashes = max(crashes + 0, 0), max_attempts = max_attempts + 0,"
+            # Numbers, whatever a damaged row holds: its end will be counted with them. More
+            # crashes than attempts would make its retries come without any delay.
+            " crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),"
+            " max_attempts = max_attempts + 0,"
             " every = max(every + 0, 1)"
             " WHERE id = ? RETURNING id, task, args, number, attempt, crashes, max_attempts, tag,"
             " priority, parent_id, root_id, every, started_at, worker, worker_pid, host, resume",

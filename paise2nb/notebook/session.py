@@ -87,11 +87,15 @@ class NotebookSession(Session):
         """Open the current app anew, if there is one: its settings, or its plugins, have changed.
 
         Args:
-            settings: to open it with; None reads the layers again.
+            settings: to open it with; None reads the layers again, below what the line (or the
+                call) that opened the app has chosen.
         """
         current = apps.current()
         if current is not None:
-            settings = settings or super().settings(current.profile)
+            if settings is None:
+                settings = super().settings(current.profile)
+                for origin in ("--set", "--data-dir"):
+                    settings = settings.override(current.settings.set_by(origin), origin)
             if settings.data_dir is None:  # a temporary directory stays as long as the kernel
                 settings = settings.with_data_dir(current.data_dir)
             reopened = App(settings)
