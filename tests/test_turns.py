@@ -178,6 +178,19 @@ def test_a_postponed_execution_has_not_happened_and_waits_for_the_other_host(
     assert len(table.attempts(job)) == 1
 
 
+def test_a_postponed_execution_is_refused_like_any_other_that_has_ended(
+    table: JobTable, worker: Worker
+) -> None:
+    [job] = add(table, "a")
+    postponed = Ending("postponed", "queued", host="b", resume='["x", "y"]')
+    claim = take(table, worker)
+    assert table.end(claim, postponed)[0]
+    again = take(table, worker)
+    assert not table.end(claim, postponed)[0]
+    assert table.runs(again)
+    assert table.end(again, COMPLETED)[0]
+
+
 def test_a_cancelled_run_that_is_postponed_leaves_its_job_in_the_line_of_its_own_host(
     table: JobTable, worker: Worker
 ) -> None:

@@ -202,21 +202,24 @@ class Executing(Adding):
             " host = coalesce(?, host), resume = ?, number = number - ?, alone = max(alone, ?),"
             " attempt = ?, crashes = ?, max_attempts = coalesce(?, max_attempts),"
             " finished_at = ?, error_class = ?, error = ?, result = ?"
-            " WHERE id = ? AND number = ? AND state = 'running'",
+            # A postponed execution gives its number back, so the time tells it from the next one.
+            " WHERE id = ? AND number = ? AND started_at IS ? AND state = 'running'",
             (
                 state, state == "queued", run_at, ending.host, ending.resume, postponed,
                 ending.alone,
                 0 if again else claim.attempt - (not charged),
                 0 if again else claim.crashes + crashed,
                 ending.max_attempts, None if unfinished else now,
-                ending.error_class, ending.error, ending.result, claim.id, claim.number,
+                ending.error_class, ending.error, ending.result,
+                claim.id, claim.number, claim.started_at,
             ),
         ).rowcount  # fmt: skip
         if not changed:
             let_go = connection.execute(
                 "UPDATE jobs SET worker = NULL, ready = state = 'queued', waiting_for = NULL,"
-                " place = 0 WHERE id = ? AND number = ? AND worker = ? RETURNING state",
-                (claim.id, claim.number, claim.worker),
+                " place = 0 WHERE id = ? AND number = ? AND started_at IS ? AND worker = ?"
+                " RETURNING state",
+                (claim.id, claim.number, claim.started_at, claim.worker),
             ).fetchone()
             if let_go is not None:
                 self._leave_host(moves, claim, ending.asked, let_go["state"], claim.host)
