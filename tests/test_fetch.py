@@ -431,11 +431,9 @@ def test_rules_that_can_not_be_had_are_waited_for_once_by_all_who_want_them(
     impatient = replace(settings, timeout=2.0)
     together = threading.Barrier(8)
 
-    def before(place: str) -> None:
-        together.wait()
-
     def check() -> None:
-        robots.check(site.url("/a"), "x", impatient, tmp_path, before=before)
+        together.wait()
+        robots.check(site.url("/a"), "x", impatient, tmp_path)
 
     with ThreadPoolExecutor(8) as pool:
         errors = [call.exception() for call in [pool.submit(check) for _ in range(8)]]

@@ -181,7 +181,7 @@ def test_a_postponed_execution_has_not_happened_and_waits_for_the_other_host(
 def test_a_postponed_execution_is_refused_like_any_other_that_has_ended(
     table: JobTable, worker: Worker
 ) -> None:
-    [job] = add(table, "a")
+    add(table, "a")
     postponed = Ending("postponed", "queued", host="b", resume='["x", "y"]')
     claim = take(table, worker)
     assert table.end(claim, postponed)[0]
@@ -363,6 +363,22 @@ def test_four_processes_keep_the_delay_of_a_host_its_rules_and_redirects_include
         measured = gaps(site, host)
         assert len(measured) == requests - 1, "each page, each redirect and the rules once"
         assert min(measured) >= PACE
+
+
+def test_rules_that_lie_elsewhere_are_asked_for_in_turn_too(tmp_path: Path, site: Site) -> None:
+    settings = {"fetch.allow_private_addresses": True, "fetch.host_delay": PACE}
+    elsewhere = site.url("/to?url=/rules", host="127.0.0.2")
+    site.on(
+        "/robots.txt", lambda visit, _: visit.answer(status=302, headers={"Location": elsewhere})
+    )
+    site.add("/rules", b"User-agent: *\nDisallow: /closed\n", "text/plain")
+    with paise2nb.open("test", data_dir=tmp_path / "data", settings=settings) as app:
+        jobs = app.enqueue_many("fetch", [site.add("/open"), site.add("/closed")])
+        assert [job.state for job in jobs] == ["completed", "failed"]
+        assert {len(job.attempts) for job in jobs} == {1}
+        asked = [request.path for request in site.requests]
+        assert asked == ["/robots.txt", "/to?url=/rules", "/rules", "/open"]
+        assert min(gaps(site, "127.0.0.1") + gaps(site, "127.0.0.2")) >= PACE
 
 
 def test_a_killed_worker_holds_up_no_line(app: App, site: Site) -> None:

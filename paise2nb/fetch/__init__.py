@@ -46,13 +46,14 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
         if settings.robots:
             delay = robots.check(
                 address, http.agent(settings), settings, directory,
-                before=lambda rules: turn.use(rules, seen),
+                before=lambda way: turn.use(way[-1], (seen, way)), seen=rules,
             )  # fmt: skip
             if delay is not None:
                 turn.note(address, delay)
-        turn.use(address, seen)
+        turn.use(address, (seen, ()))
 
-    seen = json.loads(context.job.resume) if context.job.resume else []
+    # The addresses on the way so far, and those on the way to the rules of the last of them.
+    seen, rules = json.loads(context.job.resume) if context.job.resume else ((), ())
     return http.get(url, settings, before=before, seen=seen, known=known)
 
 
@@ -76,13 +77,13 @@ class Turn:
             self._crawl_delay = (host, crawl_delay)
             self._context.asked.append(Asked(host, crawl_delay))
 
-    def use(self, address: str, seen: Sequence[str]) -> None:
+    def use(self, address: str, resume: tuple[Sequence[str], Sequence[str]]) -> None:
         """Take the turn for a request. Raises Postponed where it is another host's, or used."""
         host = host_of(address)
         if not self._is_paced or host is None:
             return
         if host != self._host:
-            raise Postponed(host, json.dumps(seen), self._crawl_delay)
+            raise Postponed(host, json.dumps(resume), self._crawl_delay)
         self._host = None
 
 

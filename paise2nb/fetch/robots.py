@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from copy import copy
 from functools import lru_cache
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from paise2nb.database import make_private_directory
-from paise2nb.errors import PermanentError, TransientError
+from paise2nb.errors import PermanentError, Postponed, TransientError
 from paise2nb.fetch.urls import without_credentials
 from paise2nb.settings import FetchSettings
 
@@ -42,7 +42,8 @@ def check(
     settings: FetchSettings,
     directory: Path,
     *,
-    before: Callable[[str], None] = lambda url: None,
+    before: Callable[[Sequence[str]], None] = lambda seen: None,
+    seen: Sequence[str] = (),
 ) -> float | None:
     """Refuse an address that its host closes to this agent.
 
@@ -51,7 +52,8 @@ def check(
         agent: as requests name it.
         settings: the limits of the request for the rules.
         directory: where the rules of all hosts are kept.
-        before: called with the address of the rules before they are asked for.
+        before: called as by `paise2nb.fetch.http.get`, for the rules.
+        seen: what it was called with when an earlier check was postponed.
 
     Returns:
         the seconds that the host wants between two requests (Crawl-delay), 0 for none; None where
@@ -68,8 +70,8 @@ def check(
     file = directory / hashlib.sha256(place.encode()).hexdigest()
     text = _kept(file)
     if text is None:
-        before(place)
-        text = _shared(place, settings, file)
+        way = seen if seen and seen[0] == place else [place]
+        text = _shared(way, settings, file, before)
     rules = _parsed(text)
     if not rules.can_fetch(without_credentials(url), agent):
         why = "can't be had from a failing server" if text == REFUSE_ALL else "refuses"
@@ -88,7 +90,12 @@ def forget(directory: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _shared(place: str, settings: FetchSettings, file: Path) -> str:
+def _shared(
+    way: Sequence[str],
+    settings: FetchSettings,
+    file: Path,
+    before: Callable[[Sequence[str]], None],
+) -> str:
     """What one thread asks for all that want it now: the rules, or why they can't be had."""
     with _guard:
         asking = _asking.get(file)
@@ -97,11 +104,13 @@ def _shared(place: str, settings: FetchSettings, file: Path) -> str:
         error = asking.exception()
         if isinstance(error, TransientError):  # one of its own for each job
             raise copy(error) from error
+        if isinstance(error, Postponed):  # it waits for a turn, and this one may have it
+            return _shared(way, settings, file, before)
         return asking.result()
     try:
         text = _kept(file)  # another has had its answer just before
         if text is None:
-            text, seconds = _asked(place, settings)
+            text, seconds = _asked(way, settings, before)
             _keep(file, text, seconds)
         answer.set_result(text)
         return text
@@ -113,12 +122,15 @@ def _shared(place: str, settings: FetchSettings, file: Path) -> str:
             del _asking[file]
 
 
-def _asked(place: str, settings: FetchSettings) -> tuple[str, float]:
+def _asked(
+    way: Sequence[str], settings: FetchSettings, before: Callable[[Sequence[str]], None]
+) -> tuple[str, float]:
     """The rules that a server gives now, and for how many seconds they hold."""
     from paise2nb.fetch.http import get
 
     try:
-        return get(place, settings, enough=LARGEST).data.decode("utf-8-sig", "replace"), KEPT
+        found = get(way[0], settings, before=before, seen=way, enough=LARGEST)
+        return found.data.decode("utf-8-sig", "replace"), KEPT
     except TransientError as error:
         if error.error_class != "http_5xx":
             raise  # the address itself would end the same way
