@@ -164,11 +164,25 @@ def end_children(threads: Iterable[int] | None = None) -> int:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own has ended, where the system can: prctl(2)."""
+    """Become the parent of descendants whose own has ended, where the system can: prctl(2).
+
+    They become children of the main thread, for which `reap_orphans` waits when they have ended.
+    """
     import ctypes
 
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def reap_orphans() -> None:
+    """Let the adopted go that have ended; no other thread's children, who may be waited for."""
+    try:
+        adopted = Path(f"/proc/self/task/{os.getpid()}/children").read_bytes().split()
+    except OSError:
+        return
+    for pid in adopted:
+        with suppress(ChildProcessError):
+            os.waitpid(int(pid), os.WNOHANG)
 
 
 def bound_files(most: int) -> None:

@@ -88,6 +88,10 @@ def leave(context, what, path):
         left = int(subprocess.check_output([sys.executable, "-c", code]))
     Path(path).write_text(str(left))
 
+@task("orphan", pool="many")
+def orphan(context):
+    return int(subprocess.check_output(["sh", "-c", "sleep 0.2 >&2 & echo $!"]))
+
 @task("twin", max_retries=0)
 def twin(context, ends):
     if os.fork() == 0 and ends == "an error":
@@ -331,6 +335,13 @@ def test_processes_that_a_job_leaves_behind_are_ended_and_the_worker_goes_on(
     assert process.identity(int((tmp_path / "left").read_text())) is None
     assert working.enqueue("limits").wait(timeout=60).worker_pid == job.worker_pid
     assert f"job {job.id} has left 1 processes behind" in str(working.logs(50))
+
+
+def test_among_threads_a_process_without_a_parent_leaves_no_zombie(working: App) -> None:
+    job = working.enqueue("orphan")
+    pid = job.result(timeout=60)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+    assert process.identity(job.worker_pid) is not None
 
 
 @pytest.mark.parametrize("ends", ["a return", "an error"])

@@ -174,6 +174,7 @@ class _Process:
 
     def _look_after_itself(self) -> None:
         """Make room for a fresh process when jobs have left too much in this one."""
+        process.reap_orphans()
         if process.open_files() > FILES * 0.75 + FILES_A_THREAD * self.threads:
             self.huey.give_way(f"jobs have left {process.open_files()} files open")
         elif threading.active_count() > self.threads + THREADS_LEFT:
