@@ -28,6 +28,7 @@ import pluggy
 
 from paise2nb import process
 from paise2nb.errors import PluginError
+from paise2nb.render import amount
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -70,7 +71,7 @@ def examine(
     seconds = SECONDS + (0 if to_try is None else settings.workers.timeout)
     order = {
         "settings": settings.to_json(), "candidate": str(candidate), "answer": str(answer),
-        "seconds": seconds, "to_try": to_try, "path": [entry or os.getcwd() for entry in sys.path],
+        "seconds": seconds, "to_try": to_try,
     }  # fmt: skip
     with said.open("wb") as output:
         ended = _run(order, output, seconds, settings.workers.memory_mb)
@@ -104,8 +105,10 @@ def _place(line: int, lines: list[str]) -> str:
 def _run(order: dict[str, Any], output: IO[bytes], seconds: float, memory_mb: float) -> str | None:
     """Run the other part; what ended it early, in words."""
     mark = process.new_mark()
+    path = [entry or os.getcwd() for entry in sys.path]  # what can be imported here can there
+    program = f"import sys; sys.path[:] = {path!r}; from paise2nb.trial import main; main()"
     child = subprocess.Popen(
-        [sys.executable, "-c", "from paise2nb.trial import main; main()"],
+        [sys.executable, "-c", program],
         stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
         env={**os.environ, process.MARK: mark},
     )  # fmt: skip
@@ -139,7 +142,6 @@ def _last_line(said: str, candidate: Path) -> int | None:
 def main() -> None:
     """Load the candidate, look at it, try it; write the answer."""
     order = json.loads(sys.stdin.buffer.read())
-    sys.path[:] = order["path"]
     candidate, answer, me = Path(order["candidate"]), Path(order["answer"]), os.getpid()
     process.adopt_orphans()
     process.bound_files(FILES)
@@ -260,7 +262,8 @@ def _broken_rules(plugins: Plugins, module: ModuleType) -> Iterator[tuple[str, i
     if process.has_children():
         yield "it starts processes when it is imported; start them in a task", None
     if left := [t for t in threading.enumerate()[1:] if not t.daemon]:
-        yield f"it starts {len(left)} threads when it is imported; start them in a task", None
+        started = amount(len(left), "thread")
+        yield f"it starts {started} when it is imported; start threads in a task", None
 
 
 def _task_problems(task: Task) -> Iterator[str]:
@@ -356,7 +359,10 @@ def _item_for(app: App, module: str, number: int) -> bool:
 
 
 def _shown(app: App, what: str, task: str, value: Any, followups: int) -> dict[str, Any]:
-    json.dumps(value, allow_nan=False)
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"task {task!r} returned what is not JSON: {error}") from None
     found = {"tried": what, "task": task, "value": value, "followups": followups}
     if task == "extract":
         found["documents"] = json.loads(app.cache.get(value["document"]))

@@ -282,7 +282,7 @@ REFUSED = {
     ),
     "a thread": (
         "import threading, time\nthreading.Thread(target=time.sleep, args=[9]).start()\n" + SHOUT,
-        "starts 1 threads when it is imported",
+        "starts 1 thread when it is imported",
     ),
     "memory eaten": ("x = []\nwhile True: x.append(b'x' * 10**7)", "MB of memory, more than 300"),
     "memory eaten by a child": (
@@ -367,6 +367,8 @@ def test_a_trial_shows_what_a_task_makes_of_a_job_and_saves_nothing(immediate: A
     assert 'job 1 (shout): "Hello"' in str(tried).replace("'", '"')
     assert (tried.found["value"], job.result()) == ("Hello", "HELLO")
     assert immediate.enqueue("shout", "again").result() == "AGAIN"
+    with pytest.raises(PluginError, match="task 'shout' returned what is not JSON"):
+        write_cell(immediate, SHOUT.replace("word.upper()", "{1}"), "--try", str(job.id))
     with pytest.raises(PluginError, match=r"^line 6, `return word.nothing.*AttributeError"):
         write_cell(immediate, SHOUT.replace("upper", "nothing"), "--try", str(job.id))
 
