@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from paise2nb.workers import Workers
 
 DEFAULT_POOL = "default"
+WAITED_FOR_A_LOOK = 9.0  # times its cost: who waits for 100,000 jobs leaves the machine to them
 PACE_MINUTES = 5  # over which throughput is averaged
 
 _current: App | None = None
@@ -559,12 +560,14 @@ class App:
             if self.immediate:  # what was left for later, or by an interrupt
                 for root in sorted(remaining) if remaining is not None else [None]:
                     self.queue.run_ready(root)
+            began = time.thread_time()
             if remaining is None:
                 left = table.busy()
                 total = max(total, left)
             else:
                 remaining = among(remaining)
                 left = len(remaining)
+            look = time.thread_time() - began
             if on_progress is not None:
                 on_progress(total - left, total)
             if not left:
@@ -579,7 +582,7 @@ class App:
                 raise WorkersError(
                     f"{left:,} {verb} and no worker runs; start some: paise2 worker start"
                 )
-            yield pause
+            yield max(pause, WAITED_FOR_A_LOOK * look)
             pause = min(pause * 1.5, 0.25)
 
     # The rest --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App, current, make_current
 from paise2nb.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
-from paise2nb.jobs import STATES, Ending
+from paise2nb.jobs import STATES, Ending, NewJob
 
 PLUGIN = """
 from paise2nb import PermanentError, TransientError, UsageError, task
@@ -304,6 +305,15 @@ def test_a_wait_with_a_timeout_ends_by_it(waiting: App) -> None:
         with pytest.raises(Timeout, match=r"1 of 1 jobs had not finished after 0 s; they go on"):
             wait(timeout=0)
     assert issubclass(Timeout, TimeoutError)
+
+
+def test_who_waits_for_many_jobs_spends_little_on_looking(waiting: App) -> None:
+    new = [NewJob("count", f"[{number}]", 1) for number in range(20_000)]
+    ids = [job_id for job_id, _ in waiting.queue.table.add(new)]
+    steps = waiting.waiting(timeout=600, jobs=ids)
+    began = time.thread_time()
+    rests = [next(steps) for _ in range(5)]
+    assert sum(rests) > 5 * (time.thread_time() - began)
 
 
 def test_a_result_with_a_timeout_ends_for_a_job_whose_time_has_yet_to_come(waiting: App) -> None:
