@@ -320,10 +320,15 @@ def test_a_damaged_note_says_what_to_do(app: App) -> None:
         app.enqueue("shout", "hello")
 
 
-def test_a_refused_cell_leaves_the_one_before_it_as_it_was(app: App) -> None:
+def test_a_refused_cell_leaves_the_one_before_it_and_the_workers_as_they_were(app: App) -> None:
     write_cell(app, SHOUT)
-    with pytest.raises(PluginError):
-        write_cell(app, "1 / 0")
+    app.workers.start()
+    before = [worker["pid"] for worker in app.workers.status().workers]
+    for what in ("an error", "a crash", "a fork", "a taken name", "memory eaten"):
+        with pytest.raises(PluginError):
+            write_cell(app, REFUSED[what][0])
+    assert app.enqueue("shout", "hello").result(timeout=60) == "HELLO"
+    assert [worker["pid"] for worker in app.workers.status().workers] == before
     assert app.cells.note()["versions"] == {"loud": 1}
     assert "upper" in app.cells.path("loud").read_text()
 
