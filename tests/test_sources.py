@@ -147,6 +147,7 @@ def test_what_recurs_is_listed_paused_taken_up_and_removed_like_any_job(
     for shown in (str(app.jobs(state="scheduled")), app.jobs(job.id)._repr_html_()):
         assert "/feed, every 1 d" in shown
     assert job.to_dict()["every"] == 86400
+    assert job.result() == {"found": 1, "new": 1}
     job.cancel()
     assert (job.state, job.run_at) == ("cancelled", None)
     job.retry()

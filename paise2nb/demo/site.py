@@ -41,7 +41,10 @@ FLAKY = Page("ferry.html", "In Praise of the Late Ferry", "the third crossing of
 GONE = Page("reading-room.html", "The Reading Room, Reopened", "the key had been in the other coat")
 
 BUSY_ANSWERS = 2
-TYPES = {"html": "text/html; charset=utf-8", "pdf": "application/pdf", "css": "text/css"}
+TYPES = {
+    "html": "text/html; charset=utf-8", "pdf": "application/pdf", "css": "text/css",
+    "xml": "application/rss+xml",
+}  # fmt: skip
 
 
 class DemoSite:

@@ -110,7 +110,8 @@ class Job(Shown):
         return self
 
     def result(self, timeout: float | None = None) -> Any:
-        """The value that its function returned; waits for it (not for its tree).
+        """The value that its function returned; waits for it (not for its tree). Of a job that
+        recurs: that of its last run.
 
         Args:
             timeout: seconds; None waits as long as there is a worker.
@@ -119,10 +120,11 @@ class Job(Shown):
             JobFailed: it failed or was cancelled; with the worker's traceback.
             Timeout: the time is over.
         """
-        for pause in self._app.waiting(timeout, jobs=[self.id], ended=True):
+        for pause in self._app.waiting(timeout, jobs=[self.id], ended=not self.every):
             time.sleep(pause)
         row = self.row()
-        if row["state"] != "completed":
+        waits_again = row["every"] and row["state"] == "scheduled" and not row["error_class"]
+        if row["state"] != "completed" and not waits_again:
             last = self.attempts[-1:]
             traceback = (last[0]["traceback"] or "") if last else ""
             reason = f"{row['state']}: {row['error']}" if row["error"] else row["state"]
