@@ -173,7 +173,9 @@ def _failure(app: App, group: dict[str, Any]) -> dict[str, Any]:
 
 def _item(app: App, row: dict[str, Any]) -> dict[str, Any]:
     whole = app.store.get(row["id"]) or {}
-    text = render.one_line((whole.get("text") or "")[: 4 * SNIPPET], SNIPPET)
+    # Many a text begins with its title, which stands beside it.
+    text = (whole.get("text") or "").removeprefix(f"{row['title']}\n")
+    text = render.one_line(text[: 4 * SNIPPET], SNIPPET)
     return {**row, "snippet": text}
 
 
@@ -272,7 +274,7 @@ def text(overview: Overview, now: float, height: int | None = None) -> str:
             for row in overview.retries
         ],
         "failures": [
-            f"{row['jobs']:,} × {row['name']} · {row['advice']} → {row['command']}"
+            f"{row['jobs']:,} × {row['name']} → {row['command']} · {row['advice']}"
             for row in overview.failures
         ],
         "latest": [f"{row['title'] or row['url']} · {row['snippet']}" for row in overview.items],

@@ -233,19 +233,29 @@ def finished(app: App, number: int) -> None:
 
 
 def with_history(place: Place, number: int) -> dict[str, list[float]]:
-    """Microseconds of claim and enqueue beside nothing and beside many, and of a status."""
+    """Microseconds of claim and enqueue beside nothing and beside many, and of a status.
+
+    In turn, job by job: what else writes to the disk meanwhile hits both alike.
+    """
     figures: dict[str, list[float]] = {}
-    for name, size in (("empty", 0), ("full", number)):
-        with place.app(place.fresh()) as app:
-            finished(app, size)
-            table = app.queue.table
-            figures[f"enqueue {name}"] = _times(lambda n, app=app: app.enqueue("noop", n), 500)
-            worker, limits = table.register("default", 1, "ready"), app.limits("default")
-            figures[f"claim {name}"] = _times(
-                lambda n, t=table, w=worker, of=limits: t.claim(w, of), 400
-            )
-            app.status()
-            figures[f"status {name}"] = _times(lambda n, app=app: app.status(), 50)
+    with place.app(place.fresh()) as empty, place.app(place.fresh()) as full:
+        finished(full, number)
+        os.sync()
+        apps = {"empty": empty, "full": full}
+        claimants = {
+            name: (app.queue.table.register("default", 1, "ready"), app.limits("default"))
+            for name, app in apps.items()
+        }
+        moves: dict[str, Callable[[str, App, int], object]] = {
+            "enqueue": lambda name, app, n: app.enqueue("noop", n),
+            "claim": lambda name, app, n: app.queue.table.claim(*claimants[name]),
+            "status": lambda name, app, n: app.status(),
+        }
+        for kind, times in (("enqueue", 500), ("claim", 400), ("status", 50)):
+            for n in range(times):
+                for name, app in apps.items():
+                    took = _times(lambda _, m=moves[kind], a=(name, app, n): m(*a), 1)
+                    figures.setdefault(f"{kind} {name}", []).extend(took)
     return figures
 
 
