@@ -188,6 +188,18 @@ def test_an_unchanged_address_is_visited_and_its_item_stays(app: App, site: Site
     assert {**after, "visited_at": None} == {**before, "visited_at": None}
 
 
+def test_a_replay_fetches_an_unchanged_address_whole_and_changes_no_row(
+    app: App, site: Site
+) -> None:
+    url = with_etag(site)
+    before = item_of(app, url)
+    [job] = app.jobs(task="fetch")
+    replayed = app.replay(job.id)
+    assert site.requests[-1].headers["If-None-Match"] is None
+    assert [followup.task for followup in replayed.followups] == ["extract"]
+    assert app.store.get(before["id"]) == before
+
+
 def test_bytes_that_the_cache_has_lost_are_fetched_whole(app: App, site: Site) -> None:
     url = with_etag(site)
     item_of(app, url)

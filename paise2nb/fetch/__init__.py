@@ -20,12 +20,16 @@ ROBOTS = "robots"  # the folder in the data directory
 
 @fetcher("http", "https")
 def fetch_web(context: Context, url: str) -> Fetched:
-    """Fetch over HTTP, where an item of that address is stored only if it has changed."""
+    """Fetch over HTTP, where an item of that address is stored only if it has changed.
+
+    A replay fetches in any case, so that it shows what would follow.
+    """
     item_id = context.items.find(canonical_url(url))
     item = None if item_id is None else context.items.get(item_id)
     # Without the bytes, an answer that they still hold would leave nothing to extract again.
     kept = item is not None and item["sha256"] in context.cache
-    return visit(context, url, item["metadata"].get("source") if item and kept else None)
+    known = item["metadata"].get("source") if item and kept and context.job.number else None
+    return visit(context, url, known)
 
 
 def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) -> Fetched:
