@@ -140,7 +140,8 @@ def _redirect(visit: Visit, argument: str) -> None:
 
 def _to(visit: Visit, argument: str) -> None:
     status = int(visit.query.get("status", "302"))
-    visit.answer(b"Elsewhere.", status=status, headers={"Location": visit.query["url"]})
+    location = visit.query["url"].encode().decode("latin-1")  # UTF-8 on the wire
+    visit.answer(b"Elsewhere.", status=status, headers={"Location": location})
 
 
 def _hang(visit: Visit, argument: str) -> None:
