@@ -23,7 +23,7 @@ from tests.site import Site
 
 MOST_MB = 500  # that a worker may ever hold
 SETTINGS = {
-    "workers.concurrency": 2, "workers.memory_mb": 300, "workers.timeout": 120,
+    "workers.concurrency": 2, "workers.memory_mb": 230, "workers.timeout": 120,
     "workers.retry.max_retries": 0, "workers.retry.policies": {"crash": {"retry_delay": 0}},
     "fetch.allow_private_addresses": True, "fetch.host_delay": 0, "fetch.robots": False,
 }  # fmt: skip
