@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_a_zipped_document_is_weighed_before_it_is_read(data: bytes, word: str) 
     with pytest.raises(PermanentError) as caught:
         through_library.read(data, Source("http://x/a.docx", WORD))
     assert caught.value.error_class == word
+
+
+def test_a_parser_gets_no_more_memory_than_is_granted_and_the_process_keeps_its_own() -> None:
+    source = Source("http://x/a.xls", "application/vnd.ms-excel")
+    assert "words" in through_library.read(documents.xls("words"), source, 200).text
+    assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
 
 
 def test_a_feed_of_too_many_tags_is_refused() -> None:

@@ -40,7 +40,9 @@ def extract_document(context: Context, data: bytes, source: Source) -> Document:
     """PDF, office documents, e-books, notebooks, e-mail and XML."""
     from paise2nb.extract.documents import read
 
-    return read(data, source)
+    # Only where the end of the process is one attempt, and nobody's kernel.
+    bound = context.settings.workers.memory_mb if context.app.is_worker else None
+    return read(data, source, bound)
 
 
 @extractor(*ARCHIVES)

@@ -6,9 +6,11 @@ One parser at a time in a process: PDFium is not thread-safe, and memory has one
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 from paise2nb.errors import PermanentError
@@ -21,8 +23,11 @@ UNPACKED = 40 << 20  # bytes of a zipped document: its parser takes up to nine t
 _turn = threading.Lock()
 
 
-def read(data: bytes, source: Source) -> Document:
+def read(data: bytes, source: Source, memory_mb: float | None = None) -> Document:
     """Extract a document.
+
+    Args:
+        memory_mb: what its parser may take; where that is too little, this process ends.
 
     Raises:
         PermanentError: ``damaged``, the bytes are not what their type promises; ``too_large``.
@@ -38,7 +43,7 @@ def read(data: bytes, source: Source) -> Document:
         output_format="markdown",
         concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
     )
-    with _turn:
+    with _turn, nullcontext() if memory_mb is None else _bounded(memory_mb):
         try:
             result = kreuzberg.extract_bytes_sync(data, source.mime_type, config=config)
         # A damaged archive is an OSError, a panic of the library no Exception at all.
@@ -67,6 +72,30 @@ def read(data: bytes, source: Source) -> Document:
         language=found.get("language"),
         metadata=metadata,
     )
+
+
+@contextmanager
+def _bounded(megabytes: float) -> Iterator[None]:
+    """Let this process ask for no more than so many megabytes on top while the block runs.
+
+    A damaged spreadsheet takes gigabytes at once, between two looks of whoever watches.
+    """
+    import resource
+
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[5])
+    except OSError:  # no /proc: only the watcher
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = pages * resource.getpagesize() + int(megabytes * (1 << 20))
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _date(text: Any) -> str | None:
