@@ -372,6 +372,69 @@ def test_the_rules_of_a_host_are_kept(
         assert caught.value.error_class == "robots"
 
 
+GROUPS = """
+User-Agent: *
+Disallow: *.gif$
+Disallow: /example/
+Allow: /publications/
+
+User-Agent: foobot
+Disallow:/
+Allow:/example/page.html
+Allow:/example/allowed.gif
+
+User-Agent: barbot
+User-Agent: bazbot
+Disallow: /example/page.html
+
+User-Agent: quxbot
+"""
+LONGEST = "User-Agent: foobot\nAllow: /example/page/\nDisallow: /example/page/disallowed.gif"
+STANDARD = [
+    # RFC 9309, section 5.1: groups
+    (GROUPS, "anybot", "/example/", False),
+    (GROUPS, "anybot", "/x.gif", False),
+    (GROUPS, "anybot", "/x.gif?size=1", True),
+    (GROUPS, "anybot", "/publications/", True),
+    (GROUPS, "foobot", "/", False),
+    (GROUPS, "foobot", "/publications/", False),
+    (GROUPS, "foobot", "/example/page.html", True),
+    (GROUPS, "FooBot/2.1", "/example/allowed.gif", True),
+    (GROUPS, "barbot", "/example/page.html", False),
+    (GROUPS, "bazbot", "/example/page.html", False),
+    (GROUPS, "bazbot", "/x.gif", True),
+    (GROUPS, "quxbot", "/example/", True),
+    # 5.2 and 2.2.2: the longest match, and a tie is free
+    (LONGEST, "foobot", "/example/page/", True),
+    (LONGEST, "foobot", "/example/page/disallowed.gif", False),
+    ("User-agent: *\nDisallow: /a\nAllow: /a", "x", "/a", True),
+    # 2.2.2: percent-encoding
+    ("User-agent: *\nDisallow: /foo/bar?baz=quz", "x", "/foo/bar?baz=quz", False),
+    ("User-agent: *\nDisallow: /foo/bar/ツ", "x", "/foo/bar/%E3%83%84", False),
+    ("User-agent: *\nDisallow: /foo/bar/%E3%83%84", "x", "/foo/bar/%E3%83%84", False),
+    ("User-agent: *\nDisallow: /foo/bar/%62%61%7A", "x", "/foo/bar/baz", False),
+    # 2.2.3: special characters
+    ("User-agent: * # everybody\nDisallow: /a # and so on", "x", "/a", False),
+    ("User-agent: *\nDisallow: /this/*/exactly", "x", "/this/path/exactly", False),
+    ("User-agent: *\nDisallow: /this/path/exactly$", "x", "/this/path/exactly/not", True),
+    # 2.2.4 and 2.1: other records change nothing; names and line ends as they come
+    ("Sitemap: /x.xml\r\nUSER-AGENT: *\rDISALLOW: /a", "x", "/a", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rules", "agent", "path", "allowed"), STANDARD)
+def test_rules_are_read_as_the_standard_says(
+    site: Site, settings: FetchSettings, tmp_path: Path,
+    rules: str, agent: str, path: str, allowed: bool,
+) -> None:  # fmt: skip
+    site.add("/robots.txt", rules.encode(), "text/plain")
+    if allowed:
+        robots.check(site.url(path), agent, settings, tmp_path)
+    else:
+        with pytest.raises(PermanentError, match="refuses"):
+            robots.check(site.url(path), agent, settings, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("path", "word"),
     [
