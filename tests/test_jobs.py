@@ -688,6 +688,11 @@ def test_keys_of_the_cache_are_found_wherever_they_stand(table: JobTable, worker
     assert table.needed_keys() == set(keys[:2])
 
 
+@pytest.mark.parametrize("seconds", [1e17, -1e17, 6.7e16, float("inf"), float("nan"), "x", b"x"])
+def test_a_time_that_is_none_is_not_shown(table: JobTable, seconds: Any) -> None:
+    assert table.shown(seconds) is None
+
+
 @pytest.mark.parametrize("args", ["{not json", "5", '"word"', '{"a": 1}', "[" * 100_000])
 def test_a_row_that_can_not_be_decoded_is_kept_and_shown(table: JobTable, args: str) -> None:
     [job_id] = add(table)

@@ -70,7 +70,7 @@ class Table:
         """A row's time in ISO 8601, as the wall clock is set now."""
         try:
             return None if seconds is None else iso(self.clock.wall(seconds))
-        except (TypeError, ValueError, OverflowError):  # no time: the row is damaged
+        except (TypeError, ValueError, OverflowError, OSError):  # no time: the row is damaged
             return None
 
     def close(self) -> None:
