@@ -254,8 +254,8 @@ class Database:
     def _line(self) -> int:
         """The descriptor on which processes stand in line to write.
 
-        SQLite's own lock is polled, so that one of many may wait for seconds while others take
-        turns; the kernel serves those that wait here in the order in which they came.
+        SQLite's own lock is polled at ever longer pauses, so that one of many may wait for seconds
+        while others take turns; here nobody sleeps for longer than a millisecond.
         """
         if self._line_of is None or self._line_of[0] != os.getpid():
             path = self.path.with_name(f"{self.path.name}.line")
