@@ -69,7 +69,7 @@ CREATE INDEX items_by_storing ON items (stored_at);
 CREATE INDEX items_by_content ON items (sha256);
 CREATE VIRTUAL TABLE words USING fts5 (
     title, text, content = 'items', content_rowid = 'id',
-    tokenize = 'porter unicode61 remove_diacritics 2'
+    tokenize = 'porter unicode61 remove_diacritics 2', prefix = '2'
 );
 CREATE TRIGGER words_added AFTER INSERT ON items BEGIN
     INSERT INTO words (rowid, title, text) VALUES (new.id, new.title, new.text); END;
