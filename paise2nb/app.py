@@ -261,19 +261,24 @@ class App:
             assert fresh is not None
             return fresh(self.settings, result, age, tuple(json.loads(new[index].args)))
 
-        answers = self.queue.table.add(new, is_fresh if fresh and not force else None, force=force)
-        self.jobs_added([job_id for job_id, answer in answers if answer == "new"])
+        answers, idle = self.queue.table.add(
+            new, is_fresh if fresh and not force else None, force=force
+        )
+        self.jobs_added([job_id for job_id, answer in answers if answer == "new"], idle)
         if self.immediate:  # what an interrupt has left in the queue
             for job_id in {job_id for job_id, answer in answers if answer == "waiting"}:
                 self.queue.run_ready(job_id)
         return Enqueued(self, answers)
 
-    def jobs_added(self, ids: Sequence[int]) -> None:
-        """Jobs wait now that did not before: run them here, or wake the workers."""
+    def jobs_added(self, ids: Sequence[int], idle: bool = True) -> None:
+        """Jobs wait now that did not before: run them here, or wake the workers.
+
+        Those that have left for want of work are brought back, if it may be that they have.
+        """
         if self.immediate:
             for job_id in ids:
                 self.queue.run_tree(job_id)
-        elif ids and not self.queue.ringer.ring():
+        elif ids and not self.queue.ringer.ring() and idle:
             self.workers.bring_back()
 
     def new_jobs(

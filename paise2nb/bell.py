@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
+TICK_NS = 50_000_000  # more than the coarsest tick of a filesystem's clock: HZ=100 has 10 ms
 _PATH_LIMIT = 100  # sockaddr_un holds 108 bytes on Linux, 104 on macOS: unix(7)
 
 
@@ -48,11 +50,23 @@ class Ringer:
     def __init__(self, database: Path) -> None:
         self._directory = _Directory(bells_directory(database))
         self._socket: socket.socket | None = None
+        self._names: list[str] = []
+        self._names_of: int | None = None  # the directory's time when they were read
+
+    def _sleepers(self) -> list[str]:
+        """The names in the directory, read again when its time has changed."""
+        changed = os.stat(self._directory.path).st_mtime_ns
+        if changed != self._names_of:
+            self._names = os.listdir(self._directory.path)
+            # What comes within one tick of the filesystem's clock does not change that time.
+            settled = time.time_ns() - changed > TICK_NS
+            self._names_of = changed if settled else None
+        return self._names
 
     def ring(self) -> bool:
         """Send a byte to each socket; a dead one is removed. Whether anyone is there to hear."""
         try:
-            names = os.listdir(self._directory.path)
+            names = self._sleepers()
         except OSError:
             return False
         if self._socket is None:

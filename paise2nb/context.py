@@ -25,7 +25,6 @@ class Context:
         settings, cache, items, plugins: the parts of the app.
         job: the execution: ``id``, ``task``, ``args``, ``tag``, ``attempt``, ``parent_id``,
             ``root_id``.
-        log: a logger whose lines land in the worker's log, with the job's id.
         state: what the plugin keeps from job to job, written with the completion.
         followups: what ``enqueue`` has collected.
         asked: what hosts have asked for.
@@ -36,10 +35,14 @@ class Context:
         self.job = claim
         self.followups: list[NewJob] = []
         self.asked: list[Asked] = []
-        self.log = _Log(logging.getLogger(f"paise2nb.task.{claim.task}"), {"job": claim.id})
         self._states: dict[str, State] = {}
         self._plugin = app.plugins.task(claim.task).plugin
         self._told = float("-inf")
+
+    @property
+    def log(self) -> _Log:
+        """A logger whose lines land in the worker's log, with the job's id."""
+        return _Log(logging.getLogger(f"paise2nb.task.{self.job.task}"), {"job": self.job.id})
 
     def of(self, plugin: str) -> Context:
         """The same execution for another plugin's function, with that one's state."""

@@ -1,4 +1,5 @@
-"""SQLite as this package uses it: WAL, one connection for each thread, guarded write transactions.
+"""SQLite as this package uses it: WAL, a connection for each thread that reads and one for all
+that write, guarded write transactions.
 
 Both databases (jobs and items) open here, so that permissions, timeouts, migrations and the
 treatment of an interrupt in the middle of a transaction are the same everywhere.
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -24,7 +26,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
-# Seconds between two looks whether others have written: at first, and at most.
+# Looks whether others have written: so many at once, then with seconds between: at first, at most.
+LINE_LOOKS = 200
 LINE_PAUSES = 0.00005, 0.001
 LOG_BYTES = 16_000_000  # to which the write-ahead log is cut when no reader needs more of it
 
@@ -44,6 +47,7 @@ class Database:
     Args:
         path: the file; it and its directory are made private to the user.
         migrations: SQL scripts; the n-th leads from ``user_version`` n to n + 1.
+        page: bytes of a page of a new file. A small one makes brief commits cheaper.
         durable: True commits with ``synchronous=FULL`` (survives a power cut), False with
             NORMAL (the last commits may be lost by a power cut, never by a crash).
 
@@ -51,11 +55,16 @@ class Database:
         StorageError: the file can't be opened, is damaged, or is of a newer version.
     """
 
-    def __init__(self, path: Path, migrations: Sequence[str], *, durable: bool) -> None:
+    def __init__(
+        self, path: Path, migrations: Sequence[str], *, durable: bool, page: int = 4096
+    ) -> None:
         self.path = path
+        self._name = str(path)  # asked for with every read and write
         self.durable = durable
+        self._page = page
         self._local = threading.local()
-        self._connections: dict[tuple[int, threading.Thread], sqlite3.Connection] = {}
+        # By process and thread; under None the one that writes.
+        self._connections: dict[tuple[int, threading.Thread | None], sqlite3.Connection] = {}
         # Threads of one process take turns here, where waiting is fair and costs nothing;
         # only processes meet at SQLite's own lock.
         self._turn = threading.Lock()
@@ -76,8 +85,21 @@ class Database:
     def connection(self) -> sqlite3.Connection:
         """This thread's connection, opened when first asked for (and anew after a fork)."""
         known: tuple[int, sqlite3.Connection] | None = getattr(self._local, "known", None)
-        if known is not None and known[0] == os.getpid():
-            return known[1]
+        if known is None or known[0] != os.getpid():
+            connection = self._opened(threading.current_thread())
+            self._local.known = known = os.getpid(), connection
+            self._close_ended_threads()
+        return known[1]
+
+    def _writer(self) -> sqlite3.Connection:
+        """The connection on which the threads of this process write, in turn.
+
+        Its pages stay in memory: on one of its own each thread would have to read again what
+        another has written.
+        """
+        return self._connections.get((os.getpid(), None)) or self._opened(None)
+
+    def _opened(self, thread: threading.Thread | None) -> sqlite3.Connection:
         try:
             connection = self._open()
         except OSError as error:
@@ -86,9 +108,7 @@ class Database:
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
-        self._local.known = (os.getpid(), connection)
-        self._close_ended_threads()
-        self._connections[os.getpid(), threading.current_thread()] = connection
+        self._connections[os.getpid(), thread] = connection
         return connection
 
     def _open(self) -> sqlite3.Connection:
@@ -104,6 +124,7 @@ class Database:
         connection.row_factory = sqlite3.Row
         # A damaged text must not make its row, and all that are read with it, unreadable.
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        connection.execute(f"PRAGMA page_size={self._page}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
         connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
@@ -124,7 +145,7 @@ class Database:
         """See that the path still names the file that was opened, and that it is not cut off."""
         size = self._size  # read first: another thread may see the file grow meanwhile
         try:
-            found = self.path.stat()
+            found = os.stat(self._name)
         except FileNotFoundError:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._file:
@@ -175,7 +196,7 @@ class Database:
 
     def _close_ended_threads(self) -> None:
         for pid, thread in list(self._connections):
-            if pid == os.getpid() and not thread.is_alive():
+            if pid == os.getpid() and thread is not None and not thread.is_alive():
                 ended = self._connections.pop((pid, thread), None)
                 if ended is not None:
                     ended.close()
@@ -209,7 +230,7 @@ class Database:
             StorageError: the file can't be written.
         """
         with self._turn:
-            connection = self.connection()
+            connection = self._writer()
             self._require_same_file()
             line = self._line()
             try:
@@ -234,16 +255,20 @@ class Database:
         """Wait for this process's turn to write.
 
         Asked for again and again, at odd moments, rather than once and for ever: who holds it may
-        have been stopped (Ctrl-Z, a debugger), and then the wait has to end with words.
+        have been stopped (Ctrl-Z, a debugger), and then the wait has to end with words. At first
+        without a pause: most writes take less time than a pause and its end.
 
         Raises:
             StorageError: nobody else could write for too long.
         """
         deadline, pause = 0.0, LINE_PAUSES[0]
-        while True:
+        for look in count():
             try:
                 return fcntl.flock(line, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if look < LINE_LOOKS:
+                    os.sched_yield()
+                    continue
                 now = time.monotonic()
                 deadline = deadline or now + BUSY_SECONDS
                 if now > deadline:
@@ -265,7 +290,7 @@ class Database:
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database and cut it, unless a reader holds it."""
         with self._turn:
-            self.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._writer().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Close the connections of all threads. The next use opens anew."""

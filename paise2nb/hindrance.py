@@ -25,6 +25,7 @@ logger = logging.getLogger("paise2nb.queue")
 FREE_BYTES = 1_000_000  # a disk with less is full: what SQLite and one small file need
 HOSTS_IN_A_ROW = 3  # unreachable ones that make it the network's fault and not theirs
 PROBE_SECONDS = (0.5, 15.0)  # between two jobs that try the network: at first, at most
+LOOK_SECONDS = 0.1  # between two looks whether the disk is full
 PATIENCE = 20  # executions that a job gets uncharged; then it is charged like any other
 
 # Filesystems on which SQLite's write-ahead log can't work: it needs shared memory
@@ -121,6 +122,7 @@ class Hindrance:
         self._table = table
         self._places = list(places)
         self._lock = threading.Lock()
+        self._full, self._look_at = False, float("-inf")  # monotonic
         self._suspects: dict[str, Claim] = {}  # by host: failures in a row that may be no fault
         self._owed: list[Claim] = []  # failures that were charged before the network was suspected
         self._cut_off: set[str] = set()  # the tasks that need a network which is not there
@@ -132,7 +134,7 @@ class Hindrance:
 
         Where the network is gone, one caller now and then is let through to try.
         """
-        if full_disk(self._places):
+        if self._is_full():
             return None
         self._settle()
         with self._lock:
@@ -141,6 +143,12 @@ class Hindrance:
             self._probe_at = time.monotonic() + self._pause
             self._pause = min(self._pause * 2, PROBE_SECONDS[1])
             return set()
+
+    def _is_full(self) -> bool:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._full, self._look_at = bool(full_disk(self._places)), now + LOOK_SECONDS
+        return self._full
 
     def blames(self, claim: Claim, error: BaseException) -> bool:
         """Whether this failure is the machine's fault: then the job goes back uncharged."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("paise2nb.queue")
 
 SAFETY_POLL = 1.0  # seconds: an idle wait never lasts longer, whether the bell rings or not
+BRIEF = 0.0005  # seconds: a thread whose job takes no longer is left to go on alone
+GLANCE = 0.001  # seconds between two looks whether it does
 LONGEST_LOOK_PAUSE = 15.0  # seconds between looks for turns that no other pool takes
 ERROR_LENGTH = 1000  # characters of an error's text that are kept; its traceback is kept whole
 
@@ -82,21 +85,30 @@ class JobStorage(BaseStorage):
 
 
 class Nap:
-    """How a thread of a worker waits when there is nothing to claim; ends early when called."""
+    """How a thread of a worker waits when there is nothing to claim; ends early when called.
+
+    Attributes:
+        calls: how often it was called. Who has looked for work names the number from before, and
+            does not sleep if it has changed: a call in between is not missed.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
+        self.calls = 0
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, calls: int) -> None:
         with self._condition:
-            self._condition.wait(seconds)
+            if calls == self.calls:
+                self._condition.wait(seconds)
 
     def end_one(self) -> None:
         with self._condition:
+            self.calls += 1
             self._condition.notify()
 
     def end_all(self) -> None:
         with self._condition:
+            self.calls += 1
             self._condition.notify_all()
 
 
@@ -121,6 +133,8 @@ class JobHuey(Huey):
         self.ringer = Ringer(table.path)
         self.nap = Nap()
         self._executing = threading.local()
+        self._looking = threading.Lock()  # one thread at a time looks for work
+        self._began: dict[int, float] = {}  # by thread: when (monotonic) its job began
         self._jobs_anywhere: set[int] = set()  # in immediate mode: those that threads execute
         self._strays = False
         self._worker: Worker | None = None
@@ -201,23 +215,53 @@ class JobHuey(Huey):
     def dequeue(self) -> HueyTask | None:
         """Claim the next job; None when there was none within the safety poll."""
         self._write_kept()
+        calls = self.nap.calls
         if self.stopping or self._worker is None:
             return None
         claim = self._take_following()
-        if claim is None and self._is_current():  # it may know more tasks from now on
-            limits = self._open_limits()
-            tasks = tuple(limits)
-            if limits and (self.table.claimable(tasks) or self._takes_turns(tasks)):
-                claim = self.table.claim(self._worker, limits)
         if claim is None:
-            self.nap.wait(self._patience())
-            return None
-        self.nap.end_one()  # there may be more: wake the next thread
+            self._began.pop(threading.get_ident(), None)
+            patience = SAFETY_POLL
+            if self._looking.acquire(blocking=False):
+                try:
+                    claim = self._look(self._worker)
+                    if claim is None:
+                        patience = self._patience()
+                finally:
+                    self._looking.release()
+            if claim is None:
+                self.nap.wait(patience, calls)
+                return None
+        if not self._looking.locked():
+            self.nap.end_one()  # there may be more: the next thread looks
         # Asked again: whoever enqueued this job may have changed a cell just before.
         if not self._is_current() or claim.task not in self.app.plugins.tasks:
             self.table.end(claim, Ending("released", "queued"))
             return None
         return self._decoded(claim)
+
+    def _look(self, worker: Worker) -> Claim | None:
+        """Claim a job, unless threads that are at work will be back for it at once.
+
+        The next of many brief jobs costs such a thread little; every thread beside it makes it
+        wait for the interpreter's lock and the table's, so that four of them do less than one.
+        """
+        while self._brisk():
+            if self.stopping:
+                return None
+            time.sleep(GLANCE)
+        if not self._is_current():  # it may know more tasks from now on
+            return None
+        limits = self._open_limits()
+        tasks = tuple(limits)
+        if limits and (self.table.claimable(tasks) or self._takes_turns(tasks)):
+            return self.table.claim(worker, limits)
+        return None
+
+    def _brisk(self) -> bool:
+        """Whether a thread has only just begun its job, or writes the outcome of one."""
+        since = time.monotonic() - BRIEF
+        return any(began > since for began in list(self._began.values()))
 
     def _takes_turns(self, tasks: tuple[str, ...]) -> bool:
         """Look for turns that no other pool takes: one thread, more seldom while there are none."""
@@ -278,13 +322,16 @@ class JobHuey(Huey):
 
     def execute(self, task: HueyTask, timestamp: datetime.datetime | None = None) -> None:
         """Run a claimed job and write how it ended; the next claim comes with it."""
-        threads = threading.active_count()
+        threads, me = threading.active_count(), threading.get_ident()
+        self._began[me] = time.monotonic()
         ending = self._run(task)
         self._tidy(task.claim, threads)
+        self._began[me] = math.inf
         try:
             self._finish(task.claim, ending, self._open_limits())
         except StorageError:
             # Kept, and written before this thread claims anything else.
+            self._began.pop(me, None)
             logger.exception("the outcome of job %s can't be written now", task.id)
             self._executing.kept = (task.claim, ending)
 
@@ -377,6 +424,7 @@ class JobHuey(Huey):
     def run_ready(self, root: int | None = None) -> None:
         """Claim and execute here what may start now, of one job's tree or of all jobs."""
         worker, limits = self._immediate_worker(), self.app.limits()
+        outer = self._jobs_here()
         try:
             if self._strays:
                 self._release_strays(worker)
@@ -385,6 +433,8 @@ class JobHuey(Huey):
         except BaseException:
             # An interrupt may come at any moment, after a claim or in the writing of an outcome.
             self._strays = True
+            self._jobs_anywhere.difference_update(self._jobs_here()[len(outer) :])
+            self._executing.jobs = outer
             self._release_strays(worker)
             raise
 
@@ -392,13 +442,11 @@ class JobHuey(Huey):
         outer = self._jobs_here()
         self._executing.jobs = (*outer, claim.id)
         self._jobs_anywhere.add(claim.id)
-        try:
-            task = self._decoded(claim)
-            if task is not None:
-                self.table.end(claim, self._run(task))
-        finally:
-            self._jobs_anywhere.discard(claim.id)
-            self._executing.jobs = outer
+        task = self._decoded(claim)
+        if task is not None:
+            self.table.end(claim, self._run(task))
+        self._jobs_anywhere.discard(claim.id)
+        self._executing.jobs = outer
 
     def _release_strays(self, worker: Worker) -> None:
         """Give back what this process holds and no thread of it executes."""

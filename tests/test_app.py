@@ -309,7 +309,7 @@ def test_a_wait_with_a_timeout_ends_by_it(waiting: App) -> None:
 
 def test_who_waits_for_many_jobs_spends_little_on_looking(waiting: App) -> None:
     new = [NewJob("count", f"[{number}]", 1) for number in range(20_000)]
-    ids = [job_id for job_id, _ in waiting.queue.table.add(new)]
+    ids = [job_id for job_id, _ in waiting.queue.table.add(new).answers]
     steps = waiting.waiting(timeout=600, jobs=ids)
     began = time.thread_time()
     rests = [next(steps) for _ in range(5)]

@@ -60,7 +60,7 @@ def new(key: int | None = None, **values: Any) -> NewJob:
 
 
 def add(table: JobTable, *jobs: NewJob) -> list[int]:
-    return [job_id for job_id, _ in table.add(jobs or [new()])]
+    return [job_id for job_id, _ in table.add(jobs or [new()]).answers]
 
 
 def take(table: JobTable, worker: Worker) -> Claim:
@@ -417,7 +417,7 @@ def test_only_an_unfinished_twin_keeps_a_job_out(
 ) -> None:
     job_id = job_in(table, worker, state)
     table.database.write(lambda c: c.execute("UPDATE jobs SET key = 7"))
-    [(answered, answer)] = table.add([new(7)])
+    [(answered, answer)] = table.add([new(7)]).answers
     if state.partition(",")[0] in UNFINISHED:
         assert (answered, answer) == (job_id, "waiting")
     else:
@@ -434,10 +434,10 @@ def test_a_completed_twin_is_asked_whether_it_is_fresh(table: JobTable, worker: 
         asked.append((index, result, age))
         return index == 1
 
-    assert table.add([new(8), new(7)], is_fresh)[1] == (job_id, "fresh")
+    assert table.add([new(8), new(7)], is_fresh).answers[1] == (job_id, "fresh")
     assert [(index, result) for index, result, _ in asked] == [(1, {"size": 3})]
     assert 0 <= asked[0][2] <= table.now() - row_of(table, job_id)["finished_at"]
-    assert table.add([new(7)], is_fresh)[0][1] == "new"
+    assert table.add([new(7)], is_fresh).answers[0][1] == "new"
 
 
 def test_force_adds_beside_a_fresh_twin_but_not_beside_an_unfinished_one(
@@ -445,14 +445,14 @@ def test_force_adds_beside_a_fresh_twin_but_not_beside_an_unfinished_one(
 ) -> None:
     add(table, new(7))
     table.end(take(table, worker), COMPLETED)
-    [(forced, answer)] = table.add([new(7)], lambda *_: True, force=True)
+    [(forced, answer)] = table.add([new(7)], lambda *_: True, force=True).answers
     assert answer == "new"
-    assert table.add([new(7)], lambda *_: True, force=True) == [(forced, "waiting")]
+    assert table.add([new(7)], lambda *_: True, force=True).answers == [(forced, "waiting")]
 
 
 def test_a_bulk_is_answered_in_its_order_and_its_own_twins_are_seen(table: JobTable) -> None:
     [waiting] = add(table, new(1))
-    answers = table.add([new(2), new(1), new(2), new(), new()])
+    answers = table.add([new(2), new(1), new(2), new(), new()]).answers
     first = answers[0][0]
     assert [answer for _, answer in answers] == ["new", "waiting", "waiting", "new", "new"]
     assert answers[1][0] == waiting
@@ -859,7 +859,7 @@ class Histories(RuleBasedStateMachine):
         host: str | None,
     ) -> None:
         jobs = [new(key, delay=delay, every=every, host=host) for key in keys]
-        assert len(self.table.add(jobs, lambda *_: fresh)) == len(keys)
+        assert len(self.table.add(jobs, lambda *_: fresh).answers) == len(keys)
 
     @rule(index=st.integers(0, 1))
     def claim(self, index: int) -> None:

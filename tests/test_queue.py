@@ -20,10 +20,10 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.errors import JobFailed, PermanentError, UsageError, WorkersError
 from paise2nb.jobs import Worker
-from paise2nb.queue import JobHuey, JSONSerializer
+from paise2nb.queue import JobHuey, JSONSerializer, Nap
 
 PLUGIN = '''
-import asyncio, os, signal
+import asyncio, os, signal, time
 from huey.exceptions import RetryTask
 from paise2nb import PermanentError, TransientError, task
 
@@ -43,6 +43,12 @@ def echo(context, word):
 def who(context):
     job = context.job
     return [job.id, job.task, job.args, job.tag, job.attempt, job.parent_id, job.root_id]
+
+@task("meet")
+def meet(context, number, which):
+    (context.app.data_dir / f"here {context.job.id}").touch()
+    while len(list(context.app.data_dir.glob("here *"))) < number:
+        time.sleep(0.001)
 
 @task("later")
 async def later(context, word):
@@ -274,24 +280,46 @@ def test_a_job_of_a_task_that_is_gone_waits(waiting: App) -> None:
     assert job.state == "queued"
 
 
-def test_threads_share_one_huey(waiting: App) -> None:
-    words = [f"word {n}" for n in range(40)]
-    jobs = waiting.enqueue_many("echo", words)
-    worker_of(waiting, threads=4)
+def work_with(app: App, number: int) -> None:
+    """Threads work on all jobs that there are."""
+    worker_of(app, threads=number)
 
     def work() -> None:
-        while len(jobs) > waiting.queue.table.counts()[0]["completed"]:
-            task = waiting.queue.dequeue()
+        while app.queue.table.busy():
+            task = app.queue.dequeue()
             if task is not None:
-                waiting.queue.execute(task)
-        waiting.queue.stop_claiming()  # ends the naps of the others
+                app.queue.execute(task)
+        app.queue.stop_claiming()  # ends the naps of the others
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work) for _ in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_threads_share_one_huey(waiting: App) -> None:
+    words = [f"word {n}" for n in range(40)]
+    jobs = waiting.enqueue_many("echo", words)
+    work_with(waiting, 4)
     assert [job.result() for job in jobs] == words
+
+
+def test_long_jobs_run_at_once_on_every_thread_beside_brief_ones(waiting: App) -> None:
+    brief = waiting.enqueue_many("echo", [str(n) for n in range(40)], priority=1)
+    long = waiting.enqueue_many("meet", [(8, n) for n in range(8)])
+    work_with(waiting, 8)
+    assert {job.state for job in [*brief, *long]} == {"completed"}
+
+
+def test_a_call_between_the_look_and_the_nap_is_not_missed() -> None:
+    nap = Nap()
+    calls = nap.calls
+    nap.end_one()
+    napping = threading.Thread(target=nap.wait, args=(60, calls), daemon=True)
+    napping.start()
+    napping.join(timeout=30)
+    assert not napping.is_alive()
 
 
 def test_signals_tell_what_happens(waiting: App) -> None:

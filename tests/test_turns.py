@@ -55,7 +55,7 @@ def worker(table: JobTable) -> Worker:
 
 def add(table: JobTable, *hosts: str | None, **values: Any) -> list[int]:
     jobs = [NewJob("work", '["x"]', 4, host=host, **values) for host in hosts]
-    return [job_id for job_id, _ in table.add(jobs)]
+    return [job_id for job_id, _ in table.add(jobs).answers]
 
 
 def take(table: JobTable, worker: Worker) -> Claim:
@@ -228,7 +228,7 @@ def test_a_turn_that_no_worker_takes_goes_to_a_job_that_one_runs(
     other = {"other": Limits(60, 512)}
     [holder] = add(table, "a", "b")[:1]
     last, first = [
-        table.add([NewJob("other", '["x"]', 4, host="a", priority=n)])[0][0] for n in (0, 1)
+        table.add([NewJob("other", '["x"]', 4, host="a", priority=n)]).answers[0][0] for n in (0, 1)
     ]
     assert table.claim(worker, other) is None
     assert table.take_turns(["other"])

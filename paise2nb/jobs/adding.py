@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from paise2nb.jobs.base import Table
-from paise2nb.jobs.rows import UNFINISHED, Claim, Moves, NewJob, value_of
+from paise2nb.jobs.rows import UNFINISHED, Added, Claim, Moves, NewJob, value_of
 from paise2nb.jobs.turns import NOWHERE, Place
 
 
 class Adding(Table):
     """The moves by which a job comes into the table."""
 
-    def add(
-        self, jobs: Sequence[NewJob], is_fresh: Any = None, *, force: bool = False
-    ) -> list[tuple[int, str]]:
+    def add(self, jobs: Sequence[NewJob], is_fresh: Any = None, *, force: bool = False) -> Added:
         """Add jobs of a user or a source in one transaction; duplicates are answered, not added.
 
         Args:
@@ -25,8 +24,7 @@ class Adding(Table):
             force: add even where a completed twin is fresh.
 
         Returns:
-            For each job its id and ``new``, ``waiting`` (an unfinished twin) or ``fresh``. The twin
-            of a job that recurs takes over its interval.
+            An answer for each job. The twin of a job that recurs takes over its interval.
         """
         return self._write(self._add, jobs, is_fresh, force)  # type: ignore[no-any-return]
 
@@ -37,16 +35,21 @@ class Adding(Table):
         jobs: Sequence[NewJob],
         is_fresh: Any,
         force: bool,
-    ) -> list[tuple[int, str]]:
+    ) -> Added:
         answers: list[tuple[int, str]] = []
         added: list[tuple[int, NewJob]] = []
         new_ids: dict[int | None, int] = {}  # duplicates within this very call
-        last = connection.execute("SELECT jobs FROM tally WHERE kind = 'id'").fetchone()[0]
+        last, idle = connection.execute(
+            "SELECT jobs, (SELECT state = 'idle' FROM supervisor) FROM tally WHERE kind = 'id'"
+        ).fetchone()
+        taken = self._taken(connection, jobs)
         for index, job in enumerate(jobs):
             if (twin := new_ids.get(job.key)) is not None and job.key is not None:
                 answers.append((twin, "waiting"))
                 continue
-            answer = self._twin(connection, index, job, is_fresh, force)
+            answer = None
+            if job.key in taken:
+                answer = self._twin(connection, index, job, is_fresh, force)
             if answer is None:
                 last += 1
                 answer = (last, "new")
@@ -54,13 +57,23 @@ class Adding(Table):
                 new_ids[job.key] = last
             answers.append(answer)
         self._insert(connection, moves, added, None)
-        return answers
+        return Added(answers, bool(idle))
+
+    @staticmethod
+    def _taken(connection: sqlite3.Connection, jobs: Sequence[NewJob]) -> set[int]:
+        """The keys of jobs that may have twins in the table: of many jobs few, as a rule."""
+        keys = [job.key for job in jobs if job.key is not None]
+        if len(keys) <= 1:
+            return set(keys)
+        rows = connection.execute(
+            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM jobs WHERE key = value)",
+            (json.dumps(keys),),
+        )
+        return {key for (key,) in rows}
 
     def _twin(
         self, connection: sqlite3.Connection, index: int, job: NewJob, is_fresh: Any, force: bool
     ) -> tuple[int, str] | None:
-        if job.key is None:
-            return None
         rows = connection.execute(
             "SELECT id, task, state, every, result, finished_at FROM jobs WHERE key = ?"
             " ORDER BY id DESC",
@@ -102,7 +115,6 @@ class Adding(Table):
         rows = []
         for job_id, job in jobs:
             state = "scheduled" if job.delay else "queued"
-            moves.add(state, 1, parent is None)
             due = Place(NOWHERE, 0, now + job.delay) if job.delay else moves.turns.enter(job.host)
             rows.append((
                 job_id, job.task, job.args, job.key, state, job.host, *due, job.every,
@@ -110,10 +122,13 @@ class Adding(Table):
                 parent and parent.id, parent.root_id if parent else job_id,
                 job.max_attempts, now,
             ))  # fmt: skip
+        delayed = sum(1 for _, job in jobs if job.delay)
+        moves.add("scheduled", delayed, parent is None)
+        moves.add("queued", len(jobs) - delayed, parent is None)
         connection.executemany(
             "INSERT INTO jobs (id, task, args, key, state, host, place, ready, run_at, every,"
             " priority, tag, parent_id, root_id, max_attempts, enqueued_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
-        connection.execute("UPDATE tally SET jobs = ? WHERE kind = 'id'", (jobs[-1][0],))
+        moves.count("id", "last", len(jobs))

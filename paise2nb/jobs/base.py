@@ -24,6 +24,9 @@ WITH RECURSIVE tree (root, id) AS (
 """
 
 
+PAGE = 2048  # bytes; a claim and a completion write three pages
+
+
 class Table:
     """The jobs, attempts and workers in one SQLite file.
 
@@ -37,7 +40,7 @@ class Table:
     """
 
     def __init__(self, path: Path, *, durable: bool = True, host_delay: float = 0.0) -> None:
-        self.database = Database(path, MIGRATIONS, durable=durable)
+        self.database = Database(path, MIGRATIONS, durable=durable, page=PAGE)
         self.path = path
         self.host_delay = host_delay
         self.clock = SteadyClock(None)  # while it is anchored

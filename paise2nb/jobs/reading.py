@@ -148,7 +148,7 @@ class Reading(Table):
         """When the oldest job that may start was enqueued."""
         rows = self._read(
             "SELECT enqueued_at FROM jobs WHERE id ="
-            " (SELECT min(id) FROM (SELECT min(id) AS id FROM jobs INDEXED BY jobs_ready"
+            " (SELECT min(id) FROM (SELECT min(id) AS id FROM jobs INDEXED BY jobs_active"
             " WHERE ready = 1 UNION ALL SELECT min(id) FROM jobs INDEXED BY jobs_turns"
             " WHERE place = 2 AND worker IS NULL))"
         )

@@ -46,7 +46,8 @@ class Roster(Table):
         """The registered worker processes, with the ids of the jobs that they hold."""
         held: dict[int, list[int]] = {}
         for row in self._read(
-            "SELECT worker, id FROM jobs INDEXED BY jobs_held WHERE worker IS NOT NULL ORDER BY id"
+            "SELECT worker, id FROM jobs INDEXED BY jobs_active"
+            " WHERE ready = 0 AND worker IS NOT NULL ORDER BY id"
         ):
             held.setdefault(row["worker"], []).append(row["id"])
         return [
@@ -60,7 +61,7 @@ class Roster(Table):
             dict(row)
             for row in self._read(
                 "SELECT id, number, worker, state, timeout, memory_mb, finished_at FROM jobs"
-                " WHERE worker IS NOT NULL"
+                " INDEXED BY jobs_active WHERE ready = 0 AND worker IS NOT NULL"
             )
         ]
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 
 from paise2nb.jobs.turns import HAS_TURN, IN_LINE, Asked, Turns
 
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
 UNFINISHED = STATES[:4]
+_ADD_SUMS = (
+    "INSERT INTO tally VALUES (?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, roots = roots + excluded.roots"
+)
 _NUMBERS = {
     "run_at", "every", "priority", "attempt", "max_attempts", "crashes", "number", "worker_pid",
     "parent_id", "root_id", "enqueued_at", "started_at", "finished_at",
@@ -36,6 +38,18 @@ class NewJob(NamedTuple):
     delay: float | None = None
     every: float | None = None
     host: str | None = None
+
+
+class Added(NamedTuple):
+    """What an enqueue did.
+
+    Attributes:
+        answers: for each job its id and ``new``, ``waiting`` (an unfinished twin) or ``fresh``.
+        idle: the workers have left for want of work.
+    """
+
+    answers: list[tuple[int, str]]
+    idle: bool
 
 
 class Claim(NamedTuple):
@@ -106,37 +120,32 @@ class Ending:
 
 @dataclass
 class Moves:
-    """What one transaction changes in the counts by state, and in the lines before hosts."""
+    """What one transaction changes in the counts, and in the lines before hosts."""
 
     turns: Turns
-    jobs: Counter[str] = field(default_factory=Counter)
-    roots: Counter[str] = field(default_factory=Counter)
+    sums: dict[tuple[str, str | int], list[int]] = field(default_factory=dict)
 
     def add(self, state: str, number: int, root: bool) -> None:
         """Count jobs into a state."""
-        self.jobs[state] += number
-        if root:
-            self.roots[state] += number
+        self.count("state", state, number, root)
 
     def move(self, old: str, new: str, root: bool) -> None:
         """Count one job from a state into another."""
         self.add(old, -1, root)
         self.add(new, 1, root)
 
+    def count(self, kind: str, name: str | int, number: int, root: bool = False) -> None:
+        """Count something else that ``tally`` keeps."""
+        sums = self.sums.setdefault((kind, name), [0, 0])
+        sums[0] += number
+        sums[1] += number * root
+
     def store(self, connection: sqlite3.Connection) -> None:
         """Write the sums, in the transaction that made the moves."""
         self.turns.store()
-        changed = [
-            (number, self.roots[state], state)
-            for state, number in self.jobs.items()
-            if number or self.roots[state]
-        ]
+        changed = [(*key, *sums) for key, sums in self.sums.items() if any(sums)]
         if changed:
-            connection.executemany(
-                "UPDATE tally SET jobs = jobs + ?, roots = roots + ?"
-                " WHERE kind = 'state' AND name = ?",
-                changed,
-            )
+            connection.executemany(_ADD_SUMS, changed)
 
 
 class Worker(NamedTuple):
@@ -146,19 +155,6 @@ class Worker(NamedTuple):
     pid: int
     pool: str
     lone: bool
-
-
-@cache
-def next_job(tasks: tuple[str, ...], alone: bool) -> tuple[str, tuple[str, ...]]:
-    """The query for the next job of some tasks, one index seek for each, and its parameters."""
-    seek = (
-        "SELECT * FROM (SELECT id, task, state, parent_id, host, priority FROM jobs"
-        " INDEXED BY jobs_ready WHERE ready = 1 AND task = ? AND alone = {}"
-        " ORDER BY priority DESC, id LIMIT 1)"
-    )
-    kinds = (0, 1) if alone else (0,)
-    seeks = " UNION ALL ".join(seek.format(kind) for _ in tasks for kind in kinds)
-    return f"{seeks} ORDER BY priority DESC, id LIMIT 1", tuple(t for t in tasks for _ in kinds)
 
 
 def claim_of(row: sqlite3.Row) -> Claim:

@@ -44,14 +44,14 @@ CREATE TABLE jobs (
     progress TEXT,
     result TEXT
 );
-CREATE INDEX jobs_ready ON jobs (task, alone, priority DESC, id) WHERE ready = 1;
+CREATE INDEX jobs_active ON jobs (ready, task, alone, priority DESC, id)
+    WHERE ready = 1 OR worker IS NOT NULL;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE ready = 0 AND run_at IS NOT NULL;
 CREATE INDEX jobs_retrying ON jobs (run_at)
     WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL;
 CREATE INDEX jobs_overdue ON jobs (id) WHERE state = 'scheduled' AND ready + place > 0;
 CREATE INDEX jobs_line ON jobs (host, priority DESC, id) WHERE place = 1;
 CREATE INDEX jobs_turns ON jobs (host) WHERE place = 2;
-CREATE INDEX jobs_held ON jobs (worker) WHERE worker IS NOT NULL;
 CREATE INDEX jobs_alone ON jobs (pool) WHERE alone = 1 AND finished_at IS NULL;
 CREATE INDEX jobs_key ON jobs (key, id) WHERE key IS NOT NULL;
 CREATE INDEX jobs_children ON jobs (parent_id) WHERE parent_id IS NOT NULL;

@@ -26,6 +26,7 @@ OLD_LEAVES = (
     " AND root_id IN (SELECT id FROM jobs WHERE every IS NOT NULL)"
     " AND NOT EXISTS (SELECT 1 FROM jobs AS child WHERE child.parent_id = jobs.id)"
 )
+HELD_BY = "SELECT * FROM jobs INDEXED BY jobs_active WHERE ready = 0 AND worker = ?"
 HELD = "its cancelled run to end"  # what a retried job waits for
 
 
@@ -182,9 +183,7 @@ class JobTable(Executing, Reading, Roster):
         """
 
         def work(connection: sqlite3.Connection, moves: Moves) -> list[int]:
-            rows = connection.execute(
-                "SELECT * FROM jobs WHERE worker = ?", (worker_id,)
-            ).fetchall()
+            rows = connection.execute(HELD_BY, (worker_id,)).fetchall()
             for row in rows:
                 ending = decide(dict(row), len(rows) == 1)
                 self._end(connection, moves, claim_of(row), ending)
@@ -197,7 +196,7 @@ class JobTable(Executing, Reading, Roster):
         """Give back what a living worker holds, but for some jobs."""
 
         def work(connection: sqlite3.Connection, moves: Moves) -> None:
-            held = connection.execute("SELECT * FROM jobs WHERE worker = ?", (worker.id,))
+            held = connection.execute(HELD_BY, (worker.id,))
             for row in held.fetchall():
                 if row["id"] not in but:
                     self._end(connection, moves, claim_of(row), Ending("released", "queued"))
