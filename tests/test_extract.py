@@ -84,7 +84,7 @@ KINDS = [
     (None, bytes(range(256)), "", OCTETS),
     (OCTETS, bytes(range(256)), ".txt", OCTETS),
     (None, b"\x89PNG\r\n\x1a\n\0\0", ".txt", "image/png"),
-    (None, gzip.compress(b"words"), "", "application/gzip"),
+    (None, gzip.compress(b"words", mtime=0), "", "application/gzip"),
     ("image/png", b"whatever", "", "image/png"),
     ("application/x-mine", PDF, "", "application/x-mine"),
     ("application/x-mine", ZIP, ".docx", "application/x-mine"),
