@@ -9,6 +9,7 @@ its address was spelled.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
 import sqlite3
@@ -38,8 +39,8 @@ RANKED = 2000  # matches of one query that are ranked
 
 _WORDS_REMOVED = """
 CREATE TRIGGER words_removed AFTER DELETE ON items BEGIN
-    INSERT INTO words (words, rowid, title, text)
-    VALUES ('delete', old.id, old.title, old.text); END
+    INSERT INTO words (words, rowid, title, text, marks)
+    VALUES ('delete', old.id, old.title, old.text, old.marks); END
 """
 
 # The text comes last: the columns before it are read without touching its pages.
@@ -61,6 +62,7 @@ CREATE TABLE items (
     stored_at REAL NOT NULL,
     job_id INTEGER,  -- the job that stored it last
     metadata TEXT NOT NULL,  -- JSON
+    marks TEXT NOT NULL,  -- words for its host and tag, see `_mark`
     text TEXT NOT NULL
 );
 CREATE INDEX items_by_time ON items (fetched_at);
@@ -68,16 +70,18 @@ CREATE INDEX items_by_tag ON items (tag, fetched_at);
 CREATE INDEX items_by_storing ON items (stored_at);
 CREATE INDEX items_by_content ON items (sha256);
 CREATE VIRTUAL TABLE words USING fts5 (
-    title, text, content = 'items', content_rowid = 'id',
+    title, text, marks, content = 'items', content_rowid = 'id',
     tokenize = 'porter unicode61 remove_diacritics 2', prefix = '2'
 );
 CREATE TRIGGER words_added AFTER INSERT ON items BEGIN
-    INSERT INTO words (rowid, title, text) VALUES (new.id, new.title, new.text); END;
+    INSERT INTO words (rowid, title, text, marks)
+    VALUES (new.id, new.title, new.text, new.marks); END;
 {_WORDS_REMOVED.strip()};
-CREATE TRIGGER words_changed AFTER UPDATE OF title, text ON items BEGIN
-    INSERT INTO words (words, rowid, title, text)
-    VALUES ('delete', old.id, old.title, old.text); \
-    INSERT INTO words (rowid, title, text) VALUES (new.id, new.title, new.text); END;
+CREATE TRIGGER words_changed AFTER UPDATE OF title, text, marks ON items BEGIN
+    INSERT INTO words (words, rowid, title, text, marks)
+    VALUES ('delete', old.id, old.title, old.text, old.marks); \
+    INSERT INTO words (rowid, title, text, marks)
+    VALUES (new.id, new.title, new.text, new.marks); END;
 """,
     """
 CREATE TABLE visits (  -- that found nothing new
@@ -104,50 +108,38 @@ _LISTED = (
 _VISITED = "items LEFT JOIN visits ON visits.item_id = items.id"
 _FIELDS = (
     "key", "url", "title", "author", "date", "language", "mime_type", "sha256", "size", "tag",
-    "fetched_at", "stored_at", "job_id", "metadata", "text",
+    "fetched_at", "stored_at", "job_id", "metadata", "marks", "text",
 )  # fmt: skip
 _INSERT = (
     f"INSERT INTO items ({', '.join(_FIELDS)}) VALUES ({', '.join(f':{name}' for name in _FIELDS)})"
 )
-_UPDATE = (
-    f"UPDATE items SET {', '.join(f'{name} = :{name}' for name in _FIELDS)},"
-    " tag = coalesce(:tag, tag) WHERE id = :id"
-).replace(" tag = :tag,", "")
+_UPDATE = f"UPDATE items SET {', '.join(f'{name} = :{name}' for name in _FIELDS)} WHERE id = :id"
 _KEEP = (
     "INSERT INTO versions SELECT id, (SELECT count(*) + 1 FROM versions WHERE item_id = items.id),"
     " title, sha256, size, fetched_at, ? FROM items WHERE id = ?"
 )
-# The host in a canonical address, with its port, between dots and colons: ".example.org:80:".
-_HOST = (
-    "'.' || substr(substr(key, instr(key, '://') + 3), 1,"
-    " instr(substr(key, instr(key, '://') + 3) || '/', '/') - 1) || ':'"
-)
 _DAY = "substr(coalesce(date, strftime('%Y-%m-%d', fetched_at, 'unixepoch')), 1, 10)"
-# What an operator asks of an item. Values of ``site`` and ``tag`` are alternatives.
-_OPERATORS = {
-    "site": f"instr({_HOST}, '.' || {{}} || ':')",
-    "tag": "tag = {}",
-    "before": f"{_DAY} < {{}}",
-    "after": f"{_DAY} >= {{}}",
-}
+# What an operator asks of an item's date. What it asks of host and tag is in the index.
+_DAYS = {"before": f" AND {_DAY} < {{}}", "after": f" AND {_DAY} >= {{}}"}
 # Ranking reads every match. Of a word that stands in thousands of documents, which says little
-# about each, only the newest are ranked: they are found first, by their ids alone.
+# about each, only the newest are ranked.
 _FOUND = f"""
-SELECT words.rowid AS id, url, items.title AS title,
+WITH best AS MATERIALIZED (
+    SELECT id, rank FROM (
+        SELECT words.rowid AS id, bm25(words, {TITLE_WEIGHT}, 1.0, 0.0) AS rank FROM words{{1}}
+        WHERE words MATCH :words{{0}} ORDER BY words.rowid DESC LIMIT {RANKED})
+    ORDER BY rank, id DESC LIMIT :limit)
+SELECT best.id AS id, url, items.title AS title,
        snippet(words, 1, '{HIT_START}', '{HIT_END}', '…', {SNIPPET_WORDS}) AS snippet,
-       -rank AS score
-FROM words JOIN items ON items.id = words.rowid
-WHERE words MATCH :words AND rank MATCH 'bm25({TITLE_WEIGHT}, 1.0)'{{0}}
-  AND words.rowid >= (
-    SELECT min(id) FROM (
-        SELECT words.rowid AS id FROM words{{1}}
-        WHERE words MATCH :words{{0}} ORDER BY words.rowid DESC LIMIT {RANKED}))
-ORDER BY rank LIMIT :limit
+       -best.rank AS score
+FROM best CROSS JOIN words ON words.rowid = best.id JOIN items ON items.id = best.id
+WHERE words MATCH :words ORDER BY best.rank, best.id DESC
 """
 _CHOSEN = """
 SELECT id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
-FROM items WHERE 1{} ORDER BY fetched_at DESC, id DESC LIMIT :limit
+FROM items WHERE 1{}{} ORDER BY fetched_at DESC, id DESC LIMIT :limit
 """
+_MARKED = " AND id IN (SELECT rowid FROM words WHERE words MATCH :marks)"
 
 # Control characters (HIT_START and HIT_END are two of them) but tab and newline, and halves of
 # surrogate pairs, which can't be written as UTF-8.
@@ -299,13 +291,17 @@ class ItemStore:
             `HIT_END`) and ``score``, higher for better ones. Operators alone give the items that
             they choose, newest first.
         """
-        expression, conditions, values = parse_query(query)
-        if not expression and not conditions:
+        expression, marks, days, values = parse_query(query)
+        if expression:
+            joined = " JOIN items ON items.id = words.rowid" if days else ""
+            sql = _FOUND.format(days, joined)
+            values["words"] = f"({expression}) AND {marks}" if marks else expression
+        elif marks or days:
+            sql = _CHOSEN.format(days, _MARKED if marks else "")
+            values["marks"] = marks
+        else:
             return []
-        joined = " JOIN items ON items.id = words.rowid" if conditions else ""
-        sql = (_FOUND if expression else _CHOSEN).format(conditions, joined)
-        parameters = {**values, "words": expression, "limit": limit}
-        return [dict(row) for row in self.database.read(sql, parameters)]
+        return [dict(row) for row in self.database.read(sql, {**values, "limit": limit})]
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
         """Items without their texts, the one fetched last first."""
@@ -352,20 +348,39 @@ class ItemStore:
         self.database.close()
 
 
-def parse_query(query: str) -> tuple[str, str, dict[str, str]]:
-    """A query as an FTS5 expression, SQL conditions on items, and the values of these."""
-    conditions: dict[str, list[str]] = {}
-    values: dict[str, str] = {}
+def parse_query(query: str) -> tuple[str, str, str, dict[str, Any]]:
+    """A query as FTS5 expressions for words and marks, SQL conditions, and the values of these."""
+    marks: dict[str, list[str]] = {}
+    days, values = "", dict[str, Any]()
     for number, (kind, quoted, word, order, day) in enumerate(_OPERATOR.findall(query)):
-        name, value = kind or order, quoted or word or day
-        if name == "site":
+        if order:
+            values[f"v{number}"] = day
+            days += _DAYS[order].format(f":v{number}")
+            continue
+        value = quoted or word
+        if kind == "site":
             with suppress(ValueError):
                 value = ascii_host(value.removeprefix("."))
-        values[f"v{number}"] = _UNSTORABLE.sub(" ", value)
-        conditions.setdefault(name, []).append(_OPERATORS[name].format(f":v{number}"))
-    either = {"before": " AND ", "after": " AND "}
-    chosen = "".join(f" AND ({either.get(n, ' OR ').join(c)})" for n, c in conditions.items())
-    return match_expression(_OPERATOR.sub(" ", query)), chosen, values
+        marks.setdefault(kind, []).append(_mark(kind, value))
+    chosen = " AND ".join(f"marks : ({' OR '.join(each)})" for each in marks.values())
+    return match_expression(_OPERATOR.sub(" ", query)), chosen, days, values
+
+
+def _mark(kind: str, value: str) -> str:
+    """The word that stands for a host or a tag in the index: one that no text holds."""
+    name = f"{kind}:{value}".encode(errors="replace")
+    return f"{kind}{hashlib.blake2b(name, digest_size=8).hexdigest()}"
+
+
+def _marks(key: str, tag: str | None) -> str:
+    """The words by which ``site:`` and ``tag:`` find an item: its host's domains, with its port
+    and without it."""
+    host = key.partition("://")[2].partition("/")[0]
+    name, _, port = host.rpartition(":") if host.rpartition(":")[2].isdigit() else (host, "", "")
+    labels = name.split(".")
+    domains = [".".join(labels[n:]) for n in range(len(labels))]
+    sites = domains + [f"{domain}:{port}" for domain in domains if port]
+    return " ".join([*(_mark("site", site) for site in sites), *([_mark("tag", tag)] if tag else [])])
 
 
 def match_expression(query: str) -> str:
@@ -378,7 +393,8 @@ def match_expression(query: str) -> str:
     for phrase, star, word in _TERM.findall(query):
         text = _UNSTORABLE.sub(" ", phrase or word.rstrip("*"))
         if any(character.isalnum() for character in text):
-            terms.append(f'"{text}"{"*" if star or word.endswith("*") else ""}')
+            is_prefix = star or word.endswith("*")
+            terms.append(f'{{title text}} : "{text}"*' if is_prefix else f'"{text}"')
     return " ".join(terms)
 
 
@@ -407,13 +423,13 @@ def _row(
         "title": _line(document.title), "author": _line(document.author),
         "date": _line(document.date), "language": _line(document.language),
         "metadata": json.dumps({**document.metadata, "words": words(text)}),
-        "text": text,
+        "marks": _marks(key, tag), "text": text,
     }  # fmt: skip
 
 
 def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
     old = connection.execute(
-        f"SELECT id, sha256, text, max(fetched_at, coalesce(visited_at, 0)) AS seen_at"
+        f"SELECT id, sha256, text, tag, max(fetched_at, coalesce(visited_at, 0)) AS seen_at"
         f" FROM {_VISITED} WHERE key = ?",
         (row["key"],),
     ).fetchone()
@@ -423,7 +439,9 @@ def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
     if row["fetched_at"] >= old["seen_at"]:
         if old["sha256"] != row["sha256"] and old["text"] != row["text"]:
             connection.execute(_KEEP, (zlib.compress(old["text"].encode()), old["id"]))
-        connection.execute(_UPDATE, {**row, "id": old["id"]})
+        tag = row["tag"] or old["tag"]
+        marks = _marks(row["key"], tag)
+        connection.execute(_UPDATE, {**row, "tag": tag, "marks": marks, "id": old["id"]})
     return int(old["id"])
 
 

@@ -178,7 +178,8 @@ def test_a_collection_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
     old = Database(tmp_path / "items.db", MIGRATIONS[:1], durable=True)
     old.write(lambda c: c.execute(
         "INSERT INTO items (key, url, mime_type, sha256, size, fetched_at, stored_at, metadata,"
-        " text) VALUES ('http://example.org/a', 'x', 'text/plain', '0', 1, 1, 1, '{}', 'words')"
+        " marks, text)"
+        " VALUES ('http://example.org/a', 'x', 'text/plain', '0', 1, 1, 1, '{}', '', 'words')"
     ))  # fmt: skip
     old.close()
     store = ItemStore(tmp_path / "items.db")
@@ -337,7 +338,7 @@ def test_the_limit_holds(store: ItemStore) -> None:
         ("two words", '"two" "words"'),
         ("site: tag: before: after:", '"site:" "tag:" "before:" "after:"'),
         ('"a phrase" word', '"a phrase" "word"'),
-        ("pre* \"phrase pre\"*", '"pre"* "phrase pre"*'),
+        ("pre* \"phrase pre\"*", '{title text} : "pre"* {title text} : "phrase pre"*'),
         ("NOT a AND (b OR c) NEAR/2 title:d -e ^f +g", '"NOT" "a" "AND" "(b" "OR" "c)" "NEAR/2"'
          ' "title:d" "-e" "^f" "+g"'),
         ('odd "quote', '"odd" "quote"'),
