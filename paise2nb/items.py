@@ -35,7 +35,7 @@ HIT_START, HIT_END = "\x02", "\x03"
 
 TITLE_WEIGHT = 5.0  # a word in the title counts as much as five in the text
 SNIPPET_WORDS = 24
-RANKED = 2000  # matches of one query that are ranked
+RANKED = 1000  # matches of one query that are ranked
 
 _WORDS_REMOVED = """
 CREATE TRIGGER words_removed AFTER DELETE ON items BEGIN
@@ -69,6 +69,7 @@ CREATE INDEX items_by_time ON items (fetched_at);
 CREATE INDEX items_by_tag ON items (tag, fetched_at);
 CREATE INDEX items_by_storing ON items (stored_at);
 CREATE INDEX items_by_content ON items (sha256);
+CREATE INDEX items_by_day ON items (id, date, fetched_at);
 CREATE VIRTUAL TABLE words USING fts5 (
     title, text, marks, content = 'items', content_rowid = 'id',
     tokenize = 'porter unicode61 remove_diacritics 2', prefix = '2'
@@ -123,17 +124,16 @@ _DAY = "substr(coalesce(date, strftime('%Y-%m-%d', fetched_at, 'unixepoch')), 1,
 _DAYS = {"before": f" AND {_DAY} < {{}}", "after": f" AND {_DAY} >= {{}}"}
 # Ranking reads every match. Of a word that stands in thousands of documents, which says little
 # about each, only the newest are ranked.
-_FOUND = f"""
-WITH best AS MATERIALIZED (
-    SELECT id, rank FROM (
-        SELECT words.rowid AS id, bm25(words, {TITLE_WEIGHT}, 1.0, 0.0) AS rank FROM words{{1}}
-        WHERE words MATCH :words{{0}} ORDER BY words.rowid DESC LIMIT {RANKED})
-    ORDER BY rank, id DESC LIMIT :limit)
-SELECT best.id AS id, url, items.title AS title,
-       snippet(words, 1, '{HIT_START}', '{HIT_END}', '…', {SNIPPET_WORDS}) AS snippet,
-       -best.rank AS score
-FROM best CROSS JOIN words ON words.rowid = best.id JOIN items ON items.id = best.id
-WHERE words MATCH :words ORDER BY best.rank, best.id DESC
+_BEST = f"""
+SELECT id, rank FROM (
+    SELECT words.rowid AS id, bm25(words, {TITLE_WEIGHT}, 1.0, 0.0) AS rank FROM words{{}}
+    WHERE words MATCH :words{{}} ORDER BY words.rowid DESC LIMIT {RANKED})
+ORDER BY rank, id DESC LIMIT :limit
+"""
+_SHOWN = f"""
+SELECT words.rowid AS id, url, items.title AS title,
+       snippet(words, 1, '{HIT_START}', '{HIT_END}', '…', {SNIPPET_WORDS}) AS snippet
+FROM words JOIN items ON items.id = words.rowid WHERE words MATCH :words AND words.rowid = :id
 """
 _CHOSEN = """
 SELECT id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
@@ -293,15 +293,23 @@ class ItemStore:
         """
         expression, marks, days, values = parse_query(query)
         if expression:
-            joined = " JOIN items ON items.id = words.rowid" if days else ""
-            sql = _FOUND.format(days, joined)
-            values["words"] = f"({expression}) AND {marks}" if marks else expression
-        elif marks or days:
-            sql = _CHOSEN.format(days, _MARKED if marks else "")
-            values["marks"] = marks
-        else:
+            words = f"({expression}) AND {marks}" if marks else expression
+            return self._ranked(words, days, {**values, "limit": limit})
+        if not marks and not days:
             return []
-        return [dict(row) for row in self.database.read(sql, {**values, "limit": limit})]
+        sql = _CHOSEN.format(days, _MARKED if marks else "")
+        chosen = self.database.read(sql, {**values, "marks": marks, "limit": limit})
+        return [dict(row) for row in chosen]
+
+    def _ranked(self, words: str, days: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if days else ""
+        best = self.database.read(_BEST.format(joined, days), {**values, "words": words})
+        return [
+            {**row, "score": -found["rank"]}
+            for found in best
+            # One by one: in the query above each of the ranked matches would get its snippet.
+            for row in self.database.read(_SHOWN, {"words": words, "id": found["id"]})
+        ]
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
         """Items without their texts, the one fetched last first."""
@@ -380,7 +388,9 @@ def _marks(key: str, tag: str | None) -> str:
     labels = name.split(".")
     domains = [".".join(labels[n:]) for n in range(len(labels))]
     sites = domains + [f"{domain}:{port}" for domain in domains if port]
-    return " ".join([*(_mark("site", site) for site in sites), *([_mark("tag", tag)] if tag else [])])
+    return " ".join(
+        [*(_mark("site", site) for site in sites), *([_mark("tag", tag)] if tag else [])]
+    )
 
 
 def match_expression(query: str) -> str:

@@ -47,9 +47,15 @@ def queries() -> Iterator[tuple[str, Callable[[], str]]]:
     def common() -> str:
         return rng.choice(NAMES[:20])
 
+    def phrase() -> str:
+        made, _ = document(rng.randrange(1000))
+        first = rng.randrange(WORDS - 3)
+        return f'"{" ".join(made.text.split()[first : first + 3])}"'
+
     yield "a rare word", rare
     yield "two words, as people write", lambda: f"{rng.choice(NAMES[50:2000])} {rare()}"
-    yield "a phrase", lambda: f'"{common()} {rng.choice(NAMES[:200])}"'
+    yield "a phrase from a document", phrase
+    yield "a phrase of common words", lambda: f'"{common()} {rng.choice(NAMES[:200])}"'
     yield "a prefix", lambda: rare()[:5] + "*"
     yield "a word of one site", lambda: f"{rare()} site:site{rng.randrange(500)}.example.org"
     yield "a word before a day", lambda: f"{rare()} before:2015"
