@@ -210,6 +210,12 @@ def test_a_page_is_its_body_and_what_it_says_about_itself() -> None:
     assert found.metadata == {"site": "The site", "description": "In short."}
 
 
+def test_a_date_that_only_stands_in_the_text_is_looked_for_with_precision() -> None:
+    html = b"<html><head><title>T</title></head><body><p>Last updated on March 4, 2024.</p></body>"
+    assert page(html).date is None
+    assert pages.read(html, Source("u", "text/html"), precise=True).date == "2024-03-04"
+
+
 def test_precision_leaves_out_what_is_doubtful() -> None:
     doubtful = '<p class="related-links">Read more about other things, all of them elsewhere.</p>'
     html = ARTICLE.replace("</article>", f"{doubtful}</article>").encode()

@@ -69,6 +69,21 @@ def take(table: JobTable, worker: Worker) -> Claim:
     return claim
 
 
+def test_what_was_begun_is_brought_to_its_end_before_more_is_begun(
+    table: JobTable, worker: Worker
+) -> None:
+    limits = {"begin": Limits(60, 512), "end": Limits(60, 512)}
+    first, second = add(table, *(NewJob("begin", f"[{n}]", 4) for n in range(2)))
+    claim = table.claim(worker, limits)
+    order = []
+    while claim is not None:
+        order.append((claim.task, claim.root_id))
+        following = [NewJob("end", "[]", 4)] if claim.task == "begin" else []
+        ending = Ending("completed", "completed", followups=following)
+        _, claim = table.end(claim, ending, worker, limits)
+    assert order == [("begin", first), ("end", first), ("begin", second), ("end", second)]
+
+
 def row_of(table: JobTable, job_id: int) -> dict[str, Any]:
     return table.rows([job_id])[job_id]
 

@@ -44,6 +44,9 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
         favor_precision=precise,
         with_metadata=True,
         include_comments=False,
+        # The date that a page declares. The search for one that merely stands in its text takes
+        # half of the time of an extraction.
+        date_extraction_params={"original_date": True, "extensive_search": precise},
     )
     body = (page.text or "").strip() if page else ""
     if len(body) < SHORT:

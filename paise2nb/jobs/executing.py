@@ -40,7 +40,7 @@ NEXT = (
     " FROM json_each(?) AS tasks JOIN json_each(?) AS kinds JOIN jobs ON jobs.id = ("
     "SELECT id FROM jobs INDEXED BY jobs_active WHERE ready = 1 AND task = tasks.value"
     " AND alone = kinds.value ORDER BY priority DESC, id LIMIT 1)"
-    " ORDER BY priority DESC, jobs.id LIMIT 1) AS found"
+    " ORDER BY priority DESC, root_id, jobs.id LIMIT 1) AS found"
 )
 
 
@@ -78,7 +78,8 @@ class Executing(Adding):
     def claim(
         self, worker: Worker, limits: dict[str, Limits], *, tree: int | None = None
     ) -> Claim | None:
-        """Take the next job: highest priority first, then oldest.
+        """Take the next job: highest priority first, then oldest; of those of different tasks the
+        one whose root is oldest, so that what was begun is brought to its end.
 
         Args:
             worker: who takes it; one with a single thread also takes jobs that must run alone,
