@@ -188,7 +188,9 @@ class ExtractSettings:
     """How texts are taken out of what was fetched."""
 
     precision: Annotated[
-        bool, "of web pages rather too little than too much; slower (false: fast, nearly as good)"
+        bool,
+        "of web pages rather too little than too much, and a date from the text where they declare"
+        " none; slower (false: fast, nearly as good)",
     ]
 
 
