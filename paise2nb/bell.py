@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-TICK_NS = 50_000_000  # more than the coarsest tick of a filesystem's clock: HZ=100 has 10 ms
+TICK_NS = 2_500_000_000  # more than the coarsest tick of a filesystem's clock: FAT has two seconds
 _PATH_LIMIT = 100  # sockaddr_un holds 108 bytes on Linux, 104 on macOS: unix(7)
 
 

@@ -139,7 +139,13 @@ _CHOSEN = """
 SELECT id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
 FROM items WHERE 1{}{} ORDER BY fetched_at DESC, id DESC LIMIT :limit
 """
+# Operators alone: of few items all are looked at; where many have the marks, the newest of all
+# items are looked through for some that have them.
 _MARKED = " AND id IN (SELECT rowid FROM words WHERE words MATCH :marks)"
+_OFTEN_MARKED = (
+    " AND EXISTS (SELECT 1 FROM words WHERE words MATCH :marks AND words.rowid = items.id)"
+)
+_MANY = f"SELECT 1 FROM words WHERE words MATCH :marks LIMIT 1 OFFSET {RANKED}"
 
 # Control characters (HIT_START and HIT_END are two of them) but tab and newline, and halves of
 # surrogate pairs, which can't be written as UTF-8.
@@ -297,9 +303,11 @@ class ItemStore:
             return self._ranked(words, days, {**values, "limit": limit})
         if not marks and not days:
             return []
-        sql = _CHOSEN.format(days, _MARKED if marks else "")
-        chosen = self.database.read(sql, {**values, "marks": marks, "limit": limit})
-        return [dict(row) for row in chosen]
+        values |= {"marks": marks, "limit": limit}
+        marked = _MARKED if marks else ""
+        if marks and self.database.read(_MANY, values):
+            marked = _OFTEN_MARKED
+        return [dict(row) for row in self.database.read(_CHOSEN.format(days, marked), values)]
 
     def _ranked(self, words: str, days: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if days else ""
@@ -433,7 +441,7 @@ def _row(
         "title": _line(document.title), "author": _line(document.author),
         "date": _line(document.date), "language": _line(document.language),
         "metadata": json.dumps({**document.metadata, "words": words(text)}),
-        "marks": _marks(key, tag), "text": text,
+        "text": text,
     }  # fmt: skip
 
 
@@ -443,15 +451,15 @@ def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
         f" FROM {_VISITED} WHERE key = ?",
         (row["key"],),
     ).fetchone()
+    tag = old["tag"] if old is not None and row["tag"] is None else row["tag"]
+    row = {**row, "tag": tag, "marks": _marks(row["key"], tag)}
     if old is None:
         return int(connection.execute(_INSERT, row).lastrowid or 0)
     # A fetch that was overtaken by a later one comes too late and changes nothing.
     if row["fetched_at"] >= old["seen_at"]:
         if old["sha256"] != row["sha256"] and old["text"] != row["text"]:
             connection.execute(_KEEP, (zlib.compress(old["text"].encode()), old["id"]))
-        tag = row["tag"] or old["tag"]
-        marks = _marks(row["key"], tag)
-        connection.execute(_UPDATE, {**row, "tag": tag, "marks": marks, "id": old["id"]})
+        connection.execute(_UPDATE, {**row, "id": old["id"]})
     return int(old["id"])
 
 

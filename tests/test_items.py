@@ -288,6 +288,22 @@ def test_of_a_word_in_thousands_of_documents_the_newest_are_ranked(store: ItemSt
     assert found(store, "common tag:old") == [1]
 
 
+def test_operators_that_many_items_fit_give_the_one_fetched_last_first(store: ItemStore) -> None:
+    def entry(number: int, fetched_at: float) -> tuple[Document, dict[str, Any]]:
+        url = f"http://news.example.org/{number}"
+        return Document(f"words {number}"), {
+            "url": url, "key": url, "mime_type": "text/plain", "sha256": "0" * 64, "size": 1,
+            "tag": "all", "fetched_at": fetched_at, "job_id": 1,
+        }  # fmt: skip
+
+    number = RANKED + 10
+    store.put_many(entry(n, 1000.0 + n) for n in range(number))
+    store.put_many([entry(3, 9000.0)])
+    for query in ("tag:all", "site:example.org", "tag:all site:news.example.org"):
+        assert [row["id"] for row in store.search(query, 3)] == [4, number, number - 1]
+        assert len(store.search(query, 10**6)) == number
+
+
 OPERATORS = [
     ("words site:example.org", [1, 2]),
     ("site:news.example.org words", [2]),

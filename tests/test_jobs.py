@@ -716,6 +716,17 @@ def test_a_row_that_can_not_be_decoded_is_kept_and_shown(table: JobTable, args: 
     assert table.needed_keys() == set()
 
 
+def test_a_state_that_only_a_damaged_row_has_is_not_counted(
+    table: JobTable, worker: Worker
+) -> None:
+    add(table, new(), new())
+    table.database.write(lambda c: c.execute("UPDATE jobs SET state = 'odd' WHERE id = 1"))
+    for _ in range(2):
+        table.end(take(table, worker), COMPLETED)
+    names = table.database.read("SELECT name FROM tally WHERE kind = 'state'")
+    assert {row["name"] for row in names} == set(STATES)
+
+
 # Forgetting ----------------------------------------------------------------------------------
 
 

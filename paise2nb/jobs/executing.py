@@ -160,17 +160,18 @@ class Executing(Adding):
         found: sqlite3.Row | None
         if tree is None:
             query = now, _listed(tuple(limits)), "[0, 1]" if worker.lone else "[0]"
-            found = connection.execute(NEXT, query).fetchone()
-            if found is not None and found["due"]:
+            row = connection.execute(NEXT, query).fetchone()  # one, whatever there is
+            if row["due"]:
                 self._promote(connection, moves, now)
-                found = connection.execute(NEXT, query).fetchone()
-            return found if found is not None and found["id"] is not None else None
+                row = connection.execute(NEXT, query).fetchone()
+            return None if row["id"] is None else row
         self._promote(connection, moves, now)
-        found = connection.execute(IN_TREE.format("ready"), (f"[{tree}]",)).fetchone()
+        sought = IN_TREE.format("ready"), (f"[{tree}]",)
+        found = connection.execute(*sought).fetchone()
         if found is None:  # jobs of other trees may hold the turn, and nobody who runs them
             in_line = connection.execute(IN_TREE.format("place"), (f"[{tree}]",)).fetchone()
             if in_line is not None and moves.turns.cut_in(in_line["id"], in_line["host"]):
-                found = connection.execute(IN_TREE.format("ready"), (f"[{tree}]",)).fetchone()
+                found = connection.execute(*sought).fetchone()
         return found
 
     def end(
@@ -210,7 +211,7 @@ class Executing(Adding):
         charged = ending.outcome != "released" and not postponed
         crashed = ending.outcome in ("crashed", "timeout", "memory")
         unfinished = state in UNFINISHED
-        again = state in ("queued", "scheduled") and charged
+        again = state == "queued" and charged
         changed = connection.execute(
             "UPDATE jobs SET state = ?, ready = ?, run_at = ?, worker = NULL, place = 0,"
             " host = coalesce(?, host), resume = ?, number = number - ?, alone = max(alone, ?),"

@@ -126,8 +126,9 @@ class Moves:
     sums: dict[tuple[str, str | int], list[int]] = field(default_factory=dict)
 
     def add(self, state: str, number: int, root: bool) -> None:
-        """Count jobs into a state."""
-        self.count("state", state, number, root)
+        """Count jobs into a state; not into one that only a damaged row can have."""
+        if state in STATES:
+            self.count("state", state, number, root)
 
     def move(self, old: str, new: str, root: bool) -> None:
         """Count one job from a state into another."""
