@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -27,13 +28,14 @@ TRACKERS = frozenset({
 _TRACKER_FAMILIES = ("utm_", "pk_", "piwik_", "mtm_")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 )  # RFC 3986, section 2.3
 _SAFE = "%:/?#[]@!$&'()*+,;=~"  # what an address may hold as it is, beside the unreserved
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
+_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?")  # what ends so is an IPv4 address or nothing
 
 
 class Address(NamedTuple):
@@ -110,24 +112,25 @@ def host_of(url: str) -> str | None:
 def ascii_host(host: str) -> str:
     """A host name as it is sent: lower case, IDNA 2008 with the mapping of UTS 46.
 
+    What ends in a number is an IPv4 address, however it is spelled (URL Standard, section 3.5).
+
     Raises:
         ValueError: it is neither a name nor an IP address.
     """
     host = host.lower()
     try:
-        return ipaddress.ip_address(host).compressed
-    except ValueError:
-        pass
-    if not host.isascii():
-        import idna
+        if ":" in host and "%" not in host:  # a zone means nothing to other computers
+            return ipaddress.IPv6Address(host).compressed
+        if not host.isascii():
+            import idna
 
-        try:
             host = idna.encode(host, uts46=True).decode("ascii")
-        except idna.IDNAError:
-            raise ValueError("the host is not a valid name") from None
-    if not _HOST_NAME.fullmatch(host) or len(host) > 254:
-        raise ValueError("the host is not a valid name")
-    return host
+        if _HOST_NAME.fullmatch(host) and len(host) <= 254:
+            number = _NUMBER.fullmatch(host)
+            return socket.inet_ntoa(socket.inet_aton(host.rstrip("."))) if number else host
+    except (ValueError, OSError):  # idna's errors are of the first kind
+        pass
+    raise ValueError("the host is not a valid name")
 
 
 def canonical_url(url: str) -> str:
