@@ -133,19 +133,29 @@ ORDER BY rank, id DESC LIMIT :limit
 _SHOWN = f"""
 SELECT words.rowid AS id, url, items.title AS title,
        snippet(words, 1, '{HIT_START}', '{HIT_END}', '…', {SNIPPET_WORDS}) AS snippet
-FROM words JOIN items ON items.id = words.rowid WHERE words MATCH :words AND words.rowid = :id
+FROM words CROSS JOIN items ON items.id = words.rowid WHERE words MATCH :words AND {{}}
 """
-_CHOSEN = """
-SELECT id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
-FROM items WHERE 1{}{} ORDER BY fetched_at DESC, id DESC LIMIT :limit
-"""
-# Operators alone: of few items all are looked at; where many have the marks, the newest of all
-# items are looked through for some that have them.
-_MARKED = " AND id IN (SELECT rowid FROM words WHERE words MATCH :marks)"
-_OFTEN_MARKED = (
-    " AND EXISTS (SELECT 1 FROM words WHERE words MATCH :marks AND words.rowid = items.id)"
+_ONE = "words.rowid = :id"
+_SOME = (
+    "words.rowid BETWEEN :first AND :last AND +words.rowid IN (SELECT value FROM json_each(:ids))"
 )
-_MANY = f"SELECT 1 FROM words WHERE words MATCH :marks LIMIT 1 OFFSET {RANKED}"
+_NEWEST = "ORDER BY fetched_at DESC, items.id DESC"
+_CHOSEN = f"""
+SELECT items.id AS id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
+FROM items JOIN ({{}} {_NEWEST} LIMIT :limit) AS chosen ON chosen.id = items.id {_NEWEST}
+"""
+# Operators alone: of few items that have the marks all are looked at, in an index with all that is
+# asked of them; where many have them, the newest of all items are looked through for some.
+_MARKED = (
+    "SELECT items.id FROM words CROSS JOIN items INDEXED BY items_by_day ON items.id = words.rowid"
+    " WHERE words MATCH :marks{}"
+)
+_OFTEN_MARKED = (
+    "SELECT id FROM items WHERE EXISTS"
+    " (SELECT 1 FROM words WHERE words MATCH :marks AND words.rowid = items.id){}"
+)
+_UNMARKED = "SELECT id FROM items WHERE 1{}"
+_MANY = "SELECT 1 FROM words WHERE words MATCH :marks LIMIT 1 OFFSET 5000"
 
 # Control characters (HIT_START and HIT_END are two of them) but tab and newline, and halves of
 # surrogate pairs, which can't be written as UTF-8.
@@ -304,19 +314,30 @@ class ItemStore:
         if not marks and not days:
             return []
         values |= {"marks": marks, "limit": limit}
-        marked = _MARKED if marks else ""
-        if marks and self.database.read(_MANY, values):
-            marked = _OFTEN_MARKED
-        return [dict(row) for row in self.database.read(_CHOSEN.format(days, marked), values)]
+        chosen = _UNMARKED
+        if marks:
+            chosen = _OFTEN_MARKED if self.database.read(_MANY, values) else _MARKED
+        sql = _CHOSEN.format(chosen.format(days))
+        return [dict(row) for row in self.database.read(sql, values)]
 
     def _ranked(self, words: str, days: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if days else ""
         best = self.database.read(_BEST.format(joined, days), {**values, "words": words})
+        ids = [found["id"] for found in best]
+        # Apart from the query above, in which each of the ranked matches would get its snippet.
+        if "*" in words:  # each query puts the documents of all words that begin so together
+            some = {"words": words, "first": min(ids, default=0), "last": max(ids, default=0)}
+            rows = self.database.read(_SHOWN.format(_SOME), {**some, "ids": json.dumps(ids)})
+        else:
+            one = _SHOWN.format(_ONE)
+            rows = [
+                row for id_ in ids for row in self.database.read(one, {"words": words, "id": id_})
+            ]
+        shown = {row["id"]: row for row in rows}
         return [
-            {**row, "score": -found["rank"]}
+            {**shown[found["id"]], "score": -found["rank"]}
             for found in best
-            # One by one: in the query above each of the ranked matches would get its snippet.
-            for row in self.database.read(_SHOWN, {"words": words, "id": found["id"]})
+            if found["id"] in shown  # not removed meanwhile
         ]
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
