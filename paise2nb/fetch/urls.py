@@ -35,9 +35,8 @@ _UNRESERVED = frozenset(
 )  # RFC 3986, section 2.3
 _SAFE = "%:/?#[]@!$&'()*+,;=~"  # what an address may hold as it is, beside the unreserved
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
-_NUMBER = re.compile(
-    r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?"
-)  # what ends so is an IPv4 address or nothing
+# What ends so is an IPv4 address, or nothing.
+_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?")
 
 
 class Address(NamedTuple):
