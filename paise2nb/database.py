@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from paise2nb.errors import StorageError
+from paise2nb.line import Line
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
-# Looks whether others have written: so many at once, then with seconds between: at first, at most.
-LINE_LOOKS = 200
-LINE_PAUSES = 0.00005, 0.001
 LOG_BYTES = 16_000_000  # to which the write-ahead log is cut when no reader needs more of it
 
 _ADVICE = {
@@ -70,7 +66,7 @@ class Database:
         self._turn = threading.Lock()
         self._file: tuple[int, int] | None = None  # device and inode of what was opened
         self._size = 0
-        self._line_of: tuple[int, int] | None = None  # process and descriptor
+        self._line = Line(path.with_name(f"{path.name}.line"))
         make_private_directory(path.parent)
         try:
             self._migrate(migrations)
@@ -232,9 +228,10 @@ class Database:
         with self._turn:
             connection = self._writer()
             self._require_same_file()
-            line = self._line()
+            self._line.open()
             try:
-                self._stand_in(line)
+                if not self._line.wait(BUSY_SECONDS):
+                    raise StorageError(f"{self.path}: {_ADVICE['SQLITE_BUSY']}")
                 if connection.in_transaction:  # a second interrupt has hit the ROLLBACK below
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
@@ -249,43 +246,7 @@ class Database:
                 raise
             finally:
                 # This very call, not one that makes it: an interrupt could come in between.
-                fcntl.flock(line, fcntl.LOCK_UN)
-
-    def _stand_in(self, line: int) -> None:
-        """Wait for this process's turn to write.
-
-        Asked for again and again, at odd moments, rather than once and for ever: who holds it may
-        have been stopped (Ctrl-Z, a debugger), and then the wait has to end with words. At first
-        without a pause: most writes take less time than a pause and its end.
-
-        Raises:
-            StorageError: nobody else could write for too long.
-        """
-        deadline, pause = 0.0, LINE_PAUSES[0]
-        for look in count():
-            try:
-                return fcntl.flock(line, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if look < LINE_LOOKS:
-                    os.sched_yield()
-                    continue
-                now = time.monotonic()
-                deadline = deadline or now + BUSY_SECONDS
-                if now > deadline:
-                    raise StorageError(f"{self.path}: {_ADVICE['SQLITE_BUSY']}") from None
-            time.sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, LINE_PAUSES[1])
-
-    def _line(self) -> int:
-        """The descriptor on which processes stand in line to write.
-
-        SQLite's own lock is polled at ever longer pauses, so that one of many may wait for seconds
-        while others take turns; here nobody sleeps for longer than a millisecond.
-        """
-        if self._line_of is None or self._line_of[0] != os.getpid():
-            path = self.path.with_name(f"{self.path.name}.line")
-            self._line_of = os.getpid(), os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        return self._line_of[1]
+                fcntl.flock(self._line.turn, fcntl.LOCK_UN)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database and cut it, unless a reader holds it."""
@@ -298,10 +259,7 @@ class Database:
         while self._connections:
             with suppress(sqlite3.ProgrammingError):
                 self._connections.popitem()[1].close()
-        if self._line_of is not None:
-            if self._line_of[0] == os.getpid():
-                os.close(self._line_of[1])
-            self._line_of = None
+        self._line.close()
 
     def _migrate(self, migrations: Sequence[str]) -> None:
         def upgrade(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,126 @@
+"""The line of processes before one file: first come, first served, and the wait has an end.
+
+SQLite polls its own lock at ever longer pauses, so that one of many may wait for seconds while
+others take turns. Here the kernel wakes who came first.
+"""
+
+from __future__ import annotations
+
+import _thread
+import fcntl
+import os
+import threading
+import time
+from io import FileIO
+from pathlib import Path
+
+LOOKS = 200  # whether the turn is free, awake: most turns take less time than a sleep and its end
+# Seconds until a sleeper looks for itself: the kernel wakes those behind one that has been stopped
+# (Ctrl-Z, a debugger) only when that one has gone on.
+PATIENCE = 1.0
+
+
+class Line:
+    """One process's way to its turn; its threads take turns among themselves before.
+
+    Args:
+        path: the file that processes lock; beside it lies one that those lock who sleep.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._process = 0
+        self.turn: FileIO  # locked while it is this process's turn
+
+    def open(self) -> None:
+        """Make the files, anew after a fork: parent and child may not share a lock.
+
+        Raises:
+            OSError: they can't be made.
+        """
+        if self._process != os.getpid():
+            self.turn, self._sleepers = self._opened(""), self._opened(".asleep")
+            self._process = os.getpid()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the turn, at most that long; whether it has come.
+
+        It ends with ``fcntl.flock(line.turn, fcntl.LOCK_UN)``: no call that makes this call, for
+        an interrupt could come in between.
+        """
+        deadline = time.monotonic() + seconds
+        while not self._looked() and not self._slept(min(PATIENCE, deadline - time.monotonic())):
+            if time.monotonic() >= deadline:
+                return False
+        return True
+
+    def _looked(self) -> bool:
+        for look in range(LOOKS):
+            try:
+                fcntl.flock(self.turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if look == 0 and self._others_sleep():
+                    break  # who looks again and again would overtake them
+                os.sched_yield()
+            else:
+                return True
+        return False
+
+    def _slept(self, seconds: float) -> bool:
+        place = _Place(self._opened(""), self._opened(".asleep"))
+        try:
+            if place.came.acquire(timeout=max(seconds, 0.0)):
+                self.turn = place.turn
+                return True
+        except BaseException:
+            place.leave()
+            raise
+        place.leave()
+        return False
+
+    def close(self) -> None:
+        """Close the files; the next use opens them anew."""
+        if self._process:
+            self.turn.close()
+            self._sleepers.close()
+            self._process = 0
+
+    def _others_sleep(self) -> bool:
+        try:
+            fcntl.flock(self._sleepers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._sleepers, fcntl.LOCK_UN)
+        return False
+
+    def _opened(self, suffix: str) -> FileIO:
+        path = f"{self._path}{suffix}"
+        return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+
+
+class _Place:
+    """A sleeper's place in the line.
+
+    It is a thread of its own that sleeps there, since only so can the wait end: who has the turn
+    may have been stopped.
+    """
+
+    def __init__(self, turn: FileIO, sleepers: FileIO) -> None:
+        self.turn = turn
+        self.came = threading.Lock()
+        self.came.acquire()
+        self._left = False
+        _thread.start_new_thread(self._sleep, (sleepers,))
+
+    def _sleep(self, sleepers: FileIO) -> None:
+        with sleepers:
+            fcntl.flock(sleepers, fcntl.LOCK_SH)
+            fcntl.flock(self.turn, fcntl.LOCK_EX)
+        self.came.release()
+        if self._left:
+            fcntl.flock(self.turn, fcntl.LOCK_UN)
+
+    def leave(self) -> None:
+        """Give up the turn, whether it has come or not."""
+        self._left = True
+        fcntl.flock(self.turn, fcntl.LOCK_UN)
