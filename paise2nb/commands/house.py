@@ -19,7 +19,7 @@ from paise2nb.commands.session import Said, Session
 from paise2nb.commands.verbs import Verb, Verbs
 from paise2nb.errors import PaiseError, UsageError
 from paise2nb.render import Column
-from paise2nb.results import Listing, ResetCounts
+from paise2nb.results import Plain, ResetCounts
 
 WATCH_SECONDS = 0.5
 NEW_FILE = """\
@@ -29,22 +29,12 @@ NEW_FILE = """\
 """
 
 
-class Rows(Listing[dict[str, Any]]):
+class Rows(Plain):
     """A listing of plain rows, which are few enough to be shown all."""
 
     def __init__(self, rows: list[dict[str, Any]], shown: Sequence[Column]) -> None:
-        self._rows = rows
+        super().__init__(rows)
         self._shown = shown
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._rows[index]
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """The rows."""
-        return self._rows
 
     def __str__(self) -> str:
         return render.text_table(self._rows, self._shown, limit=None)

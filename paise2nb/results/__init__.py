@@ -13,11 +13,11 @@ from paise2nb.results.jobs import (
     Replay,
     progress,
 )
-from paise2nb.results.shown import Listing, Shown, arguments
+from paise2nb.results.shown import Listing, Plain, Shown, arguments
 from paise2nb.results.state import Log, ResetCounts, Since, Status, WorkersStatus
 
 __all__ = [
     "JOB_KEYS", "STOPPED", "Diff", "Enqueued", "History", "Hits", "Item", "Items", "Job", "Jobs",
-    "Listing", "Log", "Replay", "ResetCounts", "Shown", "Since", "Status", "WorkersStatus",
+    "Listing", "Log", "Plain", "Replay", "ResetCounts", "Shown", "Since", "Status", "WorkersStatus",
     "arguments", "progress",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from paise2nb import render
 from paise2nb.render import Column
-from paise2nb.results.shown import Listing, Shown
+from paise2nb.results.shown import Listing, Plain, Shown
 
 if TYPE_CHECKING:
     from paise2nb.plugins import DataStorageProvider
@@ -88,7 +88,7 @@ class Diff(Shown):
         return "\n".join(lines) or f"the text of item {self.item_id} has not changed"
 
 
-class History(Listing[dict[str, Any]]):
+class History(Plain):
     """What an item has held: its versions, oldest first."""
 
     columns = (
@@ -98,19 +98,6 @@ class History(Listing[dict[str, Any]]):
         Column("title", wide=True),
         Column("sha256", text=lambda digest: digest[:12]),
     )
-
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self._rows = list(rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._rows[index]
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """The rows of ``item ID --versions --json``."""
-        return self._rows
 
 
 class Items(Listing[Item]):
@@ -148,7 +135,7 @@ class Items(Listing[Item]):
         return [{k: v for k, v in row.items() if k != "text"} for row in self._rows]
 
 
-class Hits(Listing[dict[str, Any]]):
+class Hits(Plain):
     """What a search found, best first."""
 
     columns = (
@@ -159,14 +146,8 @@ class Hits(Listing[dict[str, Any]]):
     )
 
     def __init__(self, query: str, rows: Sequence[dict[str, Any]]) -> None:
+        super().__init__(rows)
         self.query = query
-        self._rows = list(rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._rows[index]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows of ``search --json``; a hit in a snippet stands in ``**``."""

@@ -69,6 +69,23 @@ class Listing(Shown, Sequence[T]):
         return render.html_table(rows, self.columns, of=len(self))
 
 
+class Plain(Listing[dict[str, Any]]):
+    """A listing of rows that are shown as they are."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The rows."""
+        return self._rows
+
+
 def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
     """Rows as a pandas DataFrame."""
     try:
