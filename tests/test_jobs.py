@@ -723,11 +723,28 @@ def test_a_state_that_only_a_damaged_row_has_is_not_counted(
     table.database.write(lambda c: c.execute("UPDATE jobs SET state = 'odd' WHERE id = 1"))
     for _ in range(2):
         table.end(take(table, worker), COMPLETED)
-    names = table.database.read("SELECT name FROM tally WHERE kind = 'state'")
+    names = table.database.read("SELECT name FROM counts")
     assert {row["name"] for row in names} == set(STATES)
 
 
 # Forgetting ----------------------------------------------------------------------------------
+
+
+def test_an_id_is_never_used_twice_and_the_counts_stay_right(
+    table: JobTable, worker: Worker
+) -> None:
+    for expected in range(1, 71):  # one by one: most are counted some time later
+        assert add(table) == [expected]
+        assert table.counts() == real_counts(table)
+    for _ in range(70):
+        table.end(take(table, worker), COMPLETED)
+    assert add(table) == [71]
+    assert table.prune(table.now() + 60) == 70
+    assert table.counts() == real_counts(table)
+    assert table.clear() == 1
+    assert table.counts() == real_counts(table)
+    assert add(table) == [72]
+    assert table.counts() == real_counts(table)
 
 
 def test_a_tree_is_forgotten_only_as_a_whole(table: JobTable, worker: Worker) -> None:

@@ -11,6 +11,8 @@ from paise2nb.jobs.base import Table
 from paise2nb.jobs.rows import UNFINISHED, Added, Claim, Moves, NewJob, value_of
 from paise2nb.jobs.turns import NOWHERE, Place
 
+UNCOUNTED = 64  # jobs; a commit that counts nothing writes a page less
+
 
 class Adding(Table):
     """The moves by which a job comes into the table."""
@@ -39,8 +41,8 @@ class Adding(Table):
         answers: list[tuple[int, str]] = []
         added: list[tuple[int, NewJob]] = []
         new_ids: dict[int | None, int] = {}  # duplicates within this very call
-        last, idle = connection.execute(
-            "SELECT jobs, (SELECT state = 'idle' FROM supervisor) FROM tally WHERE kind = 'id'"
+        last, counted, idle = connection.execute(
+            "SELECT last, counted, (SELECT state = 'idle' FROM supervisor) FROM ids"
         ).fetchone()
         taken = self._taken(connection, jobs)
         for index, job in enumerate(jobs):
@@ -56,7 +58,7 @@ class Adding(Table):
                 added.append((last, job))
                 new_ids[job.key] = last
             answers.append(answer)
-        self._insert(connection, moves, added, None)
+        self._insert(connection, moves, added, counted, None)
         return Added(answers, bool(idle))
 
     @staticmethod
@@ -107,6 +109,7 @@ class Adding(Table):
         connection: sqlite3.Connection,
         moves: Moves,
         jobs: Sequence[tuple[int, NewJob]],
+        counted: int,
         parent: Claim | None,
     ) -> None:
         if not jobs:
@@ -123,12 +126,14 @@ class Adding(Table):
                 job.max_attempts, now,
             ))  # fmt: skip
         delayed = sum(1 for _, job in jobs if job.delay)
-        moves.add("scheduled", delayed, parent is None)
-        moves.add("queued", len(jobs) - delayed, parent is None)
+        late = jobs[0][0] - 1 - counted
+        if parent is not None or delayed or late + len(jobs) > UNCOUNTED:
+            moves.add("scheduled", delayed, parent is None)
+            moves.add("queued", len(jobs) - delayed, parent is None)
+            moves.count_late(late, len(jobs))
         connection.executemany(
             "INSERT INTO jobs (id, task, args, key, state, host, place, ready, run_at, every,"
             " priority, tag, parent_id, root_id, max_attempts, enqueued_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )
-        moves.count("id", "last", len(jobs))

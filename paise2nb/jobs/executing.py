@@ -256,8 +256,9 @@ class Executing(Adding):
         if ending.state in ("completed", "failed"):
             moves.count(ending.state, int(now // 60), 1)
         if ending.followups:
-            last = connection.execute("SELECT jobs FROM tally WHERE kind = 'id'").fetchone()[0]
-            self._insert(connection, moves, list(enumerate(ending.followups, last + 1)), claim)
+            last, counted = connection.execute("SELECT last, counted FROM ids").fetchone()
+            jobs = list(enumerate(ending.followups, last + 1))
+            self._insert(connection, moves, jobs, counted, claim)
         return True
 
     @staticmethod

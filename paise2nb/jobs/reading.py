@@ -103,8 +103,8 @@ class Reading(Table):
     def busy(self) -> int:
         """How many jobs are queued, running, retrying, or scheduled and due."""
         rows = self._read(
-            "SELECT (SELECT sum(jobs) FROM tally WHERE kind = 'state'"
-            " AND name IN ('queued', 'running', 'retrying'))"
+            "SELECT (SELECT sum(jobs) FROM counts WHERE"
+            " name IN ('queued', 'running', 'retrying'))"
             " + (SELECT count(*) FROM jobs WHERE ready = 0 AND run_at <= ? AND place = 0"
             " AND state = 'scheduled')"
             " + (SELECT count(*) FROM jobs INDEXED BY jobs_overdue WHERE state = 'scheduled'"
@@ -137,8 +137,7 @@ class Reading(Table):
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """The number of jobs in each state, and of those without a parent."""
-        sql = "SELECT name, jobs, roots FROM tally WHERE kind = 'state'"
-        rows = {row["name"]: row for row in self._read(sql)}
+        rows = {row["name"]: row for row in self._read("SELECT * FROM counts")}
         return (
             {state: rows[state]["jobs"] for state in STATES},
             {state: rows[state]["roots"] for state in STATES},

@@ -141,6 +141,16 @@ class Moves:
         sums[0] += number
         sums[1] += number * root
 
+    def count_late(self, late: int, others: int = 0) -> None:
+        """Count jobs that were enqueued one by one, all of them queued and without a parent.
+
+        Args:
+            late: how many, as the view ``ids`` tells.
+            others: jobs after them that are counted in this transaction.
+        """
+        self.add("queued", late, True)
+        self.count("id", "counted", late + others)
+
     def store(self, connection: sqlite3.Connection) -> None:
         """Write the sums, in the transaction that made the moves."""
         self.turns.store()

@@ -2,8 +2,10 @@
 
 Partial indexes only hold what may still move, so a claim costs the same beside a million finished
 jobs as beside none. What one claim and one completion touch lies on few pages: ``tally`` holds the
-counts by state, those by minute and the last id (never used twice) together, and ``attempts`` only
-the executions that the job's own row does not tell (all but the one that completed it).
+counts by state, those by minute and the id up to which jobs are counted together, and ``attempts``
+only the executions that the job's own row does not tell (all but the one that completed it). Jobs
+that are enqueued one by one are counted when some have come together; till then the view ``counts``
+adds them, and ``ids`` tells the last id, which is never used twice.
 """
 
 from __future__ import annotations
@@ -109,8 +111,15 @@ CREATE TABLE state (
     PRIMARY KEY (plugin, key)
 ) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE VIEW ids AS
+    SELECT max(jobs, coalesce((SELECT max(id) FROM jobs), 0)) AS last, jobs AS counted
+    FROM tally WHERE kind = 'id';
+CREATE VIEW counts AS
+    SELECT name, jobs + late AS jobs, roots + late AS roots FROM (
+        SELECT *, iif(name = 'queued', (SELECT last - counted FROM ids), 0) AS late
+        FROM tally WHERE kind = 'state');
 INSERT INTO tally (kind, name) VALUES
     ('state', 'queued'), ('state', 'scheduled'), ('state', 'running'), ('state', 'retrying'),
-    ('state', 'completed'), ('state', 'failed'), ('state', 'cancelled'), ('id', 'last')
+    ('state', 'completed'), ('state', 'failed'), ('state', 'cancelled'), ('id', 'counted')
 """
 MIGRATIONS = (_SCHEMA,)

@@ -129,6 +129,8 @@ class JobTable(Executing, Reading, Roster):
         return self._write(self._prune, before)  # type: ignore[no-any-return]
 
     def _prune(self, connection: sqlite3.Connection, moves: Moves, before: float) -> int:
+        (late,) = connection.execute("SELECT last - counted FROM ids").fetchone()
+        moves.count_late(late)
         forgotten = 0
         for condition in (WHOLE_TREES, OLD_LEAVES):
             while old := connection.execute(
@@ -163,6 +165,7 @@ class JobTable(Executing, Reading, Roster):
             connection.execute("DELETE FROM hosts")
             connection.execute("DELETE FROM state")
             connection.execute("DELETE FROM tally WHERE kind IN ('completed', 'failed')")
+            connection.execute("UPDATE tally SET jobs = (SELECT last FROM ids) WHERE kind = 'id'")
             connection.execute("UPDATE tally SET jobs = 0, roots = 0 WHERE kind = 'state'")
             return connection.execute("DELETE FROM jobs").rowcount
 

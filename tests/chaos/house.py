@@ -186,7 +186,7 @@ class House:
         counted = self.rows(
             "SELECT name, jobs, roots, (SELECT count(*) FROM jobs WHERE state = name) AS all_jobs,"
             " (SELECT count(*) FROM jobs WHERE state = name AND parent_id IS NULL) AS all_roots"
-            " FROM tally WHERE kind = 'state'"
+            " FROM counts"
         )
         assert {row["name"] for row in counted} == set(STATES)
         for row in counted:
