@@ -192,6 +192,21 @@ def test_jobs_wait_without_workers_and_run_when_some_start(make: Make) -> None:
     assert job.result(timeout=30) == "patience"
 
 
+def test_workers_killed_while_they_start_are_started_again_at_once(make: Make) -> None:
+    app = make()
+    app.workers.start()
+    killed: set[str] = set()
+
+    def kill_all() -> bool:
+        for row in app.queue.table.workers():
+            if row["process"] not in killed and process.send(row["process"], signal.SIGKILL):
+                killed.add(row["process"])
+        return len(killed) >= 20  # more than may fail to start in a minute
+
+    until(kill_all)
+    assert app.enqueue("echo", "on").wait(timeout=30).state == "completed"
+
+
 def test_a_killed_workers_job_runs_again_and_its_crash_is_kept(make: Make, tmp_path: Path) -> None:
     app = make()
     app.workers.start(concurrency=1)

@@ -32,6 +32,7 @@ BUSY_TICK = 0.25  # seconds between looks at limits while jobs run
 NEAR_TICK = 0.02  # the same while one holds over half of its memory: a bomb grows fast
 IDLE_TICK = 1.0
 CHECK_SECONDS = 2.0  # between looks at the database file itself
+MINUTE = 60.0
 STARTS_A_MINUTE = 8  # of workers that have not yet become ready
 LOG_BYTES = 5_000_000
 LOG_FILES = 3
@@ -63,6 +64,7 @@ class Supervisor:
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by process name
         self._marks: dict[str, str] = {}  # by process name: for what a worker leaves behind
         self._unproven: dict[str, float] = {}  # starts that have not become ready: their times
+        self._ready_at = -MINUTE  # monotonic: when a worker was last seen to have become ready
         self._since: dict[tuple[int, int], float] = {}  # executions: when first seen, monotonic
         self._memory: dict[int, float] = {}  # by pid: what is held at this look, in MB
         self._verdicts: dict[str, Verdict] = {}  # by process name
@@ -160,6 +162,7 @@ class Supervisor:
                 if row["state"] != "failed":
                     self._bury(row)
             elif row["state"] == "ready" and self._unproven.pop(row["process"], None):
+                self._ready_at = time.monotonic()
                 self.table.set_supervisor(problem=None)
                 self._forget_failures(row["pool"])
         self._end_left_behind()
@@ -175,7 +178,9 @@ class Supervisor:
         row = rows.get(name)
         if row is not None and (row["state"] in ("ready", "stopping") or row["jobs"]):
             self._unproven.pop(name, None)  # it had started: what it ran has ended it
-        if status == -signal.SIGKILL and any(row["state"] == "ready" for row in rows.values()):
+        if any(row["state"] == "ready" for row in rows.values()):
+            self._ready_at = time.monotonic()
+        if status == -signal.SIGKILL and time.monotonic() - self._ready_at < MINUTE:
             # Killed from outside, where others did start: that says nothing about this start.
             self._unproven.pop(name, None)
         if name not in self._unproven:
@@ -282,7 +287,7 @@ class Supervisor:
                 return
             self._away = False
         now = time.monotonic()
-        self._unproven = {name: at for name, at in self._unproven.items() if now - at < 60}
+        self._unproven = {name: at for name, at in self._unproven.items() if now - at < MINUTE}
         # One that gives way to a fresh process may have a long job to finish.
         leaving = {row["process"] for row in self.table.workers() if row["state"] == "stopping"}
         alive = Counter(pool for name, (pool, _) in self._children.items() if name not in leaving)
