@@ -133,11 +133,14 @@ ORDER BY rank, id DESC LIMIT :limit
 _SHOWN = f"""
 SELECT words.rowid AS id, url, items.title AS title,
        snippet(words, 1, '{HIT_START}', '{HIT_END}', '…', {SNIPPET_WORDS}) AS snippet
-FROM words CROSS JOIN items ON items.id = words.rowid WHERE words MATCH :words AND {{}}
+FROM {{}} CROSS JOIN items ON items.id = words.rowid WHERE words MATCH :words AND words.rowid {{}}
 """
-_ONE = "words.rowid = :id"
-_SOME = (
-    "words.rowid BETWEEN :first AND :last AND +words.rowid IN (SELECT value FROM json_each(:ids))"
+_ONE_BY_ONE = _SHOWN.format("json_each(:ids) AS best CROSS JOIN words", "= best.value")
+# Each look for a prefix would put the documents of all words that begin so together.
+_IN_ONE_LOOK = _SHOWN.format(
+    "words",
+    "BETWEEN (SELECT min(value) FROM json_each(:ids)) AND (SELECT max(value) FROM json_each(:ids))"
+    " AND +words.rowid IN (SELECT value FROM json_each(:ids))",
 )
 _NEWEST = "ORDER BY fetched_at DESC, items.id DESC"
 _CHOSEN = f"""
@@ -323,16 +326,11 @@ class ItemStore:
     def _ranked(self, words: str, days: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if days else ""
         best = self.database.read(_BEST.format(joined, days), {**values, "words": words})
-        ids = [found["id"] for found in best]
         # Apart from the query above, in which each of the ranked matches would get its snippet.
-        if "*" in words:  # each query puts the documents of all words that begin so together
-            some = {"words": words, "first": min(ids, default=0), "last": max(ids, default=0)}
-            rows = self.database.read(_SHOWN.format(_SOME), {**some, "ids": json.dumps(ids)})
-        else:
-            one = _SHOWN.format(_ONE)
-            rows = [
-                row for id_ in ids for row in self.database.read(one, {"words": words, "id": id_})
-            ]
+        rows = self.database.read(
+            _IN_ONE_LOOK if "*" in words else _ONE_BY_ONE,
+            {"words": words, "ids": json.dumps([found["id"] for found in best])},
+        )
         shown = {row["id"]: row for row in rows}
         return [
             {**shown[found["id"]], "score": -found["rank"]}
