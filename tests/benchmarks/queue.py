@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,30 @@ def enqueue_ours(place: Place, number: int) -> float:
 def enqueue_many(place: Place, number: int) -> float:
     with place.app(place.fresh()) as app:
         return rate(number, lambda: app.enqueue_many("noop", range(number)))
+
+
+def insert_bare(place: Place, number: int, together: int) -> float:
+    """The floor of an enqueue: the same rows in the same table by SQLite alone.
+
+    No check of arguments, no look for duplicates, no line of writers, nobody woken.
+    """
+    directory = place.fresh()
+    with place.app(directory) as app:
+        path = app.queue.table.path
+    rows = [(f"[{n}]", hash(f"noop {n}")) for n in range(number)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous=FULL")
+
+        def insert(batch: int) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(
+                "INSERT INTO jobs (task, args, key, state, ready, priority, max_attempts,"
+                " enqueued_at) VALUES ('noop', ?, ?, 'queued', 1, 0, 4, 1e9)",
+                rows[batch * together : (batch + 1) * together],
+            )
+            connection.execute("COMMIT")
+
+        return rate(number, lambda: each(insert, number // together))
 
 
 # Draining ------------------------------------------------------------------------------------
@@ -316,11 +342,21 @@ def measure(place: Place, arguments: argparse.Namespace) -> None:
     """Each line of the table."""
     number, rounds = arguments.number, range(arguments.rounds)
     print("| | raw SqliteHuey | paise2nb | ratio | to reach |\n|---|---|---|---|---|")
-    pairs = [(enqueue_raw(place, number), enqueue_ours(place, number)) for _ in rounds]
-    raw = [pair[0] for pair in pairs]
-    compare("enqueue, one by one", raw, [pair[1] for pair in pairs], "≥ 0.9×")
-    bulk = [enqueue_many(place, 20_000) for _ in rounds]
+    turns = [
+        (
+            enqueue_raw(place, number),
+            enqueue_ours(place, number),
+            insert_bare(place, number, 1),
+            enqueue_many(place, 20_000),
+            insert_bare(place, 20_000, 20_000),
+        )
+        for _ in rounds
+    ]
+    raw, ours, bare, bulk, bare_bulk = zip(*turns, strict=True)
+    compare("enqueue, one by one", raw, ours, "≥ 0.9×")
+    compare("its floor: the bare INSERT", raw, bare, "")
     compare("enqueue_many of 20,000", raw, bulk, "≥ 20×")
+    compare("its floor: the bare INSERT", raw, bare_bulk, "")
     for processes, threads in ((1, 4), (2, 2)):
         drains = [
             (
