@@ -171,7 +171,9 @@ class Task:
         if self.check is not None:
             arguments = self.check(app, arguments)
         try:
-            text = _encode(arguments)
+            # One by one: for a list the encoder makes ready anew, for a text or number it need not.
+            texts = [str(one) if type(one) is int else _encode(one) for one in arguments]
+            text = f"[{', '.join(texts)}]"
         except (TypeError, ValueError) as error:
             raise UsageError(
                 f"the arguments of task {self.name!r} must be JSON "
