@@ -15,6 +15,7 @@ import pytest
 from paise2nb.errors import PermanentError
 from paise2nb.extract import documents as through_library
 from paise2nb.extract import pages, text
+from paise2nb.extract.text import words
 from paise2nb.extract.types import SHEET, SLIDES, WORD, media_type
 from paise2nb.plugins import Document, Source
 from tests import documents
@@ -348,3 +349,12 @@ def test_the_modules_are_light_until_they_are_used() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
     )
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 100])
+def test_a_word_that_lies_across_pieces_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr("paise2nb.extract.text._PIECE", piece)
+    for sample in ("", " ", "one", "  a bc  def\nghij ", "été\u00a0x\u2003yz"):
+        assert words(sample) == len(sample.split())
