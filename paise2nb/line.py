@@ -15,9 +15,10 @@ from io import FileIO
 from pathlib import Path
 
 LOOKS = 200  # whether the turn is free, awake: most turns take less time than a sleep and its end
-# Seconds until a sleeper looks for itself: the kernel wakes those behind one that has been stopped
-# (Ctrl-Z, a debugger) only when that one has gone on.
+# Seconds between the looks of a sleeper for itself: who was called, but is stopped (Ctrl-Z, a
+# debugger) before it can go, makes the kernel wake those behind it only when it goes on.
 PATIENCE = 1.0
+PAUSE = 0.01  # seconds between the looks while a place that was given up still stands in the line
 
 
 class Line:
@@ -31,6 +32,7 @@ class Line:
         self._path = path
         self._process = 0
         self.turn: FileIO  # locked while it is this process's turn
+        self._given_up: _Place | None  # the last place that was left before the turn came
 
     def open(self) -> None:
         """Make the files, anew after a fork: parent and child may not share a lock.
@@ -40,6 +42,7 @@ class Line:
         """
         if self._process != os.getpid():
             self.turn, self._sleepers = self._opened(""), self._opened(".asleep")
+            self._given_up = None
             self._process = os.getpid()
 
     def wait(self, seconds: float) -> bool:
@@ -49,9 +52,12 @@ class Line:
         an interrupt could come in between.
         """
         deadline = time.monotonic() + seconds
-        while not self._looked() and not self._slept(min(PATIENCE, deadline - time.monotonic())):
+        while not self._looked():
             if time.monotonic() >= deadline:
                 return False
+            if self._given_up is None or not self._given_up.stands:
+                return self._slept(deadline)
+            time.sleep(PAUSE)  # one place is enough: each takes a thread and two open files
         return True
 
     def _looked(self) -> bool:
@@ -66,12 +72,16 @@ class Line:
                 return True
         return False
 
-    def _slept(self, seconds: float) -> bool:
-        place = _Place(self._opened(""), self._opened(".asleep"))
+    def _slept(self, deadline: float) -> bool:
+        self._given_up = place = _Place(self._opened(""), self._opened(".asleep"))
         try:
-            if place.came.acquire(timeout=max(seconds, 0.0)):
-                self.turn = place.turn
-                return True
+            while (left := deadline - time.monotonic()) > 0:
+                if place.came.acquire(timeout=min(PATIENCE, left)):
+                    self.turn, self._given_up = place.turn, None
+                    return True
+                if self._looked():
+                    place.leave()
+                    return True
         except BaseException:
             place.leave()
             raise
@@ -109,6 +119,7 @@ class _Place:
         self.turn = turn
         self.came = threading.Lock()
         self.came.acquire()
+        self.stands = True
         self._left = False
         _thread.start_new_thread(self._sleep, (sleepers,))
 
@@ -116,6 +127,7 @@ class _Place:
         with sleepers:
             fcntl.flock(sleepers, fcntl.LOCK_SH)
             fcntl.flock(self.turn, fcntl.LOCK_EX)
+        self.stands = False
         self.came.release()
         if self._left:
             fcntl.flock(self.turn, fcntl.LOCK_UN)

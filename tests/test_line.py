@@ -45,11 +45,11 @@ def line(path: Path) -> Iterator[Callable[[], Line]]:
         each.close()
 
 
-def asleep(path: Path) -> int:
-    """How many wait for the lock of a file, as the kernel tells."""
+def asleep(path: Path) -> list[int]:
+    """The processes that wait for the lock of a file, as the kernel tells; one for each wait."""
     inode = f":{path.stat().st_ino} "
-    locks = Path("/proc/locks").read_text().splitlines()
-    return sum("->" in lock and inode in lock for lock in locks)
+    locks = [lock.split() for lock in Path("/proc/locks").read_text().splitlines() if inode in lock]
+    return [int(lock[5]) for lock in locks if lock[1] == "->"]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -75,21 +75,44 @@ def test_sleepers_go_in_the_order_in_which_they_came(
     for number in range(6):
         threads.append(threading.Thread(target=go, args=(number, line())))
         threads[-1].start()
-        until(lambda number=number: asleep(path) == number + 1)
+        until(lambda number=number: len(asleep(path)) == number + 1)
     fcntl.flock(holder.turn, fcntl.LOCK_UN)
     for thread in threads:
         thread.join(30)
     assert went == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_wait_ends_and_what_was_given_up_is_free_for_others(line: Callable[[], Line]) -> None:
+def test_a_wait_ends_and_what_was_given_up_is_free_for_others(
+    line: Callable[[], Line], path: Path
+) -> None:
     holder, hasty, patient = line(), line(), line()
     assert holder.wait(0)
-    assert not hasty.wait(0.05)
+    for _ in range(3):
+        assert not hasty.wait(0.05)
+    assert asleep(path) == [os.getpid()]  # no place beside the one that was given up
     fcntl.flock(holder.turn, fcntl.LOCK_UN)
     assert patient.wait(30)
     fcntl.flock(patient.turn, fcntl.LOCK_UN)
     assert hasty.wait(30)
+
+
+def test_who_waits_long_keeps_its_place(
+    line: Callable[[], Line], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paise2nb.line.PATIENCE", 0.01)
+    looks, looked = [], Line._looked
+    monkeypatch.setattr(Line, "_looked", lambda line: looks.append(line) or looked(line))
+    holder, patient = line(), line()
+    assert holder.wait(0)
+    thread = threading.Thread(target=patient.wait, args=(30,))
+    thread.start()
+    until(lambda: looks.count(patient) > 5)
+    assert asleep(path) == [os.getpid()]
+    fcntl.flock(holder.turn, fcntl.LOCK_UN)
+    thread.join()
+    assert not holder.wait(0)
+    fcntl.flock(patient.turn, fcntl.LOCK_UN)
+    assert holder.wait(30)
 
 
 def test_who_stands_behind_a_stopped_process_goes_on(line: Callable[[], Line], path: Path) -> None:
@@ -98,12 +121,13 @@ def test_who_stands_behind_a_stopped_process_goes_on(line: Callable[[], Line], p
     command = [sys.executable, "-c", SLEEPER, str(path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as stopped:
         try:
-            until(lambda: asleep(path) == 1)
+            until(lambda: asleep(path) == [stopped.pid])
             os.kill(stopped.pid, signal.SIGSTOP)
             came = threading.Event()
             thread = threading.Thread(target=lambda: behind.wait(30) and came.set())
             thread.start()
-            until(lambda: asleep(path) == 2)
+            # The kernel takes who is stopped out of the line.
+            until(lambda: asleep(path) == [os.getpid()])
             fcntl.flock(holder.turn, fcntl.LOCK_UN)
             assert came.wait(30)
             thread.join()
