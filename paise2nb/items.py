@@ -36,6 +36,10 @@ HIT_START, HIT_END = "\x02", "\x03"
 TITLE_WEIGHT = 5.0  # a word in the title counts as much as five in the text
 SNIPPET_WORDS = 24
 RANKED = 1000  # matches of one query that are ranked
+# To rank a phrase, all documents that hold its words are read twice. Where so many hold all of
+# them, they say little about any: the newest come first, of these those with it in the title.
+COMMONPLACE = 20_000
+NEWEST_COMMONPLACE = 100
 
 _WORDS_REMOVED = """
 CREATE TRIGGER words_removed AFTER DELETE ON items BEGIN
@@ -124,11 +128,18 @@ _DAY = "substr(coalesce(date, strftime('%Y-%m-%d', fetched_at, 'unixepoch')), 1,
 _DAYS = {"before": f" AND {_DAY} < {{}}", "after": f" AND {_DAY} >= {{}}"}
 # Ranking reads every match. Of a word that stands in thousands of documents, which says little
 # about each, only the newest are ranked.
-_BEST = f"""
+_BEST = """
 SELECT id, rank FROM (
-    SELECT words.rowid AS id, bm25(words, {TITLE_WEIGHT}, 1.0, 0.0) AS rank FROM words{{}}
-    WHERE words MATCH :words{{}} ORDER BY words.rowid DESC LIMIT {RANKED})
+    SELECT words.rowid AS id, {} AS rank FROM words{}
+    WHERE words MATCH :words{} ORDER BY words.rowid DESC LIMIT :ranked)
 ORDER BY rank, id DESC LIMIT :limit
+"""
+_RANK = f"bm25(words, {TITLE_WEIGHT}, 1.0, 0.0)"
+_IN_TITLE = f"-1.0 * coalesce(instr(highlight(words, 0, '{HIT_START}', ''), '{HIT_START}') > 0, 0)"
+# About how many documents hold some words, from how many of the newest thousand do.
+_HELD_BY = """
+SELECT count(*) * max(1000, (SELECT coalesce(max(id), 0) FROM items)) / 1000 FROM words
+WHERE words MATCH ? AND rowid > (SELECT max(id) FROM items) - 1000
 """
 _SHOWN = f"""
 SELECT words.rowid AS id, url, items.title AS title,
@@ -163,6 +174,7 @@ _MANY = "SELECT 1 FROM words WHERE words MATCH :marks LIMIT 1 OFFSET 5000"
 # Control characters (HIT_START and HIT_END are two of them) but tab and newline, and halves of
 # surrogate pairs, which can't be written as UTF-8.
 _UNSTORABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_PHRASE = re.compile(r'"([^"]* [^"]*)"')
 _TERM = re.compile(r'"([^"]*)"(\*?)|([^\s"]+)')
 _OPERATOR = re.compile(
     r'(?<!\S)(?:(site|tag):(?:"([^"]+)"|([^\s"]+))|(before|after):(\d{4}(?:-\d\d){0,2}))(?!\S)'
@@ -307,13 +319,19 @@ class ItemStore:
 
         Returns:
             rows with ``id``, ``url``, ``title``, ``snippet`` (hits between `HIT_START` and
-            `HIT_END`) and ``score``, higher for better ones. Operators alone give the items that
-            they choose, newest first.
+            `HIT_END`) and ``score``, higher for better ones: by bm25, of the newest 1,000 that
+            match; of a phrase whose words stand together in some 20,000 items 1 for those with
+            it in the title, else 0, of the newest 100. Operators alone give the items that they
+            choose, newest first.
         """
         expression, marks, days, values = parse_query(query)
         if expression:
             words = f"({expression}) AND {marks}" if marks else expression
-            return self._ranked(words, days, {**values, "limit": limit})
+            if self._commonplace(expression):
+                rank, ranked = _IN_TITLE, max(NEWEST_COMMONPLACE, limit)
+            else:
+                rank, ranked = _RANK, RANKED
+            return self._best(words, rank, days, {**values, "ranked": ranked, "limit": limit})
         if not marks and not days:
             return []
         values |= {"marks": marks, "limit": limit}
@@ -323,9 +341,18 @@ class ItemStore:
         sql = _CHOSEN.format(chosen.format(days))
         return [dict(row) for row in self.database.read(sql, values)]
 
-    def _ranked(self, words: str, days: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    def _commonplace(self, expression: str) -> bool:
+        phrase = _PHRASE.fullmatch(expression)
+        if phrase is None:
+            return False
+        rows = self.database.read(_HELD_BY, (match_expression(phrase[1]),))
+        return int(rows[0][0]) >= COMMONPLACE
+
+    def _best(
+        self, words: str, rank: str, days: str, values: dict[str, Any]
+    ) -> list[dict[str, Any]]:
         joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if days else ""
-        best = self.database.read(_BEST.format(joined, days), {**values, "words": words})
+        best = self.database.read(_BEST.format(rank, joined, days), {**values, "words": words})
         # Apart from the query above, in which each of the ranked matches would get its snippet.
         rows = self.database.read(
             _IN_ONE_LOOK if "*" in words else _ONE_BY_ONE,

@@ -288,6 +288,30 @@ def test_of_a_word_in_thousands_of_documents_the_newest_are_ranked(store: ItemSt
     assert found(store, "common tag:old") == [1]
 
 
+def test_of_a_phrase_of_commonplace_words_the_newest_come_first(
+    store: ItemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paise2nb.items.COMMONPLACE", 5)
+    assert found(store, '"to be"') == []
+    short = put(store, "http://example.org/short", "to be or not to be")
+    title = put(store, "http://example.org/title", "a play", title="To be, or not to be")
+    news = put(store, "http://example.org/new", f"to be or not{' and more' * 50}", tag="news")
+    other = put(store, "http://example.org/other", "to not be")
+    assert found(store, '"to be"') == [title, short, news]  # four hold its words: ranked
+    newest = put(store, "http://example.org/newest", f"to be{' and more' * 50}")
+    rows = store.search('"to be"', 10)
+    assert [(row["id"], row["score"]) for row in rows] == [
+        (title, 1.0), (newest, 0.0), (news, 0.0), (short, 0.0),
+    ]  # fmt: skip
+    assert f"{HIT_START}to be{HIT_END}" in rows[1]["snippet"]
+    assert found(store, '"to be" tag:news') == [news]
+    assert found(store, "to be")[:2] == [title, short]  # words are ranked, however common
+    assert other in found(store, "to be")
+    monkeypatch.setattr("paise2nb.items.NEWEST_COMMONPLACE", 2)
+    assert found(store, '"to be"') == [title, newest, news, short]  # as many as were asked for
+    assert [row["id"] for row in store.search('"to be"', 2)] == [newest, news]
+
+
 def test_operators_that_many_items_fit_give_the_one_fetched_last_first(store: ItemStore) -> None:
     def entry(number: int, fetched_at: float) -> tuple[Document, dict[str, Any]]:
         url = f"http://news.example.org/{number}"
