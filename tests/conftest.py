@@ -1,4 +1,4 @@
-"""What all tests share: the rule about skips, for a green run has to mean that everything ran.
+"""What tests share, and the rule about skips: a green run has to mean that everything ran.
 
 A test may skip where the machine lacks something, with a reason that opens with ``machine:``.
 On a continuous integration machine any other skip fails the run.
@@ -7,9 +7,14 @@ On a continuous integration machine any other skip fails the run.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import paise2nb
+from paise2nb.app import App
 from tests import seams
 from tests.site import site as site  # a fixture for every test
 
@@ -45,6 +50,25 @@ def parts(
         seams.install(tmp_path_factory.mktemp("second"), monkeypatch)
     chosen: str = request.param
     return chosen
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., App]]:
+    """Open apps on one data directory, with the plugin that the test's module has as PLUGIN."""
+    plugin = tmp_path / "extra.py"
+    plugin.write_text(request.module.PLUGIN)
+    opened: list[App] = []
+
+    def open_app(profile: str = "test", **settings: Any) -> App:
+        overrides = {key.replace("__", "."): value for key, value in settings.items()}
+        overrides["plugins"] = [str(plugin)]
+        app = paise2nb.open(profile, data_dir=tmp_path / "data", settings=overrides)
+        opened.append(app)
+        return app
+
+    yield open_app
+    for app in opened:
+        app.close()
 
 
 def unforced_skips(config: pytest.Config) -> list[str]:

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +62,6 @@ def slow(context, word):
 
 Make = Callable[..., App]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Open apps on one data directory."""
-    plugin = tmp_path / "extra.py"
-    plugin.write_text(PLUGIN)
-    opened: list[App] = []
-
-    def open_app(profile: str = "test", **settings: Any) -> App:
-        overrides = {key.replace("__", "."): value for key, value in settings.items()}
-        overrides["plugins"] = [str(plugin)]
-        app = paise2nb.open(profile, data_dir=tmp_path / "data", settings=overrides)
-        opened.append(app)
-        return app
-
-    yield open_app
-    for app in opened:
-        app.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from huey.api import Task as HueyTask
 
-import paise2nb
 from paise2nb.app import App
 from paise2nb.errors import JobFailed, PermanentError, UsageError, WorkersError
 from paise2nb.jobs import Worker
@@ -135,25 +134,6 @@ def die(context):
 '''
 
 Make = Callable[..., App]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Open apps on one data directory."""
-    plugin = tmp_path / "extra.py"
-    plugin.write_text(PLUGIN)
-    opened: list[App] = []
-
-    def open_app(profile: str = "test", **settings: Any) -> App:
-        overrides = {key.replace("__", "."): value for key, value in settings.items()}
-        overrides["plugins"] = [str(plugin)]
-        app = paise2nb.open(profile, data_dir=tmp_path / "data", settings=overrides)
-        opened.append(app)
-        return app
-
-    yield open_app
-    for app in opened:
-        app.close()
 
 
 @pytest.fixture

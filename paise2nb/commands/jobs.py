@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from paise2nb.results import STOPPED, Job, Jobs, Replay, Status
 UNITS = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 BULK = 2000  # arguments from which on an enqueue shows its progress
 pass_session = click.make_pass_decorator(Session)
+some_ids = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs=-1)
 
 
 def span(text: str) -> float:
@@ -180,13 +182,7 @@ def job(session: Session, job_id: int) -> Job:
 
 
 @click.command("wait", cls=Verb)
-@click.argument(
-    "ids",
-    metavar="[ID]...",
-    type=int,
-    nargs=-1,
-    shell_complete=completion.UNENDED,
-)
+@some_ids(shell_complete=completion.UNENDED)
 @filters
 @click.option("--timeout", type=span, metavar="S", help="At most so many seconds.")
 @pass_session
@@ -201,13 +197,7 @@ def wait(session: Session, /, ids: tuple[int, ...], timeout: float | None, **giv
 
 
 @click.command("retry", cls=Verb)
-@click.argument(
-    "ids",
-    metavar="[ID]...",
-    type=int,
-    nargs=-1,
-    shell_complete=completion.RETRIABLE,
-)
+@some_ids(shell_complete=completion.RETRIABLE)
 @filters
 @pass_session
 def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
@@ -223,13 +213,7 @@ def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
 
 
 @click.command("cancel", cls=Verb)
-@click.argument(
-    "ids",
-    metavar="[ID]...",
-    type=int,
-    nargs=-1,
-    shell_complete=completion.UNENDED,
-)
+@some_ids(shell_complete=completion.UNENDED)
 @filters
 @pass_session
 def cancel(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
