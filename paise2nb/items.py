@@ -9,14 +9,11 @@ its address was spelled.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-import re
 import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,22 +21,11 @@ from paise2nb.clock import iso
 from paise2nb.database import Database
 from paise2nb.errors import NotFound
 from paise2nb.extract.text import words
-from paise2nb.fetch.urls import ascii_host
 from paise2nb.plugins import Document, hookimpl
+from paise2nb.search import UNSTORABLE, marks_of, search
 
 if TYPE_CHECKING:
     from paise2nb.app import App
-
-# Around each hit in a snippet: characters that no stored text holds, for renderers to replace.
-HIT_START, HIT_END = "\x02", "\x03"
-
-TITLE_WEIGHT = 5.0  # a word in the title counts as much as five in the text
-SNIPPET_WORDS = 24
-RANKED = 1000  # matches of one query that are ranked
-# To rank a phrase, all documents that hold its words are read twice. Where so many hold all of
-# them, they say little about any: the newest come first, of these those with it in the title.
-COMMONPLACE = 20_000
-NEWEST_COMMONPLACE = 100
 
 _WORDS_REMOVED = """
 CREATE TRIGGER words_removed AFTER DELETE ON items BEGIN
@@ -66,7 +52,7 @@ CREATE TABLE items (
     stored_at REAL NOT NULL,
     job_id INTEGER,  -- the job that stored it last
     metadata TEXT NOT NULL,  -- JSON
-    marks TEXT NOT NULL,  -- words for its host and tag, see `_mark`
+    marks TEXT NOT NULL,  -- words for its host and tag, see `marks_of`
     text TEXT NOT NULL
 );
 CREATE INDEX items_by_time ON items (fetched_at);
@@ -122,62 +108,6 @@ _UPDATE = f"UPDATE items SET {', '.join(f'{name} = :{name}' for name in _FIELDS)
 _KEEP = (
     "INSERT INTO versions SELECT id, (SELECT count(*) + 1 FROM versions WHERE item_id = items.id),"
     " title, sha256, size, fetched_at, ? FROM items WHERE id = ?"
-)
-_DAY = "substr(coalesce(date, strftime('%Y-%m-%d', fetched_at, 'unixepoch')), 1, 10)"
-# What an operator asks of an item's date. What it asks of host and tag is in the index.
-_DAYS = {"before": f" AND {_DAY} < {{}}", "after": f" AND {_DAY} >= {{}}"}
-# Ranking reads every match. Of a word that stands in thousands of documents, which says little
-# about each, only the newest are ranked.
-_BEST = """
-SELECT id, rank FROM (
-    SELECT words.rowid AS id, {} AS rank FROM words{}
-    WHERE words MATCH :words{} ORDER BY words.rowid DESC LIMIT :ranked)
-ORDER BY rank, id DESC LIMIT :limit
-"""
-_RANK = f"bm25(words, {TITLE_WEIGHT}, 1.0, 0.0)"
-_IN_TITLE = f"-1.0 * coalesce(instr(highlight(words, 0, '{HIT_START}', ''), '{HIT_START}') > 0, 0)"
-# About how many documents hold some words, from how many of the newest thousand do.
-_HELD_BY = """
-SELECT count(*) * max(1000, (SELECT coalesce(max(id), 0) FROM items)) / 1000 FROM words
-WHERE words MATCH ? AND rowid > (SELECT max(id) FROM items) - 1000
-"""
-_SHOWN = f"""
-SELECT words.rowid AS id, url, items.title AS title,
-       snippet(words, 1, '{HIT_START}', '{HIT_END}', '…', {SNIPPET_WORDS}) AS snippet
-FROM {{}} CROSS JOIN items ON items.id = words.rowid WHERE words MATCH :words AND words.rowid {{}}
-"""
-_ONE_BY_ONE = _SHOWN.format("json_each(:ids) AS best CROSS JOIN words", "= best.value")
-# Each look for a prefix would put the documents of all words that begin so together.
-_IN_ONE_LOOK = _SHOWN.format(
-    "words",
-    "BETWEEN (SELECT min(value) FROM json_each(:ids)) AND (SELECT max(value) FROM json_each(:ids))"
-    " AND +words.rowid IN (SELECT value FROM json_each(:ids))",
-)
-_NEWEST = "ORDER BY fetched_at DESC, items.id DESC"
-_CHOSEN = f"""
-SELECT items.id AS id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
-FROM items JOIN ({{}} {_NEWEST} LIMIT :limit) AS chosen ON chosen.id = items.id {_NEWEST}
-"""
-# Operators alone: of few items that have the marks all are looked at, in an index with all that is
-# asked of them; where many have them, the newest of all items are looked through for some.
-_MARKED = (
-    "SELECT items.id FROM words CROSS JOIN items INDEXED BY items_by_day ON items.id = words.rowid"
-    " WHERE words MATCH :marks{}"
-)
-_OFTEN_MARKED = (
-    "SELECT id FROM items WHERE EXISTS"
-    " (SELECT 1 FROM words WHERE words MATCH :marks AND words.rowid = items.id){}"
-)
-_UNMARKED = "SELECT id FROM items WHERE 1{}"
-_MANY = "SELECT 1 FROM words WHERE words MATCH :marks LIMIT 1 OFFSET 5000"
-
-# Control characters (HIT_START and HIT_END are two of them) but tab and newline, and halves of
-# surrogate pairs, which can't be written as UTF-8.
-_UNSTORABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-_PHRASE = re.compile(r'"([^"]* [^"]*)"')
-_TERM = re.compile(r'"([^"]*)"(\*?)|([^\s"]+)')
-_OPERATOR = re.compile(
-    r'(?<!\S)(?:(site|tag):(?:"([^"]+)"|([^\s"]+))|(before|after):(\d{4}(?:-\d\d){0,2}))(?!\S)'
 )
 
 
@@ -319,51 +249,12 @@ class ItemStore:
 
         Returns:
             rows with ``id``, ``url``, ``title``, ``snippet`` (hits between `HIT_START` and
-            `HIT_END`) and ``score``, higher for better ones: by bm25, of the newest 1,000 that
-            match; of a phrase whose words stand together in some 20,000 items 1 for those with
-            it in the title, else 0, of the newest 100. Operators alone give the items that they
-            choose, newest first.
+            `HIT_END`) and ``score``, higher for better ones (by bm25, of the newest 1,000 that
+            match). Words that tens of thousands of items hold count only beside rarer ones;
+            alone they give the newest, those with a hit in the title (score 1.0) first.
+            Operators alone give the items that they choose, newest first.
         """
-        expression, marks, days, values = parse_query(query)
-        if expression:
-            words = f"({expression}) AND {marks}" if marks else expression
-            if self._commonplace(expression):
-                rank, ranked = _IN_TITLE, max(NEWEST_COMMONPLACE, limit)
-            else:
-                rank, ranked = _RANK, RANKED
-            return self._best(words, rank, days, {**values, "ranked": ranked, "limit": limit})
-        if not marks and not days:
-            return []
-        values |= {"marks": marks, "limit": limit}
-        chosen = _UNMARKED
-        if marks:
-            chosen = _OFTEN_MARKED if self.database.read(_MANY, values) else _MARKED
-        sql = _CHOSEN.format(chosen.format(days))
-        return [dict(row) for row in self.database.read(sql, values)]
-
-    def _commonplace(self, expression: str) -> bool:
-        phrase = _PHRASE.fullmatch(expression)
-        if phrase is None:
-            return False
-        rows = self.database.read(_HELD_BY, (match_expression(phrase[1]),))
-        return int(rows[0][0]) >= COMMONPLACE
-
-    def _best(
-        self, words: str, rank: str, days: str, values: dict[str, Any]
-    ) -> list[dict[str, Any]]:
-        joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if days else ""
-        best = self.database.read(_BEST.format(rank, joined, days), {**values, "words": words})
-        # Apart from the query above, in which each of the ranked matches would get its snippet.
-        rows = self.database.read(
-            _IN_ONE_LOOK if "*" in words else _ONE_BY_ONE,
-            {"words": words, "ids": json.dumps([found["id"] for found in best])},
-        )
-        shown = {row["id"]: row for row in rows}
-        return [
-            {**shown[found["id"]], "score": -found["rank"]}
-            for found in best
-            if found["id"] in shown  # not removed meanwhile
-        ]
+        return search(self.database, query, limit)
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
         """Items without their texts, the one fetched last first."""
@@ -410,61 +301,9 @@ class ItemStore:
         self.database.close()
 
 
-def parse_query(query: str) -> tuple[str, str, str, dict[str, Any]]:
-    """A query as FTS5 expressions for words and marks, SQL conditions, and the values of these."""
-    marks: dict[str, list[str]] = {}
-    days, values = "", dict[str, Any]()
-    for number, (kind, quoted, word, order, day) in enumerate(_OPERATOR.findall(query)):
-        if order:
-            values[f"v{number}"] = day
-            days += _DAYS[order].format(f":v{number}")
-            continue
-        value = quoted or word
-        if kind == "site":
-            with suppress(ValueError):
-                value = ascii_host(value.removeprefix("."))
-        marks.setdefault(kind, []).append(_mark(kind, value))
-    chosen = " AND ".join(f"marks : ({' OR '.join(each)})" for each in marks.values())
-    return match_expression(_OPERATOR.sub(" ", query)), chosen, days, values
-
-
-def _mark(kind: str, value: str) -> str:
-    """The word that stands for a host or a tag in the index: one that no text holds."""
-    name = f"{kind}:{value}".encode(errors="replace")
-    return f"{kind}{hashlib.blake2b(name, digest_size=8).hexdigest()}"
-
-
-def _marks(key: str, tag: str | None) -> str:
-    """The words by which ``site:`` and ``tag:`` find an item: its host's domains, with its port
-    and without it."""
-    host = key.partition("://")[2].partition("/")[0]
-    name, _, port = host.rpartition(":") if host.rpartition(":")[2].isdigit() else (host, "", "")
-    labels = name.split(".")
-    domains = [".".join(labels[n:]) for n in range(len(labels))]
-    sites = domains + [f"{domain}:{port}" for domain in domains if port]
-    return " ".join(
-        [*(_mark("site", site) for site in sites), *([_mark("tag", tag)] if tag else [])]
-    )
-
-
-def match_expression(query: str) -> str:
-    """An FTS5 expression that means the query and is always well-formed; may be empty.
-
-    Everything is quoted, so AND, NEAR, ``-``, ``:`` and brackets are text. An odd quote is
-    left out, and so are terms without a letter or digit: the tokenizer makes nothing of them.
-    """
-    terms = []
-    for phrase, star, word in _TERM.findall(query):
-        text = _UNSTORABLE.sub(" ", phrase or word.rstrip("*"))
-        if any(character.isalnum() for character in text):
-            is_prefix = star or word.endswith("*")
-            terms.append(f'{{title text}} : "{text}"*' if is_prefix else f'"{text}"')
-    return " ".join(terms)
-
-
 def _line(text: str | None) -> str | None:
     """A title or name on one line, None where nothing is left of it."""
-    return " ".join(_UNSTORABLE.sub(" ", text or "").split()) or None
+    return " ".join(UNSTORABLE.sub(" ", text or "").split()) or None
 
 
 def _row(
@@ -479,9 +318,9 @@ def _row(
     fetched_at: float,
     job_id: int | None = None,
 ) -> dict[str, Any]:
-    text = _UNSTORABLE.sub("", document.text)
+    text = UNSTORABLE.sub("", document.text)
     return {
-        "key": key, "url": _UNSTORABLE.sub("", url), "mime_type": mime_type,
+        "key": key, "url": UNSTORABLE.sub("", url), "mime_type": mime_type,
         "sha256": sha256, "size": size, "tag": tag, "fetched_at": fetched_at,
         "stored_at": time.time(), "job_id": job_id,
         "title": _line(document.title), "author": _line(document.author),
@@ -498,7 +337,7 @@ def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
         (row["key"],),
     ).fetchone()
     tag = old["tag"] if old is not None and row["tag"] is None else row["tag"]
-    row = {**row, "tag": tag, "marks": _marks(row["key"], tag)}
+    row = {**row, "tag": tag, "marks": marks_of(row["key"], tag)}
     if old is None:
         return int(connection.execute(_INSERT, row).lastrowid or 0)
     # A fetch that was overtaken by a later one comes too late and changes nothing.

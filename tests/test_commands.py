@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from paise2nb import __main__ as shell
-from paise2nb import doctor, hindrance, items, render
+from paise2nb import doctor, hindrance, render, search
 from paise2nb.commands import Session, main, table
 from paise2nb.commands.arguments import expand, lines_of
 from paise2nb.commands.jobs import span
@@ -564,7 +564,7 @@ def test_every_command_and_option_says_what_it_does() -> None:
 
 
 def test_the_marks_of_hits_are_those_of_the_store() -> None:
-    assert (render.HIT_START, render.HIT_END) == (items.HIT_START, items.HIT_END)
+    assert (render.HIT_START, render.HIT_END) == (search.HIT_START, search.HIT_END)
 
 
 def test_a_long_listing_is_whole_and_its_view_is_cut(run: Run) -> None:

@@ -16,8 +16,9 @@ from hypothesis import strategies as some
 
 from paise2nb.errors import NotFound, StorageError
 from paise2nb.fetch.urls import canonical_url
-from paise2nb.items import HIT_END, HIT_START, MIGRATIONS, RANKED, ItemStore, match_expression
+from paise2nb.items import MIGRATIONS, ItemStore
 from paise2nb.plugins import Document
+from paise2nb.search import HIT_END, HIT_START, RANKED, terms_of
 
 FIELDS = [
     "id", "url", "title", "author", "date", "language", "mime_type", "sha256", "size", "tag",
@@ -288,16 +289,16 @@ def test_of_a_word_in_thousands_of_documents_the_newest_are_ranked(store: ItemSt
     assert found(store, "common tag:old") == [1]
 
 
-def test_of_a_phrase_of_commonplace_words_the_newest_come_first(
+def test_a_phrase_of_words_that_most_documents_hold_gives_the_newest(
     store: ItemStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paise2nb.items.COMMONPLACE", 5)
+    monkeypatch.setattr("paise2nb.search.READ_FOR_RANKING", 16)
     assert found(store, '"to be"') == []
     short = put(store, "http://example.org/short", "to be or not to be")
     title = put(store, "http://example.org/title", "a play", title="To be, or not to be")
     news = put(store, "http://example.org/new", f"to be or not{' and more' * 50}", tag="news")
-    other = put(store, "http://example.org/other", "to not be")
-    assert found(store, '"to be"') == [title, short, news]  # four hold its words: ranked
+    put(store, "http://example.org/other", "to not be")
+    assert found(store, '"to be"') == [title, short, news]  # 2 words of 4 documents: ranked
     newest = put(store, "http://example.org/newest", f"to be{' and more' * 50}")
     rows = store.search('"to be"', 10)
     assert [(row["id"], row["score"]) for row in rows] == [
@@ -305,11 +306,29 @@ def test_of_a_phrase_of_commonplace_words_the_newest_come_first(
     ]  # fmt: skip
     assert f"{HIT_START}to be{HIT_END}" in rows[1]["snippet"]
     assert found(store, '"to be" tag:news') == [news]
-    assert found(store, "to be")[:2] == [title, short]  # words are ranked, however common
-    assert other in found(store, "to be")
-    monkeypatch.setattr("paise2nb.items.NEWEST_COMMONPLACE", 2)
+    monkeypatch.setattr("paise2nb.search.UNRANKED", 2)
     assert found(store, '"to be"') == [title, newest, news, short]  # as many as were asked for
     assert [row["id"] for row in store.search('"to be"', 2)] == [newest, news]
+
+
+def test_the_commonest_words_do_not_count_beside_rarer_ones(
+    store: ItemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = put(store, "http://example.org/often", f"{'words ' * 20}zebra")
+    best = put(store, "http://example.org/best", f"words zebra zebra{' filler' * 18}")
+    for number in range(5):
+        put(store, f"http://example.org/{number}", "words")
+    for number in range(5, 25):
+        put(store, f"http://example.org/{number}", "others")
+    queries = (
+        "words zebra",
+        "words zeb*",
+        "words zebra site:example.org",
+        "words zebra before:2030",
+    )
+    assert [found(store, query) for query in queries] == [[often, best]] * 4
+    monkeypatch.setattr("paise2nb.search.READ_FOR_RANKING", 6)  # 7 hold the one, 2 the other
+    assert [found(store, query) for query in queries] == [[best, often]] * 4
 
 
 def test_operators_that_many_items_fit_give_the_one_fetched_last_first(store: ItemStore) -> None:
@@ -389,14 +408,18 @@ def test_the_limit_holds(store: ItemStore) -> None:
     ],
 )  # fmt: skip
 def test_a_query_becomes_a_safe_expression(query: str, expression: str) -> None:
-    assert match_expression(query) == expression
+    assert " ".join(terms_of(query)) == expression
 
 
 OPERATOR = some.sampled_from(["site:", "tag:", "before:", "after:2026", 'tag:"', "site:. "])
 ODD = "\"'*()[]{}^:+-~/\\;,.!?&|<>=@#$%\x00\x01\x02\t\n aXé中🎉\ud800\ue000\u0301"
 
 
-def test_no_query_is_an_error(store: ItemStore) -> None:
+@pytest.mark.parametrize("read_for_ranking", [0, 2, 100_000])
+def test_no_query_is_an_error(
+    store: ItemStore, monkeypatch: pytest.MonkeyPatch, read_for_ranking: int
+) -> None:
+    monkeypatch.setattr("paise2nb.search.READ_FOR_RANKING", read_for_ranking)
     item = put(store, "http://example.org/a", "a X é 中 aX", title="aXé")
 
     @settings(max_examples=300, deadline=None)

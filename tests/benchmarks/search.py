@@ -54,6 +54,7 @@ def queries() -> Iterator[tuple[str, Callable[[], str]]]:
 
     yield "a rare word", rare
     yield "two words, as people write", lambda: f"{rng.choice(NAMES[50:2000])} {rare()}"
+    yield "three words of a document", lambda: phrase().strip('"')
     yield "a phrase from a document", phrase
     yield "a phrase of common words", lambda: f'"{common()} {rng.choice(NAMES[:200])}"'
     yield "a prefix", lambda: rare()[:5] + "*"
