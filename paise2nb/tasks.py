@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from paise2nb.errors import NotFound, PermanentError, UsageError
 from paise2nb.extract.text import words
-from paise2nb.extract.types import SUFFIXES, choose
+from paise2nb.extract.types import PAGES, SUFFIXES, choose
 from paise2nb.fetch import ROBOTS
 from paise2nb.fetch.robots import forget
 from paise2nb.fetch.urls import (
@@ -26,6 +26,7 @@ from paise2nb.fetch.urls import (
     canonical_url,
     file_url,
     host_of,
+    name_of,
     parse,
     scheme_of,
     suffix_of,
@@ -55,6 +56,7 @@ def check_fetch(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
         UsageError: it is neither; says what it looks like.
     """
     (given,) = args
+    given = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(given, str) or not given.strip():
         raise UsageError(f"fetch takes an address or a path, not {given!r}")
     text = given.strip()
@@ -82,7 +84,7 @@ def _existing_file(text: str) -> str:
     try:
         path = Path.cwd() / os.path.normpath(Path(url_path(text)).expanduser())
         if path.is_dir():
-            raise UsageError(f"{text!r} is a directory; name its files: {text.rstrip('/')}/*")
+            raise UsageError(f"{text!r} is a directory; take its files by: enqueue folder {text}")
         if path.exists():
             return text if named else str(path)
     except (ValueError, OSError, RuntimeError) as error:
@@ -277,6 +279,8 @@ def store(
         about = facts if own is None else {"fetched_at": facts["fetched_at"], **own}
         source = {name: about[name] for name in known if about.get(name)}
         metadata = {**document.metadata, "source": source}
+        # A file without a title is known by its name; a page's address has none worth showing.
+        title = document.title or (None if about["kind"] in PAGES else name_of(address))
         provenance = {
             "url": address,
             "key": canonical_url(address),
@@ -287,7 +291,8 @@ def store(
             "fetched_at": facts["fetched_at"],
             "job_id": context.job.id,
         }
-        entries.append((dataclasses.replace(document, metadata=metadata), provenance))
+        made = dataclasses.replace(document, title=title, metadata=metadata)
+        entries.append((made, provenance))
     ids = context.items.put_many(entries)
     return {"item": ids[0], "items": ids} if len(ids) > 1 else {"item": ids[0]}
 

@@ -291,6 +291,22 @@ def test_a_path_becomes_absolute_and_an_item(
     assert (row["url"], row["title"], row["mime_type"]) == (path.as_uri(), "Notes", "text/markdown")
 
 
+def test_what_has_no_title_is_known_by_its_name_unless_it_is_a_page(
+    app: App, site: Site, tmp_path: Path
+) -> None:
+    note = tmp_path / "Notes, 100%.txt"
+    note.write_text("words of a note")
+    addresses = [
+        site.add("/data/table%201.csv", b"a,b\n1,2\n", "text/csv"),
+        site.add("/plain.html", b"<p>words of a page</p>"),
+        site.add("/titled.md", b"# Its heading\n\nwords", "text/markdown"),
+    ]
+    app.enqueue_many("fetch", [note, *addresses]).wait(30)
+    titles = [item.title for item in reversed(app.items())]
+    assert titles == ["Notes, 100%.txt", "table 1.csv", None, "Its heading"]
+    assert [hit["title"] for hit in app.search("100")] == ["Notes, 100%.txt"]
+
+
 def test_a_file_and_its_address_are_one_item(app: App, tmp_path: Path) -> None:
     path = tmp_path / "a b.txt"
     path.write_text("words")
@@ -322,7 +338,7 @@ def test_a_name_does_not_matter_to_a_fetch(app: App, tmp_path: Path, name: str) 
         ("./nothing.txt", "no such file"),
         ("file:///no/such/file", "no such file: 'file:///no/such/file'"),
         ("file://elsewhere/etc/passwd", "the file is on another host"),
-        ("/tmp", r"'/tmp' is a directory; name its files: /tmp/\*"),
+        ("/tmp", "'/tmp' is a directory; take its files by: enqueue folder /tmp"),
         ("", "fetch takes an address or a path, not ''"),
         ("  ", "fetch takes an address or a path"),
         (7, "fetch takes an address or a path, not 7"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paise2nb.extract.types import ARCHIVES, SHEET, SLIDES, WORD
+from paise2nb.extract.types import ARCHIVES, PAGES, SHEET, SLIDES, WORD
 from paise2nb.plugins import Document, Source, extractor
 
 if TYPE_CHECKING:
     from paise2nb.context import Context
 
 
-@extractor("text/html", "application/xhtml+xml")
+@extractor(*PAGES)
 def extract_page(context: Context, data: bytes, source: Source) -> Document:
     """Web pages, without the furniture around their text."""
     from paise2nb.extract.pages import read

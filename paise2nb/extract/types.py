@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HEAD = 4096  # bytes that are looked at
 UNKNOWN = "application/octet-stream"
+PAGES = ("text/html", "application/xhtml+xml")
 WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 SLIDES = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 SHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"

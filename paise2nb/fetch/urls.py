@@ -169,13 +169,18 @@ def without_credentials(url: str) -> str:
     return scheme + mark + rest[authority.rfind("@") + 1 :]
 
 
-def suffix_of(url: str) -> str:
-    """The suffix of the last segment of the path in lower case, such as ``.pdf``; may be empty."""
+def name_of(url: str) -> str:
+    """The last segment of the path, such as ``Report 1.pdf``; may be empty."""
     try:
         path = urlsplit(url).path
     except ValueError:
         return ""
-    return PurePosixPath(unquote(path)).suffix.lower()
+    return PurePosixPath(unquote(path)).name
+
+
+def suffix_of(url: str) -> str:
+    """The suffix of the last segment of the path in lower case, such as ``.pdf``; may be empty."""
+    return PurePosixPath(name_of(url)).suffix.lower()
 
 
 def file_url(path: str) -> str:

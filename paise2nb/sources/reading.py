@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 
 from paise2nb.errors import PermanentError
 from paise2nb.extract.text import decode
+from paise2nb.extract.types import PAGES
 from paise2nb.plugins import Fetched
 
 LARGEST = 50 << 20  # bytes of a sitemap, unpacked; the limit of its protocol
@@ -119,7 +120,7 @@ def page_links(fetched: Fetched) -> Iterator[str]:
     """The addresses that a page links to."""
     from lxml import html
 
-    if fetched.mime_type not in (None, "text/html", "application/xhtml+xml"):
+    if fetched.mime_type not in (None, *PAGES):
         return
     text = decode(fetched.data, fetched.charset).encode("utf-8", "replace")
     found = _Links(fetched.url)
