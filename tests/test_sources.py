@@ -225,6 +225,18 @@ def test_what_is_no_feed_is_said(data: bytes) -> None:
         feed_of(data)
 
 
+def test_the_feed_that_a_page_names_is_said() -> None:
+    page = PAGE.replace(
+        b"<title>",
+        b"<link rel='alternate' hreflang='de' href='/de'>"
+        b"<link rel='alternate' type='application/atom+xml' href='/news.atom'><title>",
+    )
+    assert b"/news.atom" in page
+    hint = "no feed, but the page names one, http://example.org/news.atom: http://example"
+    with pytest.raises(paise2nb.PermanentError, match=hint):
+        feed_of(page)
+
+
 def test_atom_and_relative_links_are_read() -> None:
     atom = b"""<feed xmlns="http://www.w3.org/2005/Atom"><title>F</title>
     <entry><link href="../a"/><updated>2026-01-01T00:00:00Z</updated></entry>

@@ -22,6 +22,7 @@ from paise2nb.plugins import Fetched
 LARGEST = 50 << 20  # bytes of a sitemap, unpacked; the limit of its protocol
 MOST_TAGS = 500_000  # of a feed: its parser takes a kilobyte and fifty microseconds for each
 CHUNK = 65536  # bytes
+FEEDS = ("application/rss+xml", "application/atom+xml")
 
 
 def feed_entries(fetched: Fetched) -> dict[str, float | None]:
@@ -42,7 +43,13 @@ def feed_entries(fetched: Fetched) -> dict[str, float | None]:
     except ValueError as error:  # of a damaged declaration of the character set
         raise PermanentError(f"no feed ({error}): {fetched.url}", "damaged") from error
     if not parsed.get("version") and not parsed.entries:
-        raise PermanentError(f"no feed: {fetched.url}", "damaged")
+        named = [
+            link.get("href")
+            for link in parsed.feed.get("links", ())
+            if link.get("rel") == "alternate" and link.get("type") in FEEDS
+        ]
+        hint = f", but the page names one, {named[0]}" if named else ""
+        raise PermanentError(f"no feed{hint}: {fetched.url}", "damaged")
     found: dict[str, float | None] = {}
     for entry in parsed.entries:
         moment = dict.get(entry, "updated_parsed") or dict.get(entry, "published_parsed")
