@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import re
 import subprocess
@@ -224,8 +225,19 @@ def test_the_keys_of_an_item_are_those_of_the_contract(app: App, here: Path) -> 
     assert set(keys) <= set(row)
     assert {*row, "text"} <= set(app.item(row["id"]).to_dict())
     assert (row["title"], row["tag"]) == ("The first", "news")
-    with pytest.raises(AttributeError, match="an item has no 'colour'"):
+    with pytest.raises(AttributeError, match="an item has no 'colour'; it has id, url, title"):
         _ = app.item(row["id"]).colour
+
+
+def test_a_listed_item_has_all_that_one_alone_has(app: App, here: Path) -> None:
+    app.enqueue("fetch", str(here / "one.md"))
+    alone = app.item(1)
+    assert app.items()[0].text == alone.text
+    assert app.items()[0].versions == 1
+    assert app.items()[0].to_dict() == alone.to_dict()
+    assert str(app.items()[0]) == str(alone)
+    assert app.items()[0]._repr_html_() == alone._repr_html_()
+    assert copy.copy(app.items()[0]).title == alone.title
 
 
 def test_a_listing_is_complete_and_its_view_is_cut(app: App) -> None:

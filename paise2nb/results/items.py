@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Item(Shown):
-    """One stored document, with its text."""
+    """One stored document. What a list leaves out, such as the text, is read when asked for."""
 
     def __init__(self, row: dict[str, Any], store: DataStorageProvider) -> None:
         self._row = row
@@ -36,17 +36,24 @@ class Item(Shown):
         return Diff(self.id, self._store.diff(self.id, a, b))
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["_row"][name]
-        except KeyError:
-            raise AttributeError(f"an item has no {name!r}") from None
+        if name.startswith("_"):  # asked for by those who copy or show any object
+            raise AttributeError(name)
+        row = self._row if name in self._row else self._whole()
+        if name not in row:
+            raise AttributeError(f"an item has no {name!r}; it has {', '.join(row)}")
+        return row[name]
+
+    def _whole(self) -> dict[str, Any]:
+        if "text" not in self._row:
+            self._row = self._store.get(self._row["id"]) or self._row
+        return self._row
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``item ID``."""
-        return dict(self._row)
+        return dict(self._whole())
 
     def _facts(self) -> str:
-        row = self._row
+        row = self._whole()
         facts = [row.get(key) for key in ("author", "date", "language", "mime_type", "tag")]
         if row.get("versions", 1) > 1:
             facts.append(f"{row['versions']} versions")
@@ -55,18 +62,20 @@ class Item(Shown):
         return " · ".join(str(fact) for fact in facts if fact)
 
     def __str__(self) -> str:
+        row = self._whole()
         head = [
-            render.one_line(self._row.get("title") or "(no title)"),
-            render.one_line(self._row["url"]),
+            render.one_line(row.get("title") or "(no title)"),
+            render.one_line(row["url"]),
             render.one_line(self._facts()),
         ]
-        return "\n".join([*filter(None, head), "", render.plain(self._row.get("text") or "")])
+        return "\n".join([*filter(None, head), "", render.plain(row.get("text") or "")])
 
     def _repr_html_(self) -> str:
-        paragraphs = (self._row.get("text") or "").split("\n")
+        row = self._whole()
+        paragraphs = (row.get("text") or "").split("\n")
         return render.panel(
-            f"<h3>{render.escape(self._row.get('title') or '(no title)')}</h3>",
-            f"<div>{render.link(self._row['url'])}</div>",
+            f"<h3>{render.escape(row.get('title') or '(no title)')}</h3>",
+            f"<div>{render.link(row['url'])}</div>",
             render.note(self._facts()),
             *(f"<p>{render.escape(line)}</p>" for line in paragraphs if line.strip()),
         )
