@@ -123,12 +123,22 @@ class Bell:
         except (AttributeError, OSError):
             self._socket = None
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep until it rings, `wake` is called, or the time is over; True if it rang."""
+    def wait(self, seconds: float, *, deaf: float = 0.0) -> bool:
+        """Sleep until it rings, `wake` is called, or the time is over; True if it rang.
+
+        Args:
+            seconds: the longest sleep.
+            deaf: the first of these seconds, in which only `wake` ends it: however often it
+                rings, who listens is not woken more often.
+        """
         sources: list[int] = [self._waker]
+        ready: list[int] = []
+        if deaf:
+            ready, _, _ = select.select(sources, [], [], min(deaf, seconds))
         if self._socket is not None:
             sources.append(self._socket.fileno())
-        ready, _, _ = select.select(sources, [], [], max(0.0, seconds))
+        if not ready:
+            ready, _, _ = select.select(sources, [], [], max(0.0, seconds - deaf))
         if self._waker in ready:
             os.read(self._waker, 4096)
         if self._socket is not None:

@@ -88,6 +88,20 @@ def test_a_process_can_wake_itself(database: Path) -> None:
         assert bell.wait(LONG)
 
 
+def test_who_is_deaf_for_a_while_is_woken_by_itself_alone(database: Path, ringer: Ringer) -> None:
+    with closing(Bell(database, "worker-1")) as bell:
+        thread = threading.Thread(target=lambda: bell.wait(LONG, deaf=LONG))
+        thread.start()
+        assert ringer.ring()
+        thread.join(0.2)
+        assert thread.is_alive()
+        bell.wake()
+        thread.join(LONG)
+        assert not thread.is_alive()
+        assert ringer.ring()
+        assert bell.wait(0.01, deaf=0.01), "what rang meanwhile is heard afterwards"
+
+
 def test_nobody_there_is_no_error(database: Path, ringer: Ringer) -> None:
     assert ringer.ring() is False
     bells_directory(database).mkdir()
