@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 
 import pytest
+import trafilatura
+from trafilatura.xpaths import AUTHOR_XPATHS
 
 from paise2nb.errors import PermanentError
 from paise2nb.extract import documents as through_library
@@ -209,6 +212,43 @@ def test_a_page_is_its_body_and_what_it_says_about_itself() -> None:
         "The title", "Ada Lovelace", "2024-03-04", "de-AT",
     )  # fmt: skip
     assert found.metadata == {"site": "The site", "description": "In short."}
+
+
+@pytest.mark.parametrize(
+    ("byline", "author"),
+    [
+        ('<p class="byline">By Ada Lovelace</p>', "Ada Lovelace"),
+        ('<a rel="author" href="/x">Ada Lovelace</a>', "Ada Lovelace"),
+        ('<span id="zuozhe">Ada Lovelace</span>', "Ada Lovelace"),
+        ('<i data-component="TheByline">Ada Lovelace</i>', "Ada Lovelace"),
+        ("<author>Ada Lovelace</author>", "Ada Lovelace"),
+        ('<link rel="author" href="/about">', None),
+        ('<p class="author"> </p>', None),
+        ('<div class="sidebar"><p class="author">Ada Lovelace</p></div>', None),
+        ("<p>The author of this text is Ada Lovelace.</p>", None),
+    ],
+)
+def test_a_byline_is_found_as_trafilatura_finds_it(byline: str, author: str | None) -> None:
+    html = re.sub('<meta name="author"[^>]*>', "", ARTICLE).replace("</h1>", f"</h1>{byline}")
+    assert page(html).author == author
+    assert trafilatura.extract_metadata(html).author == author
+
+
+def test_all_names_by_which_trafilatura_knows_a_byline_are_known() -> None:
+    literals = re.findall("'([^']+)'", " ".join(path.path for path in AUTHOR_XPATHS))
+    names = re.sub(r"\[(\w)\w\]", r"\1", "|".join(literals)).split("|")  # [Aa]uthor → Author
+    assert {"byline", "xiaobian", "Byline"} <= set(names)
+    # Its `rel='me'` asks for an element of the name rel, which HTML has not.
+    assert [name for name in names if not pages.BYLINE.search(name)] == ["me"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["null", "3", "[[[]]]", '{"@type": {}}', "{", "[" * 5000, '{"@context": [], "@graph": 1}'],
+)
+def test_a_page_says_what_it_does_beside_metadata_of_any_shape(said: str) -> None:
+    odd = f'<script type="application/ld+json">{said}</script></head>'
+    assert page(ARTICLE.replace("</head>", odd)) == page(ARTICLE)
 
 
 def test_a_date_that_only_stands_in_the_text_is_looked_for_with_precision() -> None:
