@@ -6,13 +6,14 @@ checked when read, so a damaged file counts as absent instead of becoming wrong 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from paise2nb.app import App
 
 _KEY = re.compile(r"[0-9a-f]{64}")
-_ASIDE = "."  # names of files that are being written or removed begin with it
+_ASIDE = "."  # names of files that are being written begin with it
 
 
 class Cache:
@@ -52,7 +53,7 @@ class Cache:
         key = hashlib.sha256(data).hexdigest()
         path = self._path(key)
         try:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), _alone(path.parent):
                 os.utime(path)
                 return key
             self._write(path, data)
@@ -146,20 +147,12 @@ class Cache:
         _sync_directory(folder)
 
     def _unlink(self, path: Path, before: float) -> bool:
-        """Remove one entry, unless a `put` makes it young at this very moment."""
-        if path.name.startswith(_ASIDE):
+        """Remove one file, unless a `put` has made it young meanwhile; whether an entry went."""
+        with _alone(path.parent):
+            if self._modified(path) > before:
+                return False
             path.unlink(missing_ok=True)
-            return False
-        aside = path.with_name(_ASIDE + path.name)
-        try:
-            path.rename(aside)
-        except FileNotFoundError:
-            return False
-        if self._modified(aside) > before:
-            aside.replace(path)
-            return False
-        aside.unlink(missing_ok=True)
-        return True
+        return not path.name.startswith(_ASIDE)
 
     @staticmethod
     def _modified(path: Path) -> float:
@@ -169,14 +162,25 @@ class Cache:
             return float("inf")  # another process was faster; nothing to remove
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other thread or process is in this block for that folder meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # for a child, too, that was forked here
+        os.close(descriptor)
+
+
 def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable, where the system can (POSIX)."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @hookimpl
