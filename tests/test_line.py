@@ -87,6 +87,12 @@ def test_a_wait_ends_and_what_was_given_up_is_free_for_others(
 ) -> None:
     holder, hasty, patient = line(), line(), line()
     assert holder.wait(0)
+
+    def gave_up_a_place() -> bool:
+        assert not hasty.wait(0.05)
+        return asleep(path) != []
+
+    until(gave_up_a_place)
     for _ in range(3):
         assert not hasty.wait(0.05)
     assert asleep(path) == [os.getpid()]  # no place beside the one that was given up
@@ -106,7 +112,7 @@ def test_who_waits_long_keeps_its_place(
     assert holder.wait(0)
     thread = threading.Thread(target=patient.wait, args=(30,))
     thread.start()
-    until(lambda: looks.count(patient) > 5)
+    until(lambda: looks.count(patient) > 5 and asleep(path) != [])
     assert asleep(path) == [os.getpid()]
     fcntl.flock(holder.turn, fcntl.LOCK_UN)
     thread.join()
