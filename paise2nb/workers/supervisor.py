@@ -366,6 +366,8 @@ class Supervisor:
         living = [name for name in self._all_workers() if process.alive(name)]
         if not living:
             self._reap()  # who died since the last look, too: nobody else knows why
+            if self._children:
+                return False  # whose last threads are still ending: to be buried at the next look
             with suppress(StorageError):  # a full disk; that this process is gone tells as much
                 self.table.leave_supervision("stopped", unless_ready=False)
             return True
