@@ -251,6 +251,17 @@ def test_a_page_says_what_it_does_beside_metadata_of_any_shape(said: str) -> Non
     assert page(ARTICLE.replace("</head>", odd)) == page(ARTICLE)
 
 
+def test_memory_that_runs_out_beside_the_body_is_no_page_without_a_title(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run_out(tree: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("trafilatura.metadata.extract_title", run_out)
+    with pytest.raises(MemoryError):
+        page(ARTICLE)
+
+
 def test_a_date_that_only_stands_in_the_text_is_looked_for_with_precision() -> None:
     html = b"<html><head><title>T</title></head><body><p>Last updated on March 4, 2024.</p></body>"
     assert page(html).date is None

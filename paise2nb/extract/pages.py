@@ -80,6 +80,8 @@ def _about(tree: Any, url: str, *, precise: bool) -> Any:
     def found(find: Callable[..., Any], *where: Any, **how: Any) -> Any:
         try:
             return find(*where, **how)
+        except MemoryError:
+            raise  # a reason to fail, which has a policy of its own
         except Exception as error:  # from oddities that nobody foresaw: the page still has a body
             logger.info("%s: %s finds nothing: %r", url, find.__name__, error)
             return None
