@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from paise2nb.app import App, open
-    from paise2nb.context import Context
-    from paise2nb.errors import (
+    from paise2nb.config.settings import Settings
+    from paise2nb.core.errors import (
         JobFailed,
         NotFound,
         PaiseError,
@@ -24,24 +24,34 @@ if TYPE_CHECKING:
         UsageError,
         WorkersError,
     )
+    from paise2nb.jobs.context import Context
     from paise2nb.notebook import load_ipython_extension, unload_ipython_extension
-    from paise2nb.plugins import Document, Fetched, Source, extractor, fetcher, hookimpl, task
-    from paise2nb.results import Item, Items, Job, Jobs, Status
-    from paise2nb.settings import Settings
+    from paise2nb.plugins import (
+        Document,
+        Fetched,
+        Source,
+        extractor,
+        fetcher,
+        hookimpl,
+        task,
+    )
+    from paise2nb.views.items import Item, Items
+    from paise2nb.views.jobs import Job, Jobs
+    from paise2nb.views.status import Status
 
 # Where each public name lives; imported when first used, so that loading the extension in a
 # kernel costs little.
 _HOMES = {
     "app": ("App", "open"),
-    "context": ("Context",),
-    "errors": (
+    "jobs.context": ("Context",),
+    "core.errors": (
         "JobFailed", "NotFound", "PaiseError", "PermanentError", "PluginError", "SettingsError",
         "StorageError", "Timeout", "TransientError", "UnknownTask", "UsageError", "WorkersError",
     ),
     "notebook": ("load_ipython_extension", "unload_ipython_extension"),
     "plugins": ("Document", "Fetched", "Source", "extractor", "fetcher", "hookimpl", "task"),
-    "results": ("Item", "Items", "Job", "Jobs", "Status"),
-    "settings": ("Settings",),
+    "views": ("Item", "Items", "Job", "Jobs", "Status"),
+    "config.settings": ("Settings",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

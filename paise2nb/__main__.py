@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from paise2nb.errors import PaiseError
-from paise2nb.render import UNSAFE, one_line, painted, plain
+from paise2nb.core.errors import PaiseError
+from paise2nb.core.render import UNSAFE, one_line, painted, plain
 
 INTERRUPTED = 130
 

@@ -22,13 +22,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from paise2nb import process
-from paise2nb.cells import Cells
-from paise2nb.context import Context
-from paise2nb.database import claim_directory
-from paise2nb.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
-from paise2nb.hindrance import full_disk
+from paise2nb.config.settings import Settings
+from paise2nb.core import processes as process
+from paise2nb.core.disks import full_disk
+from paise2nb.core.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
+from paise2nb.core.files import claim_directory
 from paise2nb.jobs import IMMEDIATE, Claim, Ending, Limits, NewJob
+from paise2nb.jobs.context import Context
+from paise2nb.jobs.retry import policy
 from paise2nb.plugins import (
     CacheProvider,
     DataStorageProvider,
@@ -36,26 +37,14 @@ from paise2nb.plugins import (
     Plugins,
     Task,
 )
-from paise2nb.results import (
-    STOPPED,
-    Enqueued,
-    Hits,
-    Item,
-    Items,
-    Job,
-    Jobs,
-    Log,
-    Replay,
-    ResetCounts,
-    Since,
-    Status,
-)
-from paise2nb.retry import policy
-from paise2nb.settings import Settings
+from paise2nb.plugins.saved import Cells
+from paise2nb.views.items import Hits, Item, Items
+from paise2nb.views.jobs import STOPPED, Enqueued, Job, Jobs, Replay
+from paise2nb.views.status import Log, ResetCounts, Since, Status
 
 if TYPE_CHECKING:
-    from paise2nb.queue import JobHuey
-    from paise2nb.workers import Workers
+    from paise2nb.workers.control import Workers
+    from paise2nb.workers.queue import JobHuey
 
 DEFAULT_POOL = "default"
 WAITED_FOR_A_LOOK = 9.0  # times its cost: who waits for 100,000 jobs leaves the machine to them
@@ -166,7 +155,7 @@ class App:
     @cached_property
     def workers(self) -> Workers:
         """The background workers on this app's job table."""
-        from paise2nb.workers import Workers
+        from paise2nb.workers.control import Workers
 
         return Workers(self)
 
@@ -599,8 +588,8 @@ class App:
         return watch(self)
 
     def export(self, path: str | Path, *, tag: str | None = None, force: bool = False) -> Any:
-        """Write the items to a file or a folder, by its ending. See `paise2nb.export`."""
-        from paise2nb.export import export
+        """Write the items to a file or a folder, by its ending."""
+        from paise2nb.collection.export import export
 
         return export(self.items(tag=tag), self, Path(path), force=force)
 

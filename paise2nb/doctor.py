@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from paise2nb.database import LOG_BYTES, put_aside
-from paise2nb.errors import PaiseError, PluginError
-from paise2nb.hindrance import network_filesystem
-from paise2nb.render import TONES, amount, escape, one_line, panel, plain, size
-from paise2nb.results import Shown
-from paise2nb.settings import Settings
+from paise2nb.config.settings import Settings
+from paise2nb.core.disks import network_filesystem
+from paise2nb.core.display import Shown
+from paise2nb.core.errors import PaiseError, PluginError
+from paise2nb.core.render import TONES, amount, escape, one_line, panel, plain, size
+from paise2nb.core.sqlite import LOG_BYTES, put_aside
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_SQLITE = (3, 35)  # RETURNING
@@ -189,7 +189,8 @@ def _directory(path: Path) -> Iterator[Finding]:
 
 
 def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
-    from paise2nb import items, jobs
+    from paise2nb import jobs
+    from paise2nb.collection import items
 
     for check, path, known in (
         ("jobs", settings.task_queue.sqlite.path or directory / "tasks.db", jobs.MIGRATIONS),
@@ -241,8 +242,9 @@ def _database(check: str, path: Path, known: int) -> Finding:
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:
-    from paise2nb import items, jobs
+    from paise2nb import jobs
     from paise2nb.app import App
+    from paise2nb.collection import items
 
     with App(settings) as app:
         found, paused = app.workers.status(), app.status().paused

@@ -16,7 +16,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App, current, make_current
-from paise2nb.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
+from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
 from paise2nb.jobs import STATES, Ending, NewJob
 
 PLUGIN = """

@@ -17,8 +17,8 @@ from backports import zstd
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.extract.archives import TOTAL
-from paise2nb.extract.types import MOST_MEMBERS
+from paise2nb.content.extract.archives import TOTAL
+from paise2nb.content.extract.types import MOST_MEMBERS
 from tests import documents
 from tests.site import Site, bomb
 
@@ -183,7 +183,7 @@ def test_what_is_too_much_or_broken_fails_with_the_reason(
 
 
 def test_damage_anywhere_ends_in_items_or_a_reason(app: App) -> None:
-    from paise2nb.extract.archives import read
+    from paise2nb.content.extract.archives import read
     from paise2nb.plugins import Source
 
     claim = type("Claim", (), {"task": "extract", "id": 0})()

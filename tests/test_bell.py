@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb.bell import Bell, Ringer, bells_directory
+from paise2nb.core.wakeup import Bell, Ringer, bells_directory
 
 LONG = 600.0  # seconds: a wait that a test never sits out
 
@@ -39,7 +39,7 @@ def ringer(database: Path) -> Iterator[Ringer]:
 def die_with_a_bell(database: Path, name: str) -> None:
     """A process makes a bell and ends without a word."""
     script = (
-        "import os, sys; from pathlib import Path; from paise2nb.bell import Bell;"
+        "import os, sys; from pathlib import Path; from paise2nb.core.wakeup import Bell;"
         " bell = Bell(Path(sys.argv[1]), sys.argv[2]); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script, str(database), name], check=False)

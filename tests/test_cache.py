@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb.cache import Cache
-from paise2nb.errors import StorageError
+from paise2nb.collection.cache import Cache
+from paise2nb.core.errors import StorageError
 
 DAY = 86400.0
 
@@ -135,7 +135,7 @@ def test_many_threads_put_the_same_bytes(cache: Cache) -> None:
 
 def test_a_killed_writer_leaves_only_whole_entries(cache: Cache) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from paise2nb.cache import Cache\n"
+        "import os, sys; from pathlib import Path; from paise2nb.collection.cache import Cache\n"
         "cache = Cache(Path(sys.argv[1]))\n"
         "while True: print(cache.put(os.urandom(300_000)), flush=True)"
     )

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 import paise2nb
-from paise2nb import App, process, trial
+from paise2nb import App
 from paise2nb.commands import main
+from paise2nb.commands import plugin_check as trial
 from paise2nb.commands.session import Session
-from paise2nb.errors import PluginError, UnknownTask, UsageError
+from paise2nb.core import processes as process
+from paise2nb.core.errors import PluginError, UnknownTask, UsageError
 
 SHOUT = """\
 from paise2nb import task

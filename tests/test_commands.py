@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from paise2nb import __main__ as shell
-from paise2nb import doctor, hindrance, render, search
+from paise2nb import doctor
+from paise2nb.collection import search
+from paise2nb.collection.export import export
 from paise2nb.commands import Session, main, table
 from paise2nb.commands.arguments import expand, lines_of
+from paise2nb.commands.cli import ALIASES, Verb, Verbs
 from paise2nb.commands.jobs import span
-from paise2nb.commands.verbs import ALIASES, Verb, Verbs
-from paise2nb.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
-from paise2nb.export import export
+from paise2nb.core import disks, render
+from paise2nb.core.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
 
 PLUGIN = """
 from paise2nb import task
@@ -528,15 +530,15 @@ def test_doctor_says_what_to_do_about_settings_plugins_and_permissions(
 def test_the_filesystem_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"a / ext4 rw 0 0\nb {tmp_path} nfs4 rw 0 0\nc /other cifs rw 0 0\n")
-    assert hindrance.filesystem(tmp_path / "x", mounts) == "nfs4"
-    assert hindrance.filesystem(Path("/usr"), mounts) == "ext4"
-    assert hindrance.filesystem(Path("/usr"), tmp_path / "none") is None
+    assert disks.filesystem(tmp_path / "x", mounts) == "nfs4"
+    assert disks.filesystem(Path("/usr"), mounts) == "ext4"
+    assert disks.filesystem(Path("/usr"), tmp_path / "none") is None
 
 
 def test_a_data_directory_on_a_network_filesystem_is_said_by_doctor(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hindrance, "NETWORK", {hindrance.filesystem(tmp_path)})
+    monkeypatch.setattr(disks, "NETWORK", {disks.filesystem(tmp_path)})
     report = run("doctor")
     assert states(report)["filesystem"] == "wrong"
     assert "choose another with --data-dir or PAISE2_DATA_DIR" in str(report)

@@ -14,13 +14,13 @@ import pytest
 from ipywidgets.widgets.widget import _instances
 
 import paise2nb
-from paise2nb import overview
 from paise2nb.app import App
 from paise2nb.jobs import Asked, Ending, NewJob
 from paise2nb.notebook import dashboard
 from paise2nb.notebook.dashboard import Panel, close_panels
 from paise2nb.notebook.poller import Poller
-from paise2nb.overview import CURES
+from paise2nb.views import snapshot as overview
+from paise2nb.views.snapshot import CURES
 
 PLUGIN = """
 from paise2nb import PermanentError, TransientError, task

@@ -18,9 +18,10 @@ from types import FrameType
 import pytest
 
 import paise2nb
-from paise2nb import database as database_module
-from paise2nb.database import Database, make_private_directory
-from paise2nb.errors import StorageError
+from paise2nb.core import sqlite as database_module
+from paise2nb.core.errors import StorageError
+from paise2nb.core.files import make_private_directory
+from paise2nb.core.sqlite import Database
 from paise2nb.jobs import MIGRATIONS, JobTable, NewJob
 
 SCHEMA = ("CREATE TABLE words (word TEXT)",)
@@ -202,7 +203,7 @@ def test_whatever_is_raised_leaves_no_row_and_no_lock(
 
 def test_a_crash_between_two_statements_leaves_nothing(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from paise2nb.database import Database\n"
+        "import os, sys; from pathlib import Path; from paise2nb.core.sqlite import Database\n"
         "def work(connection):\n"
         "    connection.execute(\"INSERT INTO words VALUES ('half')\")\n"
         "    os._exit(9)\n"
@@ -267,7 +268,8 @@ def test_who_waits_for_a_stopped_writer_is_told_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from paise2nb.database import Database\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from paise2nb.core.sqlite import Database\n"
         "def work(connection):\n"
         "    print('writes', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGSTOP)\n"

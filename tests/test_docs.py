@@ -10,7 +10,7 @@ import pytest
 
 import paise2nb
 from paise2nb.commands import table
-from paise2nb.settings import DOCS
+from paise2nb.config.settings import DOCS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -15,11 +15,11 @@ import pytest
 import trafilatura
 from trafilatura.xpaths import AUTHOR_XPATHS
 
-from paise2nb.errors import PermanentError
-from paise2nb.extract import documents as through_library
-from paise2nb.extract import pages, text
-from paise2nb.extract.text import words
-from paise2nb.extract.types import SHEET, SLIDES, WORD, media_type
+from paise2nb.content.extract import documents as through_library
+from paise2nb.content.extract import pages, text
+from paise2nb.content.extract.types import SHEET, SLIDES, WORD, media_type
+from paise2nb.core.errors import PermanentError
+from paise2nb.core.text import words
 from paise2nb.plugins import Document, Source
 from tests import documents
 
@@ -392,8 +392,9 @@ def test_documents_of_many_threads_come_out_whole() -> None:
 
 def test_the_modules_are_light_until_they_are_used() -> None:
     script = (
-        "import sys; import paise2nb.tasks, paise2nb.fetch, paise2nb.extract, paise2nb.items,"
-        " paise2nb.cache; heavy = {'trafilatura', 'kreuzberg', 'urllib3', 'lxml', 'idna',"
+        "import sys; import paise2nb.content.tasks, paise2nb.content.fetch,"
+        " paise2nb.content.extract, paise2nb.collection.items, paise2nb.collection.cache;"
+        " heavy = {'trafilatura', 'kreuzberg', 'urllib3', 'lxml', 'idna',"
         " 'charset_normalizer'}; print(sorted(heavy & {n.split('.')[0] for n in sys.modules}))"
     )
     ran = subprocess.run(
@@ -406,6 +407,6 @@ def test_the_modules_are_light_until_they_are_used() -> None:
 def test_a_word_that_lies_across_pieces_is_counted_once(
     monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    monkeypatch.setattr("paise2nb.extract.text._PIECE", piece)
+    monkeypatch.setattr("paise2nb.core.text._PIECE", piece)
     for sample in ("", " ", "one", "  a bc  def\nghij ", "été\u00a0x\u2003yz"):
         assert words(sample) == len(sample.split())

@@ -21,12 +21,12 @@ from urllib.request import urlopen
 
 import pytest
 
-from paise2nb.errors import PermanentError, TaskError, TransientError
-from paise2nb.fetch import files, robots
-from paise2nb.fetch.http import LONGEST_PAUSE, get, retry_after
-from paise2nb.fetch.network import is_public
-from paise2nb.fetch.urls import canonical_url, parse, suffix_of, without_credentials
-from paise2nb.settings import FetchSettings, Settings
+from paise2nb.config.settings import FetchSettings, Settings
+from paise2nb.content.fetch import files, robots
+from paise2nb.content.fetch.http import LONGEST_PAUSE, get, retry_after
+from paise2nb.content.fetch.network import is_public
+from paise2nb.core.errors import PermanentError, TaskError, TransientError
+from paise2nb.core.urls import canonical_url, parse, suffix_of, without_credentials
 from tests.site import PACKERS, PAGE, Server, Site, Visit
 
 

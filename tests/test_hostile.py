@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 import paise2nb
-from paise2nb import overview, render
 from paise2nb.app import App
+from paise2nb.collection.export import Exported
 from paise2nb.commands.session import Said
-from paise2nb.export import Exported
+from paise2nb.core import render
+from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.notebook.dashboard import close_panels
 from paise2nb.plugins import Document
-from paise2nb.results import Log, WorkersStatus
+from paise2nb.views import snapshot as overview
+from paise2nb.views.status import Log
 from tests.test_render import HOSTILE
 
 FRAMES = (

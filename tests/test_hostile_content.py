@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb.errors import PermanentError
-from paise2nb.extract import documents as through_library
-from paise2nb.extract import pages
-from paise2nb.extract.types import WORD
+from paise2nb.content.extract import documents as through_library
+from paise2nb.content.extract import pages
+from paise2nb.content.extract.types import WORD
+from paise2nb.content.sources.reading import feed_entries
+from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Fetched, Source
-from paise2nb.sources.reading import feed_entries
 from tests import documents, hostile
 from tests.benchmarks.hostile import run
 

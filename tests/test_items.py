@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from paise2nb.errors import NotFound, StorageError
-from paise2nb.fetch.urls import canonical_url
-from paise2nb.items import MIGRATIONS, ItemStore
+from paise2nb.collection.items import MIGRATIONS, ItemStore
+from paise2nb.collection.search import HIT_END, HIT_START, RANKED, terms_of
+from paise2nb.core.errors import NotFound, StorageError
+from paise2nb.core.urls import canonical_url
 from paise2nb.plugins import Document
-from paise2nb.search import HIT_END, HIT_START, RANKED, terms_of
 
 FIELDS = [
     "id", "url", "title", "author", "date", "language", "mime_type", "sha256", "size", "tag",
@@ -174,7 +174,7 @@ def test_items_with_equal_bytes_name_each_other(store: ItemStore) -> None:
 
 
 def test_a_collection_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
-    from paise2nb.database import Database
+    from paise2nb.core.sqlite import Database
 
     old = Database(tmp_path / "items.db", MIGRATIONS[:1], durable=True)
     old.write(lambda c: c.execute(
@@ -292,7 +292,7 @@ def test_of_a_word_in_thousands_of_documents_the_newest_are_ranked(store: ItemSt
 def test_a_phrase_of_words_that_most_documents_hold_gives_the_newest(
     store: ItemStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paise2nb.search.READ_FOR_RANKING", 16)
+    monkeypatch.setattr("paise2nb.collection.search.READ_FOR_RANKING", 16)
     assert found(store, '"to be"') == []
     short = put(store, "http://example.org/short", "to be or not to be")
     title = put(store, "http://example.org/title", "a play", title="To be, or not to be")
@@ -306,7 +306,7 @@ def test_a_phrase_of_words_that_most_documents_hold_gives_the_newest(
     ]  # fmt: skip
     assert f"{HIT_START}to be{HIT_END}" in rows[1]["snippet"]
     assert found(store, '"to be" tag:news') == [news]
-    monkeypatch.setattr("paise2nb.search.UNRANKED", 2)
+    monkeypatch.setattr("paise2nb.collection.search.UNRANKED", 2)
     assert found(store, '"to be"') == [title, newest, news, short]  # as many as were asked for
     assert [row["id"] for row in store.search('"to be"', 2)] == [newest, news]
 
@@ -327,7 +327,9 @@ def test_the_commonest_words_do_not_count_beside_rarer_ones(
         "words zebra before:2030",
     )
     assert [found(store, query) for query in queries] == [[often, best]] * 4
-    monkeypatch.setattr("paise2nb.search.READ_FOR_RANKING", 6)  # 7 hold the one, 2 the other
+    monkeypatch.setattr(
+        "paise2nb.collection.search.READ_FOR_RANKING", 6
+    )  # 7 hold the one, 2 the other
     assert [found(store, query) for query in queries] == [[best, often]] * 4
 
 
@@ -419,7 +421,7 @@ ODD = "\"'*()[]{}^:+-~/\\;,.!?&|<>=@#$%\x00\x01\x02\t\n aXé中🎉\ud800\ue000\
 def test_no_query_is_an_error(
     store: ItemStore, monkeypatch: pytest.MonkeyPatch, read_for_ranking: int
 ) -> None:
-    monkeypatch.setattr("paise2nb.search.READ_FOR_RANKING", read_for_ranking)
+    monkeypatch.setattr("paise2nb.collection.search.READ_FOR_RANKING", read_for_ranking)
     item = put(store, "http://example.org/a", "a X é 中 aX", title="aXé")
 
     @settings(max_examples=300, deadline=None)
@@ -465,7 +467,7 @@ def test_threads_and_processes_write_at_the_same_time(tmp_path: Path) -> None:
     store = ItemStore(tmp_path / "items.db")
     script = (
         "import sys; from pathlib import Path\n"
-        "from paise2nb.items import ItemStore; from paise2nb.plugins import Document\n"
+        "from paise2nb.collection.items import ItemStore; from paise2nb.plugins import Document\n"
         "store = ItemStore(Path(sys.argv[1]))\n"
         "for n in range(40):\n"
         "    url = f'http://example.org/{sys.argv[2]}/{n}'\n"

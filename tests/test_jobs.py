@@ -29,7 +29,7 @@ from paise2nb.jobs import (
     NewJob,
     Worker,
 )
-from paise2nb.jobs.turns import HAS_TURN, IN_LINE, TOGETHER
+from paise2nb.jobs.host_limits import HAS_TURN, IN_LINE, TOGETHER
 
 LIMITS = {"work": Limits(60, 512)}
 HOSTS = st.sampled_from([None, "a", "b"])

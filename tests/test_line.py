@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb.line import Line
+from paise2nb.core.file_lock import Line
 
 SLEEPER = """
 import sys
 from pathlib import Path
-from paise2nb.line import Line
+from paise2nb.core.file_lock import Line
 line = Line(Path(sys.argv[1]))
 line.open()
 line.wait(60)
@@ -62,7 +62,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_sleepers_go_in_the_order_in_which_they_came(
     line: Callable[[], Line], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paise2nb.line.PATIENCE", 60.0)
+    monkeypatch.setattr("paise2nb.core.file_lock.PATIENCE", 60.0)
     holder, went = line(), []
     assert holder.wait(0)
 
@@ -85,7 +85,7 @@ def test_sleepers_go_in_the_order_in_which_they_came(
 def test_a_wait_ends_and_what_was_given_up_is_free_for_others(
     line: Callable[[], Line], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paise2nb.line.LOOKS", 1)  # on a busy machine more would take all its time
+    monkeypatch.setattr("paise2nb.core.file_lock.LOOKS", 1)
     holder, hasty, patient = line(), line(), line()
     assert holder.wait(0)
 
@@ -106,7 +106,7 @@ def test_a_wait_ends_and_what_was_given_up_is_free_for_others(
 def test_who_waits_long_keeps_its_place(
     line: Callable[[], Line], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paise2nb.line.PATIENCE", 0.01)
+    monkeypatch.setattr("paise2nb.core.file_lock.PATIENCE", 0.01)
     looks, looked = [], Line._looked
     monkeypatch.setattr(Line, "_looked", lambda line: looks.append(line) or looked(line))
     holder, patient = line(), line()

@@ -18,8 +18,8 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from traitlets.config import Config
 
 import paise2nb
-from paise2nb.notebook.words import keep_question_marks, split
-from paise2nb.render import in_cell_words
+from paise2nb.core.render import in_cell_words
+from paise2nb.notebook.magic_line import keep_question_marks, split
 
 PLUGIN = """
 import time

@@ -16,7 +16,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.errors import PermanentError
+from paise2nb.core.errors import PermanentError
 from tests.site import PAGE, Site
 
 SETTINGS = {

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import paise2nb
-from paise2nb import App, Job, overview, process
-from paise2nb.errors import JobFailed, UnknownTask, UsageError
+from paise2nb import App, Job
+from paise2nb.core import processes as process
+from paise2nb.core.errors import JobFailed, UnknownTask, UsageError
+from paise2nb.views import snapshot as overview
 
 PLUGIN = '''
 import asyncio, os, resource, subprocess, sys, threading, time

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import paise2nb
-from paise2nb.errors import PluginError, UnknownTask, UsageError
+from paise2nb.core.errors import PluginError, UnknownTask, UsageError
 from paise2nb.plugins import BUILT_IN, Plugins
 
 DECORATED = """
@@ -47,8 +47,8 @@ HOOKS = """
 from pathlib import Path
 from paise2nb import hookimpl
 from paise2nb.plugins import Extractor, Fetcher, Task
-from paise2nb.queue import NoTaskQueueProvider
-from paise2nb.cache import Cache
+from paise2nb.workers.queue import NoTaskQueueProvider
+from paise2nb.collection.cache import Cache
 
 class Loud(NoTaskQueueProvider):
     pass
@@ -178,8 +178,8 @@ def test_the_users_own_come_before_the_built_in_ones(write: Write) -> None:
         assert extractor is not None
         assert extractor.plugin.startswith("paise2_plugin_extra")
     assert getattr(own.fetcher("http"), "plugin", "").startswith("paise2_plugin_extra")
-    assert getattr(built_in.extractor("text/html", ""), "plugin", "") == "paise2nb.extract"
-    assert getattr(built_in.fetcher("http"), "plugin", "") == "paise2nb.fetch"
+    assert getattr(built_in.extractor("text/html", ""), "plugin", "") == "paise2nb.content.extract"
+    assert getattr(built_in.fetcher("http"), "plugin", "") == "paise2nb.content.fetch"
 
 
 def test_of_two_plugins_the_one_named_last_comes_first(write: Write) -> None:
@@ -204,14 +204,14 @@ def test_a_suffix_counts_only_where_no_extractor_takes_the_type(write: Write) ->
     assert by_suffix is not None
     assert by_type is not None
     assert by_suffix.plugin.startswith("paise2_plugin_extra")
-    assert by_type.plugin == "paise2nb.extract"
+    assert by_type.plugin == "paise2nb.content.extract"
     assert plugins.extractor("application/x-nobody", ".nobody") is None
     assert plugins.extractor("application/x-nobody", "") is None
 
 
 def test_what_a_plugin_imports_is_not_declared_twice(write: Write) -> None:
-    plugins = Plugins([write("from paise2nb.tasks import fetch, extract\n")])
-    assert plugins.task("fetch").plugin == "paise2nb.tasks"
+    plugins = Plugins([write("from paise2nb.content.tasks import fetch, extract\n")])
+    assert plugins.task("fetch").plugin == "paise2nb.content.tasks"
 
 
 def test_every_hook_of_a_stranger_is_called(write: Write, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_the_description_names_every_thing_and_its_origin(write: Write) -> None:
     assert found["task", "shout"] == path
     assert found["fetcher", "gopher, http"] == path
     assert found["extractor", "text/html, .mine"] == path
-    assert found["task", "fetch"].endswith("paise2nb/tasks.py")
+    assert found["task", "fetch"].endswith("paise2nb/content/tasks.py")
     kinds = {kind for kind, _ in found}
     assert {"task queue provider", "data storage provider", "cache provider"} <= kinds
 
@@ -282,7 +282,7 @@ BROKEN = {
     "an exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
     "a task that is taken": (
         "from paise2nb import task\n@task('fetch')\ndef mine(context): ...",
-        "defines task 'fetch', which 'paise2nb.tasks' has already; give it another name",
+        "defines task 'fetch', which 'paise2nb.content.tasks' has already; give it another name",
     ),
     "a hook that fails": (
         "from paise2nb import hookimpl\n@hookimpl\ndef tasks(): return 1 / 0",

@@ -18,10 +18,10 @@ from urllib.parse import urljoin
 
 import pytest
 
-from paise2nb.errors import PermanentError
-from paise2nb.fetch import robots
-from paise2nb.fetch.urls import Address, canonical_url, parse
-from paise2nb.settings import Settings
+from paise2nb.config.settings import Settings
+from paise2nb.content.fetch import robots
+from paise2nb.core.errors import PermanentError
+from paise2nb.core.urls import Address, canonical_url, parse
 from tests.site import Site
 
 SOURCES = os.environ.get("PAISE2_TEST_SOURCES")

@@ -17,9 +17,9 @@ import pytest
 from huey.api import Task as HueyTask
 
 from paise2nb.app import App
-from paise2nb.errors import JobFailed, PermanentError, UsageError, WorkersError
+from paise2nb.core.errors import JobFailed, PermanentError, UsageError, WorkersError
 from paise2nb.jobs import Worker
-from paise2nb.queue import JobHuey, JSONSerializer, Nap
+from paise2nb.workers.queue import JobHuey, JSONSerializer, Nap
 
 PLUGIN = '''
 import asyncio, os, signal, time

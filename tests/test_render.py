@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from paise2nb import render
-from paise2nb.render import HIT_END, HIT_START, Column
+from paise2nb.core import render
+from paise2nb.core.render import HIT_END, HIT_START, Column
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -18,9 +18,12 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.errors import JobFailed, NotFound
+from paise2nb.core.display import Shown
+from paise2nb.core.errors import JobFailed, NotFound
 from paise2nb.jobs import Ending
-from paise2nb.results import JOB_KEYS, Enqueued, Item, Job, Jobs, Log, Shown
+from paise2nb.views.items import Item
+from paise2nb.views.jobs import JOB_KEYS, Enqueued, Job, Jobs
+from paise2nb.views.status import Log
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e&\"'"

@@ -7,10 +7,18 @@ from typing import Any
 
 import pytest
 
-from paise2nb.errors import PermanentError, TaskError, TransientError
+from paise2nb.config.settings import Settings
+from paise2nb.core.errors import PermanentError, TaskError, TransientError
+from paise2nb.jobs.retry import (
+    JITTER,
+    MOST_ASKED,
+    Policy,
+    charge,
+    decide,
+    error_class,
+    policy,
+)
 from paise2nb.plugins import Task
-from paise2nb.retry import JITTER, MOST_ASKED, Policy, charge, decide, error_class, policy
-from paise2nb.settings import Settings
 
 RULES: dict[str, Any] = {
     "workers.retry.max_retries": 3,

@@ -12,8 +12,8 @@ import pytest
 
 import paise2nb
 from paise2nb.commands import Session, main
+from paise2nb.core.errors import PluginError, SettingsError, UsageError, WorkersError
 from paise2nb.doctor import examine
-from paise2nb.errors import PluginError, SettingsError, UsageError, WorkersError
 from tests import seams
 from tests.seams.cache import SQLiteCache
 from tests.seams.store import JSONLinesStore
@@ -255,7 +255,7 @@ def test_a_queue_that_leads_a_worker_elsewhere_keeps_it_from_starting(
     tmp_path: Path, write: Callable[[str], dict[str, object]]
 ) -> None:
     settings = write(
-        "from paise2nb.jobs import JobTable\nfrom paise2nb.queue import JobHuey\n"
+        "from paise2nb.jobs import JobTable\nfrom paise2nb.workers.queue import JobHuey\n"
         "class Lost:\n    def create(self, app):\n"
         "        name = 'worker.db' if app.is_worker else 'mine.db'\n"
         "        return JobHuey(app, JobTable(app.data_dir / name), immediate=False)\n"

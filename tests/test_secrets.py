@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import paise2nb
-from paise2nb.errors import redacted
+from paise2nb.core.errors import redacted
 from tests.site import Site
 
 SECRETS = ("hunter2", "s3cret")

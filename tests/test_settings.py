@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from paise2nb.errors import SettingsError, UsageError
-from paise2nb.layers import declarations
-from paise2nb.settings import (
+from paise2nb.config.settings import (
     DOCS,
     PROFILES,
     Pool,
@@ -24,6 +22,8 @@ from paise2nb.settings import (
     parse_assignment,
     parse_yaml,
 )
+from paise2nb.config.specs import declarations
+from paise2nb.core.errors import SettingsError, UsageError
 
 # The settings section of the documentation: every key with its default.
 DOCUMENTED = """
@@ -463,7 +463,7 @@ def test_settings_reach_another_process_exactly(place: Place) -> None:
 
 def test_a_worker_needs_no_yaml(place: Place) -> None:
     code = (
-        "import sys; from paise2nb.settings import Settings; "
+        "import sys; from paise2nb.config.settings import Settings; "
         "Settings.from_json(sys.stdin.read()); print('yaml' in sys.modules)"
     )
     text = place.resolve().to_json()

@@ -18,9 +18,9 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.errors import UsageError
+from paise2nb.content.sources.reading import feed_entries, page_links, sitemap_entries
+from paise2nb.core.errors import UsageError
 from paise2nb.plugins import Fetched
-from paise2nb.sources.reading import feed_entries, page_links, sitemap_entries
 from tests.site import PAGE, Site
 
 FUTURE = 4102444800.0  # 2100

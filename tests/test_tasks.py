@@ -13,8 +13,8 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.commands import Session, main
-from paise2nb.errors import NotFound, UsageError
-from paise2nb.tasks import is_fresh
+from paise2nb.content.tasks import is_fresh
+from paise2nb.core.errors import NotFound, UsageError
 from tests import documents
 from tests.site import PAGE, Site, Visit
 

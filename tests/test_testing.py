@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from paise2nb.cache import Cache
-from paise2nb.items import ItemStore
+from paise2nb.collection.cache import Cache
+from paise2nb.collection.items import ItemStore
 from paise2nb.testing import Broken, Extracting, Fetching, Rule, Site, rules
 from tests import documents
 from tests.seams.cache import SQLiteCache
@@ -307,7 +307,7 @@ import uuid
 from dataclasses import replace
 from huey import MemoryHuey
 from paise2nb import hookimpl
-from paise2nb.queue import JobHuey, open_table
+from paise2nb.workers.queue import JobHuey, open_table
 
 class Provider:
     huey = JobHuey

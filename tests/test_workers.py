@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 import paise2nb
-from paise2nb import hindrance, process
 from paise2nb.app import App
-from paise2nb.errors import StorageError, UsageError, WorkersError
-from paise2nb.settings import Settings
+from paise2nb.config.settings import Settings
+from paise2nb.core import disks
+from paise2nb.core import processes as process
+from paise2nb.core.errors import StorageError, UsageError, WorkersError
 
 PLUGIN = '''
 import ctypes, os, sys, threading, time
@@ -481,7 +482,7 @@ def test_workers_under_other_settings_are_said_and_restart_mends_it(make: Make) 
 def test_workers_on_a_network_filesystem_are_warned_of(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hindrance, "NETWORK", {hindrance.filesystem(tmp_path)})
+    monkeypatch.setattr(disks, "NETWORK", {disks.filesystem(tmp_path)})
     found = make().workers.start(pool="default", concurrency=1)
     assert "network filesystem" in (found.problem or "")
     assert "choose a local one with --data-dir" in str(found)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paise2nb.commands import collection, house, jobs, workers
+from paise2nb.commands import collection, jobs, workers
+from paise2nb.commands import maintenance as house
+from paise2nb.commands.cli import Verbs, run
 from paise2nb.commands.plugin import plugin, plugins
 from paise2nb.commands.session import Session
-from paise2nb.commands.verbs import Verbs, run
 
 table = Verbs(
     "paise2",
@@ -27,7 +28,7 @@ for command in (
 
 
 def main(args: Sequence[str], session: Session, name: str = "paise2") -> Any:
-    """Run one line; the object that its command returns. See `paise2nb.commands.verbs.run`."""
+    """Run one line; the object that its command returns. See `paise2nb.commands.cli.run`."""
     return run(table, args, session, name)
 
 

@@ -15,7 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paise2nb.errors import UsageError
+from paise2nb.core.errors import UsageError
 
 if TYPE_CHECKING:
     from paise2nb.app import App

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from paise2nb.collection.export import Exported
+from paise2nb.collection.export import export as write
 from paise2nb.commands import completion
+from paise2nb.commands.cli import Verb, filters
 from paise2nb.commands.jobs import pass_session, select
 from paise2nb.commands.session import Session
-from paise2nb.commands.verbs import Verb, filters
-from paise2nb.export import Exported
-from paise2nb.export import export as write
-from paise2nb.results import Diff, History, Hits, Item, Items
+from paise2nb.views.items import Diff, History, Hits, Item, Items
 
 
 @click.command("search", cls=Verb)

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete
 
 from paise2nb.commands.session import Session
-from paise2nb.errors import PaiseError
+from paise2nb.core.errors import PaiseError
 from paise2nb.jobs import STATES, UNFINISHED
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.arguments import expand, is_literal, lines_of, read_list
+from paise2nb.commands.cli import Verb, filters
 from paise2nb.commands.session import Session
-from paise2nb.commands.verbs import Verb, filters
-from paise2nb.errors import UsageError
-from paise2nb.results import STOPPED, Job, Jobs, Replay, Status
+from paise2nb.core.errors import UsageError
+from paise2nb.views.jobs import STOPPED, Job, Jobs, Replay
+from paise2nb.views.status import Status
 
 UNITS = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 BULK = 2000  # arguments from which on an enqueue shows its progress

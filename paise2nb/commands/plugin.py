@@ -11,17 +11,17 @@ from typing import Any
 
 import click
 
-from paise2nb import trial
-from paise2nb.cells import Cells
 from paise2nb.commands import completion
-from paise2nb.commands.house import Rows
+from paise2nb.commands import plugin_check as trial
+from paise2nb.commands.cli import Verb, Verbs
 from paise2nb.commands.jobs import pass_session
+from paise2nb.commands.maintenance import Rows
 from paise2nb.commands.session import Said, Session
-from paise2nb.commands.verbs import Verb, Verbs
-from paise2nb.database import make_private_directory
-from paise2nb.errors import UsageError
-from paise2nb.render import Column, amount, one_line
-from paise2nb.results import Shown
+from paise2nb.core.display import Shown
+from paise2nb.core.errors import UsageError
+from paise2nb.core.files import make_private_directory
+from paise2nb.core.render import Column, amount, one_line
+from paise2nb.plugins.saved import Cells
 
 TEXT = 300  # characters of a document that a trial shows
 

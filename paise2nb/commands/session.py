@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paise2nb.errors import UsageError
-from paise2nb.render import plain
-from paise2nb.results import Shown
+from paise2nb.core.display import Shown
+from paise2nb.core.errors import UsageError
+from paise2nb.core.render import plain
 
 if TYPE_CHECKING:
     from paise2nb.app import App
-    from paise2nb.settings import Settings
+    from paise2nb.config.settings import Settings
 
 Progress = Callable[[int, int], None] | None
 
@@ -78,7 +78,7 @@ class Session:
         Without ``plugins`` none is loaded, and so their defaults are not among the layers.
         """
         from paise2nb.app import resolve
-        from paise2nb.settings import Settings
+        from paise2nb.config.settings import Settings
 
         chosen = profile or self.profile
         if plugins:

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
+from paise2nb.commands.cli import Verbs
 from paise2nb.commands.jobs import pass_session, span
 from paise2nb.commands.session import Session
-from paise2nb.commands.verbs import Verbs
-from paise2nb.render import plain
-from paise2nb.results import Log, WorkersStatus
+from paise2nb.core.render import plain
+from paise2nb.jobs.workers_status import WorkersStatus
+from paise2nb.views.status import Log
 
 FOLLOW_SECONDS = 0.25
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paise2nb import render
 from paise2nb.app import App, open
+from paise2nb.core import render
+from paise2nb.core.display import Shown
+from paise2nb.core.errors import Timeout
 from paise2nb.demo.site import BUSY_ANSWERS, FLAKY, GONE, PAGES, DemoSite, Page
-from paise2nb.errors import Timeout
-from paise2nb.results import Hits, Job, Jobs, Shown
+from paise2nb.views.items import Hits
+from paise2nb.views.jobs import Job, Jobs
 
 Progress = Callable[[int, int], None]  # takes (addresses done, addresses)
 Bar = Callable[[str], AbstractContextManager[Progress | None]]

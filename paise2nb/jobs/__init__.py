@@ -1,6 +1,7 @@
 """The job table: the one place that knows what is true about a job, and all SQL on jobs."""
 
-from paise2nb.jobs.rows import (
+from paise2nb.jobs.host_limits import Asked
+from paise2nb.jobs.models import (
     IMMEDIATE,
     STATES,
     UNFINISHED,
@@ -14,8 +15,7 @@ from paise2nb.jobs.rows import (
     value_of,
 )
 from paise2nb.jobs.schema import MIGRATIONS
-from paise2nb.jobs.table import JobTable
-from paise2nb.jobs.turns import Asked
+from paise2nb.jobs.store import JobTable
 
 __all__ = [
     "IMMEDIATE",

@@ -19,8 +19,8 @@ from IPython.core.completer import (
     context_matcher,
 )
 
-from paise2nb.errors import PaiseError
-from paise2nb.notebook.words import shell_words
+from paise2nb.core.errors import PaiseError
+from paise2nb.notebook.magic_line import shell_words
 
 if TYPE_CHECKING:
     from paise2nb.notebook.magic import Magic

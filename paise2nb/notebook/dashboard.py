@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from paise2nb import overview as overviews
-from paise2nb.notebook.poller import Poller
-from paise2nb.overview import Overview
-from paise2nb.render import (
+from paise2nb.core.render import (
     STYLE,
     amount,
     bare_table,
@@ -28,11 +25,14 @@ from paise2nb.render import (
     link,
     one_line,
 )
-from paise2nb.results import Status
+from paise2nb.notebook.poller import Poller
+from paise2nb.views import snapshot as overviews
+from paise2nb.views.snapshot import Overview
+from paise2nb.views.status import Status
 
 if TYPE_CHECKING:
     from paise2nb.app import App
-    from paise2nb.results import Jobs
+    from paise2nb.views.jobs import Jobs
 
 REREAD_SECONDS = 5.0  # at the latest: a process that died changes no row
 DISPLAY_SECONDS = 10.0  # that a frontend has to say that it shows the panel

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import needs_local_scope, no_var_expand
 
-from paise2nb.errors import PaiseError
+from paise2nb.core.errors import PaiseError
+from paise2nb.core.render import in_cell_words, one_line
 from paise2nb.notebook.completion import matcher
-from paise2nb.notebook.words import keep_question_marks, split
-from paise2nb.render import in_cell_words, one_line
+from paise2nb.notebook.magic_line import keep_question_marks, split
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

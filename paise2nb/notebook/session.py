@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from paise2nb import app as apps
 from paise2nb.app import App
 from paise2nb.commands.session import Progress, Session
-from paise2nb.errors import PaiseError, UsageError
-from paise2nb.render import in_cell_words, progress_line
-from paise2nb.settings import Settings
+from paise2nb.config.settings import Settings
+from paise2nb.core.errors import PaiseError, UsageError
+from paise2nb.core.render import in_cell_words, progress_line
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -5,7 +5,7 @@ stranger's, after them in the order of calls, so that the user's come first. Dec
 need no hook: they are collected from the module that defines them.
 """
 
-from paise2nb.plugins.declared import (
+from paise2nb.plugins.api import (
     Document,
     Extractor,
     Fetched,
@@ -16,8 +16,7 @@ from paise2nb.plugins.declared import (
     fetcher,
     task,
 )
-from paise2nb.plugins.loading import BUILT_IN, ENTRY_POINTS, Plugins, short_name
-from paise2nb.plugins.points import (
+from paise2nb.plugins.hookspecs import (
     CacheProvider,
     ConfigurationProvider,
     ContentSource,
@@ -27,6 +26,7 @@ from paise2nb.plugins.points import (
     TaskQueueProvider,
     hookimpl,
 )
+from paise2nb.plugins.registry import BUILT_IN, ENTRY_POINTS, Plugins, short_name
 
 __all__ = [
     "BUILT_IN", "ENTRY_POINTS", "CacheProvider", "ConfigurationProvider", "ContentSource",

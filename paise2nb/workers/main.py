@@ -19,13 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from paise2nb import process
-from paise2nb.bell import Bell
-from paise2nb.errors import PaiseError, StorageError, WorkersError
+from paise2nb.config.settings import Settings
+from paise2nb.core import processes as process
+from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
+from paise2nb.core.wakeup import Bell
 from paise2nb.jobs import JobTable, Worker
-from paise2nb.queue import SAFETY_POLL, JobHuey, message
-from paise2nb.settings import Settings
-from paise2nb.workers import log_directory
+from paise2nb.workers.queue import SAFETY_POLL, JobHuey
+from paise2nb.workers.spawn import log_directory
 from paise2nb.workers.supervisor import Supervisor, configure_logging
 
 logger = logging.getLogger("paise2nb.worker")

@@ -18,13 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paise2nb import process
-from paise2nb.bell import Bell
-from paise2nb.errors import StorageError, WorkersError, redacted
+from paise2nb.config.settings import Settings
+from paise2nb.core import processes as process
+from paise2nb.core.errors import StorageError, WorkersError, redacted
+from paise2nb.core.wakeup import Bell
 from paise2nb.jobs import IMMEDIATE, Ending, JobTable
-from paise2nb.retry import CRASH, charge
-from paise2nb.settings import Settings
-from paise2nb.workers import STOP_SECONDS, crash_endings, log_directory, released, spawn
+from paise2nb.jobs.retry import CRASH, charge, crash_endings, released
+from paise2nb.workers.control import STOP_SECONDS
+from paise2nb.workers.spawn import log_directory, spawn
 
 logger = logging.getLogger("paise2nb.supervisor")
 

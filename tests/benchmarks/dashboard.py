@@ -17,7 +17,7 @@ from pathlib import Path
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.process import resident_mb
+from paise2nb.core.processes import resident_mb
 
 LOAD = """
 import time

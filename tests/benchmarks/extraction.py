@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from lxml import etree
 from lxml import html as markup
 
-from paise2nb.extract import pages
+from paise2nb.content.extract import pages
 from paise2nb.plugins import Source
 
 ARTICLES = "article-extractor==0.5.9"

@@ -183,7 +183,7 @@ OURS = """
 import logging, sys, time
 logging.disable(logging.CRITICAL)
 from paise2nb.app import App
-from paise2nb.settings import Settings
+from paise2nb.config.settings import Settings
 app = App(Settings.from_json(sys.argv[1]), is_worker=True)
 table = app.queue.table
 app.queue.work_for(table.register("default", int(sys.argv[2])), app.limits("default"))

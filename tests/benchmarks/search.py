@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from paise2nb.items import ItemStore
+from paise2nb.collection.items import ItemStore
 from paise2nb.plugins import Document
 
 VOCABULARY, WORDS, BATCH, QUERIES = 50_000, 300, 1000, 300

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paise2nb.database import Database
+from paise2nb.core.sqlite import Database
 
 VARIABLE = "PAISE2_CHAOS_FAILPOINTS"
 STATUS = 77  # the exit status of a process that a failpoint ended

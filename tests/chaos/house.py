@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import paise2nb
-from paise2nb import process
 from paise2nb.app import App
-from paise2nb.errors import StorageError
+from paise2nb.core import processes as process
+from paise2nb.core.errors import StorageError
 from paise2nb.jobs import STATES
 from tests.chaos.plugin import EFFECTS
 

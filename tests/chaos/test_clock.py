@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb import process
+from paise2nb.core import processes as process
 from tests.chaos.house import House, until
 from tests.chaos.scenarios import Scale, scenario
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb import process
 from paise2nb.app import App
-from paise2nb.database import LOG_BYTES
+from paise2nb.core import processes as process
+from paise2nb.core.errors import StorageError
+from paise2nb.core.sqlite import LOG_BYTES
 from paise2nb.doctor import Finding, examine
-from paise2nb.errors import StorageError
 from tests.chaos.house import House, until
 from tests.chaos.scenarios import Scale, scenario
 

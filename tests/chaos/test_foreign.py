@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import paise2nb
-from paise2nb.errors import StorageError
-from paise2nb.queue import JSONSerializer
+from paise2nb.core.errors import StorageError
+from paise2nb.workers.queue import JSONSerializer
 from tests.chaos.house import House, until
 from tests.chaos.scenarios import Scale, scenario
 

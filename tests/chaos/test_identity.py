@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-from paise2nb import process
-from paise2nb.workers import crash_endings
+from paise2nb.core import processes as process
+from paise2nb.jobs.retry import crash_endings
 from tests.chaos.house import House, until
 from tests.chaos.scenarios import Scale, scenario
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-from paise2nb import process
+from paise2nb.core import processes as process
 from tests.chaos.house import House
 from tests.chaos.scenarios import Scale, scenario
 

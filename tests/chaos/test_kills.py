@@ -8,7 +8,7 @@ import statistics
 import time
 from pathlib import Path
 
-from paise2nb import process
+from paise2nb.core import processes as process
 from tests.chaos.house import House, Standstill, until
 from tests.chaos.scenarios import Scale, scenario
 

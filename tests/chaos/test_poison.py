@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from paise2nb.errors import WorkersError
+from paise2nb.core.errors import WorkersError
 from tests.chaos.house import PLUGIN, House, until
 from tests.chaos.scenarios import Scale, scenario
 

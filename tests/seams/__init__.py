@@ -17,10 +17,17 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from paise2nb import Document, Fetched, PermanentError, extractor, fetcher, hookimpl
+from paise2nb import (
+    Document,
+    Fetched,
+    PermanentError,
+    extractor,
+    fetcher,
+    hookimpl,
+)
 from paise2nb.app import App
-from paise2nb.context import Context
-from paise2nb.queue import JobHuey, open_table
+from paise2nb.jobs.context import Context
+from paise2nb.workers.queue import JobHuey, open_table
 from tests.seams.cache import SQLiteCache
 from tests.seams.store import JSONLinesStore
 

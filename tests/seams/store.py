@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paise2nb.clock import iso
-from paise2nb.errors import NotFound, StorageError
+from paise2nb.core.clock import iso
+from paise2nb.core.errors import NotFound, StorageError
+from paise2nb.core.render import HIT_END, HIT_START
 from paise2nb.plugins import Document
-from paise2nb.render import HIT_END, HIT_START
 
 _UNSTORABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _OPERATOR = re.compile(r'(?<!\S)(site|tag|before|after):("[^"]+"|\S+)')

@@ -1,0 +1,1 @@
+"""Settings: profiles, layers of YAML, and what each key may hold."""

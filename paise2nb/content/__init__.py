@@ -1,0 +1,1 @@
+"""From a URL to an item: fetchers, extractors, sources and the four core tasks."""
