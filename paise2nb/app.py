@@ -27,7 +27,7 @@ from paise2nb.core import processes as process
 from paise2nb.core.disks import full_disk
 from paise2nb.core.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
-from paise2nb.jobs import IMMEDIATE, Claim, Ending, Limits, NewJob
+from paise2nb.jobs import IMMEDIATE, Claim, Limits, NewJob, Outcome
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.retry import policy
 from paise2nb.plugins import (
@@ -37,10 +37,10 @@ from paise2nb.plugins import (
     Plugins,
     Task,
 )
-from paise2nb.plugins.saved import Cells
-from paise2nb.views.items import Hits, Item, Items
+from paise2nb.plugins.saved import SavedPlugins
+from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import STOPPED, Enqueued, Job, Jobs, Replay
-from paise2nb.views.status import Log, ResetCounts, Since, Status
+from paise2nb.views.status import Digest, Log, ResetCounts, Status
 
 if TYPE_CHECKING:
     from paise2nb.workers.control import Workers
@@ -80,17 +80,17 @@ class App:
         assert settings.data_dir is not None
         self.data_dir: Path = settings.data_dir
         claim_directory(self.data_dir)
-        self.cells = Cells(self.plugin_directory)
-        self._stamp = self.cells.stamp()
+        self.cells = SavedPlugins(self.plugin_directory)
+        self._fingerprint = self.cells.fingerprint()
         self.plugins = plugins or Plugins.of(settings)
         self._granted: dict[str, int] = {}  # attempts by task: the settings do not change
         self._refreshing = threading.Lock()
-        self.cache: CacheProvider = self.plugins.part("cache_provider", self)
-        self.store: DataStorageProvider = self.plugins.part("data_storage_provider", self)
+        self.cache: CacheProvider = self.plugins.first_result("cache_provider", self)
+        self.store: DataStorageProvider = self.plugins.first_result("data_storage_provider", self)
         self.queue: JobHuey = self.plugins.provider(settings.task_queue.provider).create(self)
         self._opened: list[tuple[str, LifecycleAction]] = []
         if not is_worker:
-            self.workers.bury_dead()
+            self.workers.rescue_orphans()
         try:
             for name, action in self.plugins.actions("lifecycle_actions"):
                 self.plugins.call(name, "opened()", action.opened, self)
@@ -171,18 +171,18 @@ class App:
         Raises:
             PluginError: a plugin can't be loaded any more.
         """
-        stamp = self.cells.stamp()
-        if stamp == self._stamp:
+        fingerprint = self.cells.fingerprint()
+        if fingerprint == self._fingerprint:
             return True
         with self._refreshing:
-            if stamp != self._stamp:
+            if fingerprint != self._fingerprint:
                 plugins = Plugins.of(self.settings)
-                if plugins.bound() != self.plugins.bound():
+                if plugins.startup_hooks() != self.plugins.startup_hooks():
                     return False
                 self.plugins = plugins
                 self._granted.clear()
                 self.queue.tasks_changed()
-                self._stamp = stamp  # last: until then others wait for the lock
+                self._fingerprint = fingerprint  # last: until then others wait for the lock
         return True
 
     # Enqueueing ------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class App:
         """
         options = {"tag": tag, "priority": priority, "delay": delay, "every": every}
         every_args = [a if isinstance(a, tuple) else (a,) for a in arguments]
-        return self._enqueue(task, _told(every_args, on_progress), force, options)
+        return self._enqueue(task, _with_progress(every_args, on_progress), force, options)
 
     def _enqueue(
         self, name: str, every_args: Iterable[tuple[Any, ...]], force: bool, options: dict[str, Any]
@@ -250,7 +250,7 @@ class App:
             assert fresh is not None
             return fresh(self.settings, result, age, tuple(json.loads(new[index].args)))
 
-        answers, idle = self.queue.table.add(
+        answers, idle = self.queue.job_store.add(
             new, is_fresh if fresh and not force else None, force=force
         )
         self.jobs_added([job_id for job_id, answer in answers if answer == "new"], idle)
@@ -267,8 +267,8 @@ class App:
         if self.immediate:
             for job_id in ids:
                 self.queue.run_tree(job_id)
-        elif ids and not self.queue.ringer.ring() and idle:
-            self.workers.bring_back()
+        elif ids and not self.queue.notifier.notify() and idle:
+            self.workers.restart_idle()
 
     def new_jobs(
         self,
@@ -324,10 +324,10 @@ class App:
 
     def open_thread(self) -> None:
         """Open this thread's connections, so that what is wrong shows before a job needs them."""
-        self.queue.table.counts()
+        self.queue.job_store.counts()
         self.store.count()
 
-    def perform(self, claim: Claim, arguments: Sequence[Any]) -> Ending:
+    def perform(self, claim: Claim, arguments: Sequence[Any]) -> Outcome:
         """Run one execution; its completion: the result as JSON, the follow-ups it asked for.
 
         Raises:
@@ -341,9 +341,9 @@ class App:
             raise PermanentError(
                 f"task {claim.task!r} returned what is not JSON: {error}", "result"
             ) from error
-        return Ending(
+        return Outcome(
             "completed", "completed", result, followups=context.followups, kept=context.kept(),
-            asked=context.asked,
+            host_delays=context.host_delays,
         )  # fmt: skip
 
     def _call(self, context: Context, arguments: Sequence[Any]) -> Any:
@@ -357,11 +357,11 @@ class App:
             NotFound: no such job.
             Exception: what the task raises, raw.
         """
-        return self._rehearse(self.job(job_id).row())
+        return self._dry_run(self.job(job_id).row())
 
-    def rehearse(self, task: str, args: Sequence[Any]) -> Replay:
+    def dry_run(self, task: str, args: Sequence[Any]) -> Replay:
         """The same for a job that nobody has enqueued."""
-        return self._rehearse({"id": 0, "task": task, "args": args, "attempt": 1, "priority": 0})
+        return self._dry_run({"id": 0, "task": task, "args": args, "attempt": 1, "priority": 0})
 
     def context(self, task: str) -> Context:
         """What a job of that task gets, to try a function out with; nothing of it is kept."""
@@ -369,10 +369,10 @@ class App:
 
     def _context(self, row: Mapping[str, Any]) -> Context:
         known: dict[str, Any] = {name: row.get(name) for name in Claim._fields}
-        known |= {"args": json.dumps(row["args"]), "number": 0, "worker_pid": os.getpid()}
+        known |= {"args": json.dumps(row["args"]), "run": 0, "worker_pid": os.getpid()}
         return Context(self, Claim(**known))
 
-    def _rehearse(self, row: Mapping[str, Any]) -> Replay:
+    def _dry_run(self, row: Mapping[str, Any]) -> Replay:
         context = self._context(row)
         value = self._call(context, row["args"])
         return Replay(context.job.id, context.job.task, value, context.followups)
@@ -381,7 +381,7 @@ class App:
 
     def job(self, job_id: int) -> Job:
         """One job. Raises NotFound."""
-        rows = self.queue.table.rows([job_id])
+        rows = self.queue.job_store.rows([job_id])
         if job_id not in rows:
             raise NotFound(f"no job {job_id}; `paise2 jobs` lists them")
         return Job(self, job_id, rows[job_id])
@@ -406,10 +406,10 @@ class App:
         if state is not None and state not in STATES:
             raise UsageError(f"unknown state {state!r}; one of {', '.join(STATES)}")
         if ids:
-            known = self.queue.table.rows(ids)
+            known = self.queue.job_store.rows(ids)
             if missing := [job_id for job_id in ids if job_id not in known]:
                 raise NotFound(f"no job {missing[0]}; `paise2 jobs` lists them")
-        found = self.queue.table.find(
+        found = self.queue.job_store.find(
             ids or None, state=state, task=task, tag=tag, error=error, limit=limit
         )
         return Jobs(self, found)
@@ -425,25 +425,25 @@ class App:
             raise NotFound(f"no item {item_id}; `paise2 items` lists them")
         return Item(row, self.store)
 
-    def search(self, query: str, limit: int = 10) -> Hits:
+    def search(self, query: str, limit: int = 10) -> SearchResults:
         """Items that hold the words, best first, with snippets.
 
         Args:
             query: words, ``"phrases"``, prefixes (``word*``).
             limit: the most hits.
         """
-        return Hits(query, self.store.search(query, limit))
+        return SearchResults(query, self.store.search(query, limit))
 
     def status(self) -> Status:
         """The whole state in one object."""
-        table = self.queue.table
-        jobs, roots = table.counts()
+        job_store = self.queue.job_store
+        jobs, roots = job_store.counts()
         found = self.workers.status()
-        pace = table.pace(PACE_MINUTES)
-        minutes = max(1.0, (table.now() - pace[0][0] * 60) / 60) if pace else 1.0
+        pace = job_store.pace(PACE_MINUTES)
+        minutes = max(1.0, (job_store.now() - pace[0][0] * 60) / 60) if pace else 1.0
         completed = sum(row[1] for row in pace) / minutes
         left = jobs["queued"] + jobs["running"] + jobs["retrying"]
-        oldest = table.oldest_queued()
+        oldest = job_store.oldest_queued()
         return Status(
             profile=self.profile,
             data_dir=str(self.data_dir),
@@ -452,54 +452,58 @@ class App:
             roots=roots,
             workers=found.workers,
             supervisor=found.supervisor,
-            oldest_queued_seconds=None if oldest is None else max(0.0, table.now() - oldest),
-            next_retry_at=next((table.shown(row["run_at"]) for row in table.retries(1)), None),
+            oldest_queued_seconds=None if oldest is None else max(0.0, job_store.now() - oldest),
+            next_retry_at=next(
+                (job_store.shown(row["run_at"]) for row in job_store.retries(1)), None
+            ),
             completed_per_minute=round(completed, 2),
             seconds_left=self._seconds_left(left, completed) if found.workers else None,
             items=self.store.count(),
             paused=self._paused(),
             problem=found.problem,
-            retries=[{**row, "in": row["run_at"] - table.now()} for row in table.retries(5)],
-            failures=table.failures(),
+            retries=[
+                {**row, "in": row["run_at"] - job_store.now()} for row in job_store.retries(5)
+            ],
+            failures=job_store.failures(),
         )
 
     def _seconds_left(self, jobs: int, completed_per_minute: float) -> float | None:
         """By the pace so far, or by the turns at the slowest host, which no worker makes faster."""
-        host = self.queue.table.slowest_host()
+        host = self.queue.job_store.slowest_host()
         by_pace = jobs / completed_per_minute * 60 if completed_per_minute else 0.0
         return round(max(by_pace, host[3] if host else 0.0), 1) or None
 
-    def places(self) -> list[Path]:
+    def write_dirs(self) -> list[Path]:
         """The directories that jobs write to."""
-        chosen = (self.queue.table.path, self.settings.data_storage.sqlite.path)
+        chosen = (self.queue.job_store.path, self.settings.data_storage.sqlite.path)
         return list(dict.fromkeys([self.data_dir, *(path.parent for path in chosen if path)]))
 
     def _paused(self) -> str | None:
         """What keeps the workers from claiming jobs."""
-        if reason := full_disk(self.places()):
+        if reason := full_disk(self.write_dirs()):
             return reason
-        noted = json.loads(self.queue.table.get("paused") or "null")
+        noted = json.loads(self.queue.job_store.get("paused") or "null")
         # Of use only as long as the process that noted it.
         return noted[1] if noted and process.identity(noted[0]) else None
 
-    def since(self) -> Since:
+    def since(self) -> Digest:
         """What happened since this was last asked, or a kernel with this app open ended."""
-        table = self.queue.table
-        seen = table.get("last_seen")
+        job_store = self.queue.job_store
+        seen = job_store.get("last_seen")
         since = float(seen) if seen else None
         self._mark_seen()
-        jobs, _ = table.counts()
+        jobs, _ = job_store.counts()
         found = self.workers.status()
-        return Since(
-            table.clock.wall(since) if since else None,
-            self.store.count_since(table.clock.wall(since)) if since else 0,
-            table.failed_since(since) if since else 0,
+        return Digest(
+            job_store.clock.wall(since) if since else None,
+            self.store.count_since(job_store.clock.wall(since)) if since else 0,
+            job_store.failed_since(since) if since else 0,
             jobs["queued"] + jobs["scheduled"] + jobs["running"] + jobs["retrying"],
             found,
         )
 
     def _mark_seen(self) -> None:
-        self.queue.table.put("last_seen", str(self.queue.table.now()))
+        self.queue.job_store.put("last_seen", str(self.queue.job_store.now()))
 
     def logs(self, lines: int = 20) -> Log:
         """The last lines of the workers' log."""
@@ -544,10 +548,10 @@ class App:
         With ``ended``, jobs are waited for until they have ended themselves, even where their
         time has yet to come, and what descends from them is not.
         """
-        table = self.queue.table
-        among = table.not_ended if ended else table.unfinished
+        job_store = self.queue.job_store
+        among = job_store.not_ended if ended else job_store.unfinished
         remaining = None if jobs is None else set(jobs)
-        total = table.busy() if remaining is None else len(remaining)
+        total = job_store.busy() if remaining is None else len(remaining)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.02
         while True:
@@ -556,7 +560,7 @@ class App:
                     self.queue.run_ready(root)
             began = time.thread_time()
             if remaining is None:
-                left = table.busy()
+                left = job_store.busy()
                 total = max(total, left)
             else:
                 remaining = among(remaining)
@@ -570,7 +574,7 @@ class App:
                 raise Timeout(
                     f"{left} of {total} jobs had not finished after {timeout:g} s; they go on"
                 )
-            comes_here = self.immediate and table.next_time() is not None
+            comes_here = self.immediate and job_store.next_time() is not None
             if deadline is None and not comes_here and not self.workers.present():
                 verb = "jobs wait" if left > 1 else "job waits"
                 raise WorkersError(
@@ -601,10 +605,10 @@ class App:
         """
         if self.workers.present():
             raise WorkersError("workers run; stop them first: paise2 worker stop")
-        table = self.queue.table
-        jobs = table.clear() if hard else table.prune(table.now() + 1)
+        job_store = self.queue.job_store
+        jobs = job_store.clear() if hard else job_store.prune(job_store.now() + 1)
         items = self.store.clear() if hard else 0
-        cached = self.cache.clear() if hard else self.cache.remove(table.needed_keys(), 0)
+        cached = self.cache.clear() if hard else self.cache.remove(job_store.needed_keys(), 0)
         for name, action in self.plugins.actions("reset_actions"):
             self.plugins.call(name, "reset()", action.reset, self, hard)
         return ResetCounts(jobs, cached, items)
@@ -623,7 +627,7 @@ def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return pool.submit(asyncio.run, coroutine).result()
 
 
-def _told(
+def _with_progress(
     arguments: Sequence[tuple[Any, ...]], on_progress: Callable[[int, int], None] | None
 ) -> Iterator[tuple[Any, ...]]:
     for number, argument in enumerate(arguments, 1):

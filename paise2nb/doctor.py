@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from paise2nb.config.settings import Settings
 from paise2nb.core.disks import network_filesystem
-from paise2nb.core.display import Shown
+from paise2nb.core.display import Displayable
 from paise2nb.core.errors import PaiseError, PluginError
 from paise2nb.core.render import TONES, amount, escape, one_line, panel, plain, size
 from paise2nb.core.sqlite import LOG_BYTES, put_aside
@@ -43,7 +43,7 @@ class Finding:
 
 
 @dataclass(repr=False)
-class Report(Shown):
+class Report(Displayable):
     """All findings; ``exit_status`` is 1 if something is wrong."""
 
     findings: list[Finding]
@@ -248,7 +248,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
 
     with App(settings) as app:
         found, paused = app.workers.status(), app.status().paused
-        store, path = type(app.store), app.queue.table.path
+        store, path = type(app.store), app.queue.job_store.path
         if store is not items.ItemStore:
             count = amount(app.store.count(), "item")
             yield Finding("ok", "items", f"{count} kept by {store.__module__}.{store.__qualname__}")

@@ -15,7 +15,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from tests import seams
+from tests import alternative_plugins
 from tests.site import site as site  # a fixture for every test
 
 collect_ignore = ["plugin_package"]  # tested where it is installed: tests/test_plugin_package.py
@@ -47,7 +47,7 @@ def parts(
 ) -> str:
     """Whose providers every process of a test works with."""
     if request.param == "second":
-        seams.install(tmp_path_factory.mktemp("second"), monkeypatch)
+        alternative_plugins.install(tmp_path_factory.mktemp("second"), monkeypatch)
     chosen: str = request.param
     return chosen
 

@@ -17,7 +17,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App, current, make_current
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
-from paise2nb.jobs import STATES, Ending, NewJob
+from paise2nb.jobs import STATES, NewJob, Outcome
 
 PLUGIN = """
 from paise2nb import PermanentError, TransientError, UsageError, task
@@ -76,9 +76,9 @@ def waiting(make: Make) -> App:
     return make("development")
 
 
-def end_next(app: App, ending: Ending) -> int:
+def end_next(app: App, ending: Outcome) -> int:
     """Claim the next job and end it in a given way; its id."""
-    table = app.queue.table
+    table = app.queue.job_store
     worker = table.register("default", 1)
     claim = table.claim(worker, app.limits())
     assert claim is not None
@@ -197,7 +197,7 @@ def test_a_task_without_freshness_runs_again(app: App) -> None:
 
 def test_follow_ups_are_never_held_against_what_a_user_enqueues(waiting: App) -> None:
     waiting.enqueue("parent", "echo", "x")
-    table = waiting.queue.table
+    table = waiting.queue.job_store
     claim = table.claim(table.register("default", 1), waiting.limits())
     assert claim is not None
     table.end(claim, waiting.perform(claim, ["echo", "x", "x"]))
@@ -207,7 +207,7 @@ def test_follow_ups_are_never_held_against_what_a_user_enqueues(waiting: App) ->
 
 def test_tags_and_priorities_are_inherited_by_the_whole_tree(app: App) -> None:
     job = app.enqueue("parent", "parent", "echo", tag="news", priority=7)
-    rows = app.queue.table.rows(app.queue.table.trees([job.id])[job.id])
+    rows = app.queue.job_store.rows(app.queue.job_store.trees([job.id])[job.id])
     assert {(row["tag"], row["priority"], row["root_id"]) for row in rows.values()} == {
         ("news", 7, job.id)
     }
@@ -290,7 +290,7 @@ def test_a_wait_with_a_timeout_ends_by_it(waiting: App) -> None:
 
 def test_who_waits_for_many_jobs_spends_little_on_looking(waiting: App) -> None:
     new = [NewJob("count", f"[{number}]", 1) for number in range(20_000)]
-    ids = [job_id for job_id, _ in waiting.queue.table.add(new).answers]
+    ids = [job_id for job_id, _ in waiting.queue.job_store.add(new).answers]
     steps = waiting.waiting(timeout=600, jobs=ids)
     began = time.thread_time()
     rests = [next(steps) for _ in range(5)]
@@ -313,7 +313,7 @@ def test_a_wait_tells_its_progress(waiting: App) -> None:
     def note(done: int, total: int) -> None:
         seen.append((done, total))
         if waiting.status().jobs["queued"]:
-            end_next(waiting, Ending("completed", "completed"))
+            end_next(waiting, Outcome("completed", "completed"))
 
     jobs.wait(timeout=60, on_progress=note)
     assert seen == [(0, 2), (1, 2), (2, 2)]
@@ -324,7 +324,7 @@ def test_a_wait_tells_its_progress(waiting: App) -> None:
 def test_a_wait_for_some_is_not_held_up_by_others(waiting: App) -> None:
     first = waiting.enqueue("echo", "a", priority=1)
     waiting.enqueue("echo", "b")
-    end_next(waiting, Ending("completed", "completed", '"a"'))
+    end_next(waiting, Outcome("completed", "completed", '"a"'))
     assert first.wait(timeout=0).result(timeout=0) == "a"
     assert len(waiting.jobs(first.id).wait(timeout=0)) == 1
 
@@ -332,7 +332,7 @@ def test_a_wait_for_some_is_not_held_up_by_others(waiting: App) -> None:
 def test_a_result_does_not_wait_for_the_tree_but_a_wait_does(waiting: App) -> None:
     job = waiting.enqueue("parent", "echo", "x")
     [followup] = waiting.new_jobs(waiting.plugins.task("echo"), [("x",)])
-    end_next(waiting, Ending("completed", "completed", "null", followups=[followup]))
+    end_next(waiting, Outcome("completed", "completed", "null", followups=[followup]))
     assert job.result(timeout=0) is None
     with pytest.raises(Timeout):
         job.wait(timeout=0)
@@ -350,7 +350,7 @@ def test_failures_of_one_class_are_retried_together(app: App) -> None:
 
 def test_a_retry_answers_with_the_twin(waiting: App) -> None:
     old = waiting.enqueue("echo", "x")
-    end_next(waiting, Ending("failed", "failed", None, "timeout", "too slow"))
+    end_next(waiting, Outcome("failed", "failed", None, "timeout", "too slow"))
     twin = waiting.enqueue("echo", "x")
     assert twin.id != old.id
     assert [job.id for job in old.retry()] == [twin.id]
@@ -397,9 +397,9 @@ def test_the_status_has_exactly_the_keys_of_the_contract(waiting: App, tmp_path:
 def test_the_status_counts_jobs_and_roots(waiting: App) -> None:
     waiting.enqueue("parent", "echo", "x")
     [followup] = waiting.new_jobs(waiting.plugins.task("echo"), [("x",)])
-    end_next(waiting, Ending("completed", "completed", followups=[followup]))
+    end_next(waiting, Outcome("completed", "completed", followups=[followup]))
     waiting.enqueue("echo", "later", delay=60)
-    end_next(waiting, Ending("failed", "retrying", None, "dns", "no such host", retry_in=60))
+    end_next(waiting, Outcome("failed", "retrying", None, "dns", "no such host", retry_in=60))
     waiting.enqueue("echo", "now")
     status = waiting.status()
     assert +Counter(status.jobs) == {"completed": 1, "retrying": 1, "scheduled": 1, "queued": 1}
@@ -422,7 +422,7 @@ def test_what_happened_since_is_told(waiting: App, tmp_path: Path) -> None:
     page = tmp_path / "page.txt"
     page.write_text("some words")
     waiting.enqueue("echo", "x")
-    end_next(waiting, Ending("failed", "failed", None, "timeout", "too slow"))
+    end_next(waiting, Outcome("failed", "failed", None, "timeout", "too slow"))
     waiting.store.put(
         paise2nb.Document("text"), url="http://a/", key="http://a/", mime_type="text/plain",
         sha256="0" * 64, size=4, tag=None, fetched_at=0.0,

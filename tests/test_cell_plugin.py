@@ -184,7 +184,7 @@ def test_a_disabled_plugins_jobs_wait_until_it_is_enabled(app: App) -> None:
         app.enqueue("shout", "hello")
     states = {row["plugin"]: row["state"] for row in plugins(app).to_dicts()}
     assert states["loud"] == "disabled"
-    while not app.queue.table.ready_tasks():
+    while not app.queue.job_store.ready_tasks():
         time.sleep(0.02)
     assert "paise2 plugins enable" in str(app.workers.status().problem)
     plugins(app, "enable", "loud")

@@ -18,7 +18,7 @@ from paise2nb.collection import search
 from paise2nb.collection.export import export
 from paise2nb.commands import Session, main, table
 from paise2nb.commands.arguments import expand, lines_of
-from paise2nb.commands.cli import ALIASES, Verb, Verbs
+from paise2nb.commands.cli import ALIASES, Command, CommandGroup
 from paise2nb.commands.jobs import span
 from paise2nb.core import disks, render
 from paise2nb.core.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
@@ -547,11 +547,11 @@ def test_a_data_directory_on_a_network_filesystem_is_said_by_doctor(
 # The table itself ----------------------------------------------------------------------------
 
 
-def commands() -> list[Verb]:
+def commands() -> list[Command]:
     found = []
     for command in table.commands.values():
-        inner = command.commands.values() if isinstance(command, Verbs) else [command]
-        found += [verb for verb in inner if isinstance(verb, Verb)]
+        inner = command.commands.values() if isinstance(command, CommandGroup) else [command]
+        found += [verb for verb in inner if isinstance(verb, Command)]
     return found
 
 

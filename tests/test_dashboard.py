@@ -15,12 +15,12 @@ from ipywidgets.widgets.widget import _instances
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.jobs import Asked, Ending, NewJob
+from paise2nb.jobs import HostDelay, NewJob, Outcome
 from paise2nb.notebook import dashboard
 from paise2nb.notebook.dashboard import Panel, close_panels
 from paise2nb.notebook.poller import Poller
-from paise2nb.views import snapshot as overview
-from paise2nb.views.snapshot import CURES
+from paise2nb.views import snapshot as snapshot
+from paise2nb.views.snapshot import REMEDIES
 
 PLUGIN = """
 from paise2nb import PermanentError, TransientError, task
@@ -192,7 +192,7 @@ def test_a_refresh_sends_again_what_a_thread_has_set(app: App) -> None:
 
 def test_what_goes_wrong_is_shown_and_the_panel_goes_on(app: App) -> None:
     panel = app.watch()
-    path = app.queue.table.path
+    path = app.queue.job_store.path
     path.rename(path.with_suffix(".away"))
     panel.refresh()
     assert "was deleted or replaced" in shown(panel)
@@ -285,25 +285,25 @@ def test_what_a_frontend_sends_is_left_to_the_frontends_choice() -> None:
 
 
 def claim(app: App, pool: str = "fetch") -> Any:
-    worker = app.queue.table.register(pool, 1, "ready")
-    return app.queue.table.claim(worker, app.limits())
+    worker = app.queue.job_store.register(pool, 1, "ready")
+    return app.queue.job_store.claim(worker, app.limits())
 
 
 def test_the_time_left_waits_for_the_last_retry(app: App) -> None:
     app.enqueue("late", "x")
     job = claim(app, "default")
-    app.queue.table.end(job, Ending("failed", "retrying", retry_in=50))
-    left = overview.look(app).left
+    app.queue.job_store.end(job, Outcome("failed", "retrying", retry_in=50))
+    left = snapshot.look(app).left
     assert left is not None
     assert left.startswith("the last retry comes at ")
 
 
 def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
-    table = app.queue.table
+    table = app.queue.job_store
     table.host_delay = 1.0
     table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(301)])
     claim(app)
-    left = overview.look(app).left
+    left = snapshot.look(app).left
     assert left is not None
     assert left.startswith("300 on slow at 1 s each: about ")
     assert left.endswith("; more workers won't help")
@@ -313,27 +313,27 @@ def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
 
 
 def test_a_host_that_asked_for_a_pause_is_named(app: App) -> None:
-    table = app.queue.table
+    table = app.queue.job_store
     table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(2)])
-    asked = [Asked("slow", pause=600)]
-    table.end(claim(app), Ending("failed", "retrying", retry_in=600, asked=asked))
-    left = overview.look(app).left
+    host_delays = [HostDelay("slow", pause=600)]
+    table.end(claim(app), Outcome("failed", "retrying", retry_in=600, host_delays=host_delays))
+    left = snapshot.look(app).left
     assert left is not None
     assert left.startswith("slow asked for a pause: about ")
 
 
 def test_nothing_left_is_not_estimated(app: App) -> None:
-    assert overview.look(app).left is None
+    assert snapshot.look(app).left is None
 
 
 def test_the_minutes_without_an_end_stand_in_the_plot_too(app: App) -> None:
     app.enqueue("shout", "a")
     run_what_waits(app)
-    seen = overview.look(app)
-    minutes = overview.by_minute(seen)
-    assert len(minutes) == overview.PACE_MINUTES
+    seen = snapshot.look(app)
+    minutes = snapshot.by_minute(seen)
+    assert len(minutes) == snapshot.PACE_MINUTES
     assert sum(done for _, done, _ in minutes) == 1
-    assert overview.sparkline([0, 1, 2]) == "▁▅█"
+    assert snapshot.sparkline([0, 1, 2]) == "▁▅█"
     assert dashboard.plot(seen).count("<rect") == 2
 
 
@@ -341,17 +341,17 @@ def test_a_terminal_shows_the_same(app: App) -> None:
     app.enqueue("late", "tide")
     app.enqueue("stumble", "over")
     run_what_waits(app)
-    words = overview.text(overview.look(app), time.time())
+    words = snapshot.text(snapshot.look(app), time.time())
     assert "1 retrying   1 failed" in words
     assert "attempt 2 of 4" in words
     assert "1 × ValueError" in words
     assert "paise2 replay 2" in words
-    assert len(overview.text(overview.look(app), time.time(), height=5).split("\n")) == 5
+    assert len(snapshot.text(snapshot.look(app), time.time(), height=5).split("\n")) == 5
 
 
-@pytest.mark.parametrize("word", CURES)
+@pytest.mark.parametrize("word", REMEDIES)
 def test_a_cure_is_a_command_that_exists(word: str) -> None:
     from paise2nb.commands import table
 
-    command = CURES[word].command.format(error_class=word, id=1)
+    command = REMEDIES[word].command.format(error_class=word, id=1)
     assert command.split()[1] in table.commands

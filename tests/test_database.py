@@ -22,7 +22,7 @@ from paise2nb.core import sqlite as database_module
 from paise2nb.core.errors import StorageError
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.sqlite import Database
-from paise2nb.jobs import MIGRATIONS, JobTable, NewJob
+from paise2nb.jobs import MIGRATIONS, JobStore, NewJob
 
 SCHEMA = ("CREATE TABLE words (word TEXT)",)
 
@@ -111,7 +111,7 @@ def test_a_damaged_file_is_named_with_what_helps(tmp_path: Path, content: bytes)
     path = tmp_path / "tasks.db"
     path.write_bytes(content)
     with pytest.raises(StorageError, match=r"tasks\.db: .*paise2 doctor"):
-        JobTable(path)
+        JobStore(path)
     assert path.read_bytes() == content
 
 
@@ -137,12 +137,12 @@ def test_a_vanished_directory_is_named_and_not_made_anew(tmp_path: Path) -> None
 
 def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
-    JobTable(path).close()
+    JobStore(path).close()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
     connection.close()
     with pytest.raises(StorageError, match=r"newer paise2nb .*upgrade paise2nb, or use another"):
-        JobTable(path)
+        JobStore(path)
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
     connection.close()
@@ -171,13 +171,13 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 def test_many_processes_may_create_one_file(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from paise2nb.jobs import JobTable, NewJob;"
-        " JobTable(Path(sys.argv[1])).add([NewJob('work', '[]', 1)])"
+        "import sys; from pathlib import Path; from paise2nb.jobs import JobStore, NewJob;"
+        " JobStore(Path(sys.argv[1])).add([NewJob('work', '[]', 1)])"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "tasks.db")]
     started = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait() for process in started] == [0] * 4
-    table = JobTable(tmp_path / "tasks.db")
+    table = JobStore(tmp_path / "tasks.db")
     assert len(table.find()) == 4
     table.close()
 
@@ -228,7 +228,7 @@ def test_an_error_of_sqlite_names_the_file(database: Database) -> None:
 
 def test_interrupts_at_random_moments_leave_no_lock_and_no_half_bulk(tmp_path: Path) -> None:
     """Ctrl-C while jobs are added: all of a bulk is there or none, and nothing is locked."""
-    table = JobTable(tmp_path / "tasks.db", durable=False)
+    table = JobStore(tmp_path / "tasks.db", durable=False)
     bulk = [NewJob("work", '["x"]', 1) for _ in range(50)]
     chance = random.Random(20)
     armed = False

@@ -16,12 +16,12 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.collection.export import Exported
-from paise2nb.commands.session import Said
+from paise2nb.commands.session import Message
 from paise2nb.core import render
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.notebook.dashboard import close_panels
 from paise2nb.plugins import Document
-from paise2nb.views import snapshot as overview
+from paise2nb.views import snapshot as snapshot
 from paise2nb.views.status import Log
 from tests.test_render import HOSTILE
 
@@ -152,7 +152,7 @@ def test_nothing_hostile_lives_in_any_result(app: App, part: int) -> None:
     check(app.logs(100))
     for text in strings:
         check(app.search(text))
-        check(Said(text))
+        check(Message(text))
         check(Exported(Path(storable(text).replace("\0", "")), 1))
         check(Log(Path("x"), [text]))
         check(WorkersStatus([_worker(text)], None, text, text))
@@ -174,7 +174,7 @@ def test_nothing_hostile_lives_in_a_live_view(app: App, part: int) -> None:
         for piece in (*panel._html.values(), *pieces):
             check(piece.value)
             seen += len(piece.value)
-        words = overview.text(overview.look(app), time.time())
+        words = snapshot.text(snapshot.look(app), time.time())
         assert not render.UNSAFE.search(words)
         job.retry().cancel()
         item = app.item(next(strange).id)

@@ -16,7 +16,7 @@ import paise2nb
 from paise2nb import App, Job
 from paise2nb.core import processes as process
 from paise2nb.core.errors import JobFailed, UnknownTask, UsageError
-from paise2nb.views import snapshot as overview
+from paise2nb.views import snapshot as snapshot
 
 PLUGIN = '''
 import asyncio, os, resource, subprocess, sys, threading, time
@@ -243,8 +243,8 @@ def test_progress_is_seen_while_it_runs_and_the_log_names_the_job(
 ) -> None:
     job = working.enqueue("steps", str(tmp_path / "go"), 1200)
     until(lambda: "(4 of 1,200)" in str(job))
-    seen = overview.look(working)
-    assert f"job {job.id} (4 of 1,200): steps" in overview.text(seen, time.time())
+    seen = snapshot.look(working)
+    assert f"job {job.id} (4 of 1,200): steps" in snapshot.text(seen, time.time())
     (tmp_path / "go").touch()
     job.wait(timeout=60)
     assert "of 1,200)" not in str(job)

@@ -19,7 +19,7 @@ from huey.api import Task as HueyTask
 from paise2nb.app import App
 from paise2nb.core.errors import JobFailed, PermanentError, UsageError, WorkersError
 from paise2nb.jobs import Worker
-from paise2nb.workers.queue import JobHuey, JSONSerializer, Nap
+from paise2nb.workers.queue import IdleWaiter, JobHuey, JSONSerializer
 
 PLUGIN = '''
 import asyncio, os, signal, time
@@ -149,7 +149,7 @@ def waiting(make: Make) -> App:
 
 
 def worker_of(app: App, threads: int = 1) -> Worker:
-    worker = app.queue.table.register("default", threads)
+    worker = app.queue.job_store.register("default", threads)
     app.queue.work_for(worker, app.limits())
     return worker
 
@@ -196,7 +196,7 @@ def test_a_draining_worker_claims_nothing_and_gives_back_what_it_has_not_begun(
     assert second.state == "running"
     waiting.queue.stop_claiming()
     assert waiting.queue.dequeue() is None
-    waiting.queue.release_following()
+    waiting.queue.release_next_claim()
     assert (first.state, second.state, second.attempt) == ("completed", "queued", 0)
 
 
@@ -228,7 +228,7 @@ def test_an_outcome_that_can_not_be_written_is_kept_and_written_first(waiting: A
     first, second = waiting.enqueue_many("echo", ["a", "b"])
     worker_of(waiting)
     task = take(waiting.queue)
-    database = waiting.queue.table.database
+    database = waiting.queue.job_store.database
     database.connection().execute("PRAGMA busy_timeout=0")
     other = sqlite3.connect(database.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -236,13 +236,13 @@ def test_an_outcome_that_can_not_be_written_is_kept_and_written_first(waiting: A
     assert first.state == "running"
     other.execute("ROLLBACK")
     other.close()
-    following = take(waiting.queue)
-    assert (first.state, first.result(), following.claim.id) == ("completed", "a", second.id)
+    next_claim = take(waiting.queue)
+    assert (first.state, first.result(), next_claim.claim.id) == ("completed", "a", second.id)
 
 
 def test_a_job_that_can_not_be_decoded_fails_and_is_kept(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
-    table = waiting.queue.table
+    table = waiting.queue.job_store
     table.database.write(lambda c: c.execute("UPDATE jobs SET args = '{broken'"))
     worker_of(waiting)
     assert waiting.queue.dequeue() is None
@@ -253,10 +253,10 @@ def test_a_job_that_can_not_be_decoded_fails_and_is_kept(waiting: App) -> None:
 
 def test_a_job_of_a_task_that_is_gone_waits(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
-    waiting.queue.table.database.write(lambda c: c.execute("UPDATE jobs SET task = 'gone'"))
+    waiting.queue.job_store.database.write(lambda c: c.execute("UPDATE jobs SET task = 'gone'"))
     worker_of(waiting)
     waiting.queue.stop_claiming()
-    assert not waiting.queue.table.claimable(list(waiting.limits()))
+    assert not waiting.queue.job_store.claimable(list(waiting.limits()))
     assert job.state == "queued"
 
 
@@ -265,7 +265,7 @@ def work_with(app: App, number: int) -> None:
     worker_of(app, threads=number)
 
     def work() -> None:
-        while app.queue.table.busy():
+        while app.queue.job_store.busy():
             task = app.queue.dequeue()
             if task is not None:
                 app.queue.execute(task)
@@ -293,10 +293,10 @@ def test_long_jobs_run_at_once_on_every_thread_beside_brief_ones(waiting: App) -
 
 
 def test_a_call_between_the_look_and_the_nap_is_not_missed() -> None:
-    nap = Nap()
-    calls = nap.calls
-    nap.end_one()
-    napping = threading.Thread(target=nap.wait, args=(60, calls), daemon=True)
+    idle_waiter = IdleWaiter()
+    calls = idle_waiter.calls
+    idle_waiter.end_one()
+    napping = threading.Thread(target=idle_waiter.wait, args=(60, calls), daemon=True)
     napping.start()
     napping.join(timeout=30)
     assert not napping.is_alive()
@@ -365,7 +365,7 @@ def test_whatever_a_task_raises_is_stored(app: App, kind: str, word: str, text: 
     job = app.enqueue("odd", kind)
     assert (job.state, job.error_class, job.error) == ("failed", word, text)
     assert "in odd" in job.attempts[0]["traceback"]
-    assert app.queue.table.held() == []
+    assert app.queue.job_store.held() == []
 
 
 def test_a_long_error_is_cut_and_its_traceback_is_whole(app: App) -> None:
@@ -437,7 +437,7 @@ def test_follow_ups_run_after_their_parent_has_completed(app: App) -> None:
     job = app.enqueue("parent", "a", "b", tag="news", priority=3)
     assert [child.result() for child in job.children] == ["a", "b"]
     assert {(c.tag, c.parent_id, c.root_id) for c in job.children} == {("news", job.id, job.id)}
-    assert app.queue.table.rows([2])[2]["priority"] == 3
+    assert app.queue.job_store.rows([2])[2]["priority"] == 3
 
 
 def test_a_failure_writes_none_of_its_follow_ups(app: App) -> None:
@@ -456,7 +456,7 @@ def test_a_coroutine_is_run(app: App) -> None:
 
 def test_progress_is_kept_while_it_runs(app: App) -> None:
     job = app.enqueue("steps", 3)
-    assert json.loads(app.queue.table.rows([job.id])[job.id]["progress"]) == [3, 3]
+    assert json.loads(app.queue.job_store.rows([job.id])[job.id]["progress"]) == [3, 3]
 
 
 def test_the_immediate_process_is_no_background_worker(app: App) -> None:
@@ -564,7 +564,7 @@ def test_the_provider_none_is_immediate_and_starts_no_workers(make: Make) -> Non
 
 
 def rows_of(app: App) -> list[Any]:
-    table = app.queue.table
+    table = app.queue.job_store
     return [table.rows(table.find()), [table.attempts(i) for i in table.find()], table.counts()]
 
 
@@ -599,7 +599,7 @@ def test_progress_of_a_replay_is_nobodys(waiting: App) -> None:
 
 def test_a_replay_of_a_task_that_is_gone_says_so(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
-    waiting.queue.table.database.write(lambda c: c.execute("UPDATE jobs SET task = 'ecko'"))
+    waiting.queue.job_store.database.write(lambda c: c.execute("UPDATE jobs SET task = 'ecko'"))
     with pytest.raises(UsageError, match="unknown task 'ecko'; did you mean 'echo'"):
         waiting.replay(job.id)
 

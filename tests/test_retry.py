@@ -13,7 +13,7 @@ from paise2nb.jobs.retry import (
     JITTER,
     MOST_ASKED,
     Policy,
-    charge,
+    charge_crash,
     decide,
     error_class,
     policy,
@@ -163,7 +163,9 @@ def test_jobs_that_failed_together_do_not_return_together(tmp_path: Path) -> Non
 def test_crashes_have_a_counter_of_their_own(
     tmp_path: Path, policies: dict[str, dict[str, float]], crashes: int, state: str
 ) -> None:
-    ending = charge(settings(tmp_path, **policies), "shout", crashes, "crashed", "crash", "died")
+    ending = charge_crash(
+        settings(tmp_path, **policies), "shout", crashes, "crashed", "crash", "died"
+    )
     assert (ending.outcome, ending.state) == ("crashed", state)
     assert (ending.error_class, ending.error) == ("crash", "died")
     assert (ending.retry_in is None) == (state == "failed")

@@ -22,7 +22,7 @@ from paise2nb.config.settings import (
     parse_assignment,
     parse_yaml,
 )
-from paise2nb.config.specs import declarations
+from paise2nb.config.specs import field_specs
 from paise2nb.core.errors import SettingsError, UsageError
 
 # The settings section of the documentation: every key with its default.
@@ -541,14 +541,14 @@ def test_what_config_show_gives_is_what_a_file_may_hold(place: Place) -> None:
 
 
 def _sections(section: type) -> list[type]:
-    inner = [d.kind for d in declarations(section).values() if not d.doc]
-    inner += [d.entries.section for d in declarations(section).values() if d.entries]
+    inner = [d.kind for d in field_specs(section).values() if not d.doc]
+    inner += [d.entries.section for d in field_specs(section).values() if d.entries]
     return [section, *(deeper for part in inner for deeper in _sections(part))]
 
 
 def test_every_key_is_documented_and_every_number_has_a_range() -> None:
     assert all(doc and "\n" not in doc for doc in DOCS.values())
     for section in _sections(Settings):
-        for name, declared in declarations(section).items():
+        for name, declared in field_specs(section).items():
             if declared.kind in (int, float):
                 assert declared.limits, f"{section.__name__}.{name}"

@@ -115,7 +115,7 @@ def test_a_feed_runs_again_and_again(app: App, site: Site) -> None:
 
 
 def due_at(app: App, job_id: int) -> float:
-    return float(app.queue.table.rows([job_id])[job_id]["run_at"])
+    return float(app.queue.job_store.rows([job_id])[job_id]["run_at"])
 
 
 def test_what_recurs_is_one_row_with_the_latest_interval_that_was_asked_for(
@@ -171,16 +171,16 @@ def test_what_was_missed_in_a_sleep_is_caught_up_once_by_one_of_many_workers(
         app.wait(timeout=60)
         app.workers.stop()
         week = 7 * 86400  # as if the machine had slept that long
-        app.queue.table.database.write(
-            lambda c: c.execute("UPDATE jobs SET run_at = run_at - ? WHERE every > 0", (week,))
+        app.queue.job_store.database.write(
+            lambda c: c.execute("UPDATE jobs SET run_at = run_at - ? WHERE interval > 0", (week,))
         )
         app.workers.start()
         app.wait(timeout=60)
         app.workers.stop()
         assert [site.visits[f"/feed/{n}"] for n in range(6)] == [2] * 6
         assert [(job.state, len(job.attempts)) for job in jobs] == [("scheduled", 2)] * 6
-        now = app.queue.table.now()
-        due = [row["run_at"] - now for row in app.queue.table.rows(jobs.ids).values()]
+        now = app.queue.job_store.now()
+        due = [row["run_at"] - now for row in app.queue.job_store.rows(jobs.ids).values()]
         assert all(86400 - 120 < seconds <= 86400 for seconds in due)
 
 

@@ -15,11 +15,11 @@ from paise2nb.collection.cache import Cache
 from paise2nb.collection.items import ItemStore
 from paise2nb.testing import Broken, Extracting, Fetching, Rule, Site, rules
 from tests import documents
-from tests.seams.cache import SQLiteCache
-from tests.seams.store import JSONLinesStore
+from tests.alternative_plugins.cache import SQLiteCache
+from tests.alternative_plugins.store import JSONLinesStore
 from tests.site import PAGE
 
-SECOND = {"plugins": ["tests.seams"]}
+SECOND = {"plugins": ["tests.alternative_plugins"]}
 
 
 def built_in_cache(directory: Path) -> Cache:

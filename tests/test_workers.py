@@ -129,7 +129,7 @@ def test_a_worker_has_the_settings_of_who_started_it_and_no_notebook_modules(mak
     assert seen["profile"] == "development"
     heavy = {"IPython", "ipywidgets", "trafilatura", "kreuzberg", "yaml", "pandas"}
     assert not heavy & set(seen["modules"])
-    row = app.queue.table.supervisor()
+    row = app.queue.job_store.supervisor()
     assert row is not None
     assert Settings.from_json(row["settings"]) == app.settings
 
@@ -199,7 +199,7 @@ def test_workers_killed_while_they_start_are_started_again_at_once(make: Make) -
     killed: set[str] = set()
 
     def kill_all() -> bool:
-        for row in app.queue.table.workers():
+        for row in app.queue.job_store.workers():
             if row["process"] not in killed and process.send(row["process"], signal.SIGKILL):
                 killed.add(row["process"])
         return len(killed) >= 20  # more than may fail to start in a minute
@@ -429,7 +429,7 @@ def test_a_start_while_workers_drain_waits_for_them_and_starts_anew(
     job = app.enqueue("hold", str(tmp_path / "go"))
     until(lambda: job.state == "running")
     os.kill(first["pid"], signal.SIGTERM)
-    until(lambda: app.queue.table.supervisor()["state"] == "stopping")
+    until(lambda: app.queue.job_store.supervisor()["state"] == "stopping")
     program = (
         "import paise2nb, sys; print(paise2nb.open('development', sys.argv[1], "
         "{'plugins': [sys.argv[2]]}).workers.start(concurrency=1).supervisor['pid'])"
@@ -511,7 +511,9 @@ def test_a_recycled_pid_is_never_signalled(make: Make) -> None:
         real = process.identity(innocent.pid)
         assert real is not None
         pid, start, boot = real.split("-")
-        app.queue.table.set_supervisor(process=f"{pid}-{int(start) - 1}-{boot}", state="running")
+        app.queue.job_store.set_supervisor(
+            process=f"{pid}-{int(start) - 1}-{boot}", state="running"
+        )
         assert "not running" in str(app.workers.stop(timeout=0))
         assert app.workers.start(concurrency=1).supervisor is not None
         assert innocent.poll() is None
@@ -533,6 +535,6 @@ def test_the_log_is_private_and_names_what_happened(make: Make) -> None:
 def test_the_supervisors_row_holds_the_options_of_the_start(make: Make) -> None:
     app = make()
     app.workers.start(concurrency=1)
-    row = app.queue.table.supervisor()
+    row = app.queue.job_store.supervisor()
     assert row is not None
     assert json.loads(row["options"])["sizes"] == {"default": 1, "fetch": 1, "many": 1}

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paise2nb.core.display import Shown
+from paise2nb.core.display import Displayable
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.render import amount, plain
 from paise2nb.views.items import Items
@@ -39,7 +39,7 @@ Writer = Callable[[Path, Rows], int]
 
 
 @dataclass(repr=False)
-class Exported(Shown):
+class Exported(Displayable):
     """What an export wrote: where, and how many items."""
 
     path: Path

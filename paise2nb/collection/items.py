@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paise2nb.collection.search import UNSTORABLE, marks_of, search
+from paise2nb.collection.search import UNSTORABLE, facets_of, search
 from paise2nb.core.clock import iso
 from paise2nb.core.errors import NotFound
 from paise2nb.core.sqlite import Database
@@ -340,7 +340,7 @@ def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
         (row["key"],),
     ).fetchone()
     tag = old["tag"] if old is not None and row["tag"] is None else row["tag"]
-    row = {**row, "tag": tag, "marks": marks_of(row["key"], tag)}
+    row = {**row, "tag": tag, "marks": facets_of(row["key"], tag)}
     if old is None:
         return int(connection.execute(_INSERT, row).lastrowid or 0)
     # A fetch that was overtaken by a later one comes too late and changes nothing.

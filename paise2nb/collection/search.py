@@ -74,16 +74,16 @@ FROM items JOIN ({{}} {_NEWEST} LIMIT :limit) AS chosen ON chosen.id = items.id 
 """
 # Operators alone: of few items that have the marks all are looked at, in an index with all that is
 # asked of them; where many have them, the newest of all items are looked through for some.
-_MARKED = (
+_BY_FACETS = (
     "SELECT items.id FROM words CROSS JOIN items INDEXED BY items_by_day ON items.id = words.rowid"
     " WHERE words MATCH :marks{}"
 )
-_OFTEN_MARKED = (
+_BY_COMMON_FACETS = (
     "SELECT id FROM items WHERE EXISTS"
     " (SELECT 1 FROM words WHERE words MATCH :marks AND words.rowid = items.id){}"
 )
-_UNMARKED = "SELECT id FROM items WHERE 1{}"
-_MANY = "SELECT 1 FROM words WHERE words MATCH :marks LIMIT 1 OFFSET 5000"
+_WITHOUT_FACETS = "SELECT id FROM items WHERE 1{}"
+_ARE_COMMON = "SELECT 1 FROM words WHERE words MATCH :marks LIMIT 1 OFFSET 5000"
 
 _TERM = re.compile(r'"([^"]*)"(\*?)|([^\s"]+)')
 _OPERATOR = re.compile(
@@ -96,30 +96,30 @@ def search(database: Database, query: str, limit: int) -> list[dict[str, Any]]:
 
     See `paise2nb.collection.items.ItemStore.search`.
     """
-    terms, marks, days, values = parse_query(query)
+    terms, facets, days, values = parse_query(query)
     values["limit"] = limit
     if terms:
-        return _found(database, terms, marks, days, values)
-    if not marks and not days:
+        return _found(database, terms, facets, days, values)
+    if not facets and not days:
         return []
-    values["marks"] = marks
-    chosen = _UNMARKED
-    if marks:
-        chosen = _OFTEN_MARKED if database.read(_MANY, values) else _MARKED
+    values["marks"] = facets
+    chosen = _WITHOUT_FACETS
+    if facets:
+        chosen = _BY_COMMON_FACETS if database.read(_ARE_COMMON, values) else _BY_FACETS
     sql = _CHOSEN.format(chosen.format(days))
     return [dict(row) for row in database.read(sql, values)]
 
 
 def _found(
-    database: Database, terms: list[str], marks: str, days: str, values: dict[str, Any]
+    database: Database, terms: list[str], facets: str, days: str, values: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    words = f"({' '.join(terms)}) AND {marks}" if marks else " ".join(terms)
+    words = f"({' '.join(terms)}) AND {facets}" if facets else " ".join(terms)
     joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if days else ""
-    weighed = _weighed(database, terms)
-    values |= {"words": words, "weighed": " ".join(weighed), "ranked": RANKED}
-    if len(weighed) == len(terms):
+    scored_terms = _scored_terms(database, terms)
+    values |= {"words": words, "weighed": " ".join(scored_terms), "ranked": RANKED}
+    if len(scored_terms) == len(terms):
         best = database.read(_BEST.format(_BY_WORDS, joined, days), values)
-    elif weighed:
+    elif scored_terms:
         best = database.read(_BEST_BY_SOME.format(joined, days), values)
     else:
         values["ranked"] = max(UNRANKED, values["limit"])
@@ -137,7 +137,7 @@ def _found(
     ]
 
 
-def _weighed(database: Database, terms: list[str]) -> list[str]:
+def _scored_terms(database: Database, terms: list[str]) -> list[str]:
     """The terms that count in the ranking: all, or without the commonest.
 
     Prefixes always do: how many documents hold one costs as much to tell as to use.
@@ -152,15 +152,15 @@ def _weighed(database: Database, terms: list[str]) -> list[str]:
         term: sum(held[word] for word in each) * (PHRASE_COST if len(each) > 1 else 1)
         for term, each in words.items()
     }
-    weighed = sorted(terms, key=lambda term: costs.get(term, 0.0))
-    while sum(costs.get(term, 0.0) for term in weighed) > READ_FOR_RANKING:
-        weighed.pop()
-    return weighed
+    scored_terms = sorted(terms, key=lambda term: costs.get(term, 0.0))
+    while sum(costs.get(term, 0.0) for term in scored_terms) > READ_FOR_RANKING:
+        scored_terms.pop()
+    return scored_terms
 
 
 def parse_query(query: str) -> tuple[list[str], str, str, dict[str, Any]]:
     """A query's terms, an FTS5 expression for its marks, SQL conditions, and their values."""
-    marks: dict[str, list[str]] = {}
+    facets: dict[str, list[str]] = {}
     days, values = "", dict[str, Any]()
     for number, (kind, quoted, word, order, day) in enumerate(_OPERATOR.findall(query)):
         if order:
@@ -171,8 +171,8 @@ def parse_query(query: str) -> tuple[list[str], str, str, dict[str, Any]]:
         if kind == "site":
             with suppress(ValueError):
                 value = ascii_host(value.removeprefix("."))
-        marks.setdefault(kind, []).append(_mark(kind, value))
-    chosen = " AND ".join(f"marks : ({' OR '.join(each)})" for each in marks.values())
+        facets.setdefault(kind, []).append(_facet(kind, value))
+    chosen = " AND ".join(f"marks : ({' OR '.join(each)})" for each in facets.values())
     return terms_of(_OPERATOR.sub(" ", query)), chosen, days, values
 
 
@@ -191,7 +191,7 @@ def terms_of(query: str) -> list[str]:
     return terms
 
 
-def marks_of(key: str, tag: str | None) -> str:
+def facets_of(key: str, tag: str | None) -> str:
     """The words by which ``site:`` and ``tag:`` find an item: its host's domains, with its port
     and without it."""
     host = key.partition("://")[2].partition("/")[0]
@@ -200,11 +200,11 @@ def marks_of(key: str, tag: str | None) -> str:
     domains = [".".join(labels[n:]) for n in range(len(labels))]
     sites = domains + [f"{domain}:{port}" for domain in domains if port]
     return " ".join(
-        [*(_mark("site", site) for site in sites), *([_mark("tag", tag)] if tag else [])]
+        [*(_facet("site", site) for site in sites), *([_facet("tag", tag)] if tag else [])]
     )
 
 
-def _mark(kind: str, value: str) -> str:
+def _facet(kind: str, value: str) -> str:
     """The word that stands for a host or a tag in the index: one that no text holds."""
     name = f"{kind}:{value}".encode(errors="replace")
     return f"{kind}{hashlib.blake2b(name, digest_size=8).hexdigest()}"

@@ -8,21 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paise2nb.commands import collection, jobs, workers
-from paise2nb.commands import maintenance as house
-from paise2nb.commands.cli import Verbs, run
+from paise2nb.commands import collection, jobs, maintenance, workers
+from paise2nb.commands.cli import CommandGroup, run
 from paise2nb.commands.plugin import plugin, plugins
 from paise2nb.commands.session import Session
 
-table = Verbs(
+table = CommandGroup(
     "paise2",
     help="Turn addresses into a searchable collection, with background workers that lose nothing.",
 )
 for command in (
-    house.profile, jobs.enqueue, workers.worker, jobs.status, jobs.jobs, jobs.job, jobs.wait,
+    maintenance.profile, jobs.enqueue, workers.worker, jobs.status, jobs.jobs, jobs.job, jobs.wait,
     jobs.retry, jobs.cancel, jobs.replay, collection.search, collection.items, collection.item,
-    collection.export, house.watch, house.config, plugins, house.reset, house.demo,
-    house.doctor, plugin,
+    collection.export, maintenance.watch, maintenance.config, plugins, maintenance.reset, maintenance.demo,
+    maintenance.doctor, plugin,
 ):  # fmt: skip
     table.add_command(command)
 

@@ -78,7 +78,7 @@ def shared_options(hidden: bool) -> list[click.Option]:
     ]  # fmt: skip
 
 
-class Verb(click.Command):
+class Command(click.Command):
     """One command of the table."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -117,10 +117,10 @@ def _help_alone(context: click.Context) -> None:
     click.echo(context.get_help())
 
 
-class Verbs(click.Group):
+class CommandGroup(click.Group):
     """The table, or a part of it such as ``worker``."""
 
-    command_class = Verb
+    command_class = Command
 
     def __init__(self, name: str, *, help: str, callback: Callable[..., Any] = _help_alone) -> None:
         super().__init__(name, help=help, callback=callback, invoke_without_command=True)

@@ -10,17 +10,17 @@ import click
 from paise2nb.collection.export import Exported
 from paise2nb.collection.export import export as write
 from paise2nb.commands import completion
-from paise2nb.commands.cli import Verb, filters
+from paise2nb.commands.cli import Command, filters
 from paise2nb.commands.jobs import pass_session, select
 from paise2nb.commands.session import Session
-from paise2nb.views.items import Diff, History, Hits, Item, Items
+from paise2nb.views.items import Diff, History, Item, Items, SearchResults
 
 
-@click.command("search", cls=Verb)
+@click.command("search", cls=Command)
 @click.argument("words", metavar="QUERY", nargs=-1, required=True)
 @click.option("--limit", type=click.IntRange(1), default=10, metavar="N", help="Hits; 10.")
 @pass_session
-def search(session: Session, words: tuple[str, ...], limit: int) -> Hits:
+def search(session: Session, words: tuple[str, ...], limit: int) -> SearchResults:
     """Find items by words, "phrases" and prefixes*, best first.
 
     site:example.org, tag:news, before:2026-02 and after:2025-12-31 choose among them.
@@ -30,7 +30,7 @@ def search(session: Session, words: tuple[str, ...], limit: int) -> Hits:
     return session.app.search(" ".join(quoted), limit)
 
 
-@click.command("items", cls=Verb)
+@click.command("items", cls=Command)
 @click.option(
     "--tag", metavar="NAME", help="Only items with this tag.", shell_complete=completion.tags
 )
@@ -41,7 +41,7 @@ def items(session: Session, tag: str | None, limit: int | None) -> Items:
     return session.app.items(tag=tag, limit=limit)
 
 
-@click.command("item", cls=Verb)
+@click.command("item", cls=Command)
 @click.argument("item_id", metavar="ID", type=int, shell_complete=completion.items)
 @click.option("--versions", is_flag=True, help="List what it has held over time.")
 @click.option("--diff", is_flag=True, help="What changed since the version before.")
@@ -57,7 +57,7 @@ def item(
     return found.diff(-2 if since is None else since) if diff or since is not None else found
 
 
-@click.command("export", cls=Verb)
+@click.command("export", cls=Command)
 @click.argument("path", metavar="PATH")
 @filters
 @click.option("--force", is_flag=True, help="Overwrite what is there.")

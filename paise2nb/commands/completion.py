@@ -45,7 +45,7 @@ def jobs(*states: str) -> Complete:
     """The ids of jobs in some states (none: all), the newest first."""
 
     def ids(app: App) -> Iterable[int]:
-        find = app.queue.table.find
+        find = app.queue.job_store.find
         found = [job_id for state in states for job_id in find(state=state)] if states else find()
         return sorted(found, reverse=True)
 
@@ -54,8 +54,10 @@ def jobs(*states: str) -> Complete:
 
 tasks = words(lambda app: app.plugins.tasks)
 items = words(lambda app: (row["id"] for row in app.store.list(limit=MOST)))
-tags = words(lambda app: app.queue.table.tags())
-errors = words(lambda app: {str(group["error_class"]): 1 for group in app.queue.table.failures()})
+tags = words(lambda app: app.queue.job_store.tags())
+errors = words(
+    lambda app: {str(group["error_class"]): 1 for group in app.queue.job_store.failures()}
+)
 plugins = words(
     lambda app: {
         row["plugin"]: 1

@@ -13,7 +13,7 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.arguments import expand, is_literal, lines_of, read_list
-from paise2nb.commands.cli import Verb, filters
+from paise2nb.commands.cli import Command, filters
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
 from paise2nb.views.jobs import STOPPED, Job, Jobs, Replay
@@ -33,7 +33,7 @@ def span(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-@click.command("enqueue", cls=Verb)
+@click.command("enqueue", cls=Command)
 @click.argument("task", metavar="TASK", shell_complete=completion.tasks)
 @click.argument("words", metavar="[ARG]...", nargs=-1)
 @click.option("--from", "source", metavar="FILE", help="One argument a line; - is standard input.")
@@ -106,9 +106,9 @@ enqueue.callback.reads_cell = True  # type: ignore[union-attr]
 def _say_what_is_missing(session: Session, jobs: Jobs) -> None:
     """Say at once what keeps jobs that wait from running, and what helps."""
     app = session.app
-    if app.immediate or not app.queue.table.unfinished(jobs.ids):
+    if app.immediate or not app.queue.job_store.unfinished(jobs.ids):
         return
-    supervisor = app.queue.table.supervisor()
+    supervisor = app.queue.job_store.supervisor()
     if supervisor is not None and supervisor["state"] == "idle":
         return  # the workers had left for want of work; the enqueue has brought them back
     found = app.workers.status()
@@ -164,7 +164,7 @@ def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> None:
         raise
 
 
-@click.command("jobs", cls=Verb)
+@click.command("jobs", cls=Command)
 @filters
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="The first N only.")
 @pass_session
@@ -173,7 +173,7 @@ def jobs(session: Session, /, limit: int | None, **given: Any) -> Jobs:
     return select(session, (), limit, **given)
 
 
-@click.command("job", cls=Verb)
+@click.command("job", cls=Command)
 @click.argument("job_id", metavar="ID", type=int, shell_complete=completion.jobs())
 @pass_session
 def job(session: Session, job_id: int) -> Job:
@@ -182,7 +182,7 @@ def job(session: Session, job_id: int) -> Job:
     return session.app.job(job_id)
 
 
-@click.command("wait", cls=Verb)
+@click.command("wait", cls=Command)
 @some_ids(shell_complete=completion.UNENDED)
 @filters
 @click.option("--timeout", type=span, metavar="S", help="At most so many seconds.")
@@ -197,7 +197,7 @@ def wait(session: Session, /, ids: tuple[int, ...], timeout: float | None, **giv
     return session.app.status() if chosen is None else chosen
 
 
-@click.command("retry", cls=Verb)
+@click.command("retry", cls=Command)
 @some_ids(shell_complete=completion.RETRIABLE)
 @filters
 @pass_session
@@ -213,7 +213,7 @@ def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
     return moved
 
 
-@click.command("cancel", cls=Verb)
+@click.command("cancel", cls=Command)
 @some_ids(shell_complete=completion.UNENDED)
 @filters
 @pass_session
@@ -228,7 +228,7 @@ def cancel(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
     return moved
 
 
-@click.command("replay", cls=Verb)
+@click.command("replay", cls=Command)
 @click.argument(
     "job_id",
     metavar="ID",
@@ -248,7 +248,7 @@ def replay(session: Session, job_id: int) -> Replay:
     return app.replay(job_id)
 
 
-@click.command("status", cls=Verb)
+@click.command("status", cls=Command)
 @pass_session
 def status(session: Session) -> Status:
     """Show the queue, the workers, the next retries and the failures."""

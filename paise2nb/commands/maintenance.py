@@ -13,11 +13,11 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
-from paise2nb.commands.cli import Verb, Verbs
+from paise2nb.commands.cli import Command, CommandGroup
 from paise2nb.commands.jobs import pass_session
-from paise2nb.commands.session import Said, Session
+from paise2nb.commands.session import Message, Session
 from paise2nb.core import render
-from paise2nb.core.display import Plain
+from paise2nb.core.display import RowList
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.render import Column
 from paise2nb.views.status import ResetCounts
@@ -30,7 +30,7 @@ NEW_FILE = """\
 """
 
 
-class Rows(Plain):
+class Rows(RowList):
     """A listing of plain rows, which are few enough to be shown all."""
 
     def __init__(self, rows: list[dict[str, Any]], shown: Sequence[Column]) -> None:
@@ -44,7 +44,7 @@ class Rows(Plain):
         return render.html_table(self._rows, self._shown, limit=None)
 
 
-@click.command("profile", cls=Verb)
+@click.command("profile", cls=Command)
 @click.argument("name", metavar="[NAME]", required=False, shell_complete=completion.profiles)
 @pass_session
 def profile(session: Session, name: str | None) -> Any:
@@ -58,14 +58,14 @@ def profile(session: Session, name: str | None) -> Any:
     settings = session.settings()
     origin, where = settings.origin("profile"), settings.data_dir or "a temporary directory"
     data = {"profile": settings.profile, "origin": origin, "data_dir": str(where)}
-    return Said(f"{settings.profile} ({origin}), data in {where}", data)
+    return Message(f"{settings.profile} ({origin}), data in {where}", data)
 
 
 # Settings ------------------------------------------------------------------------------------
 
 
 @click.pass_context
-def _config(context: click.Context) -> Said | None:
+def _config(context: click.Context) -> Message | None:
     session = context.find_object(Session)
     assert session is not None
     if context.invoked_subcommand is not None:
@@ -77,10 +77,10 @@ def _config(context: click.Context) -> Said | None:
     return _save(session, body)
 
 
-config = Verbs("config", help="Show, edit and check the settings.", callback=_config)
+config = CommandGroup("config", help="Show, edit and check the settings.", callback=_config)
 
 
-def _save(session: Session, body: str) -> Said:
+def _save(session: Session, body: str) -> Message:
     """Check a cell of YAML, and make it the settings file of the working directory."""
     from paise2nb.config.settings import Settings, config_files, parse_yaml
 
@@ -94,7 +94,7 @@ def _save(session: Session, body: str) -> Said:
         aside.unlink(missing_ok=True)
         raise PaiseError(f"can't write {path}: {error.strerror}") from error
     session.reload()
-    return Said(f"saved {path}", {"path": str(path)})
+    return Message(f"saved {path}", {"path": str(path)})
 
 
 @config.command("show")
@@ -125,7 +125,7 @@ class Configuration(Rows):
 
 @config.command("edit")
 @pass_session
-def edit(session: Session) -> Said:
+def edit(session: Session) -> Message:
     """Open the settings file in $EDITOR.
 
     The working directory's if there is one, else the user's.
@@ -144,17 +144,17 @@ def edit(session: Session) -> Said:
         raise PaiseError(f"can't write {path}: {error.strerror}") from error
     click.edit(filename=str(path))
     session.settings()
-    return Said(f"{path} is valid", {"path": str(path)})
+    return Message(f"{path} is valid", {"path": str(path)})
 
 
 @config.command("validate")
 @pass_session
-def validate(session: Session) -> Said:
+def validate(session: Session) -> Message:
     """Check the settings that hold here."""
     settings = session.settings()
     files = [str(path) for path in _files() if path.exists()]
     read = f"; read {', '.join(files)}" if files else ""
-    return Said(
+    return Message(
         f"the settings of profile {settings.profile} are valid{read}",
         {"valid": True, "profile": settings.profile, "files": files},
     )
@@ -177,7 +177,7 @@ def _files() -> list[Path]:
 # The rest ------------------------------------------------------------------------------------
 
 
-@click.command("reset", cls=Verb)
+@click.command("reset", cls=Command)
 @click.option("--hard", is_flag=True, help="Forget everything, items too.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_session
@@ -190,7 +190,7 @@ def reset(session: Session, hard: bool, yes: bool) -> ResetCounts:
     return app.reset(hard=hard)
 
 
-@click.command("demo", cls=Verb)
+@click.command("demo", cls=Command)
 @pass_session
 def demo(session: Session) -> Any:
     """Run the main job on a bundled site over loopback.
@@ -202,7 +202,7 @@ def demo(session: Session) -> Any:
     return run_demo(session.say, session.progress)
 
 
-@click.command("doctor", cls=Verb)
+@click.command("doctor", cls=Command)
 @pass_session
 def doctor(session: Session) -> Any:
     """Check the installation and the data.
@@ -214,7 +214,7 @@ def doctor(session: Session) -> Any:
     return examine(session.settings)
 
 
-@click.command("watch", cls=Verb)
+@click.command("watch", cls=Command)
 @pass_session
 def watch(session: Session) -> Any:
     """Show the status live, until Ctrl-C."""
@@ -226,13 +226,13 @@ def watch(session: Session) -> Any:
     from rich.console import Console
     from rich.live import Live
 
-    from paise2nb.views import snapshot as overview
+    from paise2nb.views import snapshot as snapshot
 
     console = Console(highlight=False)
-    shown = overview.look(app)
+    shown = snapshot.take(app)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            text = overview.text(shown, time.time(), console.height - 1)
+            text = snapshot.text(shown, time.time(), console.height - 1)
             live.update(render.painted(text), refresh=True)
             time.sleep(WATCH_SECONDS)
-            shown = overview.look(app)
+            shown = snapshot.take(app)

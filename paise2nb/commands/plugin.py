@@ -13,21 +13,21 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands import plugin_check as trial
-from paise2nb.commands.cli import Verb, Verbs
+from paise2nb.commands.cli import Command, CommandGroup
 from paise2nb.commands.jobs import pass_session
 from paise2nb.commands.maintenance import Rows
-from paise2nb.commands.session import Said, Session
-from paise2nb.core.display import Shown
+from paise2nb.commands.session import Message, Session
+from paise2nb.core.display import Displayable
 from paise2nb.core.errors import UsageError
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.render import Column, amount, one_line
-from paise2nb.plugins.saved import Cells
+from paise2nb.plugins.saved import SavedPlugins
 
 TEXT = 300  # characters of a document that a trial shows
 
 
 @dataclass(repr=False)
-class Tried(Shown):
+class Tried(Displayable):
     """What a plugin made of a job or an item; nothing was saved."""
 
     found: dict[str, Any]
@@ -54,13 +54,13 @@ class Tried(Shown):
         return "\n".join(lines)
 
 
-@click.command("plugin", cls=Verb)
+@click.command("plugin", cls=Command)
 @click.argument("name")
 @click.option(
     "--try", "to_try", type=int, metavar="ID", help="Only show what it makes of a job or an item."
 )
 @pass_session
-def plugin(session: Session, name: str, to_try: int | None) -> Said | Tried:
+def plugin(session: Session, name: str, to_try: int | None) -> Message | Tried:
     """Save the cell as a plugin in the data directory, and load it.
 
     It is checked in a fresh process first. Running workers use it from their next job on.
@@ -80,7 +80,7 @@ def plugin(session: Session, name: str, to_try: int | None) -> Said | Tried:
     with TemporaryDirectory(prefix=".trial-", dir=app.cells.directory) as draft:
         candidate = Path(draft) / f"{name}.py"
         candidate.write_text(text, "utf-8")
-        found = trial.examine(app.settings, candidate, session.names(), to_try)
+        found = trial.check(app.settings, candidate, session.names(), to_try)
     if to_try is not None:
         return Tried(found)
     version = app.cells.save(name, text)
@@ -89,9 +89,9 @@ def plugin(session: Session, name: str, to_try: int | None) -> Said | Tried:
     data = {"path": str(path), "version": version, "registers": found["registers"]}
     words = f"{_shown(path)} registers {found['registers']}"
     if version > 1:
-        data["before"] = str(app.cells.before(name))
-        words += f"; version {version}, the one before it in {_shown(app.cells.before(name))}"
-    return Said(words, data)
+        data["before"] = str(app.cells.previous(name))
+        words += f"; version {version}, the one before it in {_shown(app.cells.previous(name))}"
+    return Message(words, data)
 
 
 plugin.callback.reads_cell = True  # type: ignore[union-attr]
@@ -115,13 +115,15 @@ def _list(context: click.Context) -> Rows | None:
     return Rows(session.app.plugins.describe(), columns)
 
 
-plugins = Verbs("plugins", help="Show every provider, fetcher, extractor and task.", callback=_list)
+plugins = CommandGroup(
+    "plugins", help="Show every provider, fetcher, extractor and task.", callback=_list
+)
 
 
 @plugins.command("disable")
 @click.argument("name", shell_complete=completion.plugins)
 @pass_session
-def disable(session: Session, name: str) -> Said:
+def disable(session: Session, name: str) -> Message:
     """Load a plugin no more, here and in the workers.
 
     Jobs of its tasks wait. One that can't be loaded any more can be disabled too.
@@ -137,17 +139,17 @@ def disable(session: Session, name: str) -> Said:
 @plugins.command("enable")
 @click.argument("name", shell_complete=completion.plugins)
 @pass_session
-def enable(session: Session, name: str) -> Said:
+def enable(session: Session, name: str) -> Message:
     """Load a plugin again that was disabled."""
     cells, _ = _known(session)
-    disabled = cells.note()["disabled"]
+    disabled = cells.manifest()["disabled"]
     if name not in disabled:
         raise UsageError(f"{name!r} is not disabled; disabled: {', '.join(disabled) or 'none'}")
     cells.enable(name)
     return _changed(session, name, "enabled")
 
 
-def _known(session: Session) -> tuple[Cells, set[str]]:
+def _known(session: Session) -> tuple[SavedPlugins, set[str]]:
     """The cells of the data directory, and the names of all other plugins but the built-in ones."""
     from importlib.metadata import entry_points
 
@@ -157,11 +159,11 @@ def _known(session: Session) -> tuple[Cells, set[str]]:
     if settings.data_dir is None:  # a temporary one
         settings = session.app.settings
     assert settings.data_dir is not None
-    cells = Cells(settings.data_dir / "plugins")
+    cells = SavedPlugins(settings.data_dir / "plugins")
     names = {entry.name for entry in entry_points(group=ENTRY_POINTS)}
     return cells, names | set(map(short_name, settings.plugins))
 
 
-def _changed(session: Session, name: str, state: str) -> Said:
+def _changed(session: Session, name: str, state: str) -> Message:
     session.plugins_changed()
-    return Said(f"{name} is {state}", {"plugin": name, "state": state})
+    return Message(f"{name} is {state}", {"plugin": name, "state": state})

@@ -50,7 +50,7 @@ _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 # In the process that asks --------------------------------------------------------------------
 
 
-def examine(
+def check(
     settings: Settings, candidate: Path, notebook: Collection[str] = (), to_try: int | None = None
 ) -> dict[str, Any]:
     """Load a plugin in a fresh process, and let it work on a job or an item if one is named.
@@ -184,7 +184,7 @@ def _look(order: dict[str, Any], candidate: Path) -> dict[str, Any]:
         return {"problem": "the cell registers nothing; decorate a function with @task, say"}
     for problem, line in _broken_rules(plugins, module):
         return {"problem": problem, "line": line}
-    if any(name == module.__name__ for _, name in plugins.bound()):
+    if any(name == module.__name__ for _, name in plugins.startup_hooks()):
         _open_with(settings, plugins)
     found: dict[str, Any] = {
         "registers": ", ".join(f"{row['kind']} {row['name']}".rstrip() for row in rows)
@@ -318,7 +318,7 @@ def _tried(settings: Settings, plugins: Plugins, module: str, number: int) -> di
                 value = app.replay(job)
                 return _shown(app, f"job {job}", value.task, value.value, len(value.followups))
             if _item_for(app, module, number):
-                value = app.rehearse("extract", [number])
+                value = app.dry_run("extract", [number])
                 return _shown(app, f"item {number}", "extract", value.value, len(value.followups))
         except Exception as error:
             raise PluginError(message(error)) from error
@@ -330,8 +330,8 @@ def _job_for(app: App, module: str, number: int) -> int | None:
     from paise2nb.content.extract.types import choose
     from paise2nb.core.urls import scheme_of, suffix_of
 
-    table = app.queue.table
-    for job_id, row in table.rows(table.trees([number]).get(number, [])).items():
+    job_store = app.queue.job_store
+    for job_id, row in job_store.rows(job_store.trees([number]).get(number, [])).items():
         if (task := app.plugins.tasks.get(row["task"])) is None:
             continue
         if task.plugin == module:
@@ -372,4 +372,4 @@ def _shown(app: App, what: str, task: str, value: Any, followups: int) -> dict[s
     return found
 
 
-__all__ = ["examine", "main"]
+__all__ = ["check", "main"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paise2nb.core.display import Shown
+from paise2nb.core.display import Displayable
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None] | None
 
 
 @dataclass(repr=False)
-class Said(Shown):
+class Message(Displayable):
     """A result that is a sentence, with what it says as data."""
 
     text: str
@@ -92,7 +92,7 @@ class Session:
         """
         name = self.settings(profile, plugins=False).profile
         line = f"export PAISE2_PROFILE={name}"
-        return Said(line, {"profile": name, "line": line})
+        return Message(line, {"profile": name, "line": line})
 
     def reload(self, settings: Settings | None = None) -> None:
         """Work with the settings as they are now; a shell's next command does so anyway."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
-from paise2nb.commands.cli import Verbs
+from paise2nb.commands.cli import CommandGroup
 from paise2nb.commands.jobs import pass_session, span
 from paise2nb.commands.session import Session
 from paise2nb.core.render import plain
@@ -17,7 +17,7 @@ from paise2nb.views.status import Log
 
 FOLLOW_SECONDS = 0.25
 
-worker = Verbs("worker", help="Start, stop and look at the background workers.")
+worker = CommandGroup("worker", help="Start, stop and look at the background workers.")
 
 
 @worker.command("start")

@@ -19,10 +19,10 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from paise2nb.config.specs import (
-    Entries,
     Entry,
     Key,
     Layer,
+    MappingSpec,
     Module,
     Proxy,
     Range,
@@ -83,7 +83,7 @@ class RetrySettings(RetryRules):
 
     policies: Annotated[
         Mapping[str, Mapping[str, float]],
-        Entries(RetryRules, False, r"[\w:.-]+", "an error class, or TASK.CLASS"),
+        MappingSpec(RetryRules, False, r"[\w:.-]+", "an error class, or TASK.CLASS"),
         "what differs for an error class (`timeout`), or for one in a task (`fetch.timeout`)",
     ]
 
@@ -95,7 +95,7 @@ class WorkerSettings:
     concurrency: Annotated[Count, "processes for tasks in no pool, one job at a time in each"]
     pools: Annotated[
         Mapping[str, Pool],
-        Entries(
+        MappingSpec(
             Pool,
             True,
             r"(?!default$)[A-Za-z][\w-]*",

@@ -47,7 +47,7 @@ class Range(NamedTuple):
     high: float
 
 
-class Entries(NamedTuple):
+class MappingSpec(NamedTuple):
     """A mapping whose keys the user chooses.
 
     ``section`` declares what stands under each; ``whole`` makes that a section of its own, else
@@ -60,14 +60,14 @@ class Entries(NamedTuple):
     names: str
 
 
-class Declared(NamedTuple):
+class FieldSpec(NamedTuple):
     """What the annotation of one field says. A field without a doc is a section."""
 
     kind: Any
     nullable: bool = False
     doc: str = ""
     limits: Range | None = None
-    entries: Entries | None = None
+    entries: MappingSpec | None = None
 
     @property
     def allowed(self) -> str:
@@ -88,19 +88,19 @@ class Declared(NamedTuple):
 
 
 @cache
-def declarations(section: type) -> dict[str, Declared]:
+def field_specs(section: type) -> dict[str, FieldSpec]:
     """The keys of a section: its annotated fields, and those that are sections themselves."""
     found = {}
     for name, hint in get_type_hints(section, include_extras=True).items():
         if is_dataclass(hint):
-            found[name] = Declared(hint)
+            found[name] = FieldSpec(hint)
         elif get_origin(hint) is Annotated:
             kind, *extras = get_args(hint)
             nullable = type(None) in get_args(kind)
             of_type = {type(extra): extra for extra in extras}
-            found[name] = Declared(
+            found[name] = FieldSpec(
                 get_args(kind)[0] if nullable else kind,
-                nullable, of_type[str], of_type.get(Range), of_type.get(Entries),
+                nullable, of_type[str], of_type.get(Range), of_type.get(MappingSpec),
             )  # fmt: skip
     return found
 
@@ -109,7 +109,7 @@ def declarations(section: type) -> dict[str, Declared]:
 def documentation(section: type) -> Mapping[str, str]:
     """Every dotted key below a section with its line of documentation, as declared."""
     docs: dict[str, str] = {}
-    for name, declared in declarations(section).items():
+    for name, declared in field_specs(section).items():
         inner = {} if declared.doc else documentation(declared.kind)
         docs |= {f"{name}.{key}": doc for key, doc in inner.items()} or {name: declared.doc}
     return MappingProxyType(docs)
@@ -118,7 +118,7 @@ def documentation(section: type) -> Mapping[str, str]:
 def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[str, Any]:
     """The arguments for a section's dataclass; a key without an entry is left out."""
     values: dict[str, Any] = {}
-    for name, declared in declarations(section).items():
+    for name, declared in field_specs(section).items():
         path = (*above, name)
         if declared.entries:
             inner, whole, *_ = declared.entries
@@ -328,7 +328,7 @@ class Layer(NamedTuple):
         for key, value in written.items():
             origin = getattr(key, "origin", self.name)
             head, _, tail = str(key).partition(".")
-            declared, path = declarations(section).get(head), (*above, head)
+            declared, path = field_specs(section).get(head), (*above, head)
             is_value = declared and declared.kind in _KINDS
             if declared is None or (tail and is_value):
                 raise self.unknown(origin, (*above, str(key)), section)
@@ -352,9 +352,9 @@ class Layer(NamedTuple):
                 yield from self._section(declared.kind, value, path)
 
     def _entries(
-        self, entries: Entries, written: Mapping[str, Any], above: Key
+        self, entries: MappingSpec, written: Mapping[str, Any], above: Key
     ) -> Iterator[tuple[Key, Entry]]:
-        known = declarations(entries.section)
+        known = field_specs(entries.section)
         for key, value in written.items():
             origin = getattr(key, "origin", self.name)
             name, _, last = str(key).rpartition(".")
@@ -379,7 +379,7 @@ class Layer(NamedTuple):
 
     def unknown(self, origin: str, path: Key, section: type) -> SettingsError:
         """The error for a key that its section does not have: it names the nearest known one."""
-        siblings = {name: ".".join((*path[:-1], name)) for name in declarations(section)}
+        siblings = {name: ".".join((*path[:-1], name)) for name in field_specs(section)}
         others: dict[str, str] = {}
         for key in documentation(self.root):
             for end, name in enumerate(parts := key.split("."), 1):

@@ -158,7 +158,7 @@ def _named_by_user(context: Context) -> bool:
     parent = context.job.parent_id
     if parent is None:
         return True
-    row = context.app.queue.table.rows([parent]).get(parent)
+    row = context.app.queue.job_store.rows([parent]).get(parent)
     return row is not None and row["task"] == "folder"
 
 
@@ -303,15 +303,15 @@ def store(
 @task("cleanup")
 def cleanup(context: Context) -> dict[str, int]:
     """Remove what is old and what no unfinished job needs: cached bytes, the history of jobs."""
-    settings, table = context.settings, context.app.queue.table
-    pruned = table.prune(table.now() - settings.history.keep_days * DAY)
-    needed = table.needed_keys()
+    settings, job_store = context.settings, context.app.queue.job_store
+    pruned = job_store.prune(job_store.now() - settings.history.keep_days * DAY)
+    needed = job_store.needed_keys()
     for state in UNFINISHED:  # an extraction of an item names the item, not its bytes
-        for row in table.rows(table.find(task="extract", state=state)).values():
+        for row in job_store.rows(job_store.find(task="extract", state=state)).values():
             with suppress(NotFound):
                 needed.add(_stored(context.items, row["args"][0])["sha256"])
     removed = context.cache.remove(needed, settings.cache.keep_days * DAY)
     forget(context.app.data_dir / ROBOTS)
-    table.checkpoint()
+    job_store.checkpoint()
     context.items.checkpoint()
     return {"jobs": pruned, "cached": removed}

@@ -24,7 +24,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 # What a machine without a network answers; a refused connection shows that there is one.
-_CUT_OFF = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN}
+_OFFLINE = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -53,11 +53,11 @@ def may_be_full(error: BaseException) -> bool:
     )
 
 
-def is_cut_off(error: BaseException) -> bool:
+def is_offline(error: BaseException) -> bool:
     """Whether an error, or what led to it, is what a machine without a network meets."""
     return any(
         (isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN)
-        or (isinstance(cause, OSError) and cause.errno in _CUT_OFF)
+        or (isinstance(cause, OSError) and cause.errno in _OFFLINE)
         for cause in _causes(error)
     )
 

@@ -26,7 +26,7 @@ def _is_key(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
-class Shown:
+class Displayable:
     """Something with a text and an HTML form."""
 
     def _repr_html_(self) -> str:
@@ -36,7 +36,7 @@ class Shown:
         return str(self)
 
 
-class Listing(Shown, Sequence[T]):
+class Listing(Displayable, Sequence[T]):
     """A sequence of rows: complete, with a view of the first ones."""
 
     columns: ClassVar[Sequence[str | Column]] = ()
@@ -69,7 +69,7 @@ class Listing(Shown, Sequence[T]):
         return render.html_table(rows, self.columns, of=len(self))
 
 
-class Plain(Listing[dict[str, Any]]):
+class RowList(Listing[dict[str, Any]]):
     """A listing of rows that are shown as they are."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:

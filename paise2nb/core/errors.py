@@ -98,7 +98,7 @@ class WorkersError(PaiseError):
     """Workers can't be started, stopped or found."""
 
 
-class Postponed(PaiseError):
+class Snoozed(PaiseError):
     """An execution needs its turn at a host first; it is none until then, and holds no worker.
 
     Args:

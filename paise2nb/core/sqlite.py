@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from paise2nb.core.errors import StorageError
-from paise2nb.core.file_lock import Line
+from paise2nb.core.file_lock import FairFileLock
 from paise2nb.core.files import make_private_directory
 
 P = ParamSpec("P")
@@ -64,10 +64,10 @@ class Database:
         self._connections: dict[tuple[int, threading.Thread | None], sqlite3.Connection] = {}
         # Threads of one process take turns here, where waiting is fair and costs nothing;
         # only processes meet at SQLite's own lock.
-        self._turn = threading.Lock()
+        self._thread_lock = threading.Lock()
         self._file: tuple[int, int] | None = None  # device and inode of what was opened
         self._size = 0
-        self._line = Line(path.with_name(f"{path.name}.line"))
+        self._file_lock = FairFileLock(path.with_name(f"{path.name}.line"))
         make_private_directory(path.parent)
         try:
             self._migrate(migrations)
@@ -226,12 +226,12 @@ class Database:
         Raises:
             StorageError: the file can't be written.
         """
-        with self._turn:
+        with self._thread_lock:
             connection = self._writer()
             self._require_same_file()
-            self._line.open()
+            self._file_lock.open()
             try:
-                if not self._line.wait(BUSY_SECONDS):
+                if not self._file_lock.wait(BUSY_SECONDS):
                     raise StorageError(f"{self.path}: {_ADVICE['SQLITE_BUSY']}")
                 if connection.in_transaction:  # a second interrupt has hit the ROLLBACK below
                     connection.execute("ROLLBACK")
@@ -247,11 +247,11 @@ class Database:
                 raise
             finally:
                 # This very call, not one that makes it: an interrupt could come in between.
-                fcntl.flock(self._line.turn, fcntl.LOCK_UN)
+                fcntl.flock(self._file_lock.file, fcntl.LOCK_UN)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database and cut it, unless a reader holds it."""
-        with self._turn:
+        with self._thread_lock:
             self._writer().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
@@ -260,7 +260,7 @@ class Database:
         while self._connections:
             with suppress(sqlite3.ProgrammingError):
                 self._connections.popitem()[1].close()
-        self._line.close()
+        self._file_lock.close()
 
     def _migrate(self, migrations: Sequence[str]) -> None:
         def upgrade(connection: sqlite3.Connection) -> None:

@@ -18,7 +18,7 @@ TICK_NS = 2_500_000_000  # more than the coarsest tick of a filesystem's clock: 
 _PATH_LIMIT = 100  # sockaddr_un holds 108 bytes on Linux, 104 on macOS: unix(7)
 
 
-def bells_directory(database: Path) -> Path:
+def sockets_directory(database: Path) -> Path:
     """Where the sockets of a job table lie."""
     return database.with_name(database.name + ".bells")
 
@@ -44,11 +44,11 @@ class _Directory:
             self._descriptor = None
 
 
-class Ringer:
+class Notifier:
     """Wakes whoever sleeps beside one database."""
 
     def __init__(self, database: Path) -> None:
-        self._directory = _Directory(bells_directory(database))
+        self._directory = _Directory(sockets_directory(database))
         self._socket: socket.socket | None = None
         self._names: list[str] = []
         self._names_of: int | None = None  # the directory's time when they were read
@@ -63,7 +63,7 @@ class Ringer:
             self._names_of = changed if settled else None
         return self._names
 
-    def ring(self) -> bool:
+    def notify(self) -> bool:
         """Send a byte to each socket; a dead one is removed. Whether anyone is there to hear."""
         try:
             names = self._sleepers()
@@ -96,7 +96,7 @@ class Ringer:
         self._directory.close()
 
 
-class Bell:
+class Listener:
     """This process's socket, to sleep on."""
 
     def __init__(self, database: Path, name: str) -> None:
@@ -106,7 +106,7 @@ class Bell:
             database: the path of the job table.
             name: unique among those beside that database.
         """
-        path = bells_directory(database)
+        path = sockets_directory(database)
         path.mkdir(mode=0o700, exist_ok=True)
         self._directory = _Directory(path)
         self._name = name
@@ -123,7 +123,7 @@ class Bell:
         except (AttributeError, OSError):
             self._socket = None
 
-    def wait(self, seconds: float, *, deaf: float = 0.0) -> bool:
+    def wait(self, seconds: float, *, debounce: float = 0.0) -> bool:
         """Sleep until it rings, `wake` is called, or the time is over; True if it rang.
 
         Args:
@@ -133,12 +133,12 @@ class Bell:
         """
         sources: list[int] = [self._waker]
         ready: list[int] = []
-        if deaf:
-            ready, _, _ = select.select(sources, [], [], min(deaf, seconds))
+        if debounce:
+            ready, _, _ = select.select(sources, [], [], min(debounce, seconds))
         if self._socket is not None:
             sources.append(self._socket.fileno())
         if not ready:
-            ready, _, _ = select.select(sources, [], [], max(0.0, seconds - deaf))
+            ready, _, _ = select.select(sources, [], [], max(0.0, seconds - debounce))
         if self._waker in ready:
             os.read(self._waker, 4096)
         if self._socket is not None:

@@ -16,10 +16,10 @@ from typing import Any
 
 from paise2nb.app import App, open
 from paise2nb.core import render
-from paise2nb.core.display import Shown
+from paise2nb.core.display import Displayable
 from paise2nb.core.errors import Timeout
 from paise2nb.demo.site import BUSY_ANSWERS, FLAKY, GONE, PAGES, DemoSite, Page
-from paise2nb.views.items import Hits
+from paise2nb.views.items import SearchResults
 from paise2nb.views.jobs import Job, Jobs
 
 Progress = Callable[[int, int], None]  # takes (addresses done, addresses)
@@ -43,7 +43,7 @@ SETTINGS: dict[str, object] = {
 
 
 @dataclass(repr=False)
-class Demo(Shown):
+class Demo(Displayable):
     """What a run of the demo came to.
 
     Attributes:
@@ -58,7 +58,7 @@ class Demo(Shown):
     jobs: int
     items: int
     seconds: float
-    hits: Hits
+    hits: SearchResults
     problems: list[str]
     kept: Path | None = None
 

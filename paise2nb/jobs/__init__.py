@@ -1,35 +1,35 @@
-"""The job table: the one place that knows what is true about a job, and all SQL on jobs."""
+"""The job table: the one host_slot that knows what is true about a job, and all SQL on jobs."""
 
-from paise2nb.jobs.host_limits import Asked
+from paise2nb.jobs.host_limits import HostDelay
 from paise2nb.jobs.models import (
     IMMEDIATE,
     STATES,
     UNFINISHED,
     Claim,
-    Ending,
-    Kept,
     Limits,
-    Moves,
     NewJob,
+    Outcome,
+    StateCounters,
+    StateEntry,
     Worker,
     value_of,
 )
 from paise2nb.jobs.schema import MIGRATIONS
-from paise2nb.jobs.store import JobTable
+from paise2nb.jobs.store import JobStore
 
 __all__ = [
     "IMMEDIATE",
     "MIGRATIONS",
     "STATES",
     "UNFINISHED",
-    "Asked",
     "Claim",
-    "Ending",
-    "JobTable",
-    "Kept",
+    "HostDelay",
+    "JobStore",
     "Limits",
-    "Moves",
     "NewJob",
+    "Outcome",
+    "StateCounters",
+    "StateEntry",
     "Worker",
     "value_of",
 ]

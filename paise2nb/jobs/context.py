@@ -8,7 +8,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from paise2nb.config.settings import Settings
-from paise2nb.jobs import Asked, Claim, Kept, NewJob
+from paise2nb.jobs import Claim, HostDelay, NewJob, StateEntry
 from paise2nb.jobs.plugin_state import State
 from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, short_name
 
@@ -34,7 +34,7 @@ class Context:
         self.app = app
         self.job = claim
         self.followups: list[NewJob] = []
-        self.asked: list[Asked] = []
+        self.host_delays: list[HostDelay] = []
         self._states: dict[str, State] = {}
         self._plugin = app.plugins.task(claim.task).plugin
         self._told = float("-inf")
@@ -55,17 +55,17 @@ class Context:
         """A mapping of the plugin's own, JSON by key. See `paise2nb.jobs.plugin_state`."""
         name = short_name(self._plugin)
         if name not in self._states:
-            self._states[name] = State(self.app.queue.table, name)
+            self._states[name] = State(self.app.queue.job_store, name)
         return self._states[name]
 
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[StateEntry]:
         """What this execution has read and written of plugins' states."""
         return [entry for state in self._states.values() for entry in state.kept()]
 
     @property
     def cancelled(self) -> bool:
         """Whether nobody waits for this execution any more: it was cancelled."""
-        return bool(self.job.number) and not self.app.queue.table.runs(self.job)
+        return bool(self.job.run) and not self.app.queue.job_store.runs(self.job)
 
     @property
     def settings(self) -> Settings:
@@ -113,9 +113,9 @@ class Context:
         As often as you like: it is noted a few times a second, and at the end.
         """
         now = time.monotonic()
-        if self.job.number and (done == total or now - self._told >= PROGRESS_SECONDS):
+        if self.job.run and (done == total or now - self._told >= PROGRESS_SECONDS):
             self._told = now  # a replay has no row to tell
-            self.app.queue.table.progress(self.job, done, total)
+            self.app.queue.job_store.progress(self.job, done, total)
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):

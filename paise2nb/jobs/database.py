@@ -11,8 +11,8 @@ from typing import Any
 
 from paise2nb.core.clock import SteadyClock, boot, iso, since_boot
 from paise2nb.core.sqlite import Database
-from paise2nb.jobs.host_limits import Turns
-from paise2nb.jobs.models import Moves
+from paise2nb.jobs.host_limits import HostLimiter
+from paise2nb.jobs.models import StateCounters
 from paise2nb.jobs.schema import MIGRATIONS
 
 # The trees under the jobs of a JSON list.
@@ -27,7 +27,7 @@ WITH RECURSIVE tree (root, id) AS (
 PAGE = 2048  # bytes; a claim and a completion write three pages
 
 
-class Table:
+class JobDatabase:
     """The jobs, attempts and workers in one SQLite file.
 
     Args:
@@ -58,7 +58,7 @@ class Table:
         known = json.loads(self.get("clock") or "[null, 0]")
         if known[0] != boot():
 
-            def anchor(connection: sqlite3.Connection, _: Moves) -> list[Any]:
+            def anchor(connection: sqlite3.Connection, _: StateCounters) -> list[Any]:
                 row = connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
                 if row is not None and json.loads(row[0])[0] == boot():
                     return list(json.loads(row[0]))
@@ -82,9 +82,9 @@ class Table:
 
     def _write(self, work: Any, *args: Any, **kwargs: Any) -> Any:
         def whole(connection: sqlite3.Connection) -> Any:
-            moves = Moves(Turns(connection, self.now, self.host_delay))
-            value = work(connection, moves, *args, **kwargs)
-            moves.store(connection)
+            counters = StateCounters(HostLimiter(connection, self.now, self.host_delay))
+            value = work(connection, counters, *args, **kwargs)
+            counters.store(connection)
             return value
 
         return self.database.write(whole)
@@ -107,7 +107,7 @@ class Table:
     def put(self, key: str, value: str) -> None:
         """Keep a note about the whole table."""
 
-        def work(connection: sqlite3.Connection, _: Moves) -> None:
+        def work(connection: sqlite3.Connection, _: StateCounters) -> None:
             connection.execute("REPLACE INTO meta VALUES (?, ?)", (key, value))
 
         self._write(work)

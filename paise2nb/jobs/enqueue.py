@@ -7,17 +7,19 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from paise2nb.jobs.database import Table
-from paise2nb.jobs.host_limits import NOWHERE, Place
-from paise2nb.jobs.models import UNFINISHED, Added, Claim, Moves, NewJob, value_of
+from paise2nb.jobs.database import JobDatabase
+from paise2nb.jobs.host_limits import NO_HOST, Slot
+from paise2nb.jobs.models import UNFINISHED, Claim, EnqueueResult, NewJob, StateCounters, value_of
 
 UNCOUNTED = 64  # jobs; a commit that counts nothing writes a page less
 
 
-class Adding(Table):
+class EnqueueMixin(JobDatabase):
     """The moves by which a job comes into the table."""
 
-    def add(self, jobs: Sequence[NewJob], is_fresh: Any = None, *, force: bool = False) -> Added:
+    def add(
+        self, jobs: Sequence[NewJob], is_fresh: Any = None, *, force: bool = False
+    ) -> EnqueueResult:
         """Add jobs of a user or a source in one transaction; duplicates are answered, not added.
 
         Args:
@@ -33,11 +35,11 @@ class Adding(Table):
     def _add(
         self,
         connection: sqlite3.Connection,
-        moves: Moves,
+        counters: StateCounters,
         jobs: Sequence[NewJob],
         is_fresh: Any,
         force: bool,
-    ) -> Added:
+    ) -> EnqueueResult:
         answers: list[tuple[int, str]] = []
         added: list[tuple[int, NewJob]] = []
         new_ids: dict[int | None, int] = {}  # duplicates within this very call
@@ -58,8 +60,8 @@ class Adding(Table):
                 added.append((last, job))
                 new_ids[job.key] = last
             answers.append(answer)
-        self._insert(connection, moves, added, counted, None)
-        return Added(answers, bool(idle))
+        self._insert(connection, counters, added, counted, None)
+        return EnqueueResult(answers, bool(idle))
 
     @staticmethod
     def _taken(connection: sqlite3.Connection, jobs: Sequence[NewJob]) -> set[int]:
@@ -77,37 +79,37 @@ class Adding(Table):
         self, connection: sqlite3.Connection, index: int, job: NewJob, is_fresh: Any, force: bool
     ) -> tuple[int, str] | None:
         rows = connection.execute(
-            "SELECT id, task, state, every, result, finished_at FROM jobs WHERE key = ?"
+            "SELECT id, task, state, interval, result, finished_at FROM jobs WHERE key = ?"
             " ORDER BY id DESC",
             (job.key,),
         )
         latest = None
         for row in rows:
             if row["state"] in UNFINISHED:
-                if job.every and job.every != row["every"]:
-                    self._reschedule(connection, row, job.every)
+                if job.interval and job.interval != row["interval"]:
+                    self._reschedule(connection, row, job.interval)
                 return row["id"], "waiting"
             if latest is None and row["state"] == "completed":
                 latest = row
-        if latest is None or force or is_fresh is None or job.every:
+        if latest is None or force or is_fresh is None or job.interval:
             return None
         result = value_of(latest["result"])
         age = self.now() - latest["finished_at"]
         return (latest["id"], "fresh") if is_fresh(index, result, age) else None
 
     @staticmethod
-    def _reschedule(connection: sqlite3.Connection, row: sqlite3.Row, every: float) -> None:
+    def _reschedule(connection: sqlite3.Connection, row: sqlite3.Row, interval: float) -> None:
         connection.execute(
-            # With a place at its host it is due; its time, if it has one, is that of its turn.
-            "UPDATE jobs SET run_at = iif(state = 'scheduled' AND place = 0,"
-            " run_at + coalesce(?1 - every, 0), run_at), every = ?1 WHERE id = ?2",
-            (every, row["id"]),
+            # With a host_slot at its host it is due; its time, if it has one, is that of its turn.
+            "UPDATE jobs SET run_at = iif(state = 'scheduled' AND host_slot = 0,"
+            " run_at + coalesce(?1 - interval, 0), run_at), interval = ?1 WHERE id = ?2",
+            (interval, row["id"]),
         )
 
     def _insert(
         self,
         connection: sqlite3.Connection,
-        moves: Moves,
+        counters: StateCounters,
         jobs: Sequence[tuple[int, NewJob]],
         counted: int,
         parent: Claim | None,
@@ -118,9 +120,13 @@ class Adding(Table):
         rows = []
         for job_id, job in jobs:
             state = "scheduled" if job.delay else "queued"
-            due = Place(NOWHERE, 0, now + job.delay) if job.delay else moves.turns.enter(job.host)
+            due = (
+                Slot(NO_HOST, 0, now + job.delay)
+                if job.delay
+                else counters.host_limits.acquire(job.host)
+            )
             rows.append((
-                job_id, job.task, job.args, job.key, state, job.host, *due, job.every,
+                job_id, job.task, job.args, job.key, state, job.host, *due, job.interval,
                 job.priority, job.tag,
                 parent and parent.id, parent.root_id if parent else job_id,
                 job.max_attempts, now,
@@ -128,11 +134,11 @@ class Adding(Table):
         delayed = sum(1 for _, job in jobs if job.delay)
         late = jobs[0][0] - 1 - counted
         if parent is not None or delayed or late + len(jobs) > UNCOUNTED:
-            moves.add("scheduled", delayed, parent is None)
-            moves.add("queued", len(jobs) - delayed, parent is None)
-            moves.count_late(late, len(jobs))
+            counters.add("scheduled", delayed, parent is None)
+            counters.add("queued", len(jobs) - delayed, parent is None)
+            counters.count_late(late, len(jobs))
         connection.executemany(
-            "INSERT INTO jobs (id, task, args, key, state, host, place, ready, run_at, every,"
+            "INSERT INTO jobs (id, task, args, key, state, host, host_slot, ready, run_at, interval,"
             " priority, tag, parent_id, root_id, max_attempts, enqueued_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,

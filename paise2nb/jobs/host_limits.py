@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-NOWHERE, IN_LINE, HAS_TURN = range(3)  # a job's ``place`` at its host
-TOGETHER = 256  # turns at a host where no pause is set
+NO_HOST, WAITING, HAS_SLOT = range(3)  # a job's ``host_slot`` at its host
+UNPACED_SLOTS = 256  # turns at a host where no pause is set
 LONGEST_CRAWL_DELAY = 3600.0  # seconds; what a robots.txt may ask for
 
-BACK_IN_LINE = "UPDATE jobs SET place = 1, ready = 0, run_at = NULL WHERE id = ?"
+BACK_TO_WAITING = "UPDATE jobs SET host_slot = 1, ready = 0, run_at = NULL WHERE id = ?"
 _NEXT = (
-    "SELECT id FROM jobs INDEXED BY jobs_line WHERE place = 1 AND host = ?"
+    "SELECT id FROM jobs INDEXED BY jobs_waiting_for_host WHERE host_slot = 1 AND host = ?"
     " ORDER BY priority DESC, id LIMIT ?"
 )
 
 
-class Asked(NamedTuple):
+class HostDelay(NamedTuple):
     """What a host asked for in an execution, in seconds: between two requests, and from now on."""
 
     host: str
@@ -34,10 +34,10 @@ class Asked(NamedTuple):
     pause: float = 0.0
 
 
-class Place(NamedTuple):
+class Slot(NamedTuple):
     """Where a job that may start now stands: the columns of its row."""
 
-    place: int
+    host_slot: int
     ready: int
     run_at: float | None
 
@@ -57,7 +57,7 @@ class _Host:
         return self.free_at, self.crawl_delay, max(self.waiting, 0)
 
 
-class Turns:
+class HostLimiter:
     """The turns that one transaction gives and takes back.
 
     Args:
@@ -74,42 +74,43 @@ class Turns:
         self._delay = host_delay
         self._hosts: dict[str, _Host] = {}
 
-    def enter(self, host: str | None) -> Place:
-        """The place of a job that may start now, but for its host."""
+    def acquire(self, host: str | None) -> Slot:
+        """The host_slot of a job that may start now, but for its host."""
         if host is None:
-            return Place(NOWHERE, 1, None)
+            return Slot(NO_HOST, 1, None)
         entry = self._host(host)
         if self._free(entry) <= 0:
             entry.waiting += 1
-            return Place(IN_LINE, 0, None)
+            return Slot(WAITING, 0, None)
         entry.held += 1
-        return self._turn(entry)
+        return self._slot(entry)
 
-    def stand(self, job_id: int, host: str | None) -> None:
-        """Write that place into the job's row."""
+    def requeue(self, job_id: int, host: str | None) -> None:
+        """Write that host_slot into the job's row."""
         self._connection.execute(
-            "UPDATE jobs SET place = ?, ready = ?, run_at = ? WHERE id = ?",
-            (*self.enter(host), job_id),
+            "UPDATE jobs SET host_slot = ?, ready = ?, run_at = ? WHERE id = ?",
+            (*self.acquire(host), job_id),
         )
 
     def is_crowded(self, host: str | None) -> bool:
         """Whether more hold a turn than may: they got it where no pause was set."""
         return host is not None and self._free(self._host(host)) < 0
 
-    def cut_in(self, job_id: int, host: str) -> bool:
+    def preempt(self, job_id: int, host: str) -> bool:
         """Give a job in line the turn of one that does not run; False where all such run."""
         holder = self._connection.execute(
-            "SELECT id FROM jobs WHERE place = 2 AND host = ? AND worker IS NULL LIMIT 1", (host,)
+            "SELECT id FROM jobs WHERE host_slot = 2 AND host = ? AND worker IS NULL LIMIT 1",
+            (host,),
         ).fetchone()
         if holder is None:
             return False
         entry = self._host(host)
-        self._connection.execute(BACK_IN_LINE, (holder["id"],))
+        self._connection.execute(BACK_TO_WAITING, (holder["id"],))
         entry.held -= 1
-        self.stand(job_id, host)
+        self.requeue(job_id, host)
         return True
 
-    def leave(self, host: str, *, asked: bool = False, waited: int = 0) -> None:
+    def release(self, host: str, *, host_delays: bool = False, waited: int = 0) -> None:
         """Give the turns on that jobs, whose rows say so already, hold no more.
 
         Args:
@@ -119,31 +120,31 @@ class Turns:
         """
         entry = self._host(host)
         entry.waiting -= waited
-        if asked and self._delay:
+        if host_delays and self._delay:
             delay = max(self._delay, entry.crawl_delay)
             entry.free_at = max(entry.free_at, self._now() + delay)
         entry.held = self._held(host)
         free = self._free(entry)
-        following = self._connection.execute(_NEXT, (host, free)) if free > 0 else ()
-        if ids := [row["id"] for row in following]:
+        next_claim = self._connection.execute(_NEXT, (host, free)) if free > 0 else ()
+        if ids := [row["id"] for row in next_claim]:
             self._connection.execute(
-                "UPDATE jobs SET place = ?, ready = ?, run_at = ?"
+                "UPDATE jobs SET host_slot = ?, ready = ?, run_at = ?"
                 " WHERE id IN (SELECT value FROM json_each(?))",
-                (*self._turn(entry), json.dumps(ids)),
+                (*self._slot(entry), json.dumps(ids)),
             )
             entry.held += len(ids)
             entry.waiting -= len(ids)
 
-    def note(self, asked: Iterable[Asked]) -> None:
+    def record(self, host_delays: Iterable[HostDelay]) -> None:
         """Keep what hosts have asked for; those who hold a turn wait with all others."""
-        for host, crawl_delay, pause in asked:
+        for host, crawl_delay, pause in host_delays:
             entry = self._host(host)
             if crawl_delay is not None:
                 entry.crawl_delay = min(crawl_delay, LONGEST_CRAWL_DELAY)
             if pause:
                 entry.free_at = max(entry.free_at, self._now() + pause)
                 self._connection.execute(
-                    "UPDATE jobs SET ready = 0, run_at = ? WHERE place = 2 AND host = ?"
+                    "UPDATE jobs SET ready = 0, run_at = ? WHERE host_slot = 2 AND host = ?"
                     " AND worker IS NULL",
                     (entry.free_at, host),
                 )
@@ -155,11 +156,11 @@ class Turns:
             self._connection.executemany("REPLACE INTO hosts VALUES (?, ?, ?, ?)", changed)
 
     def _free(self, entry: _Host) -> int:
-        return (1 if self._delay else TOGETHER) - entry.held
+        return (1 if self._delay else UNPACED_SLOTS) - entry.held
 
-    def _turn(self, entry: _Host) -> Place:
+    def _slot(self, entry: _Host) -> Slot:
         later = entry.free_at > self._now()
-        return Place(HAS_TURN, not later, entry.free_at if later else None)
+        return Slot(HAS_SLOT, not later, entry.free_at if later else None)
 
     def _host(self, host: str) -> _Host:
         entry = self._hosts.get(host)
@@ -176,7 +177,7 @@ class Turns:
         """How many hold a turn: counted, so that nothing can be out of step with the rows."""
         return int(
             self._connection.execute(
-                "SELECT count(*) FROM jobs INDEXED BY jobs_turns WHERE place = 2 AND host = ?",
+                "SELECT count(*) FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND host = ?",
                 (host,),
             ).fetchone()[0]
         )

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from paise2nb.jobs.host_limits import HAS_TURN, IN_LINE, Asked, Turns
+from paise2nb.jobs.host_limits import HAS_SLOT, WAITING, HostDelay, HostLimiter
 
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
 UNFINISHED = STATES[:4]
 _ADD_SUMS = (
-    "INSERT INTO tally VALUES (?, ?, ?, ?)"
+    "INSERT INTO counters VALUES (?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, roots = roots + excluded.roots"
 )
 _NUMBERS = {
-    "run_at", "every", "priority", "attempt", "max_attempts", "crashes", "number", "worker_pid",
+    "run_at", "interval", "priority", "attempt", "max_attempts", "crashes", "run", "worker_pid",
     "parent_id", "root_id", "enqueued_at", "started_at", "finished_at",
 }  # fmt: skip
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
@@ -36,11 +36,11 @@ class NewJob(NamedTuple):
     tag: str | None = None
     priority: int = 0
     delay: float | None = None
-    every: float | None = None
+    interval: float | None = None
     host: str | None = None
 
 
-class Added(NamedTuple):
+class EnqueueResult(NamedTuple):
     """What an enqueue did.
 
     Attributes:
@@ -53,12 +53,12 @@ class Added(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One execution of a job, held by one worker. (id, number) is its token."""
+    """One execution of a job, held by one worker. (id, run) is its token."""
 
     id: int
     task: str
     args: str
-    number: int
+    run: int
     attempt: int
     crashes: int
     max_attempts: int
@@ -66,7 +66,7 @@ class Claim(NamedTuple):
     priority: int
     parent_id: int | None
     root_id: int
-    every: float | None
+    interval: float | None
     started_at: float
     worker: int
     worker_pid: int
@@ -81,7 +81,7 @@ class Limits(NamedTuple):
     memory_mb: float | None
 
 
-class Kept(NamedTuple):
+class StateEntry(NamedTuple):
     """One value of a plugin's state, as an execution knows it: JSON text, None where there is none.
 
     ``version`` is the one that it has read, None where it has read none.
@@ -95,7 +95,7 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ending:
+class Outcome:
     """How an execution ended: its outcome, and the state that the job moves to.
 
     One that was ``postponed`` has not happened: it goes on from ``resume`` when it is its turn at
@@ -111,18 +111,18 @@ class Ending:
     retry_in: float | None = None
     max_attempts: int | None = None
     followups: Sequence[NewJob] = ()
-    kept: Sequence[Kept] = ()
-    alone: bool = False
-    asked: Sequence[Asked] = ()
+    kept: Sequence[StateEntry] = ()
+    isolated: bool = False
+    host_delays: Sequence[HostDelay] = ()
     host: str | None = None
     resume: str | None = None
 
 
 @dataclass
-class Moves:
+class StateCounters:
     """What one transaction changes in the counts, and in the lines before hosts."""
 
-    turns: Turns
+    host_limits: HostLimiter
     sums: dict[tuple[str, str | int], list[int]] = field(default_factory=dict)
 
     def add(self, state: str, number: int, root: bool) -> None:
@@ -136,7 +136,7 @@ class Moves:
         self.add(new, 1, root)
 
     def count(self, kind: str, name: str | int, number: int, root: bool = False) -> None:
-        """Count something else that ``tally`` keeps."""
+        """Count something else that ``counters`` keeps."""
         sums = self.sums.setdefault((kind, name), [0, 0])
         sums[0] += number
         sums[1] += number * root
@@ -153,7 +153,7 @@ class Moves:
 
     def store(self, connection: sqlite3.Connection) -> None:
         """Write the sums, in the transaction that made the moves."""
-        self.turns.store()
+        self.host_limits.store()
         changed = [(*key, *sums) for key, sums in self.sums.items() if any(sums)]
         if changed:
             connection.executemany(_ADD_SUMS, changed)
@@ -198,6 +198,8 @@ def decoded(row: sqlite3.Row) -> dict[str, Any]:
     except (ValueError, RecursionError):
         args = None
     job["args"] = args if isinstance(args, list) else [job["args"]]
-    if job.get("place") == IN_LINE or (job.get("place") == HAS_TURN and job["run_at"] is not None):
+    if job.get("host_slot") == WAITING or (
+        job.get("host_slot") == HAS_SLOT and job["run_at"] is not None
+    ):
         job["waiting_for"] = f"its turn at {job['host']}"
     return job

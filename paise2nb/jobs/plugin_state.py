@@ -12,10 +12,10 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from paise2nb.core.errors import UsageError
-from paise2nb.jobs import Kept
+from paise2nb.jobs import StateEntry
 
 if TYPE_CHECKING:
-    from paise2nb.jobs import JobTable
+    from paise2nb.jobs import JobStore
 
 MOST = 100_000  # characters of one value, as JSON
 
@@ -28,12 +28,12 @@ class State(MutableMapping[str, Any]):
         plugin: whose it is.
     """
 
-    def __init__(self, table: JobTable, plugin: str) -> None:
-        self._table = table
+    def __init__(self, job_store: JobStore, plugin: str) -> None:
+        self._job_store = job_store
         self._plugin = plugin
-        self._known: dict[str, Kept] = {}
+        self._known: dict[str, StateEntry] = {}
 
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[StateEntry]:
         """What was read and written, if anything was written."""
         known = list(self._known.values())
         return known if any(entry.written for entry in known) else []
@@ -42,11 +42,11 @@ class State(MutableMapping[str, Any]):
         """How often the value of a key has been written or deleted; 0: never."""
         return self._read(key).version or 0
 
-    def _read(self, key: str) -> Kept:
+    def _read(self, key: str) -> StateEntry:
         known = self._known.get(key)
         if known is None or known.version is None:  # one that was only written so far
-            value, version = self._table.kept(self._plugin, key)
-            read = Kept(self._plugin, key, value, version, False)
+            value, version = self._job_store.kept(self._plugin, key)
+            read = StateEntry(self._plugin, key, value, version, False)
             known = self._known[key] = read if known is None else known._replace(version=version)
         return known
 
@@ -78,10 +78,10 @@ class State(MutableMapping[str, Any]):
     def _write(self, key: str, value: str | None) -> None:
         known = self._known.get(key)
         version = None if known is None else known.version
-        self._known[key] = Kept(self._plugin, key, value, version, True)
+        self._known[key] = StateEntry(self._plugin, key, value, version, True)
 
     def __iter__(self) -> Iterator[str]:
-        stored = self._table.kept_keys(self._plugin)
+        stored = self._job_store.kept_keys(self._plugin)
         gone = {key for key, entry in self._known.items() if entry.written and entry.value is None}
         mine = {key for key, entry in self._known.items() if entry.written} - gone
         return iter(sorted((stored | mine) - gone))

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from paise2nb.jobs.database import TREES, Table
+from paise2nb.jobs.database import TREES, JobDatabase
 from paise2nb.jobs.models import STATES, UNFINISHED, Claim, decoded
 
 
-class Reading(Table):
+class QueryMixin(JobDatabase):
     """The questions."""
 
     def find(
@@ -59,13 +59,14 @@ class Reading(Table):
         """The executions of a job that have ended, oldest first."""
         rows = self._read(
             "SELECT * FROM attempts WHERE job_id = ? UNION ALL"
-            " SELECT id, number, started_at, finished_at, worker_pid, 'completed', NULL, NULL,"
-            " NULL, NULL FROM jobs WHERE id = ? AND state = 'completed' ORDER BY number",
+            " SELECT id, run, started_at, finished_at, worker_pid, 'completed', NULL, NULL,"
+            " NULL, NULL FROM jobs WHERE id = ? AND state = 'completed' ORDER BY run",
             (job_id, job_id),
         )
         return [
             {
-                **{key: value for key, value in dict(row).items() if key != "job_id"},
+                "number": row["run"],
+                **{key: row[key] for key in row.keys() if key not in ("job_id", "run")},  # noqa: SIM118
                 "started_at": self.shown(row["started_at"]),
                 "finished_at": self.shown(row["finished_at"]),
             }
@@ -90,7 +91,7 @@ class Reading(Table):
         rows = self._read(
             TREES + "SELECT DISTINCT root FROM tree JOIN jobs USING (id) WHERE"
             " state IN ('queued', 'running', 'retrying')"
-            " OR (state = 'scheduled' AND (ready + place > 0 OR run_at <= ?))",
+            " OR (state = 'scheduled' AND (ready + host_slot > 0 OR run_at <= ?))",
             (json.dumps(list(ids)), self.now()),
         )
         return {row["root"] for row in rows}
@@ -105,10 +106,10 @@ class Reading(Table):
         rows = self._read(
             "SELECT (SELECT sum(jobs) FROM counts WHERE"
             " name IN ('queued', 'running', 'retrying'))"
-            " + (SELECT count(*) FROM jobs WHERE ready = 0 AND run_at <= ? AND place = 0"
+            " + (SELECT count(*) FROM jobs WHERE ready = 0 AND run_at <= ? AND host_slot = 0"
             " AND state = 'scheduled')"
             " + (SELECT count(*) FROM jobs INDEXED BY jobs_overdue WHERE state = 'scheduled'"
-            " AND ready + place > 0) AS busy",
+            " AND ready + host_slot > 0) AS busy",
             (self.now(),),
         )
         return int(rows[0]["busy"])
@@ -148,8 +149,8 @@ class Reading(Table):
         rows = self._read(
             "SELECT enqueued_at FROM jobs WHERE id ="
             " (SELECT min(id) FROM (SELECT min(id) AS id FROM jobs INDEXED BY jobs_active"
-            " WHERE ready = 1 UNION ALL SELECT min(id) FROM jobs INDEXED BY jobs_turns"
-            " WHERE place = 2 AND worker IS NULL))"
+            " WHERE ready = 1 UNION ALL SELECT min(id) FROM jobs INDEXED BY jobs_host_slots"
+            " WHERE host_slot = 2 AND worker IS NULL))"
         )
         return rows[0]["enqueued_at"] if rows else None
 
@@ -185,7 +186,7 @@ class Reading(Table):
             "SELECT host, waiting, delay, max(free_at - ?2, 0) + waiting * delay AS left FROM"
             " (SELECT *, iif(?1, max(crawl_delay, ?1), 0) AS delay FROM hosts) AS hosts"
             " WHERE (waiting > 0 OR free_at > ?2) AND EXISTS (SELECT 1 FROM jobs INDEXED BY"
-            " jobs_turns WHERE place = 2 AND jobs.host = hosts.host) ORDER BY left DESC LIMIT 1",
+            " jobs_host_slots WHERE host_slot = 2 AND jobs.host = hosts.host) ORDER BY left DESC LIMIT 1",
             (self.host_delay, self.now()),
         )
         return tuple(rows[0]) if rows else None
@@ -223,7 +224,7 @@ class Reading(Table):
         first = int(self.now() // 60) - minutes
         rows = self._read(
             "SELECT name, sum(jobs * (kind = 'completed')), sum(jobs * (kind = 'failed'))"
-            " FROM tally WHERE kind IN ('completed', 'failed') AND name > ?"
+            " FROM counters WHERE kind IN ('completed', 'failed') AND name > ?"
             " GROUP BY name ORDER BY name",
             (first,),
         )
@@ -232,21 +233,23 @@ class Reading(Table):
     def kept(self, plugin: str, key: str) -> tuple[str | None, int]:
         """A value of a plugin's state as JSON text, None where there is none, and its version."""
         rows = self._read(
-            "SELECT value, version FROM state WHERE plugin = ? AND key = ?", (plugin, key)
+            "SELECT value, version FROM plugin_state WHERE plugin = ? AND key = ?", (plugin, key)
         )
         return (rows[0]["value"], rows[0]["version"]) if rows else (None, 0)
 
     def kept_keys(self, plugin: str) -> set[str]:
         """The keys of a plugin's state."""
-        rows = self._read("SELECT key FROM state WHERE plugin = ? AND value IS NOT NULL", (plugin,))
+        rows = self._read(
+            "SELECT key FROM plugin_state WHERE plugin = ? AND value IS NOT NULL", (plugin,)
+        )
         return {row["key"] for row in rows}
 
     def runs(self, claim: Claim) -> bool:
         """Whether an execution is still the job's: neither cancelled nor given to another."""
         return bool(
             self._read(
-                "SELECT 1 FROM jobs WHERE id = ? AND number = ? AND state = 'running'",
-                (claim.id, claim.number),
+                "SELECT 1 FROM jobs WHERE id = ? AND run = ? AND state = 'running'",
+                (claim.id, claim.run),
             )
         )
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PermanentError, TaskError, UsageError
-from paise2nb.jobs import Ending
+from paise2nb.jobs import Outcome
 from paise2nb.plugins import Task, short_name
 
 MOST_ASKED = 7 * 86400.0  # seconds: no other side makes a job wait longer
@@ -126,7 +126,7 @@ def _jittered(delay: float) -> float:
     return delay * (1 + JITTER * random.random())
 
 
-def charge(
+def charge_crash(
     settings: Settings,
     task: str,
     crashes: int,
@@ -134,7 +134,7 @@ def charge(
     word: str,
     reason: str,
     noted: str | None = None,
-) -> Ending:
+) -> Outcome:
     """The ending of an execution that took its process with it, or had to be killed.
 
     Args:
@@ -149,28 +149,28 @@ def charge(
     rule = _merged(settings, task, plugin, "crash", special, {})
     delay = None if crashes > rule.max_retries else _jittered(rule.delay(crashes))
     state = "failed" if delay is None else "retrying"
-    return Ending(outcome, state, error_class=word, error=reason, retry_in=delay)
+    return Outcome(outcome, state, error_class=word, error=reason, retry_in=delay)
 
 
-def released(row: dict[str, Any], only: bool) -> Ending:
+def released(row: dict[str, Any], only: bool) -> Outcome:
     """Back to the queue, uncharged: what stop and drain make of a running job."""
-    return Ending("released", "queued")
+    return Outcome("released", "queued")
 
 
-def crash_endings(
+def crash_outcomes(
     settings: Settings, noted: str | None
-) -> Callable[[dict[str, Any], bool], Ending]:
+) -> Callable[[dict[str, Any], bool], Outcome]:
     """What becomes of the jobs of a process that died by itself.
 
     A job that ran alone there is charged; several go back uncharged, and run alone next, so that
     the guilty one is found. ``noted`` is what the workers have noted of their tasks.
     """
 
-    def decide(row: dict[str, Any], only: bool) -> Ending:
+    def decide(row: dict[str, Any], only: bool) -> Outcome:
         if not only:
-            return Ending("released", "queued", alone=True)
+            return Outcome("released", "queued", isolated=True)
         reason = f"its worker process (pid {row['worker_pid']}) died while it ran"
-        return charge(
+        return charge_crash(
             settings, row["task"], row["crashes"] + 1, "crashed", "crash", reason, noted
         )  # fmt: skip
 

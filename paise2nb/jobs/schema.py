@@ -1,7 +1,7 @@
 """The tables of ``tasks.db``: jobs, their attempts, what is counted, and who works on them.
 
 Partial indexes only hold what may still move, so a claim costs the same beside a million finished
-jobs as beside none. What one claim and one completion touch lies on few pages: ``tally`` holds the
+jobs as beside none. What one claim and one completion touch lies on few pages: ``counters`` holds the
 counts by state, those by minute and the id up to which jobs are counted together, and ``attempts``
 only the executions that the job's own row does not tell (all but the one that completed it). Jobs
 that are enqueued one by one are counted when some have come together; till then the view ``counts``
@@ -18,13 +18,13 @@ CREATE TABLE jobs (
     key INTEGER,
     state TEXT NOT NULL,
     ready INTEGER NOT NULL,
-    alone INTEGER NOT NULL DEFAULT 0,
+    isolated INTEGER NOT NULL DEFAULT 0,
     waiting_for TEXT,
     host TEXT,
-    place INTEGER NOT NULL DEFAULT 0,
+    host_slot INTEGER NOT NULL DEFAULT 0,
     resume TEXT,
     run_at REAL,
-    every REAL,
+    interval REAL,
     priority INTEGER NOT NULL,
     tag TEXT,
     parent_id INTEGER,
@@ -32,7 +32,7 @@ CREATE TABLE jobs (
     attempt INTEGER NOT NULL DEFAULT 0,
     max_attempts INTEGER NOT NULL,
     crashes INTEGER NOT NULL DEFAULT 0,
-    number INTEGER NOT NULL DEFAULT 0,
+    run INTEGER NOT NULL DEFAULT 0,
     pool TEXT,
     worker INTEGER,
     worker_pid INTEGER,
@@ -46,21 +46,21 @@ CREATE TABLE jobs (
     progress TEXT,
     result TEXT
 );
-CREATE INDEX jobs_active ON jobs (ready, task, alone, priority DESC, id)
+CREATE INDEX jobs_active ON jobs (ready, task, isolated, priority DESC, id)
     WHERE ready = 1 OR worker IS NOT NULL;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE ready = 0 AND run_at IS NOT NULL;
 CREATE INDEX jobs_retrying ON jobs (run_at)
     WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL;
-CREATE INDEX jobs_overdue ON jobs (id) WHERE state = 'scheduled' AND ready + place > 0;
-CREATE INDEX jobs_line ON jobs (host, priority DESC, id) WHERE place = 1;
-CREATE INDEX jobs_turns ON jobs (host) WHERE place = 2;
-CREATE INDEX jobs_alone ON jobs (pool) WHERE alone = 1 AND finished_at IS NULL;
+CREATE INDEX jobs_overdue ON jobs (id) WHERE state = 'scheduled' AND ready + host_slot > 0;
+CREATE INDEX jobs_waiting_for_host ON jobs (host, priority DESC, id) WHERE host_slot = 1;
+CREATE INDEX jobs_host_slots ON jobs (host) WHERE host_slot = 2;
+CREATE INDEX jobs_isolated ON jobs (pool) WHERE isolated = 1 AND finished_at IS NULL;
 CREATE INDEX jobs_key ON jobs (key, id) WHERE key IS NOT NULL;
 CREATE INDEX jobs_children ON jobs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX jobs_failed ON jobs (finished_at) WHERE state = 'failed';
 CREATE TABLE attempts (
     job_id INTEGER NOT NULL,
-    number INTEGER NOT NULL,
+    run INTEGER NOT NULL,
     started_at REAL,
     finished_at REAL,
     worker_pid INTEGER,
@@ -69,9 +69,9 @@ CREATE TABLE attempts (
     error TEXT,
     traceback TEXT,
     retry_in REAL,
-    PRIMARY KEY (job_id, number)
+    PRIMARY KEY (job_id, run)
 ) WITHOUT ROWID;
-CREATE TABLE tally (
+CREATE TABLE counters (
     kind TEXT NOT NULL,
     name NOT NULL,
     jobs INTEGER NOT NULL DEFAULT 0,
@@ -103,7 +103,7 @@ CREATE TABLE hosts (
     crawl_delay REAL NOT NULL,
     waiting INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE state (
+CREATE TABLE plugin_state (
     plugin TEXT NOT NULL,
     key TEXT NOT NULL,
     value TEXT,
@@ -113,12 +113,12 @@ CREATE TABLE state (
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE VIEW ids AS
     SELECT max(jobs, coalesce((SELECT max(id) FROM jobs), 0)) AS last, jobs AS counted
-    FROM tally WHERE kind = 'id';
+    FROM counters WHERE kind = 'id';
 CREATE VIEW counts AS
     SELECT name, jobs + late AS jobs, roots + late AS roots FROM (
         SELECT *, iif(name = 'queued', (SELECT last - counted FROM ids), 0) AS late
-        FROM tally WHERE kind = 'state');
-INSERT INTO tally (kind, name) VALUES
+        FROM counters WHERE kind = 'state');
+INSERT INTO counters (kind, name) VALUES
     ('state', 'queued'), ('state', 'scheduled'), ('state', 'running'), ('state', 'retrying'),
     ('state', 'completed'), ('state', 'failed'), ('state', 'cancelled'), ('id', 'counted')
 """

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from paise2nb.jobs.database import TREES
-from paise2nb.jobs.execution import Executing
-from paise2nb.jobs.host_limits import IN_LINE
-from paise2nb.jobs.models import Claim, Ending, Moves, Worker, claim_of
-from paise2nb.jobs.queries import Reading
-from paise2nb.jobs.worker_registry import Roster
+from paise2nb.jobs.execution import ExecutionMixin
+from paise2nb.jobs.host_limits import WAITING
+from paise2nb.jobs.models import Claim, Outcome, StateCounters, Worker, claim_of
+from paise2nb.jobs.queries import QueryMixin
+from paise2nb.jobs.worker_registry import WorkerRegistry
 
 # What is old enough to be forgotten. A recurring job never finishes: below it what is old goes leaf
 # by leaf.
@@ -23,15 +23,15 @@ WHOLE_TREES = (
 )
 OLD_LEAVES = (
     "parent_id IS NOT NULL AND finished_at < ? AND worker IS NULL"
-    " AND root_id IN (SELECT id FROM jobs WHERE every IS NOT NULL)"
+    " AND root_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)"
     " AND NOT EXISTS (SELECT 1 FROM jobs AS child WHERE child.parent_id = jobs.id)"
 )
 HELD_BY = "SELECT * FROM jobs INDEXED BY jobs_active WHERE ready = 0 AND worker = ?"
 HELD = "its cancelled run to end"  # what a retried job waits for
 
 
-class JobTable(Executing, Reading, Roster):
-    """The one place that knows what is true about a job. See `Table` for how it opens."""
+class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
+    """The one host_slot that knows what is true about a job. See `JobDatabase` for how it opens."""
 
     # The user's moves ------------------------------------------------------------------------
 
@@ -44,9 +44,11 @@ class JobTable(Executing, Reading, Roster):
         """
         return self._write(self._retry, list(ids))  # type: ignore[no-any-return]
 
-    def _retry(self, connection: sqlite3.Connection, moves: Moves, ids: list[int]) -> list[int]:
+    def _retry(
+        self, connection: sqlite3.Connection, counters: StateCounters, ids: list[int]
+    ) -> list[int]:
         rows = connection.execute(
-            "SELECT id, key, state, parent_id, host, place, worker,"
+            "SELECT id, key, state, parent_id, host, host_slot, worker,"
             " (SELECT min(twin.id) FROM jobs AS twin"
             " WHERE twin.key = jobs.key AND twin.id != jobs.id AND twin.state IN"
             " ('queued', 'scheduled', 'running', 'retrying')) AS twin FROM jobs"
@@ -60,23 +62,23 @@ class JobTable(Executing, Reading, Roster):
         for row in rows:
             twin = row["twin"] or by_key.get(row["key"])
             if twin is None:
-                moves.move(row["state"], "queued", row["parent_id"] is None)
+                counters.move(row["state"], "queued", row["parent_id"] is None)
                 queued.append(row["id"])
                 if row["key"] is not None:
                     by_key[row["key"]] = row["id"]
             waiting.append(twin or row["id"])
         connection.execute(
             "UPDATE jobs SET state = 'queued', attempt = 0, crashes = 0, finished_at = NULL,"
-            " ready = iif(place = 0, worker IS NULL, ready), run_at = iif(place = 0, NULL, run_at),"
+            " ready = iif(host_slot = 0, worker IS NULL, ready), run_at = iif(host_slot = 0, NULL, run_at),"
             " waiting_for = iif(worker IS NULL, NULL, ?)"
             " WHERE id IN (SELECT value FROM json_each(?))",
             (HELD, json.dumps(queued)),
         )
         again = set(queued)
         for row in rows:
-            placed = row["place"] or row["worker"]  # who has a place already keeps it
+            placed = row["host_slot"] or row["worker"]  # who has a host_slot already keeps it
             if row["host"] is not None and row["id"] in again and not placed:
-                moves.turns.stand(row["id"], row["host"])
+                counters.host_limits.requeue(row["id"], row["host"])
         return waiting
 
     def cancel(self, ids: Iterable[int]) -> list[int]:
@@ -86,7 +88,9 @@ class JobTable(Executing, Reading, Roster):
         """
         return self._write(self._cancel, list(ids))  # type: ignore[no-any-return]
 
-    def _cancel(self, connection: sqlite3.Connection, moves: Moves, ids: list[int]) -> list[int]:
+    def _cancel(
+        self, connection: sqlite3.Connection, counters: StateCounters, ids: list[int]
+    ) -> list[int]:
         now = self.now()
         rows = connection.execute(
             TREES + "SELECT * FROM jobs WHERE id IN (SELECT id FROM tree)"
@@ -94,30 +98,29 @@ class JobTable(Executing, Reading, Roster):
             (json.dumps(ids),),
         ).fetchall()
         for row in rows:
-            moves.move(row["state"], "cancelled", row["parent_id"] is None)
+            counters.move(row["state"], "cancelled", row["parent_id"] is None)
             if row["state"] == "running":
                 claim = claim_of(row)
-                self._record(connection, claim, Ending("cancelled", "cancelled"), now)
+                self._record(connection, claim, Outcome("cancelled", "cancelled"), now)
         connection.executemany(
             "UPDATE jobs SET state = 'cancelled', ready = 0, run_at = NULL, waiting_for = NULL,"
-            " finished_at = ?, place = iif(worker IS NULL, 0, place) WHERE id = ?",
+            " finished_at = ?, host_slot = iif(worker IS NULL, 0, host_slot) WHERE id = ?",
             [(now, row["id"]) for row in rows],
         )
-        gone = [row for row in rows if row["place"] and row["worker"] is None]
-        waited = Counter(row["host"] for row in gone if row["place"] == IN_LINE)
+        gone = [row for row in rows if row["host_slot"] and row["worker"] is None]
+        waited = Counter(row["host"] for row in gone if row["host_slot"] == WAITING)
         for host in {row["host"] for row in gone}:
-            moves.turns.leave(host, waited=waited[host])
+            counters.host_limits.release(host, waited=waited[host])
         return [row["id"] for row in rows]
 
     def progress(self, claim: Claim, done: float, total: float | None) -> bool:
         """Note how far an execution is; False when the job is no longer its own."""
 
-        def work(connection: sqlite3.Connection, _: Moves) -> bool:
+        def work(connection: sqlite3.Connection, _: StateCounters) -> bool:
             return bool(
                 connection.execute(
-                    "UPDATE jobs SET progress = ?"
-                    " WHERE id = ? AND number = ? AND state = 'running'",
-                    (json.dumps([done, total]), claim.id, claim.number),
+                    "UPDATE jobs SET progress = ? WHERE id = ? AND run = ? AND state = 'running'",
+                    (json.dumps([done, total]), claim.id, claim.run),
                 ).rowcount
             )
 
@@ -128,16 +131,16 @@ class JobTable(Executing, Reading, Roster):
         attempts, tree by tree: a tree goes when all of it has finished. The number of jobs."""
         return self._write(self._prune, before)  # type: ignore[no-any-return]
 
-    def _prune(self, connection: sqlite3.Connection, moves: Moves, before: float) -> int:
+    def _prune(self, connection: sqlite3.Connection, counters: StateCounters, before: float) -> int:
         (late,) = connection.execute("SELECT last - counted FROM ids").fetchone()
-        moves.count_late(late)
+        counters.count_late(late)
         forgotten = 0
         for condition in (WHOLE_TREES, OLD_LEAVES):
             while old := connection.execute(
                 f"SELECT id, state, parent_id FROM jobs WHERE {condition}", (before,)
             ).fetchall():
                 for row in old:
-                    moves.add(row["state"], -1, row["parent_id"] is None)
+                    counters.add(row["state"], -1, row["parent_id"] is None)
                 ids = json.dumps([row["id"] for row in old])
                 for table, column in (("attempts", "job_id"), ("jobs", "id")):
                     connection.execute(
@@ -146,12 +149,12 @@ class JobTable(Executing, Reading, Roster):
                     )
                 forgotten += len(old)
         connection.execute(
-            "DELETE FROM tally WHERE kind IN ('completed', 'failed') AND name < ?",
+            "DELETE FROM counters WHERE kind IN ('completed', 'failed') AND name < ?",
             (int(before // 60),),
         )
         connection.execute(  # of jobs that recur
             "DELETE FROM attempts WHERE finished_at < ?"
-            " AND job_id IN (SELECT id FROM jobs WHERE every IS NOT NULL)",
+            " AND job_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)",
             (before,),
         )
         connection.execute("DELETE FROM hosts WHERE waiting = 0 AND free_at < ?", (before,))
@@ -160,20 +163,22 @@ class JobTable(Executing, Reading, Roster):
     def clear(self) -> int:
         """Forget every job; the number of them."""
 
-        def work(connection: sqlite3.Connection, _: Moves) -> int:
+        def work(connection: sqlite3.Connection, _: StateCounters) -> int:
             connection.execute("DELETE FROM attempts")
             connection.execute("DELETE FROM hosts")
-            connection.execute("DELETE FROM state")
-            connection.execute("DELETE FROM tally WHERE kind IN ('completed', 'failed')")
-            connection.execute("UPDATE tally SET jobs = (SELECT last FROM ids) WHERE kind = 'id'")
-            connection.execute("UPDATE tally SET jobs = 0, roots = 0 WHERE kind = 'state'")
+            connection.execute("DELETE FROM plugin_state")
+            connection.execute("DELETE FROM counters WHERE kind IN ('completed', 'failed')")
+            connection.execute(
+                "UPDATE counters SET jobs = (SELECT last FROM ids) WHERE kind = 'id'"
+            )
+            connection.execute("UPDATE counters SET jobs = 0, roots = 0 WHERE kind = 'state'")
             return connection.execute("DELETE FROM jobs").rowcount
 
         return self._write(work)  # type: ignore[no-any-return]
 
     # Deaths -------------------------------------------------------------------------------------
 
-    def bury(self, worker_id: int, decide: Any) -> list[int]:
+    def rescue_jobs(self, worker_id: int, decide: Any) -> list[int]:
         """Take a dead worker out, and its jobs back.
 
         Args:
@@ -185,11 +190,11 @@ class JobTable(Executing, Reading, Roster):
             The jobs that moved.
         """
 
-        def work(connection: sqlite3.Connection, moves: Moves) -> list[int]:
+        def work(connection: sqlite3.Connection, counters: StateCounters) -> list[int]:
             rows = connection.execute(HELD_BY, (worker_id,)).fetchall()
             for row in rows:
                 ending = decide(dict(row), len(rows) == 1)
-                self._end(connection, moves, claim_of(row), ending)
+                self._end(connection, counters, claim_of(row), ending)
             connection.execute("DELETE FROM workers WHERE id = ?", (worker_id,))
             return [row["id"] for row in rows]
 
@@ -198,14 +203,14 @@ class JobTable(Executing, Reading, Roster):
     def release(self, worker: Worker, but: Collection[int] = ()) -> None:
         """Give back what a living worker holds, but for some jobs."""
 
-        def work(connection: sqlite3.Connection, moves: Moves) -> None:
+        def work(connection: sqlite3.Connection, counters: StateCounters) -> None:
             held = connection.execute(HELD_BY, (worker.id,))
             for row in held.fetchall():
                 if row["id"] not in but:
-                    self._end(connection, moves, claim_of(row), Ending("released", "queued"))
+                    self._end(connection, counters, claim_of(row), Outcome("released", "queued"))
 
         self._write(work)
 
     def leave(self, worker: Worker) -> None:
         """Take a worker that ends in good order out; nothing may be left with it."""
-        self.bury(worker.id, lambda row, only: Ending("released", "queued"))
+        self.rescue_jobs(worker.id, lambda row, only: Outcome("released", "queued"))

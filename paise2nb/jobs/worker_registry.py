@@ -7,11 +7,11 @@ import sqlite3
 from typing import Any
 
 from paise2nb.core import processes as process
-from paise2nb.jobs.database import Table
-from paise2nb.jobs.models import Moves, Worker
+from paise2nb.jobs.database import JobDatabase
+from paise2nb.jobs.models import StateCounters, Worker
 
 
-class Roster(Table):
+class WorkerRegistry(JobDatabase):
     """The workers' and the supervisor's rows."""
 
     def register(self, pool: str, threads: int, state: str = "starting") -> Worker:
@@ -19,7 +19,7 @@ class Roster(Table):
         name = process.identity(os.getpid())
         assert name is not None, "this process is alive"
 
-        def work(connection: sqlite3.Connection, _: Moves) -> int | None:
+        def work(connection: sqlite3.Connection, _: StateCounters) -> int | None:
             now = self.now()
             return connection.execute(
                 "INSERT INTO workers (pool, process, threads, state, started_at, heartbeat_at)"
@@ -32,7 +32,7 @@ class Roster(Table):
     def heartbeat(self, worker: Worker, state: str, error: str | None = None) -> bool:
         """Say that a worker lives, and how it is; False when it has been declared dead."""
 
-        def work(connection: sqlite3.Connection, _: Moves) -> bool:
+        def work(connection: sqlite3.Connection, _: StateCounters) -> bool:
             return bool(
                 connection.execute(
                     "UPDATE workers SET state = ?, error = ?, heartbeat_at = ? WHERE id = ?",
@@ -60,7 +60,7 @@ class Roster(Table):
         return [
             dict(row)
             for row in self._read(
-                "SELECT id, number, worker, state, timeout, memory_mb, finished_at FROM jobs"
+                "SELECT id, run, worker, state, timeout, memory_mb, finished_at FROM jobs"
                 " INDEXED BY jobs_active WHERE ready = 0 AND worker IS NOT NULL"
             )
         ]
@@ -68,7 +68,7 @@ class Roster(Table):
     def pools_waiting_alone(self) -> set[str]:
         """The pools in which a job has to run alone, and may do so now."""
         rows = self._read(
-            "SELECT DISTINCT pool FROM jobs INDEXED BY jobs_alone WHERE alone = 1"
+            "SELECT DISTINCT pool FROM jobs INDEXED BY jobs_isolated WHERE isolated = 1"
             " AND finished_at IS NULL AND (ready = 1 OR (ready = 0 AND run_at <= ?))",
             (self.now(),),
         )
@@ -85,7 +85,7 @@ class Roster(Table):
         """Make this process the one supervisor; False while another one lives."""
         name = process.identity(os.getpid())
 
-        def work(connection: sqlite3.Connection, _: Moves) -> bool:
+        def work(connection: sqlite3.Connection, _: StateCounters) -> bool:
             row = connection.execute("SELECT process FROM supervisor").fetchone()
             if row is not None and row["process"] and process.alive(row["process"]):
                 return False
@@ -100,7 +100,7 @@ class Roster(Table):
     def leave_supervision(self, state: str, *, unless_ready: bool) -> bool:
         """Let go of supervision; not where a job may start by now, if so wished."""
 
-        def work(connection: sqlite3.Connection, _: Moves) -> bool:
+        def work(connection: sqlite3.Connection, _: StateCounters) -> bool:
             ready = "SELECT 1 FROM jobs WHERE ready = 1 LIMIT 1"
             if unless_ready and connection.execute(ready).fetchone():
                 return False
@@ -112,7 +112,7 @@ class Roster(Table):
     def set_supervisor(self, **values: object) -> None:
         """Change columns of the supervisor's row."""
 
-        def work(connection: sqlite3.Connection, _: Moves) -> None:
+        def work(connection: sqlite3.Connection, _: StateCounters) -> None:
             columns = ", ".join(f"{name} = ?" for name in values)
             connection.execute(f"UPDATE supervisor SET {columns}", tuple(values.values()))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paise2nb.core import render
-from paise2nb.core.display import Shown
+from paise2nb.core.display import Displayable
 from paise2nb.core.render import Column
 
 
@@ -18,7 +18,7 @@ def _worker_columns() -> tuple[Column, ...]:
 
 
 @dataclass(repr=False)
-class WorkersStatus(Shown):
+class WorkersStatus(Displayable):
     """The background workers.
 
     Attributes:

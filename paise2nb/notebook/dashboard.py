@@ -26,8 +26,8 @@ from paise2nb.core.render import (
     one_line,
 )
 from paise2nb.notebook.poller import Poller
-from paise2nb.views import snapshot as overviews
-from paise2nb.views.snapshot import Overview
+from paise2nb.views import snapshot as snapshots
+from paise2nb.views.snapshot import Snapshot
 from paise2nb.views.status import Status
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ STYLES = STYLE.removesuffix("</style>") + (
 )
 
 
-class Answering:
+class SubshellWidget:
     """A widget whose messages reach the kernel while a cell runs.
 
     ipykernel 7.4 hands what a frontend sends to the shell that last published on the comm: where
@@ -110,7 +110,7 @@ class Answering:
         getattr(self.comm, "__dict__", {}).pop("_reply_subshell_id", None)
 
 
-class Button(Answering, widgets.Button):
+class Button(SubshellWidget, widgets.Button):
     """A button that can be pressed at any time."""
 
     def __init__(self, description: str, pressed: Callable[[], None], tooltip: str = "") -> None:
@@ -120,7 +120,7 @@ class Button(Answering, widgets.Button):
         self.on_click(lambda _: pressed())
 
 
-class Number(Answering, widgets.BoundedIntText):
+class Number(SubshellWidget, widgets.BoundedIntText):
     """A number that can be changed at any time."""
 
 
@@ -147,9 +147,9 @@ def tiles(counts: Mapping[str, int]) -> str:
     )
 
 
-def plot(overview: Overview) -> str:
+def plot(snapshot: Snapshot) -> str:
     """What ended in each of the last minutes, as bars; what failed stands on top."""
-    minutes = overviews.by_minute(overview)
+    minutes = snapshots.by_minute(snapshot)
     most = max(done + failed for _, done, failed in minutes)
     if not most:
         return ""
@@ -173,19 +173,19 @@ def plot(overview: Overview) -> str:
     )
 
 
-def facts(overview: Overview, now: float) -> str:
+def facts(snapshot: Snapshot, now: float) -> str:
     """Throughput, time left, the oldest that waits."""
-    status = overview.status
+    status = snapshot.status
     words = []
     if status.completed_per_minute:
         words.append(f"{amount(round(status.completed_per_minute), 'job')} a minute")
-    if overview.left:
-        words.append(f"left: {overview.left}")
-    if overview.oldest is not None and now - overview.oldest >= 1:
-        words.append(f"the oldest waits for {duration(round(now - overview.oldest))}")
+    if snapshot.left:
+        words.append(f"left: {snapshot.left}")
+    if snapshot.oldest is not None and now - snapshot.oldest >= 1:
+        words.append(f"the oldest waits for {duration(round(now - snapshot.oldest))}")
     words.append(amount(status.items, "item"))
     return block(
-        f'<div class="facts">{plot(overview)}<span>{escape(" · ".join(words))}</span></div>'
+        f'<div class="facts">{plot(snapshot)}<span>{escape(" · ".join(words))}</span></div>'
     )
 
 
@@ -202,7 +202,7 @@ def _words(text: str) -> str:
 def retry_line(row: Mapping[str, Any], now: float) -> str:
     """One retry: what, which attempt, when, why."""
     return block(
-        f'<div class="entry"><span class="soon">{overviews.countdown(row["due"], now)}</span>'
+        f'<div class="entry"><span class="soon">{snapshots.countdown(row["due"], now)}</span>'
         f" · {escape(row['attempt'])} · job {row['id']}: {escape(row['task'])}"
         f" {link(row['argument'])}"
         f'<div class="dim">{escape(one_line(row["error"] or "", 200))}</div></div>'
@@ -284,7 +284,7 @@ class Place:
         return time.monotonic() - self.changed >= SETTLED_SECONDS
 
 
-class Panel(Answering, widgets.VBox):
+class Panel(SubshellWidget, widgets.VBox):
     """The dashboard of one app. Display it as often as you like: it is the same panel.
 
     Args:
@@ -296,7 +296,7 @@ class Panel(Answering, widgets.VBox):
         self.app = app
         self._poller = poller
         self._lock = threading.RLock()
-        self._overview: Overview | None = None
+        self._overview: Snapshot | None = None
         self._version = -1
         self._read_at = 0.0
         self._asked = 0.0
@@ -348,7 +348,7 @@ class Panel(Answering, widgets.VBox):
         super().close()
 
     def __repr__(self) -> str:
-        return repr(self._overview.status) if self._overview else "watch"
+        return repr(self._snapshot.status) if self._overview else "watch"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         self.refresh()
@@ -357,7 +357,7 @@ class Panel(Answering, widgets.VBox):
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
         bundle["text/plain"] = repr(self)
         if self._overview is not None:
-            bundle["text/html"] = fallback(self._overview.status)
+            bundle["text/html"] = fallback(self._snapshot.status)
         return bundle
 
     # Showing ---------------------------------------------------------------------------------
@@ -373,27 +373,27 @@ class Panel(Answering, widgets.VBox):
                 self._html["said"].value = block("This app was closed: run the cell again.")
                 return
             try:
-                overview = self._read(anew)
-                self._show(overview, time.time())
+                snapshot = self._read(anew)
+                self._show(snapshot, time.time())
             except Exception as error:  # it is shown here; the thread and the buttons go on
                 self._html["problems"].value = block(
                     f'<div class="problem">{_words(str(error) or type(error).__name__)}</div>'
                 )
 
-    def _read(self, anew: bool) -> Overview:
+    def _read(self, anew: bool) -> Snapshot:
         now = time.monotonic()
         if not anew:  # called by the poller's thread, whose connection tells what others wrote
-            version = self.app.queue.table.version()
+            version = self.app.queue.job_store.version()
             anew = version != self._version or now - self._read_at >= REREAD_SECONDS
             self._version = version
         if anew or self._overview is None:
-            self._overview, self._read_at = overviews.look(self.app), now
+            self._overview, self._read_at = snapshots.take(self.app), now
         return self._overview
 
-    def _show(self, overview: Overview, now: float) -> None:
-        status = overview.status
+    def _show(self, snapshot: Snapshot, now: float) -> None:
+        status = snapshot.status
         clock = time.strftime("%H:%M:%S", time.localtime(now))
-        rows, columns = overviews.worker_rows(overview, now)
+        rows, columns = snapshots.worker_rows(snapshot, now)
         idle = "Jobs run in this process." if status.immediate else "No worker runs."
         doing = self._doing
         if doing and status.jobs["running"] and doing.startswith("stopping"):
@@ -407,18 +407,18 @@ class Panel(Answering, widgets.VBox):
             "counts": block(f'<div class="tiles">{tiles(status.roots)}</div>'),
             "said": block(f'<div class="note">{_words(said)}</div>') if said else "",
             "problems": problems(status),
-            "facts": facts(overview, now),
+            "facts": facts(snapshot, now),
             "workers": section(
                 "Workers",
                 f'<div class="scroll">{bare_table(rows, columns) if rows else idle}</div>',
             ),
-            "retrying": section("Next retries", " " if overview.retries else ""),
-            "failed": section("Failures", " " if overview.failures else ""),
-            "items": latest(overview.items),
+            "retrying": section("Next retries", " " if snapshot.retries else ""),
+            "failed": section("Failures", " " if snapshot.failures else ""),
+            "items": latest(snapshot.items),
             "log": section(
                 "Log",
-                "\n".join(map(escape, overview.log))
-                and (f"<pre>{escape(chr(10).join(overview.log))}</pre>"),
+                "\n".join(map(escape, snapshot.log))
+                and (f"<pre>{escape(chr(10).join(snapshot.log))}</pre>"),
             ),
         }
         for name, value in parts.items():
@@ -426,8 +426,8 @@ class Panel(Answering, widgets.VBox):
         self._again.disabled = not status.jobs["failed"]
         self._start.button_style = "" if status.workers else "primary"
         self._start.disabled = self._stop.disabled = bool(self._doing)
-        self._fill_retries(overview.retries, now)
-        self._fill_failures(overview.failures)
+        self._fill_retries(snapshot.retries, now)
+        self._fill_failures(snapshot.failures)
 
     def _fill_retries(self, rows: Sequence[dict[str, Any]], now: float) -> None:
         def place() -> Place:

@@ -137,7 +137,7 @@ class NotebookSession(Session):
         if current is not None:
             # Whatever is wrong with the database has been said by the command itself.
             with suppress(PaiseError, sqlite3.Error):
-                current.queue.table.put("last_seen", str(current.queue.table.now()))
+                current.queue.job_store.put("last_seen", str(current.queue.job_store.now()))
 
 
 def _same(settings: Settings, current: Settings) -> bool:

@@ -175,7 +175,7 @@ class Hooks:
         """Called by ``reset``."""
 
 
-class Declared:
+class DeclaredFunctions:
     """A module's decorated functions, offered through the hooks like anything else."""
 
     def __init__(self, module: ModuleType) -> None:

@@ -20,8 +20,8 @@ import pluggy
 
 from paise2nb.core.errors import PaiseError, PluginError, UnknownTask
 from paise2nb.plugins.api import Extractor, Fetcher, Task
-from paise2nb.plugins.hookspecs import ContentSource, Declared, Hooks, TaskQueueProvider
-from paise2nb.plugins.saved import Cells
+from paise2nb.plugins.hookspecs import ContentSource, DeclaredFunctions, Hooks, TaskQueueProvider
+from paise2nb.plugins.saved import SavedPlugins
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -38,7 +38,7 @@ BUILT_IN = (
     "paise2nb.collection.cache",
 )
 # What an app asks for once, when it opens: another one takes a new app, or a fresh process.
-BOUND = (
+STARTUP_HOOKS = (
     "task_queue_providers", "configuration_providers", "data_storage_provider", "cache_provider",
     "lifecycle_actions",
 )  # fmt: skip
@@ -109,10 +109,10 @@ class Plugins:
         disabled: set[str] = set()
         versions: dict[str, int] = {}
         if settings.data_dir is not None:
-            cells = Cells(settings.data_dir / "plugins")
-            paths, note = {path.stem: str(path) for path in cells.paths()}, cells.note()
-            disabled = set(note["disabled"])
-            versions = {paths[name]: n for name, n in note["versions"].items() if name in paths}
+            cells = SavedPlugins(settings.data_dir / "plugins")
+            paths, manifest = {path.stem: str(path) for path in cells.paths()}, cells.manifest()
+            disabled = set(manifest["disabled"])
+            versions = {paths[name]: n for name, n in manifest["versions"].items() if name in paths}
         if candidate is not None:
             paths[candidate.stem] = str(candidate)
             disabled.discard(candidate.stem)
@@ -122,11 +122,11 @@ class Plugins:
             allow=rules.allow, deny=rules.deny, disabled=disabled, versions=versions,
         )  # fmt: skip
 
-    def bound(self) -> set[tuple[str, str]]:
+    def startup_hooks(self) -> set[tuple[str, str]]:
         """Who stands behind the extension points that an app asks only once."""
         return {
             (point, _module_of(implementation))
-            for point in BOUND
+            for point in STARTUP_HOOKS
             for implementation in getattr(self.hooks.hook, point).get_hookimpls()
         }
 
@@ -148,7 +148,7 @@ class Plugins:
 
     def _add(self, name: str, plugin: Any, version: str) -> None:
         # A module may hold decorated functions, hook implementations, or both.
-        declared = Declared(plugin) if isinstance(plugin, ModuleType) else None
+        declared = DeclaredFunctions(plugin) if isinstance(plugin, ModuleType) else None
         module = getattr(plugin, "__name__", name)
         self._names[module] = name
         self._versions[module] = version or str(getattr(plugin, "__version__", ""))
@@ -235,7 +235,7 @@ class Plugins:
         by_suffix = (e for e in found if suffix and suffix in e.suffixes)
         return next(by_type, None) or next(by_suffix, None)
 
-    def part(self, point: str, app: App) -> Any:
+    def first_result(self, point: str, app: App) -> Any:
         """What the first provider of an extension point makes for this app, the user's own first.
 
         Raises:
@@ -246,7 +246,7 @@ class Plugins:
             self.call(hook.plugin_name, point, hook.function, *[app][: len(hook.argnames)])
             for hook in hooks
         )
-        return next(part for part in made if part is not None)
+        return next(first_result for first_result in made if first_result is not None)
 
     def actions(self, point: str) -> list[tuple[str, Any]]:
         """The objects of an extension point, each with its plugin; the built-in ones first."""

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from paise2nb.core.errors import PluginError
 from paise2nb.core.files import make_private_directory
 
-NOTE = "cells.json"
+MANIFEST = "cells.json"
 
 
-class Stamp(NamedTuple):
+class Fingerprint(NamedTuple):
     """What tells one note from the next."""
 
     inode: int
@@ -26,7 +26,7 @@ class Stamp(NamedTuple):
     size: int
 
 
-class Cells:
+class SavedPlugins:
     """The plugins of one data directory that came from cells, and which plugins are disabled.
 
     Args:
@@ -35,33 +35,33 @@ class Cells:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._note = str(directory / NOTE)
+        self._manifest = str(directory / MANIFEST)
 
     def path(self, name: str) -> Path:
         """Where the module of that name lies, or would."""
         return self.directory / f"{name}.py"
 
-    def before(self, name: str) -> Path:
+    def previous(self, name: str) -> Path:
         """Where the version before it lies, if there was one."""
         return self.directory / f"{name}.before"
 
-    def stamp(self) -> Stamp | None:
+    def fingerprint(self) -> Fingerprint | None:
         """Changes with every save, disable and enable; a microsecond or two."""
         try:
-            found = os.stat(self._note)
+            found = os.stat(self._manifest)
         except OSError:
             return None
-        return Stamp(found.st_ino, found.st_mtime_ns, found.st_size)
+        return Fingerprint(found.st_ino, found.st_mtime_ns, found.st_size)
 
-    def note(self) -> dict[str, Any]:
+    def manifest(self) -> dict[str, Any]:
         """``versions`` (how often each was saved) and ``disabled`` (of any plugin, by name)."""
         try:
-            return dict(json.loads(Path(self._note).read_bytes()))
+            return dict(json.loads(Path(self._manifest).read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             return {"versions": {}, "disabled": []}
         except ValueError:
             raise PluginError(
-                f"{self._note} is damaged; remove it: what is disabled is forgotten with it"
+                f"{self._manifest} is damaged; remove it: what is disabled is forgotten with it"
             ) from None
 
     def paths(self) -> list[Path]:
@@ -71,28 +71,28 @@ class Cells:
     def save(self, name: str, text: str) -> int:
         """Make a text the module of that name, and keep the one before it; its version."""
         make_private_directory(self.directory)
-        path, note = self.path(name), self.note()
+        path, manifest = self.path(name), self.manifest()
         if path.exists():
-            _write(self.before(name), path.read_text("utf-8"))
+            _write(self.previous(name), path.read_text("utf-8"))
         _write(path, text)
-        version = int(note["versions"].get(name, 0)) + 1
-        note["versions"][name] = version
-        self._store(note, set(note["disabled"]) - {name})
+        version = int(manifest["versions"].get(name, 0)) + 1
+        manifest["versions"][name] = version
+        self._store(manifest, set(manifest["disabled"]) - {name})
         return version
 
     def disable(self, name: str) -> None:
         """Have no app on this data directory load the plugin of that name."""
         make_private_directory(self.directory)
-        note = self.note()
-        self._store(note, {*note["disabled"], name})
+        manifest = self.manifest()
+        self._store(manifest, {*manifest["disabled"], name})
 
     def enable(self, name: str) -> None:
         """Take that back."""
-        note = self.note()
-        self._store(note, set(note["disabled"]) - {name})
+        manifest = self.manifest()
+        self._store(manifest, set(manifest["disabled"]) - {name})
 
-    def _store(self, note: dict[str, Any], disabled: Iterable[str]) -> None:
-        _write(Path(self._note), json.dumps({**note, "disabled": sorted(disabled)}))
+    def _store(self, manifest: dict[str, Any], disabled: Iterable[str]) -> None:
+        _write(Path(self._manifest), json.dumps({**manifest, "disabled": sorted(disabled)}))
 
 
 def _write(path: Path, text: str) -> None:

@@ -105,7 +105,7 @@ def run_all(app: App, timeout: float = SECONDS) -> Jobs:
     Raises:
         Timeout: the time in seconds is over.
     """
-    table, deadline = app.queue.table, time.monotonic() + timeout
+    table, deadline = app.queue.job_store, time.monotonic() + timeout
     while True:
         app.queue.run_ready()
         if not table.busy():

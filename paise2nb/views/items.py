@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from paise2nb.core import render
-from paise2nb.core.display import Listing, Plain, Shown
+from paise2nb.core.display import Displayable, Listing, RowList
 from paise2nb.core.render import Column
 
 if TYPE_CHECKING:
     from paise2nb.plugins import DataStorageProvider
 
 
-class Item(Shown):
+class Item(Displayable):
     """One stored document. What a list leaves out, such as the text, is read when asked for."""
 
     def __init__(self, row: dict[str, Any], store: DataStorageProvider) -> None:
@@ -81,7 +81,7 @@ class Item(Shown):
         )
 
 
-class Diff(Shown):
+class Diff(Displayable):
     """What changed in the text of an item between two versions."""
 
     def __init__(self, item_id: int, text: str) -> None:
@@ -97,7 +97,7 @@ class Diff(Shown):
         return "\n".join(lines) or f"the text of item {self.item_id} has not changed"
 
 
-class History(Plain):
+class History(RowList):
     """What an item has held: its versions, oldest first."""
 
     columns = (
@@ -144,7 +144,7 @@ class Items(Listing[Item]):
         return [{k: v for k, v in row.items() if k != "text"} for row in self._rows]
 
 
-class Hits(Plain):
+class SearchResults(RowList):
     """What a search found, best first."""
 
     columns = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from paise2nb.core import render
-from paise2nb.core.display import Listing, Shown, arguments, frame
+from paise2nb.core.display import Displayable, Listing, arguments, frame
 from paise2nb.core.errors import JobFailed, NotFound, redacted
 from paise2nb.core.render import Column
 from paise2nb.jobs import NewJob, value_of
@@ -39,7 +39,7 @@ def progress(row: Mapping[str, Any]) -> str:
     return " of ".join(f"{number:,}" for number in noted if isinstance(number, int | float))
 
 
-class Job(Shown):
+class Job(Displayable):
     """One job. Its attributes are read from its row each time they are looked at."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Job(Shown):
         Raises:
             NotFound: it was forgotten before it was ever looked at.
         """
-        self._row = self._app.queue.table.rows([self.id]).get(self.id, self._row)
+        self._row = self._app.queue.job_store.rows([self.id]).get(self.id, self._row)
         if self._row is None:
             raise NotFound(f"no job {self.id}; `paise2 jobs` lists them")
         return self._row
@@ -75,17 +75,17 @@ class Job(Shown):
     @property
     def attempts(self) -> list[dict[str, Any]]:
         """Every execution that has ended, oldest first."""
-        return self._app.queue.table.attempts(self.id)
+        return self._app.queue.job_store.attempts(self.id)
 
     @property
     def children(self) -> Jobs:
         """The follow-ups that this job enqueued."""
-        return Jobs(self._app, self._app.queue.table.children(self.id))
+        return Jobs(self._app, self._app.queue.job_store.children(self.id))
 
     @property
     def tree(self) -> Jobs:
         """This job and all that descends from it."""
-        return Jobs(self._app, self._app.queue.table.trees([self.id])[self.id])
+        return Jobs(self._app, self._app.queue.job_store.trees([self.id])[self.id])
 
     @property
     def items(self) -> Items:
@@ -95,7 +95,7 @@ class Job(Shown):
     @property
     def every(self) -> float | None:
         """The seconds between two runs of a job that recurs, else None."""
-        every: float | None = self.row()["every"]
+        every: float | None = self.row()["interval"]
         return every
 
     def wait(
@@ -123,7 +123,7 @@ class Job(Shown):
         for pause in self._app.waiting(timeout, jobs=[self.id], ended=not self.every):
             time.sleep(pause)
         row = self.row()
-        waits_again = row["every"] and row["state"] == "scheduled" and not row["error_class"]
+        waits_again = row["interval"] and row["state"] == "scheduled" and not row["error_class"]
         if row["state"] != "completed" and not waits_again:
             last = self.attempts[-1:]
             traceback = (last[0]["traceback"] or "") if last else ""
@@ -145,10 +145,10 @@ class Job(Shown):
         row = self.row()
         return {
             **_public(self._app, row),
-            "every": row["every"],
+            "every": row["interval"],
             "result": value_of(row["result"]),
             "attempts": self.attempts,
-            "children": self._app.queue.table.children(self.id),
+            "children": self._app.queue.job_store.children(self.id),
         }
 
     def summary(self) -> str:
@@ -207,7 +207,7 @@ class Job(Shown):
 
 def _public(app: App, row: Mapping[str, Any]) -> dict[str, Any]:
     job = {key: row[key] for key in JOB_KEYS}
-    job.update({key: app.queue.table.shown(row[key]) for key in _TIMES})
+    job.update({key: app.queue.job_store.shown(row[key]) for key in _TIMES})
     job["args"] = [redacted(a) if isinstance(a, str) else a for a in row["args"]]
     return job
 
@@ -217,8 +217,8 @@ def _view(app: App, row: Mapping[str, Any]) -> dict[str, Any]:
     job = _public(app, row)
     if job["waiting_for"]:
         job["error"] = f"waits for {job['waiting_for']}"
-    if row["every"]:
-        job["args"] = [arguments(job["args"]), _interval(row["every"])]
+    if row["interval"]:
+        job["args"] = [arguments(job["args"]), _interval(row["interval"])]
     return job
 
 
@@ -276,12 +276,12 @@ class Jobs(Listing[Job]):
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """A row for each job, in order; jobs that have been forgotten are left out."""
-        rows = self._app.queue.table.rows(self.ids)
+        rows = self._app.queue.job_store.rows(self.ids)
         return [_public(self._app, rows[job_id]) for job_id in self.ids if job_id in rows]
 
     def first(self, number: int) -> list[dict[str, Any]]:
         """The first rows, without reading the others; what recurs says so after its input."""
-        rows = self._app.queue.table.rows(self.ids[:number])
+        rows = self._app.queue.job_store.rows(self.ids[:number])
         return [_view(self._app, rows[job_id]) for job_id in self.ids[:number] if job_id in rows]
 
     @property
@@ -293,9 +293,9 @@ class Jobs(Listing[Job]):
 
     def _stored(self) -> dict[int, list[int]]:
         """For each job the items that its tree stored."""
-        table = self._app.queue.table
-        trees = table.trees(self.ids)
-        rows = table.rows({job_id for tree in trees.values() for job_id in tree})
+        job_store = self._app.queue.job_store
+        trees = job_store.trees(self.ids)
+        rows = job_store.rows({job_id for tree in trees.values() for job_id in tree})
         return {
             root: [
                 item_id
@@ -314,9 +314,9 @@ class Jobs(Listing[Job]):
         return frame(self._with_items() if items else self.to_dicts())
 
     def _with_items(self) -> list[dict[str, Any]]:
-        table = self._app.queue.table
-        trees = table.trees(self.ids)
-        rows = table.rows({job_id for tree in trees.values() for job_id in tree})
+        job_store = self._app.queue.job_store
+        trees = job_store.trees(self.ids)
+        rows = job_store.rows({job_id for tree in trees.values() for job_id in tree})
         stored = self._stored()
         lines = []
         for job_id in self.ids:
@@ -335,14 +335,14 @@ class Jobs(Listing[Job]):
 
     def retry(self) -> Jobs:
         """Back to the queue with new attempts, in one transaction; the jobs that wait now."""
-        waiting = self._app.queue.table.retry(self.ids)
+        waiting = self._app.queue.job_store.retry(self.ids)
         self._app.jobs_added(waiting)
         return Jobs(self._app, waiting)
 
     def cancel(self) -> Jobs:
         """Out of the queue with their descendants, in one transaction; those that moved."""
-        cancelled = self._app.queue.table.cancel(self.ids)
-        self._app.queue.ringer.ring()
+        cancelled = self._app.queue.job_store.cancel(self.ids)
+        self._app.queue.notifier.notify()
         return Jobs(self._app, cancelled)
 
     def wait(
@@ -390,7 +390,7 @@ class Enqueued(Jobs):
 
 
 @dataclass(repr=False)
-class Replay(Shown):
+class Replay(Displayable):
     """What a replay gave: the value, and the follow-ups that a worker would have enqueued."""
 
     job: int

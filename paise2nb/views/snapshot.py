@@ -33,7 +33,7 @@ REPLAY = "paise2 replay {id}"
 LOOK = "paise2 job {id}"
 
 
-class Cure(NamedTuple):
+class Remedy(NamedTuple):
     """What a kind of failure is called, what helps, and the command to type."""
 
     name: str
@@ -42,30 +42,32 @@ class Cure(NamedTuple):
 
 
 # By error class. What is not here is an exception of somebody's code: look at it where it fails.
-CURES: Mapping[str, Cure] = {
-    "timeout": Cure("timed out", "the other side was slow; try again"),
-    "connection": Cure("connection failed", "try again when the host answers"),
-    "dns": Cure("unknown host", "check the spelling, or try again when the network is back"),
-    "throttled": Cure("throttled", "the host wants a pause; try again later"),
-    "http_5xx": Cure("server error", "their side broke; try again later"),
-    "http_4xx": Cure("refused", "check the address; try again if it was mended"),
-    "too_large": Cure("too large", "raise fetch.max_bytes, then try again"),
-    "redirects": Cure("redirected in circles", "check the address in a browser"),
-    "blocked": Cure("private address", "if it is yours: fetch.allow_private_addresses, then retry"),
-    "bad_address": Cure("bad address", "mend the address and enqueue it anew", LOOK),
-    "robots": Cure("refused by robots.txt", "the site asks robots to stay away", LOOK),
-    "not_found": Cure("no such file", "put the file back, then try again"),
-    "unsupported": Cure("unsupported type", "an extractor plugin can read it", "paise2 plugins"),
-    "unreadable": Cure("unreadable document", "the file may be damaged; look at it", REPLAY),
-    "empty": Cure("without text", "nothing to read there; look at it", REPLAY),
-    "not_cached": Cure("bytes forgotten", "fetch the address again", LOOK),
-    "crash": Cure("crashed the worker", "run it here to see why", REPLAY),
-    "memory": Cure("out of memory", "raise workers.memory_mb, then try again"),
+REMEDIES: Mapping[str, Remedy] = {
+    "timeout": Remedy("timed out", "the other side was slow; try again"),
+    "connection": Remedy("connection failed", "try again when the host answers"),
+    "dns": Remedy("unknown host", "check the spelling, or try again when the network is back"),
+    "throttled": Remedy("throttled", "the host wants a pause; try again later"),
+    "http_5xx": Remedy("server error", "their side broke; try again later"),
+    "http_4xx": Remedy("refused", "check the address; try again if it was mended"),
+    "too_large": Remedy("too large", "raise fetch.max_bytes, then try again"),
+    "redirects": Remedy("redirected in circles", "check the address in a browser"),
+    "blocked": Remedy(
+        "private address", "if it is yours: fetch.allow_private_addresses, then retry"
+    ),
+    "bad_address": Remedy("bad address", "mend the address and enqueue it anew", LOOK),
+    "robots": Remedy("refused by robots.txt", "the site asks robots to stay away", LOOK),
+    "not_found": Remedy("no such file", "put the file back, then try again"),
+    "unsupported": Remedy("unsupported type", "an extractor plugin can read it", "paise2 plugins"),
+    "unreadable": Remedy("unreadable document", "the file may be damaged; look at it", REPLAY),
+    "empty": Remedy("without text", "nothing to read there; look at it", REPLAY),
+    "not_cached": Remedy("bytes forgotten", "fetch the address again", LOOK),
+    "crash": Remedy("crashed the worker", "run it here to see why", REPLAY),
+    "memory": Remedy("out of memory", "raise workers.memory_mb, then try again"),
 }
 
 
 @dataclass(frozen=True)
-class Overview:
+class Snapshot:
     """Everything that a live view shows, at one moment.
 
     Attributes:
@@ -89,21 +91,21 @@ class Overview:
     log: list[str]
 
 
-def look(app: App) -> Overview:
+def take(app: App) -> Snapshot:
     """Read everything that the live views show; a few milliseconds."""
-    table, now = app.queue.table, time.time()
+    job_store, now = app.queue.job_store, time.time()
     status = app.status()
-    held = table.rows([job_id for worker in status.workers for job_id in worker["jobs"]])
+    held = job_store.rows([job_id for worker in status.workers for job_id in worker["jobs"]])
     wait = status.oldest_queued_seconds
-    return Overview(
+    return Snapshot(
         at=now,
         status=status,
         workers=[_worker(app, worker, held) for worker in status.workers],
-        retries=[_retry(app, row) for row in table.retries(RETRIES)],
+        retries=[_retry(app, row) for row in job_store.retries(RETRIES)],
         failures=[_failure(app, group) for group in status.failures[:FAILURES]],
         left=_time_left(app, status, now),
-        pace=table.pace(PACE_MINUTES),
-        minute=int(table.now() // 60),
+        pace=job_store.pace(PACE_MINUTES),
+        minute=int(job_store.now() // 60),
         oldest=None if wait is None else now - wait,
         items=[_item(app, row) for row in app.store.list(limit=ITEMS)],
         log=app.logs(LOG_LINES).lines,
@@ -112,7 +114,7 @@ def look(app: App) -> Overview:
 
 def _worker(app: App, worker: dict[str, Any], held: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     rows = [held[job_id] for job_id in worker["jobs"] if job_id in held]
-    clock = app.queue.table.clock
+    clock = app.queue.job_store.clock
     return {
         **worker,
         "holds": [
@@ -142,16 +144,16 @@ def _retry(app: App, row: dict[str, Any]) -> dict[str, Any]:
         "argument": arguments(row["args"]),
         "attempt": f"attempt {row['attempt'] + 1} of {row['max_attempts']}",
         "error": row["error"],
-        "due": app.queue.table.clock.wall(row["run_at"]),
+        "due": app.queue.job_store.clock.wall(row["run_at"]),
     }
 
 
 def _failure(app: App, group: dict[str, Any]) -> dict[str, Any]:
-    attempts = app.queue.table.attempts(group["id"])
-    cure = CURES.get(group["error_class"]) or Cure(
+    attempts = app.queue.job_store.attempts(group["id"])
+    remedy = REMEDIES.get(group["error_class"]) or Remedy(
         group["error_class"] or "failed", "run it here, then %debug opens the frame", REPLAY
     )
-    name = cure.name
+    name = remedy.name
     if group["status"] is not None:
         number = int(group["status"])
         known = number in HTTPStatus._value2member_map_
@@ -165,8 +167,8 @@ def _failure(app: App, group: dict[str, Any]) -> dict[str, Any]:
         "error_class": group["error_class"],
         "status": group["status"],
         "name": name,
-        "advice": cure.advice,
-        "command": cure.command.format(**group),
+        "advice": remedy.advice,
+        "command": remedy.command.format(**group),
         "error": group["error"],
         "attempts": len(attempts),
         "traceback": next((a["traceback"] for a in reversed(attempts) if a["traceback"]), ""),
@@ -183,7 +185,7 @@ def _item(app: App, row: dict[str, Any]) -> dict[str, Any]:
 
 def _time_left(app: App, status: Status, now: float) -> str | None:
     """When all will be done, by what holds it up: the workers' pace, or the last retry."""
-    table, jobs, roots = app.queue.table, status.jobs, status.roots
+    job_store, jobs, roots = app.queue.job_store, status.jobs, status.roots
     waiting = sum(jobs[state] for state in ("queued", "running", "retrying"))
     if not waiting or not status.workers:
         return None
@@ -193,9 +195,9 @@ def _time_left(app: App, status: Status, now: float) -> str | None:
     expected = waiting + unfinished * (followed - 1)
     pace = status.completed_per_minute / 60
     by_pace = expected / pace if pace else 0.0
-    last = table.last_retry()
-    by_retry = table.clock.wall(last) - now if last else 0.0
-    host = table.slowest_host()
+    last = job_store.last_retry()
+    by_retry = job_store.clock.wall(last) - now if last else 0.0
+    host = job_store.slowest_host()
     if host is not None and host[3] > max(by_retry - 1, by_pace / 2):  # most of it waits there
         name, line, delay, seconds = host
         until = f"about {_clock(now + max(seconds, by_pace), now)}; more workers won't help"
@@ -236,9 +238,9 @@ def countdown(due: float, now: float) -> str:
     return f"in {render.duration(round(due - now))}" if due - now >= 1 else "now"
 
 
-def worker_rows(overview: Overview, now: float) -> tuple[list[dict[str, Any]], Sequence[Column]]:
+def worker_rows(snapshot: Snapshot, now: float) -> tuple[list[dict[str, Any]], Sequence[Column]]:
     """The table of workers."""
-    rows = [{**worker, "doing": holding(worker, now)} for worker in overview.workers]
+    rows = [{**worker, "doing": holding(worker, now)} for worker in snapshot.workers]
     columns = (
         Column("pool"), Column("pid", right=True), Column("state", html=render.tone),
         Column("doing", wide=True), Column("heartbeat"),
@@ -246,7 +248,7 @@ def worker_rows(overview: Overview, now: float) -> tuple[list[dict[str, Any]], S
     return rows, columns
 
 
-def text(overview: Overview, now: float, height: int | None = None) -> str:
+def text(snapshot: Snapshot, now: float, height: int | None = None) -> str:
     """The overview for a terminal.
 
     Args:
@@ -254,33 +256,33 @@ def text(overview: Overview, now: float, height: int | None = None) -> str:
         now: seconds since the epoch.
         height: lines; what does not fit is left out from the end.
     """
-    status = overview.status
+    status = snapshot.status
     counts = "   ".join(f"{number:,} {state}" for state, number in status.roots.items() if number)
-    clock = time.strftime("%H:%M:%S", time.localtime(overview.at))
+    clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
     lines = [f"paise2 · {status.profile} · updated {clock}", ""]
     lines += [counts or "no jobs", *filter(None, [status.paused, status.problem])]
-    pace = sum(done for minute, done, _ in overview.pace)
+    pace = sum(done for minute, done, _ in snapshot.pace)
     if pace:
-        bars = sparkline([done for _, done, _ in by_minute(overview)])
+        bars = sparkline([done for _, done, _ in by_minute(snapshot)])
         lines.append(f"{bars}  {status.completed_per_minute:,.0f} completed a minute")
-    if overview.left:
-        lines.append(f"left: {overview.left}")
-    if overview.oldest is not None and now - overview.oldest >= 1:
-        lines.append(f"the oldest waits for {render.duration(round(now - overview.oldest))}")
-    rows, columns = worker_rows(overview, now)
+    if snapshot.left:
+        lines.append(f"left: {snapshot.left}")
+    if snapshot.oldest is not None and now - snapshot.oldest >= 1:
+        lines.append(f"the oldest waits for {render.duration(round(now - snapshot.oldest))}")
+    rows, columns = worker_rows(snapshot, now)
     blocks = {
         "workers": render.text_table(rows, columns).splitlines() if rows else ["none"],
         "retries": [
             f"{countdown(row['due'], now):>8}  job {row['id']}: {row['task']} {row['argument']}"
             f" · {row['attempt']} · {row['error']}"
-            for row in overview.retries
+            for row in snapshot.retries
         ],
         "failures": [
             f"{row['jobs']:,} × {row['name']} → {row['command']} · {row['advice']}"
-            for row in overview.failures
+            for row in snapshot.failures
         ],
-        "latest": [f"{row['title'] or row['url']} · {row['snippet']}" for row in overview.items],
-        "log": overview.log,
+        "latest": [f"{row['title'] or row['url']} · {row['snippet']}" for row in snapshot.items],
+        "log": snapshot.log,
     }
     width = render.text_width()
     for title, block in blocks.items():
@@ -290,11 +292,11 @@ def text(overview: Overview, now: float, height: int | None = None) -> str:
     return "\n".join(render.cut(line, width) for line in shown[:height])
 
 
-def by_minute(overview: Overview) -> list[tuple[int, int, int]]:
+def by_minute(snapshot: Snapshot) -> list[tuple[int, int, int]]:
     """The pace with the minutes in which nothing ended."""
-    known = {minute: (minute, done, failed) for minute, done, failed in overview.pace}
-    first = overview.minute - PACE_MINUTES + 1
-    return [known.get(minute, (minute, 0, 0)) for minute in range(first, overview.minute + 1)]
+    known = {minute: (minute, done, failed) for minute, done, failed in snapshot.pace}
+    first = snapshot.minute - PACE_MINUTES + 1
+    return [known.get(minute, (minute, 0, 0)) for minute in range(first, snapshot.minute + 1)]
 
 
 def sparkline(numbers: Sequence[int]) -> str:
@@ -304,6 +306,13 @@ def sparkline(numbers: Sequence[int]) -> str:
 
 
 __all__ = [
-    "CURES", "Overview", "by_minute", "countdown", "holding", "look", "sparkline", "text",
+    "REMEDIES",
+    "Snapshot",
+    "by_minute",
+    "countdown",
+    "holding",
+    "sparkline",
+    "take",
+    "text",
     "worker_rows",
 ]  # fmt: skip

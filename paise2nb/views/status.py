@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from paise2nb.core import render
 from paise2nb.core.clock import iso
-from paise2nb.core.display import Shown, arguments
+from paise2nb.core.display import Displayable, arguments
 from paise2nb.jobs.workers_status import WorkersStatus
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _labelled(label: str, text: str) -> str:
 
 
 @dataclass(repr=False)
-class Status(Shown):
+class Status(Displayable):
     """The whole state: the keys of ``status --json`` as attributes, and what a person asks next."""
 
     profile: str
@@ -123,7 +123,7 @@ class Status(Shown):
 
 
 @dataclass(repr=False)
-class Since(Shown):
+class Digest(Displayable):
     """What happened since an app was last open.
 
     ``stored``, ``failed`` and ``waiting`` are counts; ``since`` is seconds since the epoch, None
@@ -159,7 +159,7 @@ class Since(Shown):
 
 
 @dataclass(repr=False)
-class ResetCounts(Shown):
+class ResetCounts(Displayable):
     """What a reset forgot."""
 
     jobs: int
@@ -178,7 +178,7 @@ class ResetCounts(Shown):
 
 
 @dataclass(repr=False)
-class Log(Shown):
+class Log(Displayable):
     """Lines of the workers' log."""
 
     path: Path

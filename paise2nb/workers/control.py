@@ -19,7 +19,7 @@ from paise2nb.core import processes as process
 from paise2nb.core.disks import network_filesystem
 from paise2nb.core.errors import UsageError, WorkersError
 from paise2nb.jobs import IMMEDIATE
-from paise2nb.jobs.retry import CRASH, crash_endings, released
+from paise2nb.jobs.retry import CRASH, crash_outcomes, released
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.workers.spawn import spawn
 
@@ -36,26 +36,26 @@ class Workers:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._table = app.queue.table
+        self._job_store = app.queue.job_store
         self._child: subprocess.Popen[bytes] | None = None  # the supervisor, if started here
 
     @cached_property
     def _network(self) -> str | None:
-        return network_filesystem(self._table.path.parent)
+        return network_filesystem(self._job_store.path.parent)
 
     # Looking ---------------------------------------------------------------------------------
 
     def status(self) -> WorkersStatus:
         """Who runs now, and what keeps jobs from running."""
-        rows = [row for row in self._table.workers() if row["pool"] != IMMEDIATE]
+        rows = [row for row in self._job_store.workers() if row["pool"] != IMMEDIATE]
         workers = [
             {
                 "pool": row["pool"],
                 "pid": row["pid"],
                 "state": _shown_state(row),
                 "jobs": row["jobs"],
-                "started_at": self._table.shown(row["started_at"]),
-                "heartbeat_at": self._table.shown(row["heartbeat_at"]),
+                "started_at": self._job_store.shown(row["started_at"]),
+                "heartbeat_at": self._job_store.shown(row["heartbeat_at"]),
                 "error": row["error"],
             }
             for row in rows
@@ -66,14 +66,14 @@ class Workers:
         supervisor = None
         if row is not None and alive:
             pid = int(row["process"].split("-")[0])
-            supervisor = {"pid": pid, "started_at": self._table.shown(row["started_at"])}
+            supervisor = {"pid": pid, "started_at": self._job_store.shown(row["started_at"])}
         return WorkersStatus(workers, supervisor, self._problem(row if alive else None, workers))
 
     def _problem(
         self, supervisor: dict[str, Any] | None, workers: list[dict[str, Any]]
     ) -> str | None:
         if supervisor is None:
-            waiting = self._table.busy()
+            waiting = self._job_store.busy()
             if waiting and not workers and not self._app.immediate:
                 verb = "jobs wait" if waiting > 1 else "job waits"
                 return f"{waiting:,} {verb} and no worker runs; start some: paise2 worker start"
@@ -87,7 +87,7 @@ class Workers:
             )
         if Settings.from_json(supervisor["settings"]) != self._app.settings:
             return "the workers run with other settings; to use these: paise2 worker restart"
-        if unknown := self._table.ready_tasks() - set(self._app.plugins.tasks):
+        if unknown := self._job_store.ready_tasks() - set(self._app.plugins.tasks):
             names = ", ".join(sorted(unknown))
             return (
                 f"jobs of task {names} wait: no loaded plugin defines it; add it to `plugins`, "
@@ -99,7 +99,7 @@ class Workers:
         """The supervisor's row; its process None where that is gone."""
         if self._child is not None:
             self._child.poll()  # one that has ended is no zombie from here on
-        row = self._table.supervisor()
+        row = self._job_store.supervisor()
         if row is not None and row["process"] and not process.alive(row["process"]):
             row["process"] = None
         return row
@@ -111,10 +111,10 @@ class Workers:
             return True
         return any(
             row["pool"] != IMMEDIATE and process.alive(row["process"])
-            for row in self._table.workers()
+            for row in self._job_store.workers()
         )
 
-    def bury_dead(self) -> None:
+    def rescue_orphans(self) -> None:
         """Take back the jobs of processes that died with nobody to see it.
 
         Where a supervisor lives they are its business: it knows whom it has ended, and why.
@@ -122,10 +122,10 @@ class Workers:
         supervisor = self._supervisor()
         if supervisor is not None and supervisor["process"] is not None:
             return
-        for row in self._table.workers():
+        for row in self._job_store.workers():
             if not process.alive(row["process"]) and row["state"] != "failed":
-                endings = crash_endings(self._app.settings, self._table.get(CRASH))
-                self._table.bury(row["id"], endings)
+                endings = crash_outcomes(self._app.settings, self._job_store.get(CRASH))
+                self._job_store.rescue_jobs(row["id"], endings)
 
     # Starting --------------------------------------------------------------------------------
 
@@ -158,15 +158,15 @@ class Workers:
             if added:
                 running["sizes"].update(missing)
             # The time ends the rest of workers that had left for want of work.
-            running["asked_at"] = self._table.now()
-            self._table.set_supervisor(options=json.dumps(running))
-            self._app.queue.ringer.ring()
+            running["asked_at"] = self._job_store.now()
+            self._job_store.set_supervisor(options=json.dumps(running))
+            self._app.queue.notifier.notify()
             return self._ready("added" if added else "already running", None)
         options = {"sizes": sizes, "burst": burst, "foreground": foreground}
         if foreground:
             from paise2nb.workers.supervisor import Supervisor
 
-            Supervisor(self._app.settings, options, self._table.path).run()
+            Supervisor(self._app.settings, options, self._job_store.path).run()
             return self._said("stopped")
         child = self._spawn(self._app.settings.to_json(), json.dumps(options))
         return self._ready("started", child)
@@ -214,7 +214,7 @@ class Workers:
 
     def _spawn(self, settings: str, options: str) -> subprocess.Popen[bytes]:
         received = {
-            "settings": settings, "options": json.loads(options), "table": str(self._table.path),
+            "settings": settings, "options": json.loads(options), "table": str(self._job_store.path),
         }  # fmt: skip
         self._child = spawn("supervisor", received, self._app.data_dir)
         return self._child
@@ -235,7 +235,7 @@ class Workers:
                 if row["problem"]:
                     raise WorkersError(f"{row['problem']}; mend it, then: paise2 worker restart")
                 wanted: dict[str, int] = json.loads(row["options"])["sizes"]
-                pools = [w["pool"] for w in self._table.workers() if _serves(w, row)]
+                pools = [w["pool"] for w in self._job_store.workers() if _serves(w, row)]
                 if all(pools.count(name) >= size for name, size in wanted.items()):
                     return self._said(word)
             time.sleep(POLL_SECONDS)
@@ -247,9 +247,9 @@ class Workers:
         found.message = f"{found.summary()} {what}" if found.workers else f"workers {what}"
         return found
 
-    def bring_back(self) -> None:
+    def restart_idle(self) -> None:
         """Start again what left for want of work; not what a user stopped."""
-        row = self._table.supervisor()
+        row = self._job_store.supervisor()
         if row is not None and row["state"] == "idle":
             self._spawn(row["settings"], row["options"])
 
@@ -266,10 +266,10 @@ class Workers:
         if row is None or row["process"] is None:
             found = self._stop_orphans(seconds)
             if row is not None:
-                self._table.set_supervisor(state="stopped", process=None)
+                self._job_store.set_supervisor(state="stopped", process=None)
             return self._said("stopped" if found else "not running")
         options = {**json.loads(row["options"]), "stop_seconds": seconds}
-        self._table.set_supervisor(options=json.dumps(options))
+        self._job_store.set_supervisor(options=json.dumps(options))
         process.send(row["process"], signal.SIGTERM)
         deadline = time.monotonic() + seconds + START_SECONDS
         while process.alive(row["process"]):
@@ -280,7 +280,7 @@ class Workers:
 
     def _stop_orphans(self, seconds: float) -> bool:
         """Stop workers whose supervisor has died."""
-        rows = [row for row in self._table.workers() if row["pool"] != IMMEDIATE]
+        rows = [row for row in self._job_store.workers() if row["pool"] != IMMEDIATE]
         living = [row for row in rows if process.send(row["process"], signal.SIGTERM)]
         deadline = time.monotonic() + seconds
         while any(process.alive(row["process"]) for row in living):
@@ -289,12 +289,12 @@ class Workers:
                     process.send(row["process"], signal.SIGKILL)
             time.sleep(POLL_SECONDS)
         for row in rows:
-            self._table.bury(row["id"], released)
+            self._job_store.rescue_jobs(row["id"], released)
         return bool(living)
 
     def restart(self, timeout: float | None = None) -> WorkersStatus:
         """Drain, then start with the settings and plugins as they are now, and the same options."""
-        row = self._table.supervisor()
+        row = self._job_store.supervisor()
         options = json.loads(row["options"]) if row is not None else {}
         self.stop(timeout)
         configured = self.sizes()

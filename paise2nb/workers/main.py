@@ -22,8 +22,8 @@ from typing import Any
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes as process
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
-from paise2nb.core.wakeup import Bell
-from paise2nb.jobs import JobTable, Worker
+from paise2nb.core.wakeup import Listener
+from paise2nb.jobs import JobStore, Worker
 from paise2nb.workers.queue import SAFETY_POLL, JobHuey
 from paise2nb.workers.spawn import log_directory
 from paise2nb.workers.supervisor import Supervisor, configure_logging
@@ -76,16 +76,16 @@ def worker() -> None:
     )
     process.bound_files(FILES + FILES_A_THREAD * threads)
     host_delay = settings.fetch.host_delay
-    table = JobTable(Path(received["table"]), durable=False, host_delay=host_delay)
-    entry = table.register(received["pool"], threads)
+    job_store = JobStore(Path(received["table"]), durable=False, host_delay=host_delay)
+    entry = job_store.register(received["pool"], threads)
     try:
-        _Process(settings, table, entry, pool, threads, received["parent"]).run()
+        _Process(settings, job_store, entry, pool, threads, received["parent"]).run()
     except Exception as error:
         logger.exception("this worker can't start")
-        table.heartbeat(entry, "failed", message(error))
+        job_store.heartbeat(entry, "failed", message(error))
         sys.exit(CAN_NOT_START)
-    table.leave(entry)
-    table.close()
+    job_store.leave(entry)
+    job_store.close()
     if any(not thread.daemon for thread in threading.enumerate()[1:]):
         logging.shutdown()
         os._exit(0)  # threads that jobs have left would keep this process for ever
@@ -97,7 +97,7 @@ class _Process:
     def __init__(
         self,
         settings: Settings,
-        table: JobTable,
+        job_store: JobStore,
         entry: Worker,
         pool: str,
         threads: int,
@@ -105,15 +105,15 @@ class _Process:
     ) -> None:
         from paise2nb.app import App
 
-        self.table = table
+        self.job_store = job_store
         self.entry = entry
         self.threads = threads
         self.app = App(settings, is_worker=True)
         self.huey: JobHuey = self.app.queue
-        if self.app.immediate or not table.path.samefile(self.huey.table.path):
+        if self.app.immediate or not job_store.path.samefile(self.huey.job_store.path):
             provider = settings.task_queue.provider
             raise WorkersError(
-                f"task_queue.provider {provider} gives a worker no jobs of {table.path} to claim"
+                f"task_queue.provider {provider} gives a worker no jobs of {job_store.path} to claim"
             )
         self.huey.work_for(entry, self.app.limits(pool))
         self.failure: Exception | None = None
@@ -127,7 +127,7 @@ class _Process:
         Raises:
             Exception: what a thread's start-up raised.
         """
-        bell = Bell(self.table.path, f"worker-{self.entry.id}")
+        listener = Listener(self.job_store.path, f"worker-{self.entry.id}")
         self.huey.on_startup()(self._thread_starts)
         self.huey.on_shutdown()(self._thread_ends)
         consumer = self.huey.create_consumer(
@@ -137,21 +137,21 @@ class _Process:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.set_wakeup_fd(bell.wake_descriptor, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(listener.wake_descriptor, warn_on_full_buffer=False)
         try:
             for _ in range(self.threads):
                 self._started.acquire()
             if self.failure is None:
-                self._serve(bell, consumer)
+                self._serve(listener, consumer)
         finally:
             self.huey.stop_claiming()
             consumer.stop(graceful=True)
-            bell.close()
+            listener.close()
             self.app.close()
         if self.failure is not None:
             raise self.failure
 
-    def _serve(self, bell: Bell, consumer: Any) -> None:
+    def _serve(self, listener: Listener, consumer: Any) -> None:
         beat = float("-inf")
         while not self._drain and not self.huey.stopping:
             # Asked first: an orphan never says that it is ready under the next supervisor.
@@ -160,25 +160,25 @@ class _Process:
                 break
             if time.monotonic() - beat >= HEARTBEAT_SECONDS:
                 beat = time.monotonic()
-                self.table.database.check()
+                self.job_store.database.check()
                 self._look_after_itself()
                 with suppress(StorageError):  # a full disk, which shows elsewhere
-                    if not self.table.heartbeat(self.entry, "ready"):
+                    if not self.job_store.heartbeat(self.entry, "ready"):
                         logger.warning("this worker was declared dead: it leaves")
                         break
-            if bell.wait(SAFETY_POLL):
-                self.huey.nap.end_one()
+            if listener.wait(SAFETY_POLL):
+                self.huey.idle_waiter.end_one()
         with suppress(PaiseError):
-            self.table.heartbeat(self.entry, "stopping")
-            self.huey.ringer.ring()  # the supervisor: another one may have to take over
+            self.job_store.heartbeat(self.entry, "stopping")
+            self.huey.notifier.notify()  # the supervisor: another one may have to take over
 
     def _look_after_itself(self) -> None:
         """Make room for a fresh process when jobs have left too much in this one."""
         process.reap_orphans()
         if process.open_files() > FILES * 0.75 + FILES_A_THREAD * self.threads:
-            self.huey.give_way(f"jobs have left {process.open_files()} files open")
+            self.huey.recycle(f"jobs have left {process.open_files()} files open")
         elif threading.active_count() > self.threads + THREADS_LEFT:
-            self.huey.give_way(f"jobs have left {threading.active_count()} threads running")
+            self.huey.recycle(f"jobs have left {threading.active_count()} threads running")
 
     def _on_term(self, number: int, frame: object) -> None:
         self._drain = True
@@ -194,4 +194,4 @@ class _Process:
             self._started.release()
 
     def _thread_ends(self) -> None:
-        self.huey.release_following()
+        self.huey.release_next_claim()

@@ -15,18 +15,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from paise2nb.core.disks import full_disk, is_cut_off, is_disk_full, may_be_full
-from paise2nb.jobs import Claim, JobTable
+from paise2nb.core.disks import full_disk, is_disk_full, is_offline, may_be_full
+from paise2nb.jobs import Claim, JobStore
 
 logger = logging.getLogger("paise2nb.workers.queue")
 
 HOSTS_IN_A_ROW = 3  # unreachable ones that make it the network's fault and not theirs
 PROBE_SECONDS = (0.5, 15.0)  # between two jobs that try the network: at first, at most
 LOOK_SECONDS = 0.1  # between two looks whether the disk is full
-PATIENCE = 20  # executions that a job gets uncharged; then it is charged like any other
+MOST_FREE_RUNS = 20  # executions that a job gets uncharged; then it is charged like any other
 
 
-class Hindrance:
+class OutageMonitor:
     """What keeps one worker process from claiming some jobs now. For all its threads.
 
     Args:
@@ -34,28 +34,28 @@ class Hindrance:
         places: the directories that jobs write to.
     """
 
-    def __init__(self, table: JobTable, places: Iterable[Path]) -> None:
-        self._table = table
-        self._places = list(places)
+    def __init__(self, job_store: JobStore, write_dirs: Iterable[Path]) -> None:
+        self._job_store = job_store
+        self._write_dirs = list(write_dirs)
         self._lock = threading.Lock()
         self._full, self._look_at = False, float("-inf")  # monotonic
         self._suspects: dict[str, Claim] = {}  # by host: failures in a row that may be no fault
         self._owed: list[Claim] = []  # failures that were charged before the network was suspected
-        self._cut_off: set[str] = set()  # the tasks that need a network which is not there
+        self._offline: set[str] = set()  # the tasks that need a network which is not there
         self._pause = PROBE_SECONDS[0]
         self._probe_at = 0.0  # monotonic
 
-    def held(self) -> set[str] | None:
+    def paused_tasks(self) -> set[str] | None:
         """The tasks that may not be claimed now; None means all of them.
 
         Where the network is gone, one caller now and then is let through to try.
         """
         if self._is_full():
             return None
-        self._settle()
+        self._refund_owed()
         with self._lock:
-            if not self._cut_off or time.monotonic() < self._probe_at:
-                return set(self._cut_off)
+            if not self._offline or time.monotonic() < self._probe_at:
+                return set(self._offline)
             self._probe_at = time.monotonic() + self._pause
             self._pause = min(self._pause * 2, PROBE_SECONDS[1])
             return set()
@@ -63,53 +63,53 @@ class Hindrance:
     def _is_full(self) -> bool:
         now = time.monotonic()
         if now >= self._look_at:
-            self._full, self._look_at = bool(full_disk(self._places)), now + LOOK_SECONDS
+            self._full, self._look_at = bool(full_disk(self._write_dirs)), now + LOOK_SECONDS
         return self._full
 
-    def blames(self, claim: Claim, error: BaseException) -> bool:
+    def is_outage(self, claim: Claim, error: BaseException) -> bool:
         """Whether this failure is the machine's fault: then the job goes back uncharged."""
-        if claim.number - claim.attempt >= PATIENCE:
+        if claim.run - claim.attempt >= MOST_FREE_RUNS:
             return False
-        if is_disk_full(error) or (may_be_full(error) and full_disk(self._places)):
+        if is_disk_full(error) or (may_be_full(error) and full_disk(self._write_dirs)):
             return True
-        if not is_cut_off(error):
-            self.cleared(claim.task)
+        if not is_offline(error):
+            self.recovered(claim.task)
             return False
         with self._lock:
             self._suspects[_host(claim)] = claim
-            if claim.task in self._cut_off:
+            if claim.task in self._offline:
                 return True
             if len(self._suspects) < HOSTS_IN_A_ROW:
                 return False
             self._owed += [c for c in self._suspects.values() if c.id != claim.id]
-            self._cut_off.add(claim.task)
+            self._offline.add(claim.task)
             self._probe_at = time.monotonic() + self._pause
         reason = f"no network: {HOSTS_IN_A_ROW} hosts in a row can't be reached; it is tried again"
         logger.warning("%s now and then, and jobs of task %s wait", reason, claim.task)
-        self._table.put("paused", json.dumps([os.getpid(), reason]))
+        self._job_store.put("paused", json.dumps([os.getpid(), reason]))
         return True
 
-    def _settle(self) -> None:
+    def _refund_owed(self) -> None:
         """Give back what was charged, once the threads that ran those jobs have written it."""
         if self._owed:
             with self._lock:
                 owed, self._owed = self._owed, []
-            unwritten = self._table.refund(owed)
+            unwritten = self._job_store.refund(owed)
             with self._lock:
                 self._owed += unwritten
 
-    def cleared(self, task: str) -> None:
+    def recovered(self, task: str) -> None:
         """A job of that task has got through (or has failed by itself): there is a network."""
-        if not self._suspects and not self._cut_off:
+        if not self._suspects and not self._offline:
             return
         with self._lock:
             self._suspects.clear()
-            was_cut_off = task in self._cut_off
-            self._cut_off.discard(task)
+            was_offline = task in self._offline
+            self._offline.discard(task)
             self._pause = PROBE_SECONDS[0]
-        if was_cut_off:
+        if was_offline:
             logger.info("the network is back")
-            self._table.put("paused", "null")
+            self._job_store.put("paused", "null")
 
 
 def _host(claim: Claim) -> str:

@@ -30,18 +30,18 @@ from huey.storage import BaseStorage
 from paise2nb.core import processes as process
 from paise2nb.core.errors import (
     PaiseError,
-    Postponed,
+    Snoozed,
     StorageError,
     TaskError,
     message,
     redacted,
     storable,
 )
-from paise2nb.core.wakeup import Ringer
-from paise2nb.jobs import IMMEDIATE, Asked, Claim, Ending, JobTable, Limits, Worker
+from paise2nb.core.wakeup import Notifier
+from paise2nb.jobs import IMMEDIATE, Claim, HostDelay, JobStore, Limits, Outcome, Worker
 from paise2nb.jobs.retry import CRASH, crash_policies, decide, error_class
 from paise2nb.plugins import Task, TaskQueueProvider, hookimpl
-from paise2nb.workers.outage import Hindrance
+from paise2nb.workers.outage import OutageMonitor
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("paise2nb.workers.queue")
 
 SAFETY_POLL = 1.0  # seconds: an idle wait never lasts longer, whether the bell rings or not
-BRIEF = 0.0005  # seconds: a thread whose job takes no longer is left to go on alone
-GLANCE = 0.001  # seconds between two looks whether it does
-LONGEST_LOOK_PAUSE = 15.0  # seconds between looks for turns that no other pool takes
+SHORT_JOB = 0.0005  # seconds: a thread whose job takes no longer is left to go on alone
+SPIN_SECONDS = 0.001  # seconds between two looks whether it does
+LONGEST_SLOT_CHECK = 15.0  # seconds between looks for turns that no other pool takes
 
 
 class JSONSerializer(Serializer):
@@ -69,21 +69,21 @@ class JobStorage(BaseStorage):
 
     blocking = True  # an idle worker sleeps on the bell, not on Huey's polling interval
 
-    def __init__(self, name: str = "paise2", *, table: JobTable) -> None:
+    def __init__(self, name: str = "paise2", *, job_store: JobStore) -> None:
         super().__init__(name)
-        self.table = table
+        self.job_store = job_store
 
     def close(self) -> None:
         """Close the job table."""
-        self.table.close()
+        self.job_store.close()
 
     def queue_size(self) -> int:
         """The number of jobs that may start."""
-        return self.table.counts()[0]["queued"]
+        return self.job_store.counts()[0]["queued"]
 
     def schedule_size(self) -> int:
         """The number of jobs that have a time."""
-        counts = self.table.counts()[0]
+        counts = self.job_store.counts()[0]
         return counts["scheduled"] + counts["retrying"]
 
     def read_schedule(self, ts: datetime.datetime) -> list[bytes]:
@@ -91,7 +91,7 @@ class JobStorage(BaseStorage):
         return []
 
 
-class Nap:
+class IdleWaiter:
     """How a thread of a worker waits when there is nothing to claim; ends early when called.
 
     Attributes:
@@ -127,29 +127,29 @@ class JobHuey(Huey):
         nap: ended when there may be work; a worker process connects it with its bell.
     """
 
-    def __init__(self, app: App, table: JobTable, *, immediate: bool) -> None:
+    def __init__(self, app: App, job_store: JobStore, *, immediate: bool) -> None:
         # Huey's own immediate mode would swap in a storage in memory and run follow-ups before
         # their parent commits: here immediate means that this process claims and executes.
         super().__init__(
             "paise2", results=False, serializer=JSONSerializer(),
-            storage_class=JobStorage, table=table,
+            storage_class=JobStorage, job_store=job_store,
         )  # fmt: skip
         self.app = app
-        self.table = table
+        self.job_store = job_store
         self.runs_immediately = immediate
-        self.ringer = Ringer(table.path)
-        self.nap = Nap()
+        self.notifier = Notifier(job_store.path)
+        self.idle_waiter = IdleWaiter()
         self._executing = threading.local()
         self._looking = threading.Lock()  # one thread at a time looks for work
         self._began: dict[int, float] = {}  # by thread: when (monotonic) its job began
         self._jobs_anywhere: set[int] = set()  # in immediate mode: those that threads execute
-        self._strays = False
+        self._has_orphaned_claims = False
         self._worker: Worker | None = None
         self._limits: dict[str, Limits] = {}
-        self._hindrance: Hindrance | None = None
+        self._outages: OutageMonitor | None = None
         self._stopping = threading.Event()
-        self._looks_at = 0.0  # monotonic: for turns that nobody takes
-        self._look_pause = SAFETY_POLL
+        self._check_slots_at = 0.0  # monotonic: for turns that nobody takes
+        self._slot_check_pause = SAFETY_POLL
         self._classes: dict[str, type[HueyTask]] = {}
         self.tasks_changed()
 
@@ -165,20 +165,20 @@ class JobHuey(Huey):
     def _note_policies(self) -> None:
         """Leave word for the supervisor, which loads no plugin."""
         policies = crash_policies(self.app.plugins.tasks.values())
-        if self.table.get(CRASH) != policies:
-            self.table.put(CRASH, policies)
+        if self.job_store.get(CRASH) != policies:
+            self.job_store.put(CRASH, policies)
 
     def _register(self, task: Task) -> type[HueyTask]:
-        def run(*arguments: Any, task: HueyTask) -> Ending:
+        def run(*arguments: Any, task: HueyTask) -> Outcome:
             me = os.getpid()
             try:
                 return self.app.perform(task.claim, arguments)
-            except Postponed:
+            except Snoozed:
                 raise
-            except RetryTask as asked:  # by the task itself: bounded like any other failure
-                error = TaskError(asked.args[0] or "asked to be retried", "retry")
-                error.retry_after = asked.delay
-                error.__cause__ = asked
+            except RetryTask as host_delays:  # by the task itself: bounded like any other failure
+                error = TaskError(host_delays.args[0] or "asked to be retried", "retry")
+                error.retry_after = host_delays.delay
+                error.__cause__ = host_delays
                 self._raise(task.claim, error)
             except Exception as error:
                 self._raise(task.claim, error)
@@ -207,7 +207,7 @@ class JobHuey(Huey):
         """Claim for this worker, from these tasks only."""
         self._worker, self._limits = worker, dict(limits)
         self._note_policies()
-        self._hindrance = Hindrance(self.table, self.app.places())
+        self._outages = OutageMonitor(self.job_store, self.app.write_dirs())
 
     @property
     def stopping(self) -> bool:
@@ -217,15 +217,15 @@ class JobHuey(Huey):
     def stop_claiming(self) -> None:
         """Finish what runs and claim nothing more: a worker drains."""
         self._stopping.set()
-        self.nap.end_all()
+        self.idle_waiter.end_all()
 
     def dequeue(self) -> HueyTask | None:
         """Claim the next job; None when there was none within the safety poll."""
         self._write_kept()
-        calls = self.nap.calls
+        calls = self.idle_waiter.calls
         if self.stopping or self._worker is None:
             return None
-        claim = self._take_following()
+        claim = self._take_next_claim()
         if claim is None:
             self._began.pop(threading.get_ident(), None)
             patience = SAFETY_POLL
@@ -237,13 +237,13 @@ class JobHuey(Huey):
                 finally:
                     self._looking.release()
             if claim is None:
-                self.nap.wait(patience, calls)
+                self.idle_waiter.wait(patience, calls)
                 return None
         if not self._looking.locked():
-            self.nap.end_one()  # there may be more: the next thread looks
+            self.idle_waiter.end_one()  # there may be more: the next thread looks
         # Asked again: whoever enqueued this job may have changed a cell just before.
         if not self._is_current() or claim.task not in self.app.plugins.tasks:
-            self.table.end(claim, Ending("released", "queued"))
+            self.job_store.end(claim, Outcome("released", "queued"))
             return None
         return self._decoded(claim)
 
@@ -253,30 +253,32 @@ class JobHuey(Huey):
         The next of many brief jobs costs such a thread little; every thread beside it makes it
         wait for the interpreter's lock and the table's, so that four of them do less than one.
         """
-        while self._brisk():
+        while self._is_spinning():
             if self.stopping:
                 return None
-            time.sleep(GLANCE)
+            time.sleep(SPIN_SECONDS)
         if not self._is_current():  # it may know more tasks from now on
             return None
         limits = self._open_limits()
         tasks = tuple(limits)
-        if limits and (self.table.claimable(tasks) or self._takes_turns(tasks)):
-            return self.table.claim(worker, limits)
+        if limits and (self.job_store.claimable(tasks) or self._takes_unused_slots(tasks)):
+            return self.job_store.claim(worker, limits)
         return None
 
-    def _brisk(self) -> bool:
+    def _is_spinning(self) -> bool:
         """Whether a thread has only just begun its job, or writes the outcome of one."""
-        since = time.monotonic() - BRIEF
+        since = time.monotonic() - SHORT_JOB
         return any(began > since for began in list(self._began.values()))
 
-    def _takes_turns(self, tasks: tuple[str, ...]) -> bool:
+    def _takes_unused_slots(self, tasks: tuple[str, ...]) -> bool:
         """Look for turns that no other pool takes: one thread, more seldom while there are none."""
-        if time.monotonic() < self._looks_at:
+        if time.monotonic() < self._check_slots_at:
             return False
-        self._looks_at = time.monotonic() + self._look_pause
-        found = self.table.take_turns(tasks)
-        self._look_pause = SAFETY_POLL if found else min(2 * self._look_pause, LONGEST_LOOK_PAUSE)
+        self._check_slots_at = time.monotonic() + self._slot_check_pause
+        found = self.job_store.take_unused_slots(tasks)
+        self._slot_check_pause = (
+            SAFETY_POLL if found else min(2 * self._slot_check_pause, LONGEST_SLOT_CHECK)
+        )
         return found
 
     def _is_current(self) -> bool:
@@ -287,31 +289,33 @@ class JobHuey(Huey):
             reason = "plugins have changed"
         except PaiseError as error:
             reason = str(error)
-        self.give_way(reason)
+        self.recycle(reason)
         return False
 
-    def give_way(self, reason: str) -> None:
+    def recycle(self, reason: str) -> None:
         """Finish what runs and leave: the supervisor starts a fresh process at once."""
         if not self.stopping:
             logger.info("this worker gives way to a fresh one: %s", reason)
             self.stop_claiming()
-            self.ringer.ring()  # whoever sleeps in this process, too
+            self.notifier.notify()  # whoever sleeps in this process, too
 
     def _open_limits(self) -> dict[str, Limits]:
         """The tasks that may be claimed now, with their limits."""
-        held = self._hindrance.held() if self._hindrance else set()
-        if held is None or self.stopping:
+        paused = self._outages.paused_tasks() if self._outages else set()
+        if paused is None or self.stopping:
             return {}
-        return {name: limit for name, limit in self._limits.items() if name not in held}
+        return {name: limit for name, limit in self._limits.items() if name not in paused}
 
-    def _take_following(self) -> Claim | None:
-        claim: Claim | None = getattr(self._executing, "following", None)
-        self._executing.following = None
+    def _take_next_claim(self) -> Claim | None:
+        claim: Claim | None = getattr(self._executing, "next_claim", None)
+        self._executing.next_claim = None
         return claim
 
     def _patience(self) -> float:
-        due = self.table.next_time(tuple(self._limits), within=SAFETY_POLL)
-        return SAFETY_POLL if due is None else min(max(due - self.table.now(), 0.001), SAFETY_POLL)
+        due = self.job_store.next_time(tuple(self._limits), within=SAFETY_POLL)
+        return (
+            SAFETY_POLL if due is None else min(max(due - self.job_store.now(), 0.001), SAFETY_POLL)
+        )
 
     def _decoded(self, claim: Claim) -> HueyTask | None:
         """The Huey task of a claim. One that can't be decoded fails, and is kept to be seen."""
@@ -322,7 +326,7 @@ class JobHuey(Huey):
             task = self._classes[claim.task](tuple(arguments), id=str(claim.id))
         except (ValueError, KeyError, RecursionError) as error:
             what = f"can't be decoded: {type(error).__name__}: {error}"
-            self.table.end(claim, Ending("failed", "failed", None, "undecodable", what))
+            self.job_store.end(claim, Outcome("failed", "failed", None, "undecodable", what))
             return None
         task.claim = claim
         return task
@@ -355,17 +359,17 @@ class JobHuey(Huey):
         if lone and (left := threading.active_count() - threads) > 0:
             logger.warning("job %s has left %d threads running", claim.id, left)
 
-    def _finish(self, claim: Claim, ending: Ending, limits: dict[str, Limits]) -> None:
-        accepted, following = self.table.end(claim, ending, self._worker, limits)
-        self._executing.following = following
+    def _finish(self, claim: Claim, ending: Outcome, limits: dict[str, Limits]) -> None:
+        accepted, next_claim = self.job_store.end(claim, ending, self._worker, limits)
+        self._executing.next_claim = next_claim
         if not accepted:
             logger.warning("job %s is no longer this worker's: its outcome is refused", claim.id)
         elif ending.followups:
-            self.nap.end_one()
-            self.ringer.ring()
+            self.idle_waiter.end_one()
+            self.notifier.notify()
 
     def _write_kept(self) -> None:
-        kept: tuple[Claim, Ending] | None = getattr(self._executing, "kept", None)
+        kept: tuple[Claim, Outcome] | None = getattr(self._executing, "kept", None)
         if kept is not None:
             try:
                 self._finish(*kept, {})
@@ -374,19 +378,21 @@ class JobHuey(Huey):
                 raise
             self._executing.kept = None
 
-    def _run(self, task: HueyTask) -> Ending:
+    def _run(self, task: HueyTask) -> Outcome:
         claim: Claim = task.claim
         self._emit(signals.SIGNAL_EXECUTING, task)
         self._tasks_in_flight.add(task)
         try:
-            ending: Ending = task.execute()
-        except Postponed as wait:
-            asked = [Asked(*wait.crawl_delay)] if wait.crawl_delay else []
-            return Ending("postponed", "queued", asked=asked, host=wait.host, resume=wait.resume)
+            ending: Outcome = task.execute()
+        except Snoozed as wait:
+            host_delays = [HostDelay(*wait.crawl_delay)] if wait.crawl_delay else []
+            return Outcome(
+                "snoozed", "queued", host_delays=host_delays, host=wait.host, resume=wait.resume
+            )
         except RetryTask as retry:
             self._emit(signals.SIGNAL_RETRYING, task)
             cause = retry.__cause__ or retry
-            if self._hindrance and self._hindrance.blames(claim, cause):
+            if self._outages and self._outages.is_outage(claim, cause):
                 logger.info("job %s goes back uncharged: %s", claim.id, cause)
                 return released(cause)
             logger.info("job %s will be retried in %.1f s: %s", claim.id, retry.delay, cause)
@@ -395,7 +401,7 @@ class JobHuey(Huey):
             if isinstance(error, KeyboardInterrupt) and self.runs_immediately:
                 raise  # interrupted is not completed
             self._emit(signals.SIGNAL_ERROR, task, error)
-            if self._hindrance and self._hindrance.blames(claim, error):
+            if self._outages and self._outages.is_outage(claim, error):
                 logger.info("job %s goes back uncharged: %s", claim.id, error)
                 return released(error)
             logger.info("job %s failed: %s", claim.id, error)
@@ -403,15 +409,15 @@ class JobHuey(Huey):
         finally:
             self._tasks_in_flight.discard(task)
         self._emit(signals.SIGNAL_COMPLETE, task)
-        if self._hindrance:
-            self._hindrance.cleared(claim.task)
+        if self._outages:
+            self._outages.recovered(claim.task)
         return ending
 
-    def release_following(self) -> None:
+    def release_next_claim(self) -> None:
         """Give back the job that this thread has claimed but not begun."""
-        claim = self._take_following()
+        claim = self._take_next_claim()
         if claim is not None:
-            self.table.end(claim, Ending("released", "queued"))
+            self.job_store.end(claim, Outcome("released", "queued"))
 
     # Immediate mode --------------------------------------------------------------------------
 
@@ -419,13 +425,13 @@ class JobHuey(Huey):
         """Claim and execute here until nothing of a job's tree is left, waiting for retries."""
         while True:
             self.run_ready(root)
-            if not self.table.unfinished([root]) or self._runs_inside(root):
+            if not self.job_store.unfinished([root]) or self._runs_inside(root):
                 return
             # A retry's time has yet to come, or another thread or process runs it, or held its
             # host's turn when it died.
-            self.app.workers.bury_dead()
-            due = self.table.next_time()
-            rest = SAFETY_POLL if due is None else due - self.table.now()
+            self.app.workers.rescue_orphans()
+            due = self.job_store.next_time()
+            rest = SAFETY_POLL if due is None else due - self.job_store.now()
             time.sleep(min(max(rest, 0.001), SAFETY_POLL))
 
     def run_ready(self, root: int | None = None) -> None:
@@ -433,16 +439,16 @@ class JobHuey(Huey):
         worker, limits = self._immediate_worker(), self.app.limits()
         outer = self._jobs_here()
         try:
-            if self._strays:
-                self._release_strays(worker)
-            while (claim := self.table.claim(worker, limits, tree=root)) is not None:
+            if self._has_orphaned_claims:
+                self._release_orphaned_claims(worker)
+            while (claim := self.job_store.claim(worker, limits, tree=root)) is not None:
                 self._execute_here(claim)
         except BaseException:
             # An interrupt may come at any moment, after a claim or in the writing of an outcome.
-            self._strays = True
+            self._has_orphaned_claims = True
             self._jobs_anywhere.difference_update(self._jobs_here()[len(outer) :])
             self._executing.jobs = outer
-            self._release_strays(worker)
+            self._release_orphaned_claims(worker)
             raise
 
     def _execute_here(self, claim: Claim) -> None:
@@ -451,14 +457,14 @@ class JobHuey(Huey):
         self._jobs_anywhere.add(claim.id)
         task = self._decoded(claim)
         if task is not None:
-            self.table.end(claim, self._run(task))
+            self.job_store.end(claim, self._run(task))
         self._jobs_anywhere.discard(claim.id)
         self._executing.jobs = outer
 
-    def _release_strays(self, worker: Worker) -> None:
+    def _release_orphaned_claims(self, worker: Worker) -> None:
         """Give back what this process holds and no thread of it executes."""
-        self.table.release(worker, self._jobs_anywhere)
-        self._strays = False
+        self.job_store.release(worker, self._jobs_anywhere)
+        self._has_orphaned_claims = False
 
     def _jobs_here(self) -> tuple[int, ...]:
         """The jobs that this thread executes, one inside the other."""
@@ -468,25 +474,25 @@ class JobHuey(Huey):
     def _runs_inside(self, root: int) -> bool:
         """Whether a job's tree is itself what this thread executes: it can't wait for itself."""
         jobs = self._jobs_here()
-        return bool(jobs) and not set(jobs).isdisjoint(self.table.trees([root])[root])
+        return bool(jobs) and not set(jobs).isdisjoint(self.job_store.trees([root])[root])
 
     def _immediate_worker(self) -> Worker:
         if self._worker is None:
-            self._worker = self.table.register(IMMEDIATE, 1, "busy")
+            self._worker = self.job_store.register(IMMEDIATE, 1, "busy")
         return self._worker
 
     def close(self) -> None:
         """Let go of the job table."""
         if self._worker is not None and self.runs_immediately:
-            self.table.leave(self._worker)
-        self.ringer.close()
+            self.job_store.leave(self._worker)
+        self.notifier.close()
         self.storage.close()
 
 
 def _failure(
     error: BaseException, *, retry_in: float | None = None, granted: int | None = None
-) -> Ending:
-    return Ending(
+) -> Outcome:
+    return Outcome(
         "failed",
         "failed" if retry_in is None else "retrying",
         error_class=error_class(error),
@@ -494,20 +500,20 @@ def _failure(
         traceback=_traceback(error),
         retry_in=retry_in,
         max_attempts=granted,
-        asked=_pause(error, retry_in),
+        host_delays=_pause(error, retry_in),
     )
 
 
-def _pause(error: BaseException, retry_in: float | None) -> list[Asked]:
+def _pause(error: BaseException, retry_in: float | None) -> list[HostDelay]:
     """The pause of a host that was asked too often: all jobs for it wait, not only this one."""
     if not isinstance(error, TaskError) or error.host is None:
         return []
-    return [Asked(error.host, pause=max(error.retry_after or 0.0, retry_in or 0.0))]
+    return [HostDelay(error.host, pause=max(error.retry_after or 0.0, retry_in or 0.0))]
 
 
-def released(error: BaseException) -> Ending:
+def released(error: BaseException) -> Outcome:
     """Back to the queue uncharged, with what happened."""
-    return Ending("released", "queued", error_class=error_class(error), error=message(error))
+    return Outcome("released", "queued", error_class=error_class(error), error=message(error))
 
 
 def _traceback(error: BaseException) -> str:
@@ -527,10 +533,10 @@ _ENGINE = ("paise2nb.workers.queue", "paise2nb.app", "huey.api")
 # The providers -------------------------------------------------------------------------------
 
 
-def open_table(app: App, path: Path | None = None) -> JobTable:
+def open_job_store(app: App, path: Path | None = None) -> JobStore:
     """The job table of an app's settings, or at a path of a provider's choice."""
     path = path or app.settings.task_queue.sqlite.path or app.data_dir / "tasks.db"
-    return JobTable(path, durable=not app.is_worker, host_delay=app.settings.fetch.host_delay)
+    return JobStore(path, durable=not app.is_worker, host_delay=app.settings.fetch.host_delay)
 
 
 class NoTaskQueueProvider:
@@ -538,7 +544,7 @@ class NoTaskQueueProvider:
 
     def create(self, app: App) -> JobHuey:
         """A queue that runs each job before the enqueue returns."""
-        return JobHuey(app, open_table(app), immediate=True)
+        return JobHuey(app, open_job_store(app), immediate=True)
 
 
 class HueySQLiteTaskQueueProvider:
@@ -547,7 +553,7 @@ class HueySQLiteTaskQueueProvider:
     def create(self, app: App) -> JobHuey:
         """A queue on ``task_queue.sqlite.path``."""
         immediate = app.settings.task_queue.sqlite.immediate and not app.is_worker
-        return JobHuey(app, open_table(app), immediate=immediate)
+        return JobHuey(app, open_job_store(app), immediate=immediate)
 
 
 @hookimpl
@@ -558,5 +564,5 @@ def task_queue_providers() -> dict[str, TaskQueueProvider]:
 
 __all__ = [
     "HueySQLiteTaskQueueProvider", "JobHuey", "JobStorage", "NoTaskQueueProvider",
-    "open_table",
+    "open_job_store",
 ]  # fmt: skip

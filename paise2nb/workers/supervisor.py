@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError, WorkersError, redacted
-from paise2nb.core.wakeup import Bell
-from paise2nb.jobs import IMMEDIATE, Ending, JobTable
-from paise2nb.jobs.retry import CRASH, charge, crash_endings, released
+from paise2nb.core.wakeup import Listener
+from paise2nb.jobs import IMMEDIATE, JobStore, Outcome
+from paise2nb.jobs.retry import CRASH, charge_crash, crash_outcomes, released
 from paise2nb.workers.control import STOP_SECONDS
 from paise2nb.workers.spawn import log_directory, spawn
 
@@ -63,7 +63,7 @@ class Supervisor:
         self.settings = settings
         self.options = options
         self.data_dir = settings.data_dir
-        self.table = JobTable(path, durable=False, host_delay=settings.fetch.host_delay)
+        self.job_store = JobStore(path, durable=False, host_delay=settings.fetch.host_delay)
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # by process name
         self._marks: dict[str, str] = {}  # by process name: for what a worker leaves behind
         self._unproven: dict[str, float] = {}  # starts that have not become ready: their times
@@ -83,27 +83,27 @@ class Supervisor:
         Raises:
             WorkersError: another supervisor has it.
         """
-        if not self.table.take_supervision(json.dumps(self.options), self.settings.to_json()):
+        if not self.job_store.take_supervision(json.dumps(self.options), self.settings.to_json()):
             raise WorkersError("workers run already; see them: paise2 worker status")
         self._log_to_file()
         logger.info("supervisor starts: %s", self.options["sizes"])
-        bell = Bell(self.table.path, "supervisor")
+        listener = Listener(self.job_store.path, "supervisor")
         previous = {
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
         }
-        wakeup = signal.set_wakeup_fd(bell.wake_descriptor, warn_on_full_buffer=False)
+        wakeup = signal.set_wakeup_fd(listener.wake_descriptor, warn_on_full_buffer=False)
         try:
             while not self._step():
-                bell.wait(self._patience(), deaf=NEAR_TICK)
+                listener.wait(self._patience(), debounce=NEAR_TICK)
             self._children.clear()
             self._end_left_behind()
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, action in previous.items():
                 signal.signal(number, action)
-            bell.close()
-            self.table.close()
+            listener.close()
+            self.job_store.close()
             logger.info("supervisor leaves")
 
     def _on_signal(self, number: int, frame: object) -> None:
@@ -129,7 +129,7 @@ class Supervisor:
         if time.monotonic() - self._checked_at >= CHECK_SECONDS:
             self._checked_at = time.monotonic()
             try:
-                self.table.database.check()
+                self.job_store.database.check()
             except StorageError as error:
                 return self._abandon(error)
         try:
@@ -160,13 +160,13 @@ class Supervisor:
             if child.poll() is not None:
                 del self._children[name]
                 self._note_death(name, pool, child.returncode)
-        for row in self.table.workers():
+        for row in self.job_store.workers():
             if row["process"] not in self._children and not process.alive(row["process"]):
                 if row["state"] != "failed":
-                    self._bury(row)
+                    self._rescue_jobs(row)
             elif row["state"] == "ready" and self._unproven.pop(row["process"], None):
                 self._ready_at = time.monotonic()
-                self.table.set_supervisor(problem=None)
+                self.job_store.set_supervisor(problem=None)
                 self._forget_failures(row["pool"])
         self._end_left_behind()
 
@@ -177,7 +177,7 @@ class Supervisor:
                 logger.warning("worker %s has left %d processes behind: ended", name, left)
 
     def _note_death(self, name: str, pool: str, status: int) -> None:
-        rows = {row["process"]: row for row in self.table.workers()}
+        rows = {row["process"]: row for row in self.job_store.workers()}
         row = rows.get(name)
         if row is not None and (row["state"] in ("ready", "stopping") or row["jobs"]):
             self._unproven.pop(name, None)  # it had started: what it ran has ended it
@@ -196,35 +196,35 @@ class Supervisor:
         if status != 0 and self._stop_at is None:
             self._forget_failures(pool, but=name)
             problem = f"a worker of pool {pool} can't start: {reason}"
-            self.table.set_supervisor(problem=problem)
+            self.job_store.set_supervisor(problem=problem)
             logger.error(problem)
 
     def _forget_failures(self, pool: str, but: str | None = None) -> None:
         """Take out the rows of failed starts; not of those whose reason has yet to be read."""
         kept = {but, *self._children}
-        for row in self.table.workers():
+        for row in self.job_store.workers():
             if row["state"] == "failed" and row["pool"] == pool and row["process"] not in kept:
-                self.table.bury(row["id"], released)
+                self.job_store.rescue_jobs(row["id"], released)
 
-    def _bury(self, row: dict[str, Any]) -> None:
+    def _rescue_jobs(self, row: dict[str, Any]) -> None:
         verdict = self._verdicts.pop(row["process"], None)
-        noted = self.table.get(CRASH)
-        crashed = crash_endings(self.settings, noted)
+        noted = self.job_store.get(CRASH)
+        crashed = crash_outcomes(self.settings, noted)
 
-        def decide(job: dict[str, Any], only: bool) -> Ending:
+        def decide(job: dict[str, Any], only: bool) -> Outcome:
             if self._stop_at is not None and time.monotonic() >= self._stop_at:
                 return released(job, only)
             if verdict is None:
                 return crashed(job, only)
             if job["id"] == verdict.job and verdict.outcome != "cancelled":
-                return charge(
+                return charge_crash(
                     self.settings, job["task"], job["crashes"] + 1,
                     verdict.outcome, verdict.outcome, verdict.reason, noted,
                 )  # fmt: skip
             # Who took the memory can't be told where several run: each runs alone next.
-            return Ending("released", "queued", alone=verdict.outcome == "memory")
+            return Outcome("released", "queued", isolated=verdict.outcome == "memory")
 
-        moved = self.table.bury(row["id"], decide)
+        moved = self.job_store.rescue_jobs(row["id"], decide)
         if moved:
             logger.warning("worker %s died; its jobs %s are taken back", row["process"], moved)
 
@@ -234,19 +234,18 @@ class Supervisor:
         """Kill the process of a job that is past its time or memory, or was cancelled."""
         now, self._near = time.monotonic(), False
         self._memory = {}
-        held = self.table.held()
-        names = {row["id"]: row for row in self.table.workers()} if held else {}
+        held = self.job_store.held()
+        names = {row["id"]: row for row in self.job_store.workers()} if held else {}
         jobs_of = Counter(job["worker"] for job in held)
         # Monotonic, and from the first look on: the wall clock may move.
         self._since = {
-            (job["id"], job["number"]): self._since.get((job["id"], job["number"]), now)
-            for job in held
+            (job["id"], job["run"]): self._since.get((job["id"], job["run"]), now) for job in held
         }
         for job in held:
             worker = names.get(job["worker"])
             if worker is None or worker["pool"] == IMMEDIATE:
                 continue
-            ran = now - self._since[job["id"], job["number"]]
+            ran = now - self._since[job["id"], job["run"]]
             verdict = self._verdict(job, worker, ran, jobs_of[job["worker"]])
             if verdict is not None and worker["process"] not in self._verdicts:
                 self._verdicts[worker["process"]] = verdict
@@ -260,7 +259,7 @@ class Supervisor:
             # Cancelled; there is no grace any more once it is to run again.
             ended = job["finished_at"]
             grace = self.settings.workers.cancel_grace
-            if ended is not None and self.table.now() - ended < grace:
+            if ended is not None and self.job_store.now() - ended < grace:
                 return None
             return Verdict(job["id"], "cancelled", f"job {job['id']} was cancelled")
         if job["timeout"] and ran > job["timeout"]:
@@ -277,7 +276,7 @@ class Supervisor:
     # Coming and going ------------------------------------------------------------------------
 
     def _read_options(self) -> None:
-        row = self.table.supervisor()
+        row = self.job_store.supervisor()
         if row is not None:
             before, self.options = self.options, json.loads(row["options"])
             if self.options.get("asked_at") != before.get("asked_at"):
@@ -292,11 +291,11 @@ class Supervisor:
         now = time.monotonic()
         self._unproven = {name: at for name, at in self._unproven.items() if now - at < MINUTE}
         # One that gives way to a fresh process may have a long job to finish.
-        leaving = {row["process"] for row in self.table.workers() if row["state"] == "stopping"}
+        leaving = {row["process"] for row in self.job_store.workers() if row["state"] == "stopping"}
         alive = Counter(pool for name, (pool, _) in self._children.items() if name not in leaving)
         wanted = Counter(self.options["sizes"])
         # Jobs that must run alone need a process with a single thread, as long as there are some.
-        for name in self.table.pools_waiting_alone() & wanted.keys():
+        for name in self.job_store.pools_waiting_alone() & wanted.keys():
             if (
                 name in self.settings.workers.pools
                 and self.settings.workers.pools[name].threads > 1
@@ -311,7 +310,11 @@ class Supervisor:
                 process.send(name, signal.SIGTERM)
 
     def _spawn(self, pool: str) -> None:
-        sent = {"settings": self.settings.to_json(), "pool": pool, "table": str(self.table.path)}
+        sent = {
+            "settings": self.settings.to_json(),
+            "pool": pool,
+            "table": str(self.job_store.path),
+        }
         mark = process.new_mark()
         child = spawn("worker", sent, self.data_dir, mark)
         name = process.identity(child.pid) or f"{child.pid}-gone"
@@ -320,13 +323,15 @@ class Supervisor:
         self._unproven[name] = time.monotonic()
 
     def _has_work(self) -> bool:
-        due = self.table.next_time()
-        return bool(self.table.ready_tasks()) or (due is not None and due <= self.table.now())
+        due = self.job_store.next_time()
+        return bool(self.job_store.ready_tasks()) or (
+            due is not None and due <= self.job_store.now()
+        )
 
     def _is_quiet(self) -> bool:
         """Whether it is time to leave: in a burst when all is done, else after idle_exit."""
         if self.options["burst"]:
-            return not self._unproven and not self.table.busy()
+            return not self._unproven and not self.job_store.busy()
         if self._since or self._has_work() or self._unproven:
             self._quiet_since = time.monotonic()
         limit = self.settings.workers.idle_exit
@@ -342,10 +347,10 @@ class Supervisor:
                 process.send(name, signal.SIGTERM)
         burst = self.options["burst"]
         self._away = True
-        if self._children or (not burst and self.table.next_time() is not None):
+        if self._children or (not burst and self.job_store.next_time() is not None):
             return self._comes_back()
         state = "stopped" if burst else "idle"
-        return self.table.leave_supervision(state, unless_ready=not burst)
+        return self.job_store.leave_supervision(state, unless_ready=not burst)
 
     def _comes_back(self) -> bool:
         if self._has_work() and not self._children:
@@ -363,14 +368,14 @@ class Supervisor:
             logger.info("draining for at most %g s", seconds)
             for name in self._all_workers():
                 process.send(name, signal.SIGTERM)
-            self.table.set_supervisor(state="stopping")
+            self.job_store.set_supervisor(state="stopping")
         living = [name for name in self._all_workers() if process.alive(name)]
         if not living:
             self._reap()  # who died since the last look, too: nobody else knows why
             if self._children:
                 return False  # whose last threads are still ending: to be buried at the next look
             with suppress(StorageError):  # a full disk; that this process is gone tells as much
-                self.table.leave_supervision("stopped", unless_ready=False)
+                self.job_store.leave_supervision("stopped", unless_ready=False)
             return True
         if time.monotonic() >= self._stop_at:
             for name in living:
@@ -378,7 +383,7 @@ class Supervisor:
         return False
 
     def _all_workers(self) -> set[str]:
-        rows = self.table.workers()
+        rows = self.job_store.workers()
         named = {row["process"] for row in rows if row["pool"] != IMMEDIATE}
         return named | set(self._children)
 

@@ -41,9 +41,9 @@ def load_seconds() -> float:
 def fill(app: App, jobs: int) -> None:
     """Many finished jobs, some failed, some that wait, as after weeks of work."""
     app.enqueue_many("fetch", [f"https://h{n % 50}.example/{n}" for n in range(jobs)])
-    table = app.queue.table
+    table = app.queue.job_store
 
-    def finish(connection, moves) -> None:  # type: ignore[no-untyped-def]
+    def finish(connection, counters) -> None:  # type: ignore[no-untyped-def]
         for state, share in (("failed", 0.01), ("completed", 0.98)):
             ids = f"state = 'queued' AND id <= {int(jobs * share)}"
             moved = connection.execute(
@@ -51,10 +51,10 @@ def fill(app: App, jobs: int) -> None:
                 f" error_class = 'http_4xx', error = '404 Not Found: x' WHERE {ids}",
                 (state,),
             ).rowcount
-            moves.add("queued", -moved, False)
-            moves.add(state, moved, False)
-            moves.roots["queued"] -= moved
-            moves.roots[state] += moved
+            counters.add("queued", -moved, False)
+            counters.add(state, moved, False)
+            counters.roots["queued"] -= moved
+            counters.roots[state] += moved
 
     table._write(finish)
 

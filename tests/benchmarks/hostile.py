@@ -105,9 +105,9 @@ def run(place: Path, documents: int, seconds: float) -> Report:
             app.enqueue("folder", str(folder))
             with suppress(paise2nb.Timeout):
                 app.wait(seconds)
-            report.unended = app.queue.table.busy()
+            report.unended = app.queue.job_store.busy()
             # A worker that died with the last job has a successor by now, or soon.
-            while not report.unended and app.queue.table.held():
+            while not report.unended and app.queue.job_store.held():
                 stop.wait(0.02)
             report.left = len(app.workers.start().workers)
         finally:

@@ -25,7 +25,7 @@ from huey import SqliteHuey
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.jobs import Claim, Ending, JobTable, NewJob
+from paise2nb.jobs import Claim, JobStore, NewJob, Outcome
 
 PLUGIN = """
 import time
@@ -123,7 +123,7 @@ def insert_bare(place: Place, number: int, together: int) -> float:
     """
     directory = place.fresh()
     with place.app(directory) as app:
-        path = app.queue.table.path
+        path = app.queue.job_store.path
     rows = [(f"[{n}]", hash(f"noop {n}")) for n in range(number)]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous=FULL")
@@ -185,7 +185,7 @@ logging.disable(logging.CRITICAL)
 from paise2nb.app import App
 from paise2nb.config.settings import Settings
 app = App(Settings.from_json(sys.argv[1]), is_worker=True)
-table = app.queue.table
+table = app.queue.job_store
 app.queue.work_for(table.register("default", int(sys.argv[2])), app.limits("default"))
 consumer = app.queue.create_consumer(workers=int(sys.argv[2]), periodic=False)
 print("ready", flush=True)
@@ -245,7 +245,9 @@ def _memory(pid: int) -> float:
 
 def finished(app: App, number: int) -> None:
     """Fill the table with finished jobs, by its own moves."""
-    table = JobTable(app.queue.table.path, durable=False)  # or the filling takes ten times as long
+    table = JobStore(
+        app.queue.job_store.path, durable=False
+    )  # or the filling takes ten times as long
     jobs = [NewJob("noop", f"[{n}]", 4, key=n + 10**9) for n in range(number)]
     for start in range(0, number, 50_000):
         table.add(jobs[start : start + 50_000])
@@ -253,7 +255,7 @@ def finished(app: App, number: int) -> None:
     limits = app.limits("default")
     claim: Claim | None = table.claim(worker, limits)
     while claim is not None:
-        _, claim = table.end(claim, Ending("completed", "completed", "null"), worker, limits)
+        _, claim = table.end(claim, Outcome("completed", "completed", "null"), worker, limits)
     table.leave(worker)
     table.close()
 
@@ -269,18 +271,18 @@ def with_history(place: Place, number: int) -> dict[str, list[float]]:
         os.sync()
         apps = {"empty": empty, "full": full}
         claimants = {
-            name: (app.queue.table.register("default", 1, "ready"), app.limits("default"))
+            name: (app.queue.job_store.register("default", 1, "ready"), app.limits("default"))
             for name, app in apps.items()
         }
-        moves: dict[str, Callable[[str, App, int], object]] = {
+        counters: dict[str, Callable[[str, App, int], object]] = {
             "enqueue": lambda name, app, n: app.enqueue("noop", n),
-            "claim": lambda name, app, n: app.queue.table.claim(*claimants[name]),
+            "claim": lambda name, app, n: app.queue.job_store.claim(*claimants[name]),
             "status": lambda name, app, n: app.status(),
         }
         for kind, times in (("enqueue", 500), ("claim", 400), ("status", 50)):
             for n in range(times):
                 for name, app in apps.items():
-                    took = _times(lambda _, m=moves[kind], a=(name, app, n): m(*a), 1)
+                    took = _times(lambda _, m=counters[kind], a=(name, app, n): m(*a), 1)
                     figures.setdefault(f"{kind} {name}", []).extend(took)
     return figures
 
@@ -290,7 +292,7 @@ def with_line(place: Place, number: int) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {}
     for name, size in (("none", 0), ("line", number)):
         with place.app(place.fresh()) as app:
-            table = app.queue.table
+            table = app.queue.job_store
             table.host_delay = 1000.0
             table.add([NewJob("noop", f"[{n}]", 4, host="slow") for n in range(size)])
             app.enqueue_many("noop", range(500))

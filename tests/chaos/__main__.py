@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import tests.chaos
-from tests.chaos.house import House
+from tests.chaos.environment import Environment
 from tests.chaos.scenarios import SCENARIOS, Scale, Scenario
 
 
@@ -51,9 +51,9 @@ def _run(scenario: Scenario, seed: int, short: bool) -> bool:
     # A worker that was just being spawned when all were killed may still write there.
     with tempfile.TemporaryDirectory(prefix="paise2-chaos-", ignore_cleanup_errors=True) as place:
         try:
-            with House(Path(place), seed=seed, patience=6 if short else 1) as house:
-                figures = house.figures
-                scenario.run(house, scale)
+            with Environment(Path(place), seed=seed, patience=6 if short else 1) as environment:
+                figures = environment.figures
+                scenario.run(environment, scale)
             result = "holds"
         except pytest.skip.Exception as reason:
             result = f"skipped: {reason}"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.house import House
+from tests.chaos.environment import Environment
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with House(tmp_path, seed=1, patience=6) as house:
-        yield house
+def environment(tmp_path: Path) -> Iterator[Environment]:
+    with Environment(tmp_path, seed=1, patience=6) as environment:
+        yield environment

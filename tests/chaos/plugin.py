@@ -23,7 +23,7 @@ def store(context: Any, key: str) -> int:
         [(times,)] = connection.execute(
             "INSERT INTO effects VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1"
             " RETURNING times",
-            (key, context.app.queue.table.now()),
+            (key, context.app.queue.job_store.now()),
         ).fetchall()
     finally:
         connection.close()

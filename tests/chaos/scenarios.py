@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.chaos.house import House
+from tests.chaos.environment import Environment
 
 Scale = Mapping[str, float]
-Hurt = Callable[[House, Scale], None]
+Hurt = Callable[[Environment, Scale], None]
 
 
 class Scenario(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paise2nb.core import processes as process
-from tests.chaos.house import House, until
+from tests.chaos.environment import Environment, until
 from tests.chaos.scenarios import Scale, scenario
 
 HOUR = 3600.0
@@ -47,17 +47,17 @@ class WallClock:
     full={"moves": 12, "delay": 5},
 )
 def test_a_moved_wall_clock_changes_no_delay_prunes_nothing_and_doubles_nothing(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    clock = WallClock(house.place)
+    clock = WallClock(environment.place)
     delay = scale["delay"]
-    app = house.open(
+    app = environment.open(
         workers__retry__retry_delay=delay, workers__retry__backoff=1, history__keep_days=1
     )
-    with house.environment(**clock.environment):
+    with environment.environment(**clock.environment):
         app.workers.start(concurrency=2)
     wall = subprocess.run(
-        house.program("import time; print(time.time())"),
+        environment.program("import time; print(time.time())"),
         env={**clock.environment}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert abs(float(wall.stdout) - time.time()) < 60
@@ -65,7 +65,7 @@ def test_a_moved_wall_clock_changes_no_delay_prunes_nothing_and_doubles_nothing(
     late = [0.0]
     for turn in range(int(scale["moves"])):
         clock.move(MOVES[turn % 2 if scale["moves"] < 4 else turn % 4])
-        begun = app.queue.table.now()
+        begun = app.queue.job_store.now()
         scheduled = app.enqueue("effect", f"scheduled {turn}", delay=delay)
         retried = app.enqueue("retried", f"retried {turn}")
         until(lambda job=retried: job.state == "retrying")
@@ -75,7 +75,7 @@ def test_a_moved_wall_clock_changes_no_delay_prunes_nothing_and_doubles_nothing(
         until(lambda job=scheduled: job.state == "completed")
         times = {
             key: at - begun
-            for key, at in house.moments().items()
+            for key, at in environment.moments().items()
             if key in (f"scheduled {turn}", f"retried {turn}/again")
         }
         assert len(times) == 2
@@ -83,38 +83,42 @@ def test_a_moved_wall_clock_changes_no_delay_prunes_nothing_and_doubles_nothing(
         # A retry's delay is up to a tenth longer on purpose.
         late += [taken - 1.1 * delay for taken in times.values()]
         expected |= {f"scheduled {turn}", f"retried {turn}", f"retried {turn}/again"}
-    assert house.effects().keys() == expected
-    house.check()
-    jobs = house.rows("SELECT count(*) AS jobs FROM jobs WHERE state = 'completed'")[0]["jobs"]
+    assert environment.effects().keys() == expected
+    environment.check()
+    jobs = environment.rows("SELECT count(*) AS jobs FROM jobs WHERE state = 'completed'")[0][
+        "jobs"
+    ]
     assert jobs == 3 * scale["moves"], "something was pruned early, or doubled"
-    house.figures |= {"lost": 0, "duplicates": 0}
-    house.within(max(late), 1, "latest")
+    environment.figures |= {"lost": 0, "duplicates": 0}
+    environment.within(max(late), 1, "latest")
 
 
 @scenario(
     10, "supervisor and workers stopped for a while", short={"seconds": 3}, full={"seconds": 90}
 )
-def test_a_stop_of_all_processes_loses_and_doubles_nothing(house: House, scale: Scale) -> None:
-    app = house.open()
+def test_a_stop_of_all_processes_loses_and_doubles_nothing(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
     app.workers.start()
     keys = [str(number) for number in range(200)]
     app.enqueue_many("effect", [(key, 0.01) for key in keys])
     app.enqueue_many("effect", [f"later {key}" for key in keys], delay=scale["seconds"] / 2)
     until(lambda: app.status().jobs["completed"] > 10)
-    supervisor = house.supervisor()
+    supervisor = environment.supervisor()
     assert supervisor is not None
-    names = [supervisor, *(row["process"] for row in house.workers())]
+    names = [supervisor, *(row["process"] for row in environment.workers())]
     for name in names:
         process.send(name, signal.SIGSTOP)
     began = time.monotonic()
     while time.monotonic() - began < scale["seconds"]:
-        house.open().close()  # looks for the dead meanwhile: there are none
+        environment.open().close()  # looks for the dead meanwhile: there are none
         time.sleep(0.2)
     for name in names:
         process.send(name, signal.SIGCONT)
-    house.open()
-    house.app.wait(timeout=120)
-    assert house.supervisor() == supervisor
+    environment.open()
+    environment.app.wait(timeout=120)
+    assert environment.supervisor() == supervisor
     assert all(map(process.alive, names))
-    assert not house.rows("SELECT 1 FROM attempts")
-    house.check_all_done({*keys, *(f"later {key}" for key in keys)})
+    assert not environment.rows("SELECT 1 FROM attempts")
+    environment.check_all_done({*keys, *(f"later {key}" for key in keys)})

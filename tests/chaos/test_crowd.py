@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.chaos.house import House
+from tests.chaos.environment import Environment
 from tests.chaos.scenarios import Scale, scenario
 
 PRODUCER = """
@@ -24,19 +24,23 @@ print(worst)
     short={"producers": 4, "workers": 3, "jobs": 400},
     full={"producers": 16, "workers": 8, "jobs": 20_000},
 )
-def test_a_crowd_meets_no_lock_error_and_waits_for_nobody_long(house: House, scale: Scale) -> None:
-    app = house.open()
+def test_a_crowd_meets_no_lock_error_and_waits_for_nobody_long(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
     app.workers.start(concurrency=int(scale["workers"]))
     each = int(scale["jobs"] / scale["producers"])
     crowd = [
-        subprocess.Popen(house.program(PRODUCER, name, each), stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            environment.program(PRODUCER, name, each), stdout=subprocess.PIPE, text=True
+        )
         for name in range(int(scale["producers"]))
     ]
     worst = [float(producer.communicate(timeout=1200)[0]) for producer in crowd]
     assert {producer.returncode for producer in crowd} == {0}
     app.wait(timeout=1200)
-    house.check_all_done({f"{name}-{n}" for name in range(len(crowd)) for n in range(each)})
-    log = (house.data_dir / "logs" / "workers.log").read_text()
+    environment.check_all_done({f"{name}-{n}" for name in range(len(crowd)) for n in range(each)})
+    log = (environment.data_dir / "logs" / "workers.log").read_text()
     assert "locked" not in log
     assert "another process held it" not in log
-    house.within(max(worst), 0.5, "worst enqueue")
+    environment.within(max(worst), 0.5, "worst enqueue")

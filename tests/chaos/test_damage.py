@@ -17,7 +17,7 @@ from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError
 from paise2nb.core.sqlite import LOG_BYTES
 from paise2nb.doctor import Finding, examine
-from tests.chaos.house import House, until
+from tests.chaos.environment import Environment, until
 from tests.chaos.scenarios import Scale, scenario
 
 
@@ -51,11 +51,13 @@ def fill(filler: Path) -> None:
 @scenario(
     8, "a full disk", short={"rounds": 1, "seconds": 1}, full={"rounds": 10, "seconds": 10}, seeds=3
 )
-def test_a_full_disk_pauses_the_queue_and_charges_nobody(house: House, scale: Scale) -> None:
-    small = house.place / "small"
+def test_a_full_disk_pauses_the_queue_and_charges_nobody(
+    environment: Environment, scale: Scale
+) -> None:
+    small = environment.place / "small"
     with small_disk(small):
-        house.data_dir = small / "data"
-        app = house.open()
+        environment.data_dir = small / "data"
+        app = environment.open()
         app.workers.start()
         expected: set[str] = set()
         said = []
@@ -65,7 +67,7 @@ def test_a_full_disk_pauses_the_queue_and_charges_nobody(house: House, scale: Sc
             app.enqueue_many("flaky", kinds["flaky"])
             expected |= {*kinds["tree"], *kinds["flaky"], *(f"{k}/leaf" for k in kinds["tree"])}
             done = app.status().jobs["completed"]
-            goal = done + house.random.randint(1, 20)
+            goal = done + environment.random.randint(1, 20)
             until(lambda goal=goal: app.status().jobs["completed"] >= goal)
             fill(small / "filler")
             began = time.monotonic()
@@ -78,18 +80,18 @@ def test_a_full_disk_pauses_the_queue_and_charges_nobody(house: House, scale: Sc
             (small / "filler").unlink()
             app.wait(timeout=60)
             assert app.status().paused is None
-        house.check_all_done(expected)
+        environment.check_all_done(expected)
         # Its own failure is what a flaky job is charged with, and nothing else.
-        charged = house.rows(
+        charged = environment.rows(
             "SELECT error FROM attempts WHERE outcome != 'released' AND error != ?",
             "ConnectionError: the first time fails",
         )
         assert not [row["error"] for row in charged]
-        attempts = house.rows("SELECT DISTINCT task, attempt FROM jobs ORDER BY task")
+        attempts = environment.rows("SELECT DISTINCT task, attempt FROM jobs ORDER BY task")
         assert {row["task"]: row["attempt"] for row in attempts} == {
             "effect": 1, "flaky": 2, "tree": 1,
         }  # fmt: skip
-        house.within(max(said), 2, "error said after")
+        environment.within(max(said), 2, "error said after")
         app.workers.stop(timeout=10)
         app.close()
 
@@ -127,19 +129,19 @@ HURTS: tuple[Callable[[Path], None], ...] = (delete, truncate, shorten, overwrit
 
 @scenario(9, "the job table destroyed", short={"rounds": 1}, full={"rounds": 10})
 def test_a_destroyed_job_table_is_noticed_put_aside_and_accepts_nothing_more(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
     noticed = []
     for number, hurt in enumerate(HURTS * int(scale["rounds"])):
-        house.data_dir = house.place / f"data {number}"
-        app = house.open()
+        environment.data_dir = environment.place / f"data {number}"
+        app = environment.open()
         app.workers.start(concurrency=1)
         app.enqueue_many("effect", [str(n) for n in range(1000)])
         app.wait(timeout=60)
-        app.queue.table.checkpoint()
+        app.queue.job_store.checkpoint()
         assert app.status().jobs["completed"] == 1000
-        path = app.queue.table.path
-        names = [row["process"] for row in house.workers()]
+        path = app.queue.job_store.path
+        names = [row["process"] for row in environment.workers()]
         began = time.monotonic()
         hurt(path)
         until(lambda app=app: is_refused(app))
@@ -154,16 +156,16 @@ def test_a_destroyed_job_table_is_noticed_put_aside_and_accepts_nothing_more(
             [aside, *_] = sorted(path.parent.glob("tasks.db.damaged-*"))
             assert str(aside) in finding.advice
             with pytest.raises(StorageError, match=f"was damaged and lies at {aside}: mend it"):
-                house.open()
+                environment.open()
         assert not path.exists()
-    house.within(max(noticed), 5, "noticed after")
+    environment.within(max(noticed), 5, "noticed after")
 
 
 def is_refused(app: App) -> bool:
     try:
         app.status()
     except StorageError:
-        return not app.queue.table.path.exists()
+        return not app.queue.job_store.path.exists()
     return False
 
 
@@ -176,11 +178,13 @@ def wrong(app: App, check: str) -> Finding:
 
 
 @scenario(12, "a reader that holds its transaction", short={"seconds": 0}, full={"seconds": 60})
-def test_the_log_is_bounded_again_after_a_long_reader(house: House, scale: Scale) -> None:
-    app = house.open()
+def test_the_log_is_bounded_again_after_a_long_reader(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
     app.workers.start(concurrency=1)
     log = app.data_dir / "tasks.db-wal"
-    with closing(sqlite3.connect(app.queue.table.path)) as reader:
+    with closing(sqlite3.connect(app.queue.job_store.path)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM jobs").fetchall()
         began = time.monotonic()
@@ -192,11 +196,11 @@ def test_the_log_is_bounded_again_after_a_long_reader(house: House, scale: Scale
             ),
             seconds=scale["seconds"] + 60,
         )
-        house.figures["log at most"] = f"{log.stat().st_size / 1e6:.0f} MB"
+        environment.figures["log at most"] = f"{log.stat().st_size / 1e6:.0f} MB"
         assert wrong(app, "log").state == "warning"
         reader.rollback()
     until(lambda: grow(app) and log.stat().st_size <= LOG_BYTES)
-    house.figures["log afterwards"] = f"{log.stat().st_size / 1e6:.0f} MB"
+    environment.figures["log afterwards"] = f"{log.stat().st_size / 1e6:.0f} MB"
     assert not [f for f in examine(lambda: app.settings).findings if f.check == "log"]
 
 

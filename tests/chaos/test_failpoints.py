@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.chaos import failpoints
-from tests.chaos.house import PLUGIN, House, until
+from tests.chaos.environment import PLUGIN, Environment, until
 from tests.chaos.scenarios import Scale, scenario
 
 MOMENTS = ("before", "inside", "after")
@@ -18,9 +18,9 @@ WHILE_STARTING = ("heartbeat",)
 WHILE_WORKING = ("claim", "end.completed", "end.retrying", "end.failed")
 
 
-def batch(house: House, number: int) -> set[str]:
+def batch(environment: Environment, number: int) -> set[str]:
     """Jobs that end in every way, some at a later time; the effects that they have."""
-    app = house.app
+    app = environment.app
     names = {f"{number}-{index}" for index in range(6)}
     app.enqueue_many("tree", [f"tree {name}" for name in names])
     app.enqueue_many("threaded", [f"threaded {name}" for name in names])
@@ -34,52 +34,52 @@ def batch(house: House, number: int) -> set[str]:
 
 @scenario(3, "workers end at commit boundaries", short={"rounds": 1}, full={"rounds": 20}, seeds=3)
 def test_a_worker_that_ends_at_any_commit_boundary_leaves_no_half_move(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open(plugins=PLUGINS)
+    app = environment.open(plugins=PLUGINS)
     expected: set[str] = set()
     batches = fired = 0
     for turn in range(int(scale["rounds"])):
-        marks = house.place / f"marks-{turn}"
+        marks = environment.place / f"marks-{turn}"
         points = [f"{kind}:{moment}:1" for kind in WHILE_STARTING for moment in MOMENTS]
         points += [
-            f"{kind}:{moment}:{house.random.randint(1, 4 if kind != 'end.failed' else 2)}"
+            f"{kind}:{moment}:{environment.random.randint(1, 4 if kind != 'end.failed' else 2)}"
             for kind in WHILE_WORKING
             for moment in MOMENTS
         ]
-        with house.environment(**failpoints.variable(marks, points)):
+        with environment.environment(**failpoints.variable(marks, points)):
             subprocess.Popen(
-                house.program("app.workers.start(foreground=True)"),
+                environment.program("app.workers.start(foreground=True)"),
                 start_new_session=True, stdout=subprocess.DEVNULL,
             )  # fmt: skip
-        deadline = time.monotonic() + 60 * house.patience
+        deadline = time.monotonic() + 60 * environment.patience
         while missing := set(points) - set(os.listdir(marks)):
             assert time.monotonic() < deadline, f"not reached: {missing}"
-            if app.queue.table.busy() < 20:
-                expected |= batch(house, batches)
+            if app.queue.job_store.busy() < 20:
+                expected |= batch(environment, batches)
                 batches += 1
-            house.check_counts()
+            environment.check_counts()
             time.sleep(0.01)
         fired += len(points)
-        app.wait(timeout=60 * house.patience)
-        until(lambda: app.queue.table.next_time() is None)
+        app.wait(timeout=60 * environment.patience)
+        until(lambda: app.queue.job_store.next_time() is None)
         app.wait(timeout=60)
-        house.check()
+        environment.check()
         app.workers.stop(timeout=30)
-        house.check()
-    check_ends(house, expected)
-    house.figures["boundaries"] = fired
+        environment.check()
+    check_ends(environment, expected)
+    environment.figures["boundaries"] = fired
 
 
-def check_ends(house: House, expected: set[str]) -> None:
+def check_ends(environment: Environment, expected: set[str]) -> None:
     """Each effect is there; what fails by design has failed, all else has completed."""
-    wrong = house.rows(
+    wrong = environment.rows(
         "SELECT * FROM jobs WHERE state != iif(task = 'broken', 'failed', 'completed')"
     )
     assert not [dict(row) for row in wrong]
-    lost = expected - house.effects().keys()
-    jobs = house.rows("SELECT count(*) - count(DISTINCT task || args) AS doubled FROM jobs")
-    house.figures |= {"lost": len(lost), "duplicates": jobs[0]["doubled"]}
+    lost = expected - environment.effects().keys()
+    jobs = environment.rows("SELECT count(*) - count(DISTINCT task || args) AS doubled FROM jobs")
+    environment.figures |= {"lost": len(lost), "duplicates": jobs[0]["doubled"]}
     assert not lost
     assert not jobs[0]["doubled"]
 
@@ -88,72 +88,74 @@ def check_ends(house: House, expected: set[str]) -> None:
     3, "supervisors end at commit boundaries", short={"points": 4}, full={"points": 60}, seeds=3
 )
 def test_a_supervisor_that_ends_at_any_commit_boundary_is_followed_by_another(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open(plugins=PLUGINS)
+    app = environment.open(plugins=PLUGINS)
     kinds = ("bury", "take_supervision", "leave_supervision", "set_supervisor")
     expected: set[str] = set()
     for number in range(int(scale["points"])):
-        name, moment = kinds[number % len(kinds)], house.random.choice(MOMENTS)
-        marks = house.place / f"marks-{number}"
-        with house.environment(**failpoints.variable(marks, [f"{name}:{moment}:1"])):
+        name, moment = kinds[number % len(kinds)], environment.random.choice(MOMENTS)
+        marks = environment.place / f"marks-{number}"
+        with environment.environment(**failpoints.variable(marks, [f"{name}:{moment}:1"])):
             supervisor = subprocess.Popen(
-                house.program("app.workers.start(foreground=True)"), start_new_session=True,
+                environment.program("app.workers.start(foreground=True)"), start_new_session=True,
                 stdout=subprocess.DEVNULL,
             )  # fmt: skip
-        go = house.place / f"go {number}"
+        go = environment.place / f"go {number}"
         if name == "bury":
             job = app.enqueue("hold", f"held {number}", str(go))
             until(lambda job=job: job.state == "running")
             os.kill(job.worker_pid, signal.SIGKILL)
             expected |= {f"held {number}", f"held {number}/leaf"}
         elif name == "leave_supervision":
-            until(lambda pid=supervisor.pid: (house.supervisor() or "").startswith(f"{pid}-"))
-            until(lambda: len(house.workers(ready=True)) >= 2)
+            until(lambda pid=supervisor.pid: (environment.supervisor() or "").startswith(f"{pid}-"))
+            until(lambda: len(environment.workers(ready=True)) >= 2)
             supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(60) == failpoints.STATUS, f"{name}:{moment}"
-        house.check_counts()
+        environment.check_counts()
         go.touch()
     app.workers.start()
     app.wait(timeout=60)
-    house.check()
-    check_ends(house, expected)
-    house.figures["boundaries"] = scale["points"]
+    environment.check()
+    check_ends(environment, expected)
+    environment.figures["boundaries"] = scale["points"]
 
 
 USER_MOVES = {
     "add": "app.enqueue_many('effect', [f'{sys.argv[1]} {n}' for n in range(10)])",
     "cancel": "app.jobs(tag='old').cancel()",
     "retry": "app.jobs(state='failed').retry()",
-    "prune": "app.queue.table.prune(app.queue.table.now() + 1)",
+    "prune": "app.queue.job_store.prune(app.queue.job_store.now() + 1)",
 }
 
 
 @scenario(3, "users end at commit boundaries", short={"rounds": 1}, full={"rounds": 20}, seeds=3)
 def test_a_user_who_ends_at_any_commit_boundary_has_done_all_or_nothing(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open(plugins=PLUGINS)
+    app = environment.open(plugins=PLUGINS)
     fired = 0
     for turn in range(int(scale["rounds"])):
         for kind, text in USER_MOVES.items():
-            moment = house.random.choice(MOMENTS)
-            app.queue.table.clear()
+            moment = environment.random.choice(MOMENTS)
+            app.queue.job_store.clear()
             app.enqueue_many("effect", [f"old {n}" for n in range(10)], tag="old")
             if kind in ("retry", "prune"):
                 with_state = "UPDATE jobs SET state = 'failed', ready = 0, finished_at = 1"
-                app.queue.table.database.write(lambda c, sql=with_state: c.execute(sql))
-                counts = "UPDATE tally SET jobs = 10 * (name = 'failed'), roots = jobs WHERE kind"
-                late = "UPDATE tally SET jobs = (SELECT last FROM ids) WHERE kind = 'id'"
-                for sql in (f"{counts} = 'state'", "UPDATE tally SET roots = jobs", late):
-                    app.queue.table.database.write(lambda c, sql=sql: c.execute(sql))
-            before = house.rows("SELECT state FROM jobs ORDER BY id")
-            marks = house.place / f"marks-{turn}-{kind}"
-            with house.environment(**failpoints.variable(marks, [f"{kind}:{moment}:1"])):
-                ended = subprocess.run(house.program(text, kind), timeout=120, check=False)
+                app.queue.job_store.database.write(lambda c, sql=with_state: c.execute(sql))
+                counts = (
+                    "UPDATE counters SET jobs = 10 * (name = 'failed'), roots = jobs WHERE kind"
+                )
+                late = "UPDATE counters SET jobs = (SELECT last FROM ids) WHERE kind = 'id'"
+                for sql in (f"{counts} = 'state'", "UPDATE counters SET roots = jobs", late):
+                    app.queue.job_store.database.write(lambda c, sql=sql: c.execute(sql))
+            before = environment.rows("SELECT state FROM jobs ORDER BY id")
+            marks = environment.place / f"marks-{turn}-{kind}"
+            with environment.environment(**failpoints.variable(marks, [f"{kind}:{moment}:1"])):
+                ended = subprocess.run(environment.program(text, kind), timeout=120, check=False)
             assert ended.returncode == failpoints.STATUS
             fired += 1
-            after = house.rows("SELECT state FROM jobs ORDER BY id")
+            after = environment.rows("SELECT state FROM jobs ORDER BY id")
             moved = {
                 "add": [*before, *([("queued",)] * 10)],
                 "cancel": [("cancelled",)] * 10,
@@ -162,5 +164,5 @@ def test_a_user_who_ends_at_any_commit_boundary_has_done_all_or_nothing(
             }[kind]
             wanted = moved if moment == "after" else before
             assert [tuple(row) for row in after] == [tuple(row) for row in wanted], (kind, moment)
-            house.check_counts()
-    house.figures["boundaries"] = fired
+            environment.check_counts()
+    environment.figures["boundaries"] = fired

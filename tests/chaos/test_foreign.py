@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import paise2nb
 from paise2nb.core.errors import StorageError
 from paise2nb.workers.queue import JSONSerializer
-from tests.chaos.house import House, until
+from tests.chaos.environment import Environment, until
 from tests.chaos.scenarios import Scale, scenario
 
 
@@ -71,16 +71,18 @@ odd_values = st.one_of(
 # What a crafted or damaged row may hold. The rest (state, ready, worker, number) says who may move
 # the row; a wrong one leaves it where it is.
 COLUMNS = (
-    "task", "args", "key", "priority", "tag", "attempt", "max_attempts", "crashes", "number",
-    "timeout", "memory_mb", "every", "error_class", "error", "progress", "result", "root_id",
+    "task", "args", "key", "priority", "tag", "attempt", "max_attempts", "crashes", "run",
+    "timeout", "memory_mb", "interval", "error_class", "error", "progress", "result", "root_id",
     "parent_id", "waiting_for", "started_at", "finished_at", "run_at", "enqueued_at", "pool",
 )  # fmt: skip
 
 
 @scenario(19, "mutated rows", short={"rows": 300}, full={"rows": 10_000}, seeds=3)
-def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(house: House, scale: Scale) -> None:
-    app = house.open()
-    trap = house.place / "trap"
+def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
+    trap = environment.place / "trap"
     batches: list[list[dict[str, Any]]] = []
     columns = st.dictionaries(st.sampled_from(COLUMNS), odd_values, max_size=2)
     row = st.builds(
@@ -90,7 +92,7 @@ def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(house: House, scal
         st.just('["good"]') | texts(trap),
     )
 
-    @seed(house.seed)
+    @seed(environment.seed)
     @settings(
         max_examples=int(scale["rows"] / 20), database=None, deadline=None,
         phases=[Phase.generate], suppress_health_check=list(HealthCheck),
@@ -100,21 +102,21 @@ def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(house: House, scal
         batches.append(rows)
 
     collect()
-    stored = sum(insert(house, rows) for rows in batches)
+    stored = sum(insert(environment, rows) for rows in batches)
     app.workers.start()
     good = app.enqueue("effect", "afterwards", priority=-1000)
     good.wait(timeout=300)
     # Some have an interval by now: they, and their follow-ups, never end.
     waiting = (
-        "SELECT 1 FROM jobs WHERE id <= ? AND every IS NULL AND (worker IS NOT NULL"
+        "SELECT 1 FROM jobs WHERE id <= ? AND interval IS NULL AND (worker IS NOT NULL"
         " OR (ready = 1 AND task IN ('effect', 'threaded', 'cleanup'))) LIMIT 1"
     )
-    until(lambda: not house.rows(waiting, good.id), 300, pause=0.02)
+    until(lambda: not environment.rows(waiting, good.id), 300, pause=0.02)
     assert not trap.exists()
     assert all(worker["state"] != "failed" for worker in app.workers.status().workers)
-    log = (house.data_dir / "logs" / "workers.log").read_text()
+    log = (environment.data_dir / "logs" / "workers.log").read_text()
     assert "ended with status" not in log, log[-3000:]
-    assert house.supervisor() is not None
+    assert environment.supervisor() is not None
     shown = app.jobs()
     assert len(shown) >= stored
     assert len(shown.to_dicts()) == len(shown)
@@ -125,10 +127,10 @@ def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(house: House, scal
     assert str(shown)
     assert shown._repr_html_()
     undecodable = app.jobs(error="undecodable")
-    house.figures |= {"rows": stored, "kept as undecodable": len(undecodable), "crashes": 0}
+    environment.figures |= {"rows": stored, "kept as undecodable": len(undecodable), "crashes": 0}
     assert len(undecodable) > 0
     job = undecodable[0]
-    shell = [sys.executable, "-m", "paise2nb", "--data-dir", str(house.data_dir)]
+    shell = [sys.executable, "-m", "paise2nb", "--data-dir", str(environment.data_dir)]
     for command in (["job", str(job.id)], ["jobs", "--limit", "5"], ["status"]):
         said = subprocess.run(
             [*shell, *command, "--json"], capture_output=True, text=True, check=False
@@ -137,10 +139,12 @@ def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(house: House, scal
         json.loads(said.stdout)
 
 
-def insert(house: House, rows: list[dict[str, Any]]) -> int:
+def insert(environment: Environment, rows: list[dict[str, Any]]) -> int:
     """Write the rows as they are; the number of those that the table itself took."""
     taken = 0
-    with closing(sqlite3.connect(house.data_dir / "tasks.db", isolation_level=None)) as connection:
+    with closing(
+        sqlite3.connect(environment.data_dir / "tasks.db", isolation_level=None)
+    ) as connection:
         [(last,)] = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchall()
         for row in rows:
             whole = {
@@ -158,10 +162,10 @@ def insert(house: House, rows: list[dict[str, Any]]) -> int:
                     f"INSERT INTO jobs ({', '.join(whole)}) VALUES ({places})", values
                 )
                 connection.execute(
-                    "UPDATE tally SET jobs = jobs + 1, roots = roots + ? WHERE name = 'queued'",
+                    "UPDATE counters SET jobs = jobs + 1, roots = roots + ? WHERE name = 'queued'",
                     (whole.get("parent_id") is None,),
                 )
-                connection.execute("UPDATE tally SET jobs = ? WHERE kind = 'id'", (whole["id"],))
+                connection.execute("UPDATE counters SET jobs = ? WHERE kind = 'id'", (whole["id"],))
                 connection.execute("COMMIT")
                 taken += 1
             except (sqlite3.IntegrityError, UnicodeEncodeError):
@@ -170,11 +174,11 @@ def insert(house: House, rows: list[dict[str, Any]]) -> int:
 
 
 @scenario(19, "mutated messages", short={"messages": 300}, full={"messages": 10_000}, seeds=3)
-def test_mutated_messages_run_no_code(house: House, scale: Scale) -> None:
-    trap = house.place / "trap"
+def test_mutated_messages_run_no_code(environment: Environment, scale: Scale) -> None:
+    trap = environment.place / "trap"
     serializer = JSONSerializer()
 
-    @seed(house.seed)
+    @seed(environment.seed)
     @settings(
         max_examples=int(scale["messages"]), database=None, deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -187,46 +191,46 @@ def test_mutated_messages_run_no_code(house: House, scale: Scale) -> None:
         assert not trap.exists()
 
     read()
-    house.figures |= {"messages": int(scale["messages"]), "code run": 0}
+    environment.figures |= {"messages": int(scale["messages"]), "code run": 0}
 
 
 @scenario(
     20, "a newer version migrates under a living worker", short={"jobs": 60}, full={"jobs": 6000}
 )
 def test_a_newer_format_is_refused_or_compatible_and_loses_nothing(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open()
+    app = environment.open()
     app.workers.start()
     keys = [str(number) for number in range(int(scale["jobs"]))]
     app.enqueue_many("effect", [(key, 0.02) for key in keys])
     until(lambda: app.status().jobs["completed"] > 5)
-    with closing(sqlite3.connect(house.data_dir / "tasks.db", timeout=60)) as newer:
+    with closing(sqlite3.connect(environment.data_dir / "tasks.db", timeout=60)) as newer:
         [(version,)] = newer.execute("PRAGMA user_version").fetchall()
         newer.executescript(
             "BEGIN IMMEDIATE; ALTER TABLE jobs ADD COLUMN novelty TEXT;"
             f"CREATE TABLE novelties (id); PRAGMA user_version = {version + 1}; COMMIT"
         )
         with pytest.raises(StorageError, match="newer paise2nb"):
-            paise2nb.open("development", house.data_dir, house.settings())
+            paise2nb.open("development", environment.data_dir, environment.settings())
         # Those that live go on or leave; a new one of this version is refused.
-        victim = house.workers(ready=True)[0]
+        victim = environment.workers(ready=True)[0]
         os.kill(victim["pid"], 9)
-        until(lambda: victim["id"] not in {row["id"] for row in app.queue.table.workers()})
-        house.check_counts()
+        until(lambda: victim["id"] not in {row["id"] for row in app.queue.job_store.workers()})
+        environment.check_counts()
         app.workers.stop(timeout=10)
         newer.executescript(f"PRAGMA user_version = {version}")  # as the newer one would run on
     app.workers.start()
     app.wait(timeout=300)
-    house.check_all_done(set(keys))
+    environment.check_all_done(set(keys))
 
 
 @scenario(22, "umask 0", short={"jobs": 5}, full={"jobs": 50})
-def test_files_are_private_even_under_umask_0(house: House, scale: Scale) -> None:
+def test_files_are_private_even_under_umask_0(environment: Environment, scale: Scale) -> None:
     keys = [str(number) for number in range(int(scale["jobs"]))]
     before = os.umask(0)
     try:
-        app = house.open()
+        app = environment.open()
         app.workers.start()
         app.enqueue_many("tree", keys)
         app.cache.put(b"bytes")
@@ -235,23 +239,25 @@ def test_files_are_private_even_under_umask_0(house: House, scale: Scale) -> Non
     finally:
         os.umask(before)
     loose = []
-    for path in (house.data_dir, *house.data_dir.rglob("*")):
+    for path in (environment.data_dir, *environment.data_dir.rglob("*")):
         mode = path.lstat().st_mode
         if path.name.startswith("effects.db") or stat.S_ISSOCK(mode):
             continue  # the suite's own; a socket within a private directory
         if stat.S_IMODE(mode) != (0o700 if path.is_dir() else 0o600):
             loose.append((str(path), oct(mode)))
-    house.figures["loose"] = len(loose)
+    environment.figures["loose"] = len(loose)
     assert not loose
 
 
 @scenario(22, "a data directory of another user", short={"users": 1}, full={"users": 1})
-def test_a_data_directory_of_another_user_is_refused(house: House, scale: Scale) -> None:
+def test_a_data_directory_of_another_user_is_refused(
+    environment: Environment, scale: Scale
+) -> None:
     if os.geteuid() != 0:
         pytest.skip("machine: only root can give a directory away")
-    house.data_dir.mkdir()
-    os.chown(house.data_dir, 65534, 65534)
+    environment.data_dir.mkdir()
+    os.chown(environment.data_dir, 65534, 65534)
     with pytest.raises(StorageError, match="belongs to another user"):
-        house.open()
-    assert not list(house.data_dir.iterdir())
-    house.figures["refused"] = 1
+        environment.open()
+    assert not list(environment.data_dir.iterdir())
+    environment.figures["refused"] = 1

@@ -10,48 +10,54 @@ import sys
 import time
 
 from paise2nb.core import processes as process
-from paise2nb.jobs.retry import crash_endings
-from tests.chaos.house import House, until
+from paise2nb.jobs.retry import crash_outcomes
+from tests.chaos.environment import Environment, until
 from tests.chaos.scenarios import Scale, scenario
 
 
 @scenario(
     7, "a stopped worker declared dead, then let go on", short={"rounds": 3}, full={"rounds": 100}
 )
-def test_the_late_outcome_of_a_worker_declared_dead_is_refused(house: House, scale: Scale) -> None:
-    app = house.open()
+def test_the_late_outcome_of_a_worker_declared_dead_is_refused(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
     app.workers.start(concurrency=2)
     expected: set[str] = set()
     for turn in range(int(scale["rounds"])):
-        go = house.place / f"go {turn}"
+        go = environment.place / f"go {turn}"
         job = app.enqueue("hold", f"held {turn}", str(go))
         expected |= {f"held {turn}", f"held {turn}/leaf"}
         until(lambda job=job: job.state == "running")
         stopped = job.worker_pid
-        [row] = [row for row in app.queue.table.workers() if row["pid"] == stopped]
-        stop_between_writes(house, stopped)
-        assert app.queue.table.bury(row["id"], crash_endings(app.settings, None)) == [job.id]
+        [row] = [row for row in app.queue.job_store.workers() if row["pid"] == stopped]
+        stop_between_writes(environment, stopped)
+        assert app.queue.job_store.rescue_jobs(row["id"], crash_outcomes(app.settings, None)) == [
+            job.id
+        ]
         until(lambda job=job: job.state == "running" and len(job.attempts) == 1)
         assert job.worker_pid != stopped
         go.touch()
-        if house.random.random() < 0.5:  # the late outcome comes after the right one, or before
+        if (
+            environment.random.random() < 0.5
+        ):  # the late outcome comes after the right one, or before
             until(lambda job=job: job.state == "completed")
         os.kill(stopped, signal.SIGCONT)
         until(lambda name=row["process"]: not process.alive(name))  # it has heard, and leaves
         until(lambda job=job: job.state == "completed")
         assert [a["outcome"] for a in job.attempts] == ["crashed", "completed"]
         assert job.result() != str(stopped)
-        until(lambda: len(house.workers(ready=True)) >= 4)
+        until(lambda: len(environment.workers(ready=True)) >= 4)
     app.wait(timeout=60)
-    log = (house.data_dir / "logs" / "workers.log").read_text()
-    house.figures["refused"] = log.count("its outcome is refused")
-    assert house.figures["refused"] == scale["rounds"]
-    house.check_all_done(expected)
+    log = (environment.data_dir / "logs" / "workers.log").read_text()
+    environment.figures["refused"] = log.count("its outcome is refused")
+    assert environment.figures["refused"] == scale["rounds"]
+    environment.check_all_done(expected)
 
 
-def stop_between_writes(house: House, pid: int) -> None:
+def stop_between_writes(environment: Environment, pid: int) -> None:
     """Stop a worker where it holds up nobody: in the middle of a write all others wait for it."""
-    with (house.data_dir / "tasks.db.line").open() as line:
+    with (environment.data_dir / "tasks.db.line").open() as line:
         for _ in range(100):
             os.kill(pid, signal.SIGSTOP)
             for _ in range(20):
@@ -67,9 +73,9 @@ def stop_between_writes(house: House, pid: int) -> None:
 
 @scenario(15, "a pid reused by an innocent process", short={"rounds": 1}, full={"rounds": 50})
 def test_an_innocent_process_with_a_recycled_pid_is_never_signalled(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open(workers__cancel_grace=0)
+    app = environment.open(workers__cancel_grace=0)
     for turn in range(int(scale["rounds"])):
         innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         try:
@@ -79,39 +85,39 @@ def test_an_innocent_process_with_a_recycled_pid_is_never_signalled(
             recycled = f"{pid}-{int(start) - 1}-{boot}"
             # It seems to be a worker with a job that is past every limit, and the supervisor.
             job = app.enqueue("effect", str(turn))
-            worker = app.queue.table.register("default", 1, "ready")
-            claim = app.queue.table.claim(worker, app.limits("default"))
+            worker = app.queue.job_store.register("default", 1, "ready")
+            claim = app.queue.job_store.claim(worker, app.limits("default"))
             assert claim is not None
             assert claim.id == job.id
-            app.queue.table.database.write(
+            app.queue.job_store.database.write(
                 lambda connection, worker=worker, name=recycled: connection.execute(
                     "UPDATE workers SET process = ? WHERE id = ?", (name, worker.id)
                 )
             )
-            app.queue.table.database.write(
+            app.queue.job_store.database.write(
                 lambda connection: connection.execute("UPDATE jobs SET timeout = 0.0001")
             )
             app.workers.start(concurrency=1)
             job.wait(timeout=60)
             app.workers.stop(timeout=0)
-            app.queue.table.set_supervisor(process=recycled, state="running")
+            app.queue.job_store.set_supervisor(process=recycled, state="running")
             assert "not running" in str(app.workers.stop(timeout=0))
             assert innocent.poll() is None
         finally:
             innocent.kill()
             innocent.wait()
-    house.figures["signalled"] = 0
-    house.check_all_done({str(turn) for turn in range(int(scale["rounds"]))})
+    environment.figures["signalled"] = 0
+    environment.check_all_done({str(turn) for turn in range(int(scale["rounds"]))})
 
 
 @scenario(
     14, "simultaneous starts", short={"starts": 6, "rounds": 1}, full={"starts": 50, "rounds": 20}
 )
-def test_simultaneous_starts_make_one_supervisor(house: House, scale: Scale) -> None:
-    app = house.open()
-    log = house.data_dir / "logs" / "workers.log"
+def test_simultaneous_starts_make_one_supervisor(environment: Environment, scale: Scale) -> None:
+    app = environment.open()
+    log = environment.data_dir / "logs" / "workers.log"
     for turn in range(int(scale["rounds"])):
-        command = house.program("print(app.workers.start(concurrency=1).supervisor['pid'])")
+        command = environment.program("print(app.workers.start(concurrency=1).supervisor['pid'])")
         starts = [
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             for _ in range(int(scale["starts"]))
@@ -119,11 +125,11 @@ def test_simultaneous_starts_make_one_supervisor(house: House, scale: Scale) -> 
         said = {start.communicate(timeout=600)[0] for start in starts}
         assert {start.returncode for start in starts} == {0}
         assert len(said) == 1, said
-        pools = [row["pool"] for row in house.workers()]
+        pools = [row["pool"] for row in environment.workers()]
         assert sorted(pools) == ["default", "fetch", "many"]
         assert log.read_text().count("supervisor starts") == turn + 1
         app.workers.stop(timeout=10)
-    house.figures["supervisors each time"] = 1
+    environment.figures["supervisors each time"] = 1
 
 
 @scenario(
@@ -133,9 +139,9 @@ def test_simultaneous_starts_make_one_supervisor(house: House, scale: Scale) -> 
     full={"short_job": 3, "deadline": 10},
 )
 def test_stop_lets_the_short_job_finish_and_puts_the_long_one_back(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open()
+    app = environment.open()
     app.workers.start(concurrency=2)
     short = app.enqueue("effect", "short", scale["short_job"])
     long = app.enqueue("effect", "long", 300)
@@ -146,6 +152,6 @@ def test_stop_lets_the_short_job_finish_and_puts_the_long_one_back(
     assert short.state == "completed"
     assert (long.state, long.attempt) == ("queued", 0)
     assert [a["outcome"] for a in long.attempts] == ["released"]
-    assert not house.workers()
-    house.check()
-    house.within(max(late, 0.0), 2, "after the deadline")
+    assert not environment.workers()
+    environment.check()
+    environment.within(max(late, 0.0), 2, "after the deadline")

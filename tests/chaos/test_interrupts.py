@@ -14,7 +14,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from paise2nb.core import processes as process
-from tests.chaos.house import House
+from tests.chaos.environment import Environment
 from tests.chaos.scenarios import Scale, scenario
 
 BATCH = 40
@@ -26,7 +26,7 @@ print("begins", flush=True)
 while True:
     try:
         if interrupted:
-            app.queue.table.put("interrupted", str(number))
+            app.queue.job_store.put("interrupted", str(number))
             print("interrupted", flush=True)
             sys.stdin.readline()
             interrupted = False
@@ -53,10 +53,12 @@ while True:
     full={"interrupts": 300},
     seeds=3,
 )
-def test_an_interrupt_leaves_no_lock_and_stores_all_or_nothing(house: House, scale: Scale) -> None:
-    house.open()
+def test_an_interrupt_leaves_no_lock_and_stores_all_or_nothing(
+    environment: Environment, scale: Scale
+) -> None:
+    environment.open()
     user = subprocess.Popen(
-        house.program(USER), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        environment.program(USER), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     try:
@@ -64,26 +66,28 @@ def test_an_interrupt_leaves_no_lock_and_stores_all_or_nothing(house: House, sca
         assert user.stdout is not None
         assert user.stdout.readline() == "begins\n"
         for _ in range(int(scale["interrupts"])):
-            time.sleep(house.random.uniform(0, 0.03))  # the moment is random, not lucky
+            time.sleep(environment.random.uniform(0, 0.03))  # the moment is random, not lucky
             user.send_signal(signal.SIGINT)
             assert user.stdout.readline() == "interrupted\n"
-            assert writable(house), "a lock was left behind"
+            assert writable(environment), "a lock was left behind"
             user.stdin.write("\n")
             user.stdin.flush()
             assert user.stdout.readline() == "goes on\n"
     finally:
         user.kill()
         user.wait()
-    house.check()
-    batches = house.rows("SELECT tag, count(*) AS jobs FROM jobs WHERE tag IS NOT NULL GROUP BY 1")
+    environment.check()
+    batches = environment.rows(
+        "SELECT tag, count(*) AS jobs FROM jobs WHERE tag IS NOT NULL GROUP BY 1"
+    )
     torn = [dict(row) for row in batches if row["jobs"] != BATCH]
-    house.figures |= {"batches": len(batches), "torn": len(torn)}
+    environment.figures |= {"batches": len(batches), "torn": len(torn)}
     assert not torn
     assert batches
 
 
-def writable(house: House) -> bool:
-    with closing(sqlite3.connect(house.data_dir / "tasks.db", timeout=0.1)) as connection:
+def writable(environment: Environment) -> bool:
+    with closing(sqlite3.connect(environment.data_dir / "tasks.db", timeout=0.1)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
@@ -107,18 +111,20 @@ def zombies(of: int) -> list[int]:
     short={"times": 2},
     full={"times": 50},
 )
-def test_workers_do_not_notice_what_happens_to_the_kernel(house: House, scale: Scale) -> None:
-    app = house.open()
+def test_workers_do_not_notice_what_happens_to_the_kernel(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
     manager = KernelManager(kernel_name="python3")
     manager.kernel_spec.argv[0] = sys.executable
     manager.start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    opening = "\n".join(house.program("", "")[2].splitlines())
+    opening = "\n".join(environment.program("", "")[2].splitlines())
     client = connected(manager)
     expected: set[str] = set()
     try:
         run(client, f"{opening}\napp.workers.start()")
-        supervisor = house.supervisor()
-        workers = {row["process"] for row in house.workers(ready=True)}
+        supervisor = environment.supervisor()
+        workers = {row["process"] for row in environment.workers(ready=True)}
         assert supervisor is not None
         for turn in range(int(scale["times"])):
             key = f"turn {turn}"
@@ -126,7 +132,7 @@ def test_workers_do_not_notice_what_happens_to_the_kernel(house: House, scale: S
             expected |= {key, f"{key}/leaf"}
             client.execute("app.enqueue('effect', 'never', delay=3000).wait()\nwhile True: pass")
             if turn % 3 == 0:  # interrupted in a cell
-                time.sleep(house.random.uniform(0, 0.3))  # the moment is random, not lucky
+                time.sleep(environment.random.uniform(0, 0.3))  # the moment is random, not lucky
                 manager.interrupt_kernel()
             elif turn % 3 == 1:
                 manager.restart_kernel(now=True)
@@ -139,8 +145,8 @@ def test_workers_do_not_notice_what_happens_to_the_kernel(house: House, scale: S
             run(client, opening)
             assert manager.provisioner is not None
             assert not zombies(manager.provisioner.pid)
-            assert house.supervisor() == supervisor
-            assert {row["process"] for row in house.workers()} == workers
+            assert environment.supervisor() == supervisor
+            assert {row["process"] for row in environment.workers()} == workers
         app.wait(timeout=60)
         run(client, "app.workers.stop(); app.workers.start(); app.workers.stop()")
         assert manager.provisioner is not None
@@ -149,9 +155,9 @@ def test_workers_do_not_notice_what_happens_to_the_kernel(house: House, scale: S
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    house.check()
-    assert house.effects().keys() == expected
-    house.figures |= {"lost": 0, "zombies": 0, "supervisors": 1}
+    environment.check()
+    assert environment.effects().keys() == expected
+    environment.figures |= {"lost": 0, "zombies": 0, "supervisors": 1}
 
 
 def connected(manager: KernelManager) -> BlockingKernelClient:

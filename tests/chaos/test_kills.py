@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 
 from paise2nb.core import processes as process
-from tests.chaos.house import House, Standstill, until
+from tests.chaos.environment import Environment, Standstill, until
 from tests.chaos.scenarios import Scale, scenario
 
 
-def trees(house: House, jobs: int, seconds: float) -> set[str]:
+def trees(environment: Environment, jobs: int, seconds: float) -> set[str]:
     """Enqueue jobs of one process each and of threads, each with a follow-up; all their effects."""
     keys = [str(number) for number in range(jobs // 2)]
-    house.app.enqueue_many("tree", [(f"p{key}", seconds) for key in keys[::2]])
-    house.app.enqueue_many("threaded", [(f"t{key}", seconds) for key in keys[1::2]])
+    environment.app.enqueue_many("tree", [(f"p{key}", seconds) for key in keys[::2]])
+    environment.app.enqueue_many("threaded", [(f"t{key}", seconds) for key in keys[1::2]])
     roots = {f"p{key}" for key in keys[::2]} | {f"t{key}" for key in keys[1::2]}
     return roots | {f"{key}/leaf" for key in roots}
 
@@ -29,24 +29,26 @@ def trees(house: House, jobs: int, seconds: float) -> set[str]:
     full={"kills": 1000, "jobs": 6000},
     seeds=3,
 )
-def test_killed_workers_lose_nothing_and_store_each_effect_once(house: House, scale: Scale) -> None:
-    app = house.open()
-    expected = trees(house, int(scale["jobs"]), 0.01)
+def test_killed_workers_lose_nothing_and_store_each_effect_once(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
+    expected = trees(environment, int(scale["jobs"]), 0.01)
     app.workers.start()
-    kills, standstill = 0, Standstill(house)
+    kills, standstill = 0, Standstill(environment)
     while (completed := standstill.look()) < len(expected):
         due = completed * scale["kills"] / (0.95 * len(expected))
-        victims = house.workers()
+        victims = environment.workers()
         if kills <= min(due, scale["kills"] - 1) and victims:
-            time.sleep(house.random.uniform(0, 0.02))  # the moment is random, not lucky
-            kills += process.send(house.random.choice(victims)["process"], signal.SIGKILL)
+            time.sleep(environment.random.uniform(0, 0.02))  # the moment is random, not lucky
+            kills += process.send(environment.random.choice(victims)["process"], signal.SIGKILL)
         time.sleep(0.002)
-        assert standstill.longest < 5 * house.patience, "no progress"
-    house.figures["kills"] = kills
+        assert standstill.longest < 5 * environment.patience, "no progress"
+    environment.figures["kills"] = kills
     assert kills == scale["kills"]
     app.wait(timeout=60)
-    house.check_all_done(expected)
-    house.within(standstill.longest, 5, "longest standstill")
+    environment.check_all_done(expected)
+    environment.within(standstill.longest, 5, "longest standstill")
 
 
 @scenario(
@@ -57,27 +59,27 @@ def test_killed_workers_lose_nothing_and_store_each_effect_once(house: House, sc
     seeds=3,
 )
 def test_supervisor_and_workers_killed_together_start_again_cleanly(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open()
-    expected = trees(house, int(scale["jobs"]), 0.01)
+    app = environment.open()
+    expected = trees(environment, int(scale["jobs"]), 0.01)
     starts = []
     for kill in range(int(scale["kills"])):
         began = time.monotonic()
         found = app.workers.start()
         starts.append(time.monotonic() - began)
         assert found.problem is None
-        assert house.ready_pools() == {"default": 2, "fetch": 1, "many": 1}
+        assert environment.ready_pools() == {"default": 2, "fetch": 1, "many": 1}
         # Beside them only what those that were killed have left behind may still drain.
         assert "failed" not in {worker["state"] for worker in found.workers}
         goal = len(expected) * kill / scale["kills"]
         until(lambda goal=goal: app.status().jobs["completed"] >= goal)
-        time.sleep(house.random.uniform(0, 0.05))  # the moment is random, not lucky
-        house.kill_all()
+        time.sleep(environment.random.uniform(0, 0.05))  # the moment is random, not lucky
+        environment.kill_all()
     app.workers.start()
     app.wait(timeout=300)
-    house.check_all_done(expected)
-    house.within(max(starts), 5, "slowest restart")
+    environment.check_all_done(expected)
+    environment.within(max(starts), 5, "slowest restart")
 
 
 @scenario(
@@ -87,52 +89,54 @@ def test_supervisor_and_workers_killed_together_start_again_cleanly(
     full={"jobs": 3000, "kills": 40},
     seeds=3,
 )
-def test_scheduled_jobs_that_come_due_amid_kills_all_run(house: House, scale: Scale) -> None:
-    app = house.open()
+def test_scheduled_jobs_that_come_due_amid_kills_all_run(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
     app.workers.start()
     keys = [str(number) for number in range(int(scale["jobs"]))]
     app.enqueue_many("effect", keys[::2], delay=0.5)
     app.enqueue_many("effect", keys[1::2], delay=0.7)
     kills = 0
     while (completed := app.status().jobs["completed"]) < len(keys):
-        victims = house.workers(ready=True)
+        victims = environment.workers(ready=True)
         if kills <= completed * scale["kills"] / len(keys) and victims and kills < scale["kills"]:
-            due = app.queue.table.next_time()
-            if kills or due is None or due <= app.queue.table.now() + 0.005:
-                house.random.shuffle(victims)
+            due = app.queue.job_store.next_time()
+            if kills or due is None or due <= app.queue.job_store.now() + 0.005:
+                environment.random.shuffle(victims)
                 for victim in victims[:2]:
                     process.send(victim["process"], signal.SIGKILL)
                 kills += 1
         time.sleep(0.001)
-    house.figures["kills"] = kills
+    environment.figures["kills"] = kills
     app.wait(timeout=60)
-    house.check_all_done(set(keys))
-    assert house.rows("SELECT count(*) FROM jobs")[0][0] == len(keys)
+    environment.check_all_done(set(keys))
+    assert environment.rows("SELECT count(*) FROM jobs")[0][0] == len(keys)
 
 
 @scenario(6, "one worker killed", short={"kills": 8}, full={"kills": 100})
 def test_a_killed_workers_job_is_rescued_at_once_and_no_other_is_touched(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open()
+    app = environment.open()
     app.workers.start(concurrency=3)
-    steady = app.enqueue("hold", "steady", str(house.place / "never"))
+    steady = app.enqueue("hold", "steady", str(environment.place / "never"))
     until(lambda: steady.state == "running")
     times = []
     for kill in range(int(scale["kills"])):
-        job = app.enqueue("hold", f"hurt {kill}", str(house.place / f"go {kill}"))
+        job = app.enqueue("hold", f"hurt {kill}", str(environment.place / f"go {kill}"))
         until(lambda job=job: job.state == "running")
         pid = job.worker_pid
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
         until(lambda job=job: len(job.attempts) == 1, pause=0.001)
         times.append(time.monotonic() - began)
-        Path(house.place / f"go {kill}").touch()
+        Path(environment.place / f"go {kill}").touch()
         until(lambda job=job: job.state == "completed")
     assert (steady.state, steady.attempt, steady.attempts) == ("running", 1, [])
-    (house.place / "never").touch()
+    (environment.place / "never").touch()
     app.wait(timeout=60)
-    house.check()
+    environment.check()
     ranked = sorted(times)
-    house.figures["rescue p50"] = f"{1000 * statistics.median(ranked):.0f} ms"
-    house.within(ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], 1, "rescue p99")
+    environment.figures["rescue p50"] = f"{1000 * statistics.median(ranked):.0f} ms"
+    environment.within(ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], 1, "rescue p99")

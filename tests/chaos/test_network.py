@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.chaos.house import ROOT, House
+from tests.chaos.environment import ROOT, Environment
 from tests.chaos.scenarios import Scale, scenario
 
 # Runs in a network namespace of its own, where even loopback is down at first.
@@ -55,13 +55,13 @@ def has_namespaces() -> bool:
 
 @scenario(8, "no network", short={"jobs": 40}, full={"jobs": 250})
 def test_without_a_network_the_queue_pauses_and_no_attempt_is_spent(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
     if not has_namespaces():
         pytest.skip("machine: no network namespaces")
     number = int(scale["jobs"])
     done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", PROGRAM, str(house.data_dir), str(number)],
+        ["unshare", "-n", sys.executable, "-c", PROGRAM, str(environment.data_dir), str(number)],
         cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -72,5 +72,5 @@ def test_without_a_network_the_queue_pauses_and_no_attempt_is_spent(
     assert found["jobs"]["failed"] == 0
     assert found["attempts"] == [1]
     assert set(found["outcomes"]) == {"released", "completed"}
-    house.within(found["said"], 2, "pause said after")
-    house.figures |= {"lost": 0}
+    environment.within(found["said"], 2, "pause said after")
+    environment.figures |= {"lost": 0}

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from paise2nb.core.errors import WorkersError
-from tests.chaos.house import PLUGIN, House, until
+from tests.chaos.environment import PLUGIN, Environment, until
 from tests.chaos.scenarios import Scale, scenario
 
 OUTCOMES = {"exit": "crashed", "segfault": "crashed", "memory": "memory"}
@@ -17,9 +17,9 @@ SHIPPED = {"crash": {"max_retries": 2, "retry_delay": 0.01}}
 
 @scenario(5, "poison in a process of its own", short={"neighbours": 100}, full={"neighbours": 100})
 def test_poison_in_its_own_process_fails_after_three_crashes_and_charges_no_neighbour(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open(workers__retry__policies=SHIPPED)
+    app = environment.open(workers__retry__policies=SHIPPED)
     app.workers.start()
     keys = [str(number) for number in range(int(scale["neighbours"]))]
     app.enqueue_many("effect", keys[::2])
@@ -30,17 +30,17 @@ def test_poison_in_its_own_process_fails_after_three_crashes_and_charges_no_neig
         assert job.state == "failed"
         assert [a["outcome"] for a in job.attempts] == [OUTCOMES[how]] * 3
         assert job.error
-    check_neighbours(house, set(keys))
+    check_neighbours(environment, set(keys))
 
 
 @scenario(
     5, "poison among 16 threads", short={"neighbours": 100}, full={"neighbours": 100}, seeds=3
 )
 def test_poison_among_threads_fails_after_three_crashes_of_its_own_and_charges_no_neighbour(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open(workers__retry__policies=SHIPPED)
-    go = house.place / "go"
+    app = environment.open(workers__retry__policies=SHIPPED)
+    go = environment.place / "go"
     keys = [str(number) for number in range(int(scale["neighbours"]))]
     app.enqueue_many("thread_hold", [(key, str(go)) for key in keys[:13]])
     guilty = {how: app.enqueue("thread_die", how, str(go)) for how in OUTCOMES}
@@ -52,28 +52,31 @@ def test_poison_among_threads_fails_after_three_crashes_of_its_own_and_charges_n
     for how, job in guilty.items():
         charged = [a["outcome"] for a in job.attempts if a["outcome"] != "released"]
         assert (job.state, charged) == ("failed", [OUTCOMES[how]] * 3)
-    check_neighbours(house, set(keys))
+    check_neighbours(environment, set(keys))
 
 
-def check_neighbours(house: House, keys: set[str]) -> None:
-    house.check()
-    rows = house.rows(
+def check_neighbours(environment: Environment, keys: set[str]) -> None:
+    environment.check()
+    rows = environment.rows(
         "SELECT state, attempt, crashes FROM jobs WHERE task NOT IN ('die', 'thread_die')"
     )
     uncharged = [tuple(row) for row in rows].count(("completed", 1, 0))
-    house.figures |= {"neighbours uncharged": uncharged, "lost": len(keys - house.effects().keys())}
+    environment.figures |= {
+        "neighbours uncharged": uncharged,
+        "lost": len(keys - environment.effects().keys()),
+    }
     assert uncharged == len(keys)
-    assert house.effects().keys() == keys
+    assert environment.effects().keys() == keys
 
 
 @scenario(17, "workers that can't start", short={"seconds": 6}, full={"seconds": 60})
 def test_workers_that_can_not_start_try_eight_times_a_minute_and_say_why(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    app = house.open()
-    plugin, starts = house.place / "broken.py", house.place / "starts"
+    app = environment.open()
+    plugin, starts = environment.place / "broken.py", environment.place / "starts"
     plugin.write_text("")
-    app = house.open(plugins=[str(PLUGIN), str(plugin)])
+    app = environment.open(plugins=[str(PLUGIN), str(plugin)])
     plugin.write_text(
         f"with open({str(starts)!r}, 'a') as file: file.write('x')\nimport not_there_at_all\n"
     )
@@ -83,7 +86,7 @@ def test_workers_that_can_not_start_try_eight_times_a_minute_and_say_why(
     job = app.enqueue("effect", "waits")
     until(lambda: starts.read_text().count("x") >= 8)
     until(lambda: time.monotonic() - began >= scale["seconds"])
-    house.figures["starts in a minute"] = starts.read_text().count("x")
+    environment.figures["starts in a minute"] = starts.read_text().count("x")
     assert starts.read_text().count("x") == 8
     found = app.status()
     assert "not_there_at_all" in found.problem
@@ -93,25 +96,25 @@ def test_workers_that_can_not_start_try_eight_times_a_minute_and_say_why(
     app.workers.restart()
     job.wait(timeout=60)
     assert app.status().problem is None
-    house.check()
+    environment.check()
 
 
 @scenario(18, "jobs past their limits", short={"rounds": 1}, full={"rounds": 20})
 def test_a_job_past_its_limit_is_killed_on_time_and_the_next_one_starts(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    limits(house, scale, "default")
+    limits(environment, scale, "default")
 
 
 @scenario(18, "jobs past their limits, among threads", short={"rounds": 1}, full={"rounds": 20})
 def test_a_job_past_its_limit_is_killed_on_time_in_a_pool_of_threads(
-    house: House, scale: Scale
+    environment: Environment, scale: Scale
 ) -> None:
-    limits(house, scale, "many")
+    limits(environment, scale, "many")
 
 
-def limits(house: House, scale: Scale, pool: str) -> None:
-    app = house.open(workers__retry__policies={"crash": {"max_retries": 0, "retry_delay": 0}})
+def limits(environment: Environment, scale: Scale, pool: str) -> None:
+    app = environment.open(workers__retry__policies={"crash": {"max_retries": 0, "retry_delay": 0}})
     app.workers.start(pool=pool, concurrency=1)
     name, after = ("stick", "hold") if pool == "default" else ("thread_stick", "thread_hold")
     late, pauses = [], []
@@ -122,14 +125,14 @@ def limits(house: House, scale: Scale, pool: str) -> None:
             following = app.enqueue(after, f"{turn} {how}", "/")
             until(lambda job=job: job.state == "failed")
             following.wait(timeout=60)
-            [attempt] = house.rows("SELECT * FROM attempts WHERE job_id = ?", job.id)
+            [attempt] = environment.rows("SELECT * FROM attempts WHERE job_id = ?", job.id)
             outcome = "memory" if how == "memory" else "timeout"
             assert (attempt["outcome"], attempt["error_class"]) == (outcome, outcome)
             assert attempt["error"].startswith(f"{outcome}: ")
             if outcome == "timeout":
                 late.append(attempt["finished_at"] - attempt["started_at"] - 1)
-            [started] = house.rows("SELECT started_at FROM jobs WHERE id = ?", following.id)
+            [started] = environment.rows("SELECT started_at FROM jobs WHERE id = ?", following.id)
             pauses.append(started["started_at"] - attempt["finished_at"])
-    house.check()
-    house.within(max(late), 1, "killed after the deadline")
-    house.within(max(pauses), 2, "pause until the next job")
+    environment.check()
+    environment.within(max(late), 1, "killed after the deadline")
+    environment.within(max(pauses), 2, "pause until the next job")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from paise2nb.core.errors import Postponed
+from paise2nb.core.errors import Snoozed
 from paise2nb.core.urls import canonical_url, host_of
-from paise2nb.jobs import Asked
+from paise2nb.jobs import HostDelay
 from paise2nb.plugins import Fetched, fetcher
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def fetch_web(context: Context, url: str) -> Fetched:
     item = None if item_id is None else context.items.get(item_id)
     # Without the bytes, an answer that they still hold would leave nothing to extract again.
     kept = item is not None and item["sha256"] in context.cache
-    known = item["metadata"].get("source") if item and kept and context.job.number else None
+    known = item["metadata"].get("source") if item and kept and context.job.run else None
     return visit(context, url, known)
 
 
@@ -71,7 +71,7 @@ class Turn:
         job = context.job
         self._context = context
         # A replay is a user's own request, here and now.
-        self._is_paced = bool(job.number and job.host and context.settings.fetch.host_delay)
+        self._is_paced = bool(job.run and job.host and context.settings.fetch.host_delay)
         self._host = job.host
         self._crawl_delay: tuple[str, float] | None = None
 
@@ -79,7 +79,7 @@ class Turn:
         """Keep what a host's robots.txt says about the seconds between two requests."""
         if host := host_of(address):
             self._crawl_delay = (host, crawl_delay)
-            self._context.asked.append(Asked(host, crawl_delay))
+            self._context.host_delays.append(HostDelay(host, crawl_delay))
 
     def use(self, address: str, resume: tuple[Sequence[str], Sequence[str]]) -> None:
         """Take the turn for a request. Raises Postponed where it is another host's, or used."""
@@ -87,7 +87,7 @@ class Turn:
         if not self._is_paced or host is None:
             return
         if host != self._host:
-            raise Postponed(host, json.dumps(resume), self._crawl_delay)
+            raise Snoozed(host, json.dumps(resume), self._crawl_delay)
         self._host = None
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from paise2nb.config.settings import FetchSettings
-from paise2nb.core.errors import PermanentError, Postponed, TransientError
+from paise2nb.core.errors import PermanentError, Snoozed, TransientError
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.urls import without_credentials
 
@@ -104,7 +104,7 @@ def _shared(
         error = asking.exception()
         if isinstance(error, TransientError):  # one of its own for each job
             raise copy(error) from error
-        if isinstance(error, Postponed):  # it waits for a turn, and this one may have it
+        if isinstance(error, Snoozed):  # it waits for a turn, and this one may have it
             return _shared(way, settings, file, before)
         return asking.result()
     try:

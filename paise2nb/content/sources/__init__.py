@@ -77,7 +77,7 @@ def feed(context: Context, url: str) -> dict[str, int]:
     """Enqueue the entries of an RSS or Atom feed."""
     from paise2nb.content.sources.reading import feed_entries
 
-    return _offer(context, feed_entries(visit(context, url)))
+    return enqueue_new(context, feed_entries(visit(context, url)))
 
 
 @task("sitemap", check=check_address, host=_host)
@@ -91,7 +91,7 @@ def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, int]:
         raise PermanentError(f"an index of sitemaps inside another: {fetched.url}", "unsupported")
     for address in _web(maps):
         context.enqueue("sitemap", address, True)
-    return {**_offer(context, pages), **({"sitemaps": len(maps)} if maps else {})}
+    return {**enqueue_new(context, pages), **({"sitemaps": len(maps)} if maps else {})}
 
 
 @task("folder", check=check_folder)
@@ -114,7 +114,7 @@ def folder(
 
     if not Path(path).is_dir():
         raise PermanentError(f"no such folder: {path}", "not_found")
-    return _offer(context, dict(files()), keep=list)
+    return enqueue_new(context, dict(files()), keep=list)
 
 
 @task("links", check=check_links, host=_host)
@@ -140,16 +140,16 @@ def links(
     if context.job.parent_id is not None:  # a page on the way is an item like any other
         hand_over(context, url, fetched)
     if depth == 1:
-        return _offer(context, found)
+        return enqueue_new(context, found)
     # A page is read once in a run, however many others link to it.
-    table = context.app.queue.table
-    root = table.rows([context.job.root_id])[context.job.root_id]
+    job_store = context.app.queue.job_store
+    root = job_store.rows([context.job.root_id])[context.job.root_id]
     jobs = context.app.new_jobs(
         context.plugins.task("links"),
         [(address, depth - 1, same_host, list(pattern)) for address in found],
         tag=context.job.tag, priority=context.job.priority,
     )  # fmt: skip
-    latest = table.latest(job.key for job in jobs)
+    latest = job_store.latest(job.key for job in jobs)
     new = [
         job
         for job in jobs
@@ -166,7 +166,7 @@ def source_task(name: str, source: ContentSource, plugin: str) -> Task:
     def run(context: Context, *arguments: Any) -> dict[str, int]:
         schemes = context.plugins.schemes() - {"file"}  # for a user or a folder to name
         found = dict.fromkeys(source.addresses(context, *arguments))
-        return _offer(context, found, keep=partial(_web, schemes=schemes))
+        return enqueue_new(context, found, keep=partial(_web, schemes=schemes))
 
     return Task(name, run, plugin=plugin)
 
@@ -193,7 +193,7 @@ def _web(
             yield address.partition("#")[0].strip()
 
 
-def _offer(
+def enqueue_new(
     context: Context,
     found: Mapping[str, float | None],
     keep: Callable[[Iterable[str]], Iterable[str]] = _web,
@@ -210,18 +210,18 @@ def _offer(
         context.plugins.task("fetch"), [(address,) for address in addresses],
         tag=context.job.tag, priority=context.job.priority,
     )  # fmt: skip
-    latest = context.app.queue.table.latest(job.key for job in jobs)
+    latest = context.app.queue.job_store.latest(job.key for job in jobs)
     new = [
         job
         for job, address in zip(jobs, addresses, strict=True)
-        if _is_news(context, address, found.get(address), latest.get(job.key or 0))
+        if is_new(context, address, found.get(address), latest.get(job.key or 0))
     ]
     # With their keys: who enqueues one of them again finds it.
     context.followups += new
     return {"found": len(addresses), "new": len(new)}
 
 
-def _is_news(
+def is_new(
     context: Context, address: str, changed_at: float | None, last: Mapping[str, Any] | None
 ) -> bool:
     """Whether an address was never fetched, or has changed since it was, in vain or not."""
@@ -234,7 +234,7 @@ def _is_news(
     known: dict[str, Any] = {}
     if last is not None:
         known = json.loads(last["result"] or "{}")
-        seen_at = context.app.queue.table.clock.wall(last["finished_at"])
+        seen_at = context.app.queue.job_store.clock.wall(last["finished_at"])
     elif item is not None:
         known = {"size": item["size"], **item["metadata"].get("source", {})}
         seen_at = known.get("fetched_at", 0.0)

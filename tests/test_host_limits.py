@@ -18,12 +18,12 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.jobs import Asked, Claim, Ending, JobTable, Limits, NewJob, Worker
+from paise2nb.jobs import Claim, HostDelay, JobStore, Limits, NewJob, Outcome, Worker
 from tests.site import PAGE, Site, Visit
 from tests.test_workers import until
 
 LIMITS = {"work": Limits(60, 512)}
-COMPLETED = Ending("completed", "completed", "1")
+COMPLETED = Outcome("completed", "completed", "1")
 DELAY = 1000.0  # seconds: longer than any test
 
 
@@ -31,11 +31,11 @@ DELAY = 1000.0  # seconds: longer than any test
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[[float], JobTable]]:
-    made: list[JobTable] = []
+def make(tmp_path: Path) -> Iterator[Callable[[float], JobStore]]:
+    made: list[JobStore] = []
 
-    def make(host_delay: float) -> JobTable:
-        made.append(JobTable(tmp_path / "tasks.db", durable=False, host_delay=host_delay))
+    def make(host_delay: float) -> JobStore:
+        made.append(JobStore(tmp_path / "tasks.db", durable=False, host_delay=host_delay))
         return made[-1]
 
     yield make
@@ -44,34 +44,34 @@ def make(tmp_path: Path) -> Iterator[Callable[[float], JobTable]]:
 
 
 @pytest.fixture
-def table(make: Callable[[float], JobTable]) -> JobTable:
+def table(make: Callable[[float], JobStore]) -> JobStore:
     return make(DELAY)
 
 
 @pytest.fixture
-def worker(table: JobTable) -> Worker:
+def worker(table: JobStore) -> Worker:
     return table.register("default", 1)
 
 
-def add(table: JobTable, *hosts: str | None, **values: Any) -> list[int]:
+def add(table: JobStore, *hosts: str | None, **values: Any) -> list[int]:
     jobs = [NewJob("work", '["x"]', 4, host=host, **values) for host in hosts]
     return [job_id for job_id, _ in table.add(jobs).answers]
 
 
-def take(table: JobTable, worker: Worker) -> Claim:
+def take(table: JobStore, worker: Worker) -> Claim:
     claim = table.claim(worker, LIMITS)
     assert claim is not None
     return claim
 
 
-def waiting(table: JobTable, job_id: int) -> tuple[str, str | None, bool]:
+def waiting(table: JobStore, job_id: int) -> tuple[str, str | None, bool]:
     """Its state, what it waits for, and whether it has a time."""
     row = table.rows([job_id])[job_id]
     return row["state"], row["waiting_for"], row["run_at"] is not None
 
 
 def test_only_one_job_of_a_host_may_start_and_the_others_say_what_they_wait_for(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
     first, second, other, free = add(table, "a", "a", "b", None)
     assert waiting(table, first) == ("queued", None, False)
@@ -81,7 +81,7 @@ def test_only_one_job_of_a_host_may_start_and_the_others_say_what_they_wait_for(
 
 
 def test_the_next_in_line_gets_its_time_when_an_execution_ends(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
     add(table, "a", "a")
     [important] = add(table, "a", priority=5)
@@ -95,51 +95,58 @@ def test_the_next_in_line_gets_its_time_when_an_execution_ends(
 
 
 @pytest.mark.parametrize(
-    ("asked", "seconds"),
+    ("host_delays", "seconds"),
     [
-        ([Asked("a", 3 * DELAY)], 3 * DELAY),
-        ([Asked("a", 1.0)], DELAY),
-        ([Asked("a", 10**9)], 3600.0),
-        ([Asked("a", pause=5 * DELAY)], 5 * DELAY),
-        ([Asked("b", 3 * DELAY)], DELAY),
+        ([HostDelay("a", 3 * DELAY)], 3 * DELAY),
+        ([HostDelay("a", 1.0)], DELAY),
+        ([HostDelay("a", 10**9)], 3600.0),
+        ([HostDelay("a", pause=5 * DELAY)], 5 * DELAY),
+        ([HostDelay("b", 3 * DELAY)], DELAY),
     ],
     ids=["crawl-delay", "a shorter one", "an absurd one", "retry-after", "another host's"],
 )
 def test_what_a_host_asks_for_lengthens_its_pause(
-    table: JobTable, worker: Worker, asked: list[Asked], seconds: float
+    table: JobStore, worker: Worker, host_delays: list[HostDelay], seconds: float
 ) -> None:
-    _, following = add(table, "a", "a")
+    _, next_claim = add(table, "a", "a")
     before = table.now()
-    table.end(take(table, worker), Ending("completed", "completed", "1", asked=asked))
-    run_at = table.rows([following])[following]["run_at"]
+    table.end(take(table, worker), Outcome("completed", "completed", "1", host_delays=host_delays))
+    run_at = table.rows([next_claim])[next_claim]["run_at"]
     assert before + seconds <= run_at <= table.now() + seconds
 
 
-def test_a_pause_holds_who_already_has_the_turn(make: Callable[[float], JobTable]) -> None:
+def test_a_pause_holds_who_already_has_the_turn(make: Callable[[float], JobStore]) -> None:
     table = make(0.0)
     worker = table.register("default", 4)
     add(table, "a", "a", "a")
-    throttled = Ending(
-        "failed", "retrying", None, "throttled", "429", None, DELAY, asked=[Asked("a", pause=DELAY)]
+    throttled = Outcome(
+        "failed",
+        "retrying",
+        None,
+        "throttled",
+        "429",
+        None,
+        DELAY,
+        host_delays=[HostDelay("a", pause=DELAY)],
     )
     table.end(take(table, worker), throttled)
     assert table.claim(worker, LIMITS) is None
     assert [row["attempt"] for row in table.rows([1, 2, 3]).values()] == [1, 0, 0]
 
 
-def test_without_a_pause_many_are_asked_at_once(make: Callable[[float], JobTable]) -> None:
+def test_without_a_pause_many_are_asked_at_once(make: Callable[[float], JobStore]) -> None:
     table = make(0.0)
     worker = table.register("default", 4)
     ids = add(table, *["a"] * 300)
     taken = [take(table, worker) for _ in range(256)]
     assert table.claim(worker, LIMITS) is None
-    _, following = table.end(taken[0], COMPLETED, worker, LIMITS)
-    assert following is not None
-    assert following.id == ids[256], "an end makes room for the next"
+    _, next_claim = table.end(taken[0], COMPLETED, worker, LIMITS)
+    assert next_claim is not None
+    assert next_claim.id == ids[256], "an end makes room for the next"
 
 
 @pytest.mark.parametrize("who", ["who has the turn", "who stands in line"])
-def test_a_cancelled_job_leaves_its_place(table: JobTable, worker: Worker, who: str) -> None:
+def test_a_cancelled_job_leaves_its_place(table: JobStore, worker: Worker, who: str) -> None:
     first, second, third = add(table, "a", "a", "a")
     table.cancel([first if who == "who has the turn" else second])
     claim = take(table, worker)
@@ -149,7 +156,7 @@ def test_a_cancelled_job_leaves_its_place(table: JobTable, worker: Worker, who: 
 
 
 def test_a_cancelled_execution_keeps_the_turn_until_it_has_ended(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
     first, second = add(table, "a", "a")
     claim = take(table, worker)
@@ -159,56 +166,58 @@ def test_a_cancelled_execution_keeps_the_turn_until_it_has_ended(
     assert waiting(table, second) == ("queued", "its turn at a", True)
 
 
-def test_a_dead_workers_turn_goes_on(table: JobTable, worker: Worker) -> None:
+def test_a_dead_workers_turn_goes_on(table: JobStore, worker: Worker) -> None:
     add(table, "a", "a")
     take(table, worker)
-    table.bury(worker.id, lambda row, only: Ending("crashed", "failed", None, "crash", "died"))
+    table.rescue_jobs(
+        worker.id, lambda row, only: Outcome("crashed", "failed", None, "crash", "died")
+    )
     assert waiting(table, 2) == ("queued", "its turn at a", True)
 
 
 def test_a_postponed_execution_has_not_happened_and_waits_for_the_other_host(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
     [job] = add(table, "a")
-    table.end(take(table, worker), Ending("postponed", "queued", host="b", resume='["x", "y"]'))
+    table.end(take(table, worker), Outcome("snoozed", "queued", host="b", resume='["x", "y"]'))
     again = take(table, worker)
     assert (again.id, again.host, again.resume) == (job, "b", '["x", "y"]')
-    assert (again.number, again.attempt) == (1, 1)
+    assert (again.run, again.attempt) == (1, 1)
     table.end(again, COMPLETED)
     assert len(table.attempts(job)) == 1
 
 
 def test_a_postponed_execution_is_refused_like_any_other_that_has_ended(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
     add(table, "a")
-    postponed = Ending("postponed", "queued", host="b", resume='["x", "y"]')
+    snoozed = Outcome("snoozed", "queued", host="b", resume='["x", "y"]')
     claim = take(table, worker)
-    assert table.end(claim, postponed)[0]
+    assert table.end(claim, snoozed)[0]
     again = take(table, worker)
-    assert not table.end(claim, postponed)[0]
+    assert not table.end(claim, snoozed)[0]
     assert table.runs(again)
     assert table.end(again, COMPLETED)[0]
 
 
 def test_a_cancelled_run_that_is_postponed_leaves_its_job_in_the_line_of_its_own_host(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
     job, _ = add(table, "a", "b")
     claim = take(table, worker)
     take(table, worker)
     table.cancel([job])
     table.retry([job])
-    table.end(claim, Ending("postponed", "queued", host="b", resume='["x", "y"]'))
+    table.end(claim, Outcome("snoozed", "queued", host="b", resume='["x", "y"]'))
     row = table.rows([job])[job]
     assert (row["host"], row["resume"]) == ("a", None)
     assert waiting(table, job) == ("queued", "its turn at a", True)
 
 
 def test_a_new_interval_does_not_move_a_turn_that_waits_for_its_time(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
-    [recurring] = add(table, "a", key=1, every=10.0)
+    [recurring] = add(table, "a", key=1, interval=10.0)
     add(table, "a")
     table.end(take(table, worker), COMPLETED)
     due = "UPDATE jobs SET run_at = 1 WHERE id = ?"
@@ -217,13 +226,13 @@ def test_a_new_interval_does_not_move_a_turn_that_waits_for_its_time(
     table.cancel([2])
     before = table.rows([recurring])[recurring]["run_at"]
     assert waiting(table, recurring) == ("scheduled", "its turn at a", True)
-    add(table, "a", key=1, every=10_000.0)
+    add(table, "a", key=1, interval=10_000.0)
     row = table.rows([recurring])[recurring]
-    assert (row["run_at"], row["every"]) == (before, 10_000.0)
+    assert (row["run_at"], row["interval"]) == (before, 10_000.0)
 
 
 def test_a_turn_that_no_worker_takes_goes_to_a_job_that_one_runs(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
     other = {"other": Limits(60, 512)}
     [holder] = add(table, "a", "b")[:1]
@@ -231,24 +240,24 @@ def test_a_turn_that_no_worker_takes_goes_to_a_job_that_one_runs(
         table.add([NewJob("other", '["x"]', 4, host="a", priority=n)]).answers[0][0] for n in (0, 1)
     ]
     assert table.claim(worker, other) is None
-    assert table.take_turns(["other"])
-    assert not table.take_turns(["other"])
+    assert table.take_unused_slots(["other"])
+    assert not table.take_unused_slots(["other"])
     claim = table.claim(worker, other)
     assert claim is not None
     assert claim.id == first
     assert waiting(table, holder) == ("queued", "its turn at a", False)
-    assert not table.take_turns(["work"]), "one that runs keeps the turn"
+    assert not table.take_unused_slots(["work"]), "one that runs keeps the turn"
     table.end(claim, COMPLETED)
     assert waiting(table, holder) == ("queued", "its turn at a", True)
-    assert not table.take_turns(["other"]), "whose time has yet to come keeps it"
+    assert not table.take_unused_slots(["other"]), "whose time has yet to come keeps it"
     assert waiting(table, last) == ("queued", "its turn at a", False)
     [(counted,)] = table.database.read("SELECT waiting FROM hosts WHERE host = 'a'")
     assert counted == 1
 
 
-def test_a_retry_that_is_due_stands_in_line_like_any_other(table: JobTable, worker: Worker) -> None:
+def test_a_retry_that_is_due_stands_in_line_like_any_other(table: JobStore, worker: Worker) -> None:
     first, second = add(table, "a", "a")
-    table.end(take(table, worker), Ending("failed", "retrying", retry_in=0))
+    table.end(take(table, worker), Outcome("failed", "retrying", retry_in=0))
     assert table.claim(worker, LIMITS) is None
     assert waiting(table, first) == ("retrying", "its turn at a", False)
     assert waiting(table, second) == ("queued", "its turn at a", True)
@@ -257,7 +266,7 @@ def test_a_retry_that_is_due_stands_in_line_like_any_other(table: JobTable, work
 
 
 def test_in_this_process_a_job_does_not_wait_for_one_that_nobody_runs(
-    table: JobTable, worker: Worker
+    table: JobStore, worker: Worker
 ) -> None:
     first, second = add(table, "a", "a")
     claim = table.claim(worker, LIMITS, tree=second)
@@ -266,26 +275,27 @@ def test_in_this_process_a_job_does_not_wait_for_one_that_nobody_runs(
     assert waiting(table, first) == ("queued", "its turn at a", False)
 
 
-def test_turns_given_under_other_settings_are_taken_back(make: Callable[[float], JobTable]) -> None:
+def test_turns_given_under_other_settings_are_taken_back(make: Callable[[float], JobStore]) -> None:
     add(make(0.0), *["a"] * 5)
     table = make(DELAY)
     worker = table.register("default", 4)
     claim = take(table, worker)
     assert table.claim(worker, LIMITS) is None
     table.end(claim, COMPLETED)
-    places = [row["place"] for row in table.rows(range(1, 6)).values()]
+    places = [row["host_slot"] for row in table.rows(range(1, 6)).values()]
     assert sorted(places) == [0, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize(("host_delay", "delay"), [(1.0, 3600.0), (0.0, 0.0)])
 def test_the_time_left_goes_by_the_pause_that_is_kept(
-    make: Callable[[float], JobTable], host_delay: float, delay: float
+    make: Callable[[float], JobStore], host_delay: float, delay: float
 ) -> None:
     table = make(host_delay)
     add(table, *["a"] * 600)
-    asked = [Asked("a", 1e308)]
+    host_delays = [HostDelay("a", 1e308)]
     table.end(
-        take(table, table.register("default", 1)), Ending("completed", "completed", asked=asked)
+        take(table, table.register("default", 1)),
+        Outcome("completed", "completed", host_delays=host_delays),
     )
     found = table.slowest_host()
     assert found is not None
@@ -293,7 +303,7 @@ def test_the_time_left_goes_by_the_pause_that_is_kept(
     assert found[3] == pytest.approx((found[1] + 1) * delay, abs=60)
 
 
-def test_a_long_line_costs_the_others_nothing(table: JobTable, worker: Worker) -> None:
+def test_a_long_line_costs_the_others_nothing(table: JobStore, worker: Worker) -> None:
     def steps(host: str) -> int:
         """Steps of SQLite's machine that one job of another host takes from claim to end."""
         connection: sqlite3.Connection = table.database.connection()
@@ -376,8 +386,8 @@ def test_rules_that_lie_elsewhere_are_asked_for_in_turn_too(tmp_path: Path, site
         jobs = app.enqueue_many("fetch", [site.add("/open"), site.add("/closed")])
         assert [job.state for job in jobs] == ["completed", "failed"]
         assert {len(job.attempts) for job in jobs} == {1}
-        asked = [request.path for request in site.requests]
-        assert asked == ["/robots.txt", "/to?url=/rules", "/rules", "/open"]
+        host_delays = [request.path for request in site.requests]
+        assert host_delays == ["/robots.txt", "/to?url=/rules", "/rules", "/open"]
         assert min(gaps(site, "127.0.0.1") + gaps(site, "127.0.0.2")) >= PACE
 
 
@@ -393,7 +403,7 @@ def test_a_killed_worker_holds_up_no_line(app: App, site: Site) -> None:
     jobs.wait(timeout=120)
     assert {job.state for job in jobs} == {"completed"}
     assert app.status().items == 12
-    assert app.queue.table.slowest_host() is None
+    assert app.queue.job_store.slowest_host() is None
 
 
 def test_a_turn_that_waits_for_another_pool_does_not_hold_up_this_one(app: App, site: Site) -> None:

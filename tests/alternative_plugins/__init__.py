@@ -2,7 +2,7 @@
 
 Items lie in a file of JSON lines, cached bytes in one SQLite file, the job table in a folder of its
 own with a diary of what was executed, and ``data:`` addresses can be fetched. As an entry point
-(see `tests.seams.install`) it is loaded by every process that a test starts.
+(see `tests.alternative_plugins.install`) it is loaded by every process that a test starts.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from paise2nb import (
 )
 from paise2nb.app import App
 from paise2nb.jobs.context import Context
-from paise2nb.workers.queue import JobHuey, open_table
-from tests.seams.cache import SQLiteCache
-from tests.seams.store import JSONLinesStore
+from paise2nb.workers.queue import JobHuey, open_job_store
+from tests.alternative_plugins.cache import SQLiteCache
+from tests.alternative_plugins.store import JSONLinesStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = directory / "second_seams-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: second-seams\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[paise2]\nsecond = tests.seams\n")
+    (info / "entry_points.txt").write_text("[paise2]\nsecond = tests.alternative_plugins\n")
     monkeypatch.syspath_prepend(str(directory))
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     monkeypatch.setenv("PYTHONPATH", str(directory), prepend=os.pathsep)
@@ -73,9 +73,9 @@ class FolderTaskQueueProvider:
     """The job table in a folder of its own, whatever ``task_queue.sqlite.path`` says."""
 
     def create(self, app: App) -> JobHuey:
-        table = open_table(app, app.data_dir / "queue" / "jobs.db")
+        job_store = open_job_store(app, app.data_dir / "queue" / "jobs.db")
         immediate = app.settings.task_queue.sqlite.immediate and not app.is_worker
-        return DiaryHuey(app, table, immediate=immediate)
+        return DiaryHuey(app, job_store, immediate=immediate)
 
 
 @hookimpl

@@ -18,9 +18,9 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.core.display import Shown
+from paise2nb.core.display import Displayable
 from paise2nb.core.errors import JobFailed, NotFound
-from paise2nb.jobs import Ending
+from paise2nb.jobs import Outcome
 from paise2nb.views.items import Item
 from paise2nb.views.jobs import JOB_KEYS, Enqueued, Job, Jobs
 from paise2nb.views.status import Log
@@ -161,14 +161,14 @@ def test_a_job_and_jobs_can_be_awaited(waiting: App) -> None:
         jobs = waiting.enqueue_many("echo", ["a", "b"])
 
         async def work() -> None:
-            table = waiting.queue.table
+            table = waiting.queue.job_store
             worker = table.register("default", 1)
             while (claim := table.claim(worker, waiting.limits())) is not None:
-                table.end(claim, Ending("completed", "completed", '"done"'))
+                table.end(claim, Outcome("completed", "completed", '"done"'))
                 await asyncio.sleep(0)
 
         # Somebody works in the background: what is awaited never blocks the loop.
-        table = waiting.queue.table
+        table = waiting.queue.job_store
         present = table.register("default", 1)
         done, _ = await asyncio.gather(jobs, work())
         single = await jobs[0]
@@ -330,7 +330,7 @@ def test_a_frame_without_pandas_says_what_to_install(here: Path) -> None:
 # Safe to show --------------------------------------------------------------------------------
 
 
-def everything(app: App) -> list[Shown]:
+def everything(app: App) -> list[Displayable]:
     """One of each kind of result, with hostile words wherever words can be."""
     failed = app.enqueue("fails", HOSTILE)
     jobs = app.enqueue_many("echo", [HOSTILE, "x"], tag="t")

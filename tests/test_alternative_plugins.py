@@ -14,9 +14,9 @@ import paise2nb
 from paise2nb.commands import Session, main
 from paise2nb.core.errors import PluginError, SettingsError, UsageError, WorkersError
 from paise2nb.doctor import examine
-from tests import seams
-from tests.seams.cache import SQLiteCache
-from tests.seams.store import JSONLinesStore
+from tests import alternative_plugins
+from tests.alternative_plugins.cache import SQLiteCache
+from tests.alternative_plugins.store import JSONLinesStore
 from tests.site import PAGE, Site
 
 SETTINGS = {
@@ -31,7 +31,7 @@ SETTINGS = {
 @pytest.fixture
 def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second implementation of every point, in every process."""
-    seams.install(tmp_path, monkeypatch)
+    alternative_plugins.install(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_with_second_implementations_no_built_in_part_is_touched(
         assert [len(job.wait(60).items) for job in app.enqueue_many("fetch", urls)] == [1, 1]
         assert [hit["url"] for hit in app.search("needle")] == [urls[1]]
         app.workers.stop()
-        lines = seams.diary(app)
+        lines = alternative_plugins.diary(app)
     left = {path.name for path in data.iterdir()}
     assert {"queue", "items", "cache.db"} <= left
     assert left.isdisjoint({"tasks.db", "items.db", "cache"})
@@ -76,8 +76,10 @@ def test_with_second_implementations_no_built_in_part_is_touched(
 @pytest.mark.usefixtures("second")
 def test_every_point_is_listed_with_its_plugin(tmp_path: Path) -> None:
     with paise2nb.open("test", tmp_path / "data") as app:
-        rows = [row for row in app.plugins.describe() if row["plugin"] == "tests.seams"]
-    assert {row["origin"] for row in rows} == {seams.__file__}
+        rows = [
+            row for row in app.plugins.describe() if row["plugin"] == "tests.alternative_plugins"
+        ]
+    assert {row["origin"] for row in rows} == {alternative_plugins.__file__}
     assert {row["kind"] for row in rows} == {
         "task queue provider", "configuration provider", "data storage provider",
         "cache provider", "content source", "fetcher", "extractor", "lifecycle action",
@@ -145,7 +147,9 @@ def test_a_source_may_not_take_the_name_of_a_task(
         "class Feed:\n    def addresses(self, context): return []\n"
         "@hookimpl\ndef content_sources(): return {'feed': Feed()}\n"
     )
-    with pytest.raises(PluginError, match=r"defines task 'feed', which 'paise2nb\.sources' has"):
+    with pytest.raises(
+        PluginError, match=r"defines task 'feed', which 'paise2nb\.content\.sources' has"
+    ):
         paise2nb.open("test", settings=settings)
 
 
@@ -202,7 +206,7 @@ def test_reset_asks_the_plugins_to_forget_what_is_theirs(tmp_path: Path) -> None
         session.profile, session.data_dir = "test", str(app.data_dir)
         main(["reset", "--yes", "--hard"], session)
         session.close()
-        assert [line[0] for line in seams.diary(app)] == ["reset", "closed"]
+        assert [line[0] for line in alternative_plugins.diary(app)] == ["reset", "closed"]
         assert (app.store.count(), app.cache.clear()) == (0, 0)
 
 
@@ -255,10 +259,10 @@ def test_a_queue_that_leads_a_worker_elsewhere_keeps_it_from_starting(
     tmp_path: Path, write: Callable[[str], dict[str, object]]
 ) -> None:
     settings = write(
-        "from paise2nb.jobs import JobTable\nfrom paise2nb.workers.queue import JobHuey\n"
+        "from paise2nb.jobs import JobStore\nfrom paise2nb.workers.queue import JobHuey\n"
         "class Lost:\n    def create(self, app):\n"
         "        name = 'worker.db' if app.is_worker else 'mine.db'\n"
-        "        return JobHuey(app, JobTable(app.data_dir / name), immediate=False)\n"
+        "        return JobHuey(app, JobStore(app.data_dir / name), immediate=False)\n"
         "@hookimpl\ndef task_queue_providers(): return {'lost': Lost()}\n"
     )
     settings |= {**SETTINGS, "task_queue.provider": "lost"}
@@ -271,13 +275,13 @@ def test_a_queue_that_leads_a_worker_elsewhere_keeps_it_from_starting(
 @pytest.mark.usefixtures("second")
 def test_doctor_looks_at_the_parts_that_plugins_provide(tmp_path: Path) -> None:
     with paise2nb.open("development", tmp_path / "data") as app:
-        settings, table = app.settings, app.queue.table.path
+        settings, table = app.settings, app.queue.job_store.path
     assert [
         (finding.state, finding.text)
         for finding in examine(lambda: settings).findings
         if finding.check in ("items", "jobs")
     ] == [
-        ("ok", "0 items kept by tests.seams.store.JSONLinesStore"),
+        ("ok", "0 items kept by tests.alternative_plugins.store.JSONLinesStore"),
         ("ok", f"{table} is whole"),
     ]
 

@@ -37,7 +37,7 @@ def until(condition: Callable[[], T], seconds: float = 60, pause: float = 0.005)
     return value
 
 
-class House:
+class Environment:
     """Where one scenario takes place.
 
     Args:
@@ -134,7 +134,7 @@ class House:
         """The living worker processes."""
         return [
             row
-            for row in self.app.queue.table.workers()
+            for row in self.app.queue.job_store.workers()
             if process.alive(row["process"]) and (row["state"] == "ready" or not ready)
         ]
 
@@ -150,13 +150,13 @@ class House:
 
     def supervisor(self) -> str | None:
         """The name of the living supervisor."""
-        row = self.app.queue.table.supervisor()
+        row = self.app.queue.job_store.supervisor()
         name = row and row["process"]
         return name if name and process.alive(name) else None
 
     def kill_all(self) -> None:
         """SIGKILL supervisor and workers, at one stroke."""
-        names = [row["process"] for row in self.app.queue.table.workers()]
+        names = [row["process"] for row in self.app.queue.job_store.workers()]
         if supervisor := self.supervisor():
             names.insert(0, supervisor)
         for name in names:
@@ -204,8 +204,8 @@ class House:
         )
         assert not [dict(row) for row in twice], "follow-ups were added twice"
         untold = self.rows(
-            "SELECT id, state, number, (SELECT count(*) FROM attempts WHERE job_id = id) AS told"
-            " FROM jobs WHERE told + (state IN ('completed', 'running')) != number"
+            "SELECT id, state, run, (SELECT count(*) FROM attempts WHERE job_id = id) AS told"
+            " FROM jobs WHERE told + (state IN ('completed', 'running')) != run"
         )
         assert not [dict(row) for row in untold], "executions without a record"
         assert self.rows("PRAGMA integrity_check")[0][0] == "ok"
@@ -237,15 +237,15 @@ class House:
 class Standstill:
     """The longest time during which nothing completed."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, environment: Environment) -> None:
+        self._house = environment
         self._completed = -1
         self._since = time.monotonic()
         self.longest = 0.0
 
     def look(self) -> int:
         """Look once; the number of completed jobs."""
-        completed = self._house.app.queue.table.counts()[0]["completed"]
+        completed = self._house.app.queue.job_store.counts()[0]["completed"]
         now = time.monotonic()
         self.longest = max(self.longest, now - self._since)
         if completed != self._completed:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb.core.file_lock import Line
+from paise2nb.core.file_lock import FairFileLock
 
 SLEEPER = """
 import sys
 from pathlib import Path
-from paise2nb.core.file_lock import Line
-line = Line(Path(sys.argv[1]))
+from paise2nb.core.file_lock import FairFileLock
+line = FairFileLock(Path(sys.argv[1]))
 line.open()
 line.wait(60)
 """
@@ -32,11 +32,11 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def line(path: Path) -> Iterator[Callable[[], Line]]:
+def line(path: Path) -> Iterator[Callable[[], FairFileLock]]:
     lines = []
 
-    def opened() -> Line:
-        lines.append(Line(path))
+    def opened() -> FairFileLock:
+        lines.append(FairFileLock(path))
         lines[-1].open()
         return lines[-1]
 
@@ -60,32 +60,32 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_sleepers_go_in_the_order_in_which_they_came(
-    line: Callable[[], Line], path: Path, monkeypatch: pytest.MonkeyPatch
+    line: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paise2nb.core.file_lock.PATIENCE", 60.0)
+    monkeypatch.setattr("paise2nb.core.file_lock.RECHECK_SECONDS", 60.0)
     holder, went = line(), []
     assert holder.wait(0)
 
-    def go(number: int, mine: Line) -> None:
+    def go(number: int, mine: FairFileLock) -> None:
         assert mine.wait(30)
         went.append(number)
-        fcntl.flock(mine.turn, fcntl.LOCK_UN)
+        fcntl.flock(mine.file, fcntl.LOCK_UN)
 
     threads = []
     for number in range(6):
         threads.append(threading.Thread(target=go, args=(number, line())))
         threads[-1].start()
         until(lambda number=number: len(asleep(path)) == number + 1)
-    fcntl.flock(holder.turn, fcntl.LOCK_UN)
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
     for thread in threads:
         thread.join(30)
     assert went == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_wait_ends_and_what_was_given_up_is_free_for_others(
-    line: Callable[[], Line], path: Path, monkeypatch: pytest.MonkeyPatch
+    line: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paise2nb.core.file_lock.LOOKS", 1)
+    monkeypatch.setattr("paise2nb.core.file_lock.SPINS", 1)
     holder, hasty, patient = line(), line(), line()
     assert holder.wait(0)
 
@@ -97,32 +97,34 @@ def test_a_wait_ends_and_what_was_given_up_is_free_for_others(
     for _ in range(3):
         assert not hasty.wait(0.05)
     assert asleep(path) == [os.getpid()]  # no place beside the one that was given up
-    fcntl.flock(holder.turn, fcntl.LOCK_UN)
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
     assert patient.wait(30)
-    fcntl.flock(patient.turn, fcntl.LOCK_UN)
+    fcntl.flock(patient.file, fcntl.LOCK_UN)
     assert hasty.wait(30)
 
 
 def test_who_waits_long_keeps_its_place(
-    line: Callable[[], Line], path: Path, monkeypatch: pytest.MonkeyPatch
+    line: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paise2nb.core.file_lock.PATIENCE", 0.01)
-    looks, looked = [], Line._looked
-    monkeypatch.setattr(Line, "_looked", lambda line: looks.append(line) or looked(line))
+    monkeypatch.setattr("paise2nb.core.file_lock.RECHECK_SECONDS", 0.01)
+    looks, looked = [], FairFileLock._spin
+    monkeypatch.setattr(FairFileLock, "_spin", lambda line: looks.append(line) or looked(line))
     holder, patient = line(), line()
     assert holder.wait(0)
     thread = threading.Thread(target=patient.wait, args=(30,))
     thread.start()
     until(lambda: looks.count(patient) > 5 and asleep(path) != [])
     assert asleep(path) == [os.getpid()]
-    fcntl.flock(holder.turn, fcntl.LOCK_UN)
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
     thread.join()
     assert not holder.wait(0)
-    fcntl.flock(patient.turn, fcntl.LOCK_UN)
+    fcntl.flock(patient.file, fcntl.LOCK_UN)
     assert holder.wait(30)
 
 
-def test_who_stands_behind_a_stopped_process_goes_on(line: Callable[[], Line], path: Path) -> None:
+def test_who_stands_behind_a_stopped_process_goes_on(
+    line: Callable[[], FairFileLock], path: Path
+) -> None:
     holder, behind = line(), line()
     assert holder.wait(0)
     command = [sys.executable, "-c", SLEEPER, str(path)]
@@ -135,7 +137,7 @@ def test_who_stands_behind_a_stopped_process_goes_on(line: Callable[[], Line], p
             thread.start()
             # The kernel takes who is stopped out of the line.
             until(lambda: asleep(path) == [os.getpid()])
-            fcntl.flock(holder.turn, fcntl.LOCK_UN)
+            fcntl.flock(holder.file, fcntl.LOCK_UN)
             assert came.wait(30)
             thread.join()
         finally:
