@@ -133,7 +133,7 @@ def lines(context, data, source):
 @extractor("text/x-several", suffixes=[".several"])
 def several(context, data, source):
     return [
-        Document(f"part {part}", title=part, url=f"{source.url}#{part}")
+        Document(f"part {part}", title=part, url=f"{source.url}/{part}")
         for part in data.decode().split()
     ]
 
