@@ -22,6 +22,7 @@ T = TypeVar("T")
 PLUGIN = '''
 import ctypes, os, time
 from pathlib import Path
+from huey.exceptions import RetryTask
 from paise2nb import Document, PermanentError, TransientError, extractor, fetcher, task
 
 @task("shout")
@@ -104,6 +105,12 @@ def steps(context, path):
 @task("pid")
 def pid(context):
     return [os.getpid(), os.environ.get("ACCEPTANCE")]
+
+@task("asks", max_retries=2)
+def asks(context):
+    if context.job.attempt < 3:
+        raise RetryTask(delay=0)
+    return context.job.attempt
 
 @task("say")
 def say(context, word):
@@ -270,16 +277,19 @@ class Site:
 
     Attributes:
         visits: how often each path was asked for.
+        agents: the names that clients gave, in the order of their requests.
     """
 
     def __init__(self) -> None:
         self.visits: Counter[str] = Counter()
+        agents = self.agents = list[str | None]()
         answers = self._answers = dict[str, list[Answer]]()
         visits = self.visits
 
         class Visit(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 visits[self.path] += 1
+                agents.append(self.headers["User-Agent"])
                 answer = Answer(b"Not here.", "text/plain", 404)
                 if waiting := answers.get(self.path):
                     answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]

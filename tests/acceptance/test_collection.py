@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,36 @@ def test_what_no_extractor_reads_fails_and_says_its_type(here: App, site: Site) 
     assert "application/x-nobody" in job.tree[1].error
 
 
+def test_requests_carry_the_name_that_the_settings_give(place: Place, site: Site) -> None:
+    url = site.add("/tides", TIDES)
+    with paise2nb.open("test", place.data) as here:
+        here.enqueue("fetch", url)
+    with paise2nb.open("test", place.data, {"fetch.user_agent": "Reader/1"}) as here:
+        here.enqueue("fetch", url, force=True)
+    assert site.agents == [f"paise2nb/{paise2nb.__version__}", "Reader/1"]
+
+
+def test_a_compressed_page_is_read(here: App, site: Site) -> None:
+    packed = Answer(gzip.compress(TIDES), headers={"Content-Encoding": "gzip"})
+    assert here.enqueue("fetch", site.add("/tides", packed)).items[0].title == "The tide machine"
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "iso-8859-1", "utf-16"])
+def test_a_page_is_read_in_the_charset_that_it_declares(
+    here: App, site: Site, charset: str
+) -> None:
+    body = TIDES.decode().replace("machine", "Gezeitenprüfgerät").encode(charset)
+    here.enqueue("fetch", site.add("/tides", Answer(body, f"text/html; charset={charset}")))
+    assert len(here.search("Gezeitenprüfgerät")) == 1
+
+
+def test_a_secret_in_a_url_is_not_shown(here: App, site: Site) -> None:
+    job = here.enqueue("fetch", site.url("/gone?api_key=hunter2"))
+    assert job.state == "failed"
+    for form in (str(job), str(here.jobs()), str(here.status()), json.dumps(job.to_dict())):
+        assert "hunter2" not in form
+
+
 # What is known already -------------------------------------------------------------------------
 
 
@@ -205,6 +237,16 @@ def test_files_of_many_kinds_become_items(
     assert title is None or item.title == title
     assert [hit["id"] for hit in here.search("bowline")] == [item.id]
     assert here.enqueue_many("fetch", [path.as_uri()]).fresh == 1
+
+
+def test_an_archive_becomes_the_documents_in_it(here: App, place: Place) -> None:
+    path = place.root / "notes.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("knots.md", "# On knots\n\nA bowline holds.")
+        archive.writestr("tides.md", "# On tides\n\nThey come and go.")
+    here.enqueue("fetch", str(path))
+    assert {item.title for item in here.items()} == {"On knots", "On tides"}
+    assert len(here.search("bowline")) == 1
 
 
 def test_a_file_that_has_changed_is_fetched_again(here: App, place: Place) -> None:

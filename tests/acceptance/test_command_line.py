@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -260,6 +262,64 @@ def test_a_sound_installation_is_found_sound_and_an_unsound_one_is_not(
 def test_the_demo_works(shell: Shell) -> None:
     done = shell("demo")
     assert done.status == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["tasks.db", "items.db"])
+def test_a_damaged_database_is_named_in_one_line(table: Place, shell: Shell, name: str) -> None:
+    shell("--immediate", "enqueue", "fetch", "page.md")
+    path = table.data / name
+    kept = path.read_bytes()
+    path.write_bytes(b"no database " * 1000)
+    done = shell("status")
+    assert (done.status, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert name in done.stderr
+    assert shell("doctor").status == 1
+    path.write_bytes(kept)
+    assert shell("status").status == 0
+
+
+def in_terminal(place: Place, *words: str, until_shown: str = "") -> tuple[int, str]:
+    """Run the command in a terminal: its status and what the terminal was sent.
+
+    With ``until_shown`` it is interrupted when that was shown.
+    """
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "paise2nb", *words], cwd=place.work,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+        stdin=follower, stdout=follower, stderr=follower,
+    )  # fmt: skip
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not piece:
+            break
+        shown += piece
+        if until_shown and until_shown.encode() in shown:
+            process.send_signal(signal.SIGINT)
+            until_shown = ""
+    os.close(leader)
+    return process.wait(timeout=60), shown.decode()
+
+
+def test_a_terminal_shows_the_work_live_until_an_interrupt(place: Place, shell: Shell) -> None:
+    shell("enqueue", "shout", "a")
+    shell("--immediate", "enqueue", "stumble", "over")
+    [failed] = shell("jobs", "--state", "failed", "--json").json
+    status, shown = in_terminal(place, "watch", until_shown=f"paise2 replay {failed['id']}")
+    assert status == 130
+    assert "ValueError" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_terminal_gets_colours_and_a_pipe_does_not(place: Place, shell: Shell) -> None:
+    shell("--immediate", "enqueue", "shout", "a")
+    assert "\x1b[" in in_terminal(place, "jobs")[1]
+    assert "\x1b[" not in shell("jobs").stdout
 
 
 def test_a_reader_that_leaves_is_no_error(shell: Shell) -> None:

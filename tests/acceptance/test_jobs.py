@@ -159,6 +159,10 @@ def test_a_permanent_error_is_not_tried_again(here: App) -> None:
     assert (job.state, job.error_class, job.attempt, job.max_attempts) == ("failed", "gone", 1, 6)
 
 
+def test_a_task_may_ask_to_be_run_again(here: App) -> None:
+    assert here.enqueue("asks").result() == 3
+
+
 def test_a_result_that_is_no_json_fails_the_job(here: App) -> None:
     job = here.enqueue("unprintable")
     assert job.state == "failed"

@@ -37,8 +37,7 @@ def test_workers_start_work_and_stop(table: Place, shell: Shell) -> None:
     assert (worker["pool"], worker["state"], worker["jobs"]) == ("default", "idle", [])
     assert set(found["supervisor"]) >= {"pid", "started_at"}
     assert (alive(worker["pid"]), alive(found["supervisor"]["pid"])) == (True, True)
-    again = shell("workers", "start", "--daemonize")
-    assert again.status == 0
+    assert shell("workers", "start", "--daemonize").status == 0
     assert [row["pid"] for row in workers(shell)] == [worker["pid"]]
     shell("enqueue", "fetch", "page.md", "--tag", "t")
     assert shell("wait", "--timeout", str(SECONDS)).status == 0
@@ -65,6 +64,23 @@ def test_a_restart_takes_settings_and_plugins_as_they_are_now(
     assert not before & {row["pid"] for row in workers(shell)}
     assert shell("worker", "status", "--json").json["problem"] is None
     assert app.enqueue("shout", "hello us").result(timeout=SECONDS) == "Hello Us"
+
+
+def test_a_start_takes_the_number_of_its_processes(shell: Shell) -> None:
+    assert shell("worker", "start", "--daemonize", "--concurrency", "3").status == 0
+    assert [row["pool"] for row in workers(shell)] == ["default"] * 3
+
+
+def test_a_log_is_followed_until_an_interrupt(app: App, shell: Shell) -> None:
+    app.workers.start()
+    following = shell.start("worker", "logs", "--follow")
+    assert following.stdout is not None
+    assert following.stdout.readline()  # what is there is shown, and more is waited for
+    app.enqueue("say", "added since").wait(timeout=SECONDS)
+    assert any("logged added since" in line for line in following.stdout)
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=SECONDS)
+    assert following.returncode == 130
 
 
 def test_a_foreground_start_ends_when_all_is_done(shell: Shell) -> None:
@@ -178,6 +194,47 @@ def test_what_a_task_logs_can_be_read(app: App, shell: Shell) -> None:
     assert "logged a word of its own" in shell("worker", "logs", "-n", "100").stdout
 
 
+def test_a_job_that_recurs_runs_again_and_again_until_it_is_cancelled(
+    app: App, place: Place
+) -> None:
+    app.workers.start()
+    path = place.root / "runs"
+    path.touch()
+    job = app.enqueue("order", str(path), "ran", every=1)
+    until(lambda: len(path.read_text().split()) >= 2)
+    assert (job.cancel().ids, job.state) == ([job.id], "cancelled")
+    assert len(app.jobs()) == 1
+    before = len(path.read_text().split())
+    job.retry()
+    until(lambda: len(path.read_text().split()) > before)
+    job.cancel()
+
+
+def test_a_page_waits_for_its_turn_at_a_host_and_says_so(place: Place, site: Site) -> None:
+    urls = [site.add(path, page(path, "Words.")) for path in ("/a", "/b")]
+    with paise2nb.open("development", settings={"fetch.host_delay": 600}) as app:
+        jobs = app.enqueue_many("fetch", urls)
+        app.workers.start()
+        until(lambda: len(app.items()) == 1)
+        [waiting] = [job for job in jobs if job.state == "queued"]
+        assert "127.0.0.1" in waiting.waiting_for
+        assert (waiting.attempt, site.visits.total()) == (0, 1)
+        assert app.enqueue("shout", "beside").result(timeout=SECONDS) == "BESIDE"
+
+
+def test_processes_that_enqueue_at_once_lose_nothing(app: App, shell: Shell) -> None:
+    app.workers.start()
+    words = [[f"{process}-{number}" for number in range(50)] for process in range(4)]
+    running = [shell.start("enqueue", "shout", *some) for some in words]
+    for process in running:
+        process.communicate(timeout=SECONDS)
+    assert [process.returncode for process in running] == [0] * 4
+    app.wait(timeout=SECONDS)
+    expected = {word.upper() for some in words for word in some}
+    assert {job.result() for job in app.jobs()} == expected
+    assert app.status().jobs["completed"] == len(expected)
+
+
 # Pools -----------------------------------------------------------------------------------------
 
 
@@ -191,6 +248,24 @@ def test_a_pool_of_threads_runs_several_jobs_in_one_process(place: Place) -> Non
         assert len({job.worker_pid for job in jobs}) == 1
         assert app.enqueue("shout", "beside").result(timeout=SECONDS) == "BESIDE"
         jobs.cancel()
+
+
+def test_a_job_that_kills_a_process_of_threads_leaves_the_others_uncharged(place: Place) -> None:
+    settings = {"workers.pools": {"many": {"tasks": ["hold", "die"], "threads": 4}}}
+    with paise2nb.open("development", settings=settings) as app:
+        app.workers.start(pool="many")
+        gate = place.root / "gate"
+        neighbour = app.enqueue("hold", str(gate))
+        until(lambda: neighbour.state == "running")
+        guilty = app.enqueue("die", "exit")
+        until(lambda: neighbour.attempts)
+        gate.touch()
+        app.wait(timeout=SECONDS)
+        assert (neighbour.result(), neighbour.attempt) == ("released", 1)
+        assert {one["outcome"] for one in neighbour.attempts} == {"released", "completed"}
+        assert guilty.state == "failed"
+        charged = [one["outcome"] for one in guilty.attempts if one["outcome"] != "released"]
+        assert charged == ["crashed"] * 3
 
 
 def test_a_pool_starts_alone_and_jobs_of_another_say_which_command_helps(
