@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 import paise2nb
 from tests.acceptance.support import Place, Shell, Site
@@ -57,6 +60,18 @@ def here(place: Place) -> Iterator[paise2nb.App]:
     """An app that runs jobs in this process, before an enqueue returns."""
     with paise2nb.open("test", data_dir=place.data) as opened:
         yield opened
+
+
+@pytest.fixture
+def cell(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Run a cell in an IPython shell of this process that has loaded the extension."""
+    monkeypatch.setenv("PAISE2_PROFILE", "development")  # a cell may choose another
+    InteractiveShell.clear_instance()
+    shell: Any = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.run_line_magic("load_ext", "paise2nb")
+    yield lambda text: shell.run_cell(text)
+    shell.run_line_magic("unload_ext", "paise2nb")
+    InteractiveShell.clear_instance()
 
 
 @pytest.fixture

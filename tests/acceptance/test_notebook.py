@@ -8,28 +8,15 @@ from typing import Any
 
 import pytest
 from IPython.core.completer import provisionalcompleter
-from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
-from traitlets.config import Config
 
 import paise2nb
 from tests.acceptance.support import SECONDS, Place, Site, page
 
-Cell = Callable[[str], ExecutionResult]
+Cell = Callable[[str], Any]
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def cell(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
-    """Run a cell in a shell that has loaded the extension."""
-    monkeypatch.setenv("PAISE2_PROFILE", "development")  # a cell may choose another
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
-    shell.run_line_magic("load_ext", "paise2nb")
-    yield lambda text: shell.run_cell(text)
-    shell.run_line_magic("unload_ext", "paise2nb")
-    InteractiveShell.clear_instance()
 
 
 # Lines and cells -------------------------------------------------------------------------------
@@ -92,8 +79,8 @@ def test_a_line_returns_the_object_that_the_command_made(cell: Cell) -> None:
 )  # fmt: skip
 def test_every_result_has_a_text_and_an_html_form(cell: Cell, line: str) -> None:
     cell("%paise2 enqueue shout hello")
-    shown = InteractiveShell.instance().display_formatter
-    data, _ = shown.format(cell(f"%paise2 {line}").result)
+    formatter: Any = InteractiveShell.instance().display_formatter
+    data, _ = formatter.format(cell(f"%paise2 {line}").result)
     assert data["text/plain"]
     assert "<" in data["text/html"]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ipywidgets
 import pytest
 from IPython.core.formatters import DisplayFormatter
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 import paise2nb
 from paise2nb import App
@@ -18,17 +16,14 @@ from tests.acceptance.support import SECONDS, Place, until
 
 
 @pytest.fixture
-def panel(app: App) -> Iterator[Any]:
-    """The panel of an app that no worker serves yet."""
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
-    shell.run_line_magic("load_ext", "paise2nb")
+def panel(app: App, cell: Callable[[str], Any]) -> Any:
+    """The panel of an app that no worker serves yet.
+
+    What keeps it up to date ends with the extension, before the app is closed.
+    """
     shown = app.watch()
     assert app.watch() is shown  # an app has one
-    yield shown
-    # Ends the thread that keeps the panel up to date, before its app is closed.
-    shell.run_line_magic("unload_ext", "paise2nb")
-    InteractiveShell.clear_instance()
+    return shown
 
 
 def widgets(widget: Any) -> Iterator[Any]:
@@ -56,7 +51,8 @@ def press(panel: Any, name: str) -> None:
 
 def saved(panel: Any) -> dict[str, str]:
     """The forms in which a notebook keeps the panel, by their types."""
-    data, _ = DisplayFormatter().format(panel)
+    formatter: Any = DisplayFormatter()
+    data, _ = formatter.format(panel)
     return dict(data)
 
 

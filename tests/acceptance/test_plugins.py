@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
-from traitlets.config import Config
 
 import paise2nb
 from paise2nb import App
 from paise2nb.testing import Broken, Extracting, Fetching, Rule, Site, rules, run_all
 from tests.acceptance.support import SECONDS, Place, Shell, until
 
+Cell = Callable[[str], Any]
 Captured = pytest.CaptureFixture[str]
 
 
@@ -264,21 +263,13 @@ def poem(context, data, source):
 
 
 @pytest.fixture
-def cell(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Run a cell in a shell that has loaded the extension and opened the profile."""
-    monkeypatch.setenv("PAISE2_PROFILE", "development")
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
-    shell.run_line_magic("load_ext", "paise2nb")
-    shell.run_cell("app = %paise2 profile development")
-    yield lambda text: shell.run_cell(text)
-    shell.run_line_magic("unload_ext", "paise2nb")
-    InteractiveShell.clear_instance()
+def cell(cell: Cell) -> Cell:
+    """Run a cell of a notebook that has opened the profile."""
+    cell("app = %paise2 profile development")
+    return cell
 
 
-def test_a_cell_becomes_a_plugin_that_running_workers_use(
-    cell: Callable[[str], ExecutionResult], place: Place
-) -> None:
+def test_a_cell_becomes_a_plugin_that_running_workers_use(cell: Cell, place: Place) -> None:
     app = paise2nb.open()
     app.workers.start()
     pids = {row["pid"] for row in app.workers.status().workers}
@@ -315,7 +306,7 @@ def test_a_cell_becomes_a_plugin_that_running_workers_use(
     ],
 )  # fmt: skip
 def test_a_cell_that_is_no_plugin_is_refused_in_one_line_and_changes_nothing(
-    cell: Callable[[str], ExecutionResult], capsys: Captured, place: Place, body: str, named: str
+    cell: Cell, capsys: Captured, place: Place, body: str, named: str
 ) -> None:
     cell("def clean(word): return word.strip()")
     cell(f"%%paise2 plugin loud\n{LOUD.replace('upper', 'lower')}")
@@ -329,9 +320,7 @@ def test_a_cell_that_is_no_plugin_is_refused_in_one_line_and_changes_nothing(
         assert here.enqueue("loud", "AS BEFORE").result() == "as before"
 
 
-def test_a_cell_is_tried_on_a_job_or_an_item_and_not_saved(
-    cell: Callable[[str], ExecutionResult], place: Place
-) -> None:
+def test_a_cell_is_tried_on_a_job_or_an_item_and_not_saved(cell: Cell, place: Place) -> None:
     cell(f"app = %paise2 profile test --data-dir {place.data}")  # runs jobs in this process
     path = place.write("one.poem", "A title\none\x00\ntwo\n")
     job = cell(f"%paise2 enqueue fetch {path}").result
@@ -345,7 +334,7 @@ def test_a_cell_is_tried_on_a_job_or_an_item_and_not_saved(
 
 
 def test_a_plugin_is_disabled_and_enabled_again_and_its_jobs_wait(
-    cell: Callable[[str], ExecutionResult], capsys: Captured
+    cell: Cell, capsys: Captured
 ) -> None:
     app = paise2nb.open()
     cell(f"%%paise2 plugin loud\n{LOUD}")
@@ -357,14 +346,12 @@ def test_a_plugin_is_disabled_and_enabled_again_and_its_jobs_wait(
     app.workers.start()
     assert app.enqueue("shout", "beside").result(timeout=SECONDS) == "BESIDE"
     assert job.state == "queued"
-    assert "paise2 plugins enable" in until(lambda: app.workers.status().problem)
+    assert "paise2 plugins enable" in str(until(lambda: app.workers.status().problem))
     assert cell("%paise2 plugins enable loud").success
     assert job.result(timeout=SECONDS) == "HELLO"
 
 
-def test_a_cells_plugin_that_breaks_later_can_be_disabled(
-    cell: Callable[[str], ExecutionResult], shell: Shell
-) -> None:
+def test_a_cells_plugin_that_breaks_later_can_be_disabled(cell: Cell, shell: Shell) -> None:
     saved = cell(f"%%paise2 plugin loud\n{LOUD}").result.to_dict()
     Path(saved["path"]).write_text("import not_there_at_all")
     broken = shell("status")
