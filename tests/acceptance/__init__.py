@@ -1,0 +1,1 @@
+"""What the command, the notebook and the Python interface promise, tested by public names only."""
