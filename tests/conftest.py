@@ -18,11 +18,13 @@ from paise2nb.app import App
 from tests import alternative_plugins
 from tests.site import site as site  # a fixture for every test
 
-collect_ignore = ["plugin_package"]  # tested where it is installed: tests/test_plugin_package.py
+collect_ignore = [
+    "plugin_package"
+]  # tested where it is installed: tests/plugins/test_plugin_package.py
 
 FORCED = "machine:"
 # What runs over the built-in parts and over the second implementations of every extension point.
-PIPELINE = ("tests/test_pipeline.py", "tests/test_tasks.py")
+PIPELINE = ("tests/test_pipeline.py", "tests/content/test_tasks.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,6 @@
 """From addresses to a collection and back to nothing, at once or by workers, with anyone's parts.
 
-Each test runs over the built-in parts and over the second implementations in `tests.alternative_plugins`.
+Each test runs over the built-in parts and over the second implementations, `alternative_plugins`.
 """
 
 from __future__ import annotations

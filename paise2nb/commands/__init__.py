@@ -20,8 +20,8 @@ table = CommandGroup(
 for command in (
     maintenance.profile, jobs.enqueue, workers.worker, jobs.status, jobs.jobs, jobs.job, jobs.wait,
     jobs.retry, jobs.cancel, jobs.replay, collection.search, collection.items, collection.item,
-    collection.export, maintenance.watch, maintenance.config, plugins, maintenance.reset, maintenance.demo,
-    maintenance.doctor, plugin,
+    collection.export, maintenance.watch, maintenance.config, plugins, maintenance.reset,
+    maintenance.demo, maintenance.doctor, plugin,
 ):  # fmt: skip
     table.add_command(command)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paise2nb.config.settings import Settings
-from paise2nb.jobs import Claim, HostDelay, NewJob, StateEntry
+from paise2nb.jobs import Claim, HostDelay, JobStore, NewJob, StateEntry
 from paise2nb.jobs.plugin_state import State
 from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, short_name
 
@@ -66,6 +68,22 @@ class Context:
     def cancelled(self) -> bool:
         """Whether nobody waits for this execution any more: it was cancelled."""
         return bool(self.job.run) and not self.app.queue.job_store.runs(self.job)
+
+    @property
+    def job_store(self) -> JobStore:
+        """What is true about jobs."""
+        return self.app.queue.job_store
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the app keeps everything."""
+        return self.app.data_dir
+
+    def new_jobs(
+        self, task: str, every_args: Iterable[tuple[Any, ...]], **options: Any
+    ) -> list[NewJob]:
+        """Check the arguments of follow-up jobs; each with its key, so that twins are found."""
+        return self.app.new_jobs(self.plugins.task(task), every_args, **options)
 
     @property
     def settings(self) -> Settings:

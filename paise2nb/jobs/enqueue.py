@@ -138,8 +138,8 @@ class EnqueueMixin(JobDatabase):
             counters.add("queued", len(jobs) - delayed, parent is None)
             counters.count_late(late, len(jobs))
         connection.executemany(
-            "INSERT INTO jobs (id, task, args, key, state, host, host_slot, ready, run_at, interval,"
-            " priority, tag, parent_id, root_id, max_attempts, enqueued_at)"
+            "INSERT INTO jobs (id, task, args, key, state, host, host_slot, ready, run_at,"
+            " interval, priority, tag, parent_id, root_id, max_attempts, enqueued_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows,
         )

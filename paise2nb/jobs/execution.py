@@ -247,8 +247,8 @@ class ExecutionMixin(EnqueueMixin):
             state = "scheduled"
             connection.execute(
                 # A time in the future, whatever number of runs was missed.
-                "UPDATE jobs SET state = 'scheduled', run_at = ? + interval, attempt = 0, crashes = 0,"
-                " finished_at = NULL WHERE id = ?",
+                "UPDATE jobs SET state = 'scheduled', run_at = ? + interval, attempt = 0,"
+                " crashes = 0, finished_at = NULL WHERE id = ?",
                 (now, claim.id),
             )
         counters.move("running", state, claim.parent_id is None)

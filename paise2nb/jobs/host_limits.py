@@ -177,7 +177,8 @@ class HostLimiter:
         """How many hold a turn: counted, so that nothing can be out of step with the rows."""
         return int(
             self._connection.execute(
-                "SELECT count(*) FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND host = ?",
+                "SELECT count(*) FROM jobs INDEXED BY jobs_host_slots"
+                " WHERE host_slot = 2 AND host = ?",
                 (host,),
             ).fetchone()[0]
         )

@@ -186,7 +186,8 @@ class QueryMixin(JobDatabase):
             "SELECT host, waiting, delay, max(free_at - ?2, 0) + waiting * delay AS left FROM"
             " (SELECT *, iif(?1, max(crawl_delay, ?1), 0) AS delay FROM hosts) AS hosts"
             " WHERE (waiting > 0 OR free_at > ?2) AND EXISTS (SELECT 1 FROM jobs INDEXED BY"
-            " jobs_host_slots WHERE host_slot = 2 AND jobs.host = hosts.host) ORDER BY left DESC LIMIT 1",
+            " jobs_host_slots WHERE host_slot = 2 AND jobs.host = hosts.host)"
+            " ORDER BY left DESC LIMIT 1",
             (self.host_delay, self.now()),
         )
         return tuple(rows[0]) if rows else None

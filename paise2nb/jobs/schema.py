@@ -1,11 +1,11 @@
 """The tables of ``tasks.db``: jobs, their attempts, what is counted, and who works on them.
 
 Partial indexes only hold what may still move, so a claim costs the same beside a million finished
-jobs as beside none. What one claim and one completion touch lies on few pages: ``counters`` holds the
-counts by state, those by minute and the id up to which jobs are counted together, and ``attempts``
-only the executions that the job's own row does not tell (all but the one that completed it). Jobs
-that are enqueued one by one are counted when some have come together; till then the view ``counts``
-adds them, and ``ids`` tells the last id, which is never used twice.
+jobs as beside none. What one claim and one completion touch lies on few pages: ``counters`` holds
+the counts by state, those by minute and the id up to which jobs are counted together, and
+``attempts`` only the executions that the job's own row does not tell (all but the one that
+completed it). Jobs that are enqueued one by one are counted when some have come together; till
+then the view ``counts`` adds them, and ``ids`` tells the last id, which is never used twice.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
             waiting.append(twin or row["id"])
         connection.execute(
             "UPDATE jobs SET state = 'queued', attempt = 0, crashes = 0, finished_at = NULL,"
-            " ready = iif(host_slot = 0, worker IS NULL, ready), run_at = iif(host_slot = 0, NULL, run_at),"
+            " ready = iif(host_slot = 0, worker IS NULL, ready),"
+            " run_at = iif(host_slot = 0, NULL, run_at),"
             " waiting_for = iif(worker IS NULL, NULL, ?)"
             " WHERE id IN (SELECT value FROM json_each(?))",
             (HELD, json.dumps(queued)),

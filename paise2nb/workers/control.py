@@ -214,7 +214,8 @@ class Workers:
 
     def _spawn(self, settings: str, options: str) -> subprocess.Popen[bytes]:
         received = {
-            "settings": settings, "options": json.loads(options), "table": str(self._job_store.path),
+            "settings": settings, "options": json.loads(options),
+            "job_store": str(self._job_store.path),
         }  # fmt: skip
         self._child = spawn("supervisor", received, self._app.data_dir)
         return self._child

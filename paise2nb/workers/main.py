@@ -52,7 +52,7 @@ def supervisor() -> None:
     settings = Settings.from_json(received["settings"])
     os.environ["PAISE2_PROFILE"] = settings.profile
     try:
-        Supervisor(settings, received["options"], Path(received["table"])).run()
+        Supervisor(settings, received["options"], Path(received["job_store"])).run()
     except PaiseError as error:
         sys.exit(str(error))
 
@@ -76,7 +76,7 @@ def worker() -> None:
     )
     process.bound_files(FILES + FILES_A_THREAD * threads)
     host_delay = settings.fetch.host_delay
-    job_store = JobStore(Path(received["table"]), durable=False, host_delay=host_delay)
+    job_store = JobStore(Path(received["job_store"]), durable=False, host_delay=host_delay)
     entry = job_store.register(received["pool"], threads)
     try:
         _Process(settings, job_store, entry, pool, threads, received["parent"]).run()
@@ -113,7 +113,7 @@ class _Process:
         if self.app.immediate or not job_store.path.samefile(self.huey.job_store.path):
             provider = settings.task_queue.provider
             raise WorkersError(
-                f"task_queue.provider {provider} gives a worker no jobs of {job_store.path} to claim"
+                f"task_queue.provider {provider} gives a worker no jobs of {job_store.path}"
             )
         self.huey.work_for(entry, self.app.limits(pool))
         self.failure: Exception | None = None

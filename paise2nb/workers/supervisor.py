@@ -313,7 +313,7 @@ class Supervisor:
         sent = {
             "settings": self.settings.to_json(),
             "pool": pool,
-            "table": str(self.job_store.path),
+            "job_store": str(self.job_store.path),
         }
         mark = process.new_mark()
         child = spawn("worker", sent, self.data_dir, mark)

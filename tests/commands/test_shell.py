@@ -51,7 +51,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         **cleared,
         "PAISE2_DATA_DIR": str(tmp_path / "data"),
         "PAISE2_CONFIG_DIR": str(tmp_path / "config"),
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
 
 

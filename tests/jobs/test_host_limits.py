@@ -20,7 +20,7 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.jobs import Claim, HostDelay, JobStore, Limits, NewJob, Outcome, Worker
 from tests.site import PAGE, Site, Visit
-from tests.test_workers import until
+from tests.workers.test_workers import until
 
 LIMITS = {"work": Limits(60, 512)}
 COMPLETED = Outcome("completed", "completed", "1")

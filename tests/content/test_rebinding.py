@@ -25,7 +25,7 @@ for line in ("ip link set lo up", "ip addr add 8.8.8.8/32 dev lo", "ip addr add 
 
 import paise2nb
 from tests.site import Site, Visit
-from tests.test_fetch import PRIVATE
+from tests.content.test_fetch import PRIVATE
 
 Visit.protocol_version = "HTTP/1.0"  # each request on a connection of its own, resolved anew
 
@@ -89,7 +89,7 @@ def has_namespaces() -> bool:
 def test_no_name_redirect_or_rebinding_leads_to_a_private_address(tmp_path: Path) -> None:
     done = subprocess.run(
         ["unshare", "-n", "-m", sys.executable, "-c", LIARS, str(tmp_path)],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=240, check=False,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

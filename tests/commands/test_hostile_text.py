@@ -23,7 +23,7 @@ from paise2nb.notebook.dashboard import close_panels
 from paise2nb.plugins import Document
 from paise2nb.views import snapshot as snapshot
 from paise2nb.views.status import Log
-from tests.test_render import HOSTILE
+from tests.core.test_render import HOSTILE
 
 FRAMES = (
     "{}", "words {} words", "{}" * 3, 'title="{}"', "https://x.example/{}", "javascript:{}",
