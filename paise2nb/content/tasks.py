@@ -37,9 +37,9 @@ from paise2nb.jobs import UNFINISHED
 from paise2nb.plugins import Document, Fetched, Source, task
 
 if TYPE_CHECKING:
-    from paise2nb.app import App
     from paise2nb.config.settings import Settings
     from paise2nb.jobs.context import Context
+    from paise2nb.plugins import AppInfo
 
 DAY = 86400.0
 VALIDATORS = ("etag", "last_modified", "mtime_ns")  # by which a later visit sees a change
@@ -49,7 +49,7 @@ _DOMAIN = re.compile(r"([\w-]+\.)+[A-Za-z]{2,}(:\d+)?")
 # fetch ---------------------------------------------------------------------------------------
 
 
-def check_fetch(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_fetch(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Accept an address that some fetcher takes, or an existing file as an absolute path.
 
     Raises:
@@ -165,7 +165,7 @@ def _named_by_user(context: Context) -> bool:
 # extract -------------------------------------------------------------------------------------
 
 
-def check_extract(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_extract(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Accept an item's id, its address, or what a fetch hands on.
 
     Raises:

@@ -10,59 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PluginError, UsageError
-
-if TYPE_CHECKING:
-    from paise2nb.app import App
-    from paise2nb.config.settings import Settings
+from paise2nb.plugins.documents import Extractor, Fetcher
+from paise2nb.plugins.protocols import AppInfo
 
 RULES = {"max_retries", "retry_delay", "backoff", "max_delay"}  # of a retry policy
 F = TypeVar("F", bound=Callable[..., Any])
 _encode = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """What a fetcher brought: the bytes and what the other side said about them.
-
-    ``url`` is the address after redirects, ``mime_type`` None where it is not known,
-    ``charset`` as declared, ``meta`` what a later request or a freshness check needs (JSON);
-    a ``status`` of 304 in it says that the stored item still stands, and there are no bytes.
-    """
-
-    data: bytes
-    url: str
-    mime_type: str | None = None
-    charset: str | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where bytes came from, for an extractor: the address as given, and its type."""
-
-    url: str
-    mime_type: str
-    charset: str | None = None
-
-
-@dataclass(frozen=True)
-class Document:
-    """What an extractor made of bytes: the text and what is known about it.
-
-    ``date`` is ISO 8601, ``language`` a BCP 47 tag, ``metadata`` anything else (JSON). ``url``
-    is only set where one source holds several documents: each needs an address of its own.
-    """
-
-    text: str
-    title: str | None = None
-    author: str | None = None
-    date: str | None = None
-    language: str | None = None
-    url: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 # What a decorator records --------------------------------------------------------------------
@@ -88,7 +45,7 @@ class Task:
     memory_mb: int | None = None
     pool: str | None = None
     plugin: str = ""
-    check: Callable[[App, tuple[Any, ...]], tuple[Any, ...]] | None = None
+    check: Callable[[AppInfo, tuple[Any, ...]], tuple[Any, ...]] | None = None
     key: Callable[[tuple[Any, ...]], str] | None = None
     fresh: Callable[[Settings, Any, float, tuple[Any, ...]], bool] | None = None
     host: Callable[[tuple[Any, ...]], str | None] | None = None
@@ -152,7 +109,7 @@ class Task:
         bound.apply_defaults()
         return bound.args[1:]
 
-    def accept(self, app: App, arguments: tuple[Any, ...]) -> tuple[str, int, str | None]:
+    def accept(self, app: AppInfo, arguments: tuple[Any, ...]) -> tuple[str, int, str | None]:
         """Check the arguments of one job against the signature and the task's own check.
 
         Returns:
@@ -185,26 +142,6 @@ class Task:
         return text, number, self.host(arguments) if self.host else None
 
 
-class Fetcher(NamedTuple):
-    """A function ``(context, url) -> bytes | Fetched`` for some URL schemes."""
-
-    function: Callable[..., bytes | Fetched]
-    schemes: tuple[str, ...]
-    plugin: str = ""
-
-
-class Extractor(NamedTuple):
-    """A function ``(context, data, source) -> Document | list[Document]`` for some types.
-
-    A MIME type may end in ``/*``. A suffix (with its dot) counts where the type says nothing.
-    """
-
-    function: Callable[..., Document | list[Document]]
-    mime_types: tuple[str, ...]
-    suffixes: tuple[str, ...] = ()
-    plugin: str = ""
-
-
 def task(
     name: str,
     *,
@@ -213,7 +150,7 @@ def task(
     timeout: float | None = None,
     memory_mb: int | None = None,
     pool: str | None = None,
-    check: Callable[[App, tuple[Any, ...]], tuple[Any, ...]] | None = None,
+    check: Callable[[AppInfo, tuple[Any, ...]], tuple[Any, ...]] | None = None,
     key: Callable[[tuple[Any, ...]], str] | None = None,
     fresh: Callable[[Settings, Any, float, tuple[Any, ...]], bool] | None = None,
     host: Callable[[tuple[Any, ...]], str | None] | None = None,

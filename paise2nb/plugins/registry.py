@@ -14,18 +14,17 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
 
+from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PaiseError, PluginError, UnknownTask
-from paise2nb.plugins.api import Extractor, Fetcher, Task
-from paise2nb.plugins.hookspecs import ContentSource, DeclaredFunctions, Hooks, TaskQueueProvider
+from paise2nb.plugins.api import Task
+from paise2nb.plugins.documents import Extractor, Fetcher
+from paise2nb.plugins.hookspecs import DeclaredFunctions, Hooks
+from paise2nb.plugins.protocols import AppInfo, ContentSource, TaskQueueProvider
 from paise2nb.plugins.saved import SavedPlugins
-
-if TYPE_CHECKING:
-    from paise2nb.app import App
-    from paise2nb.config.settings import Settings
 
 ENTRY_POINTS = "paise2"
 BUILT_IN = (
@@ -235,7 +234,7 @@ class Plugins:
         by_suffix = (e for e in found if suffix and suffix in e.suffixes)
         return next(by_type, None) or next(by_suffix, None)
 
-    def first_result(self, point: str, app: App) -> Any:
+    def first_result(self, point: str, app: AppInfo) -> Any:
         """What the first provider of an extension point makes for this app, the user's own first.
 
         Raises:

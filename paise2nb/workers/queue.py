@@ -542,7 +542,7 @@ def open_job_store(app: App, path: Path | None = None) -> JobStore:
 class NoTaskQueueProvider:
     """Immediate mode: the same table and the same code, run by the process that enqueues."""
 
-    def create(self, app: App) -> JobHuey:
+    def create(self, app: Any) -> JobHuey:
         """A queue that runs each job before the enqueue returns."""
         return JobHuey(app, open_job_store(app), immediate=True)
 
@@ -550,7 +550,7 @@ class NoTaskQueueProvider:
 class HueySQLiteTaskQueueProvider:
     """The persistent queue: worker processes claim from one SQLite file."""
 
-    def create(self, app: App) -> JobHuey:
+    def create(self, app: Any) -> JobHuey:
         """A queue on ``task_queue.sqlite.path``."""
         immediate = app.settings.task_queue.sqlite.immediate and not app.is_worker
         return JobHuey(app, open_job_store(app), immediate=immediate)

@@ -28,8 +28,8 @@ from paise2nb.jobs import UNFINISHED
 from paise2nb.plugins import ContentSource, Task, task
 
 if TYPE_CHECKING:
-    from paise2nb.app import App
     from paise2nb.jobs.context import Context
+    from paise2nb.plugins import AppInfo
 
 MOST = 50_000  # addresses of one run; the limit of the sitemap protocol
 
@@ -37,7 +37,7 @@ MOST = 50_000  # addresses of one run; the limit of the sitemap protocol
 # What may be asked for -----------------------------------------------------------------------
 
 
-def check_address(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_address(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Accept an http or https address. Raises UsageError."""
     try:
         parse(args[0])
@@ -51,14 +51,14 @@ def _host(args: tuple[Any, ...]) -> str | None:
     return host_of(args[0])
 
 
-def check_links(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_links(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Accept an address and a depth. Raises UsageError."""
     if len(args) > 1 and not (isinstance(args[1], int) and 1 <= args[1] <= 100):
         raise UsageError(f"depth is {args[1]!r}; give a number from 1 to 100")
     return check_address(app, args)
 
 
-def check_folder(app: App, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_folder(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Accept a folder, as an absolute path. Raises UsageError."""
     try:
         path = Path(args[0]).expanduser().resolve()
