@@ -293,7 +293,7 @@ def test_the_time_left_waits_for_the_last_retry(app: App) -> None:
     app.enqueue("late", "x")
     job = claim(app, "default")
     app.queue.job_store.end(job, Outcome("failed", "retrying", retry_in=50))
-    left = snapshot.look(app).left
+    left = snapshot.take(app).left
     assert left is not None
     assert left.startswith("the last retry comes at ")
 
@@ -303,7 +303,7 @@ def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
     table.host_delay = 1.0
     table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(301)])
     claim(app)
-    left = snapshot.look(app).left
+    left = snapshot.take(app).left
     assert left is not None
     assert left.startswith("300 on slow at 1 s each: about ")
     assert left.endswith("; more workers won't help")
@@ -317,19 +317,19 @@ def test_a_host_that_asked_for_a_pause_is_named(app: App) -> None:
     table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(2)])
     host_delays = [HostDelay("slow", pause=600)]
     table.end(claim(app), Outcome("failed", "retrying", retry_in=600, host_delays=host_delays))
-    left = snapshot.look(app).left
+    left = snapshot.take(app).left
     assert left is not None
     assert left.startswith("slow asked for a pause: about ")
 
 
 def test_nothing_left_is_not_estimated(app: App) -> None:
-    assert snapshot.look(app).left is None
+    assert snapshot.take(app).left is None
 
 
 def test_the_minutes_without_an_end_stand_in_the_plot_too(app: App) -> None:
     app.enqueue("shout", "a")
     run_what_waits(app)
-    seen = snapshot.look(app)
+    seen = snapshot.take(app)
     minutes = snapshot.by_minute(seen)
     assert len(minutes) == snapshot.PACE_MINUTES
     assert sum(done for _, done, _ in minutes) == 1
@@ -341,12 +341,12 @@ def test_a_terminal_shows_the_same(app: App) -> None:
     app.enqueue("late", "tide")
     app.enqueue("stumble", "over")
     run_what_waits(app)
-    words = snapshot.text(snapshot.look(app), time.time())
+    words = snapshot.text(snapshot.take(app), time.time())
     assert "1 retrying   1 failed" in words
     assert "attempt 2 of 4" in words
     assert "1 × ValueError" in words
     assert "paise2 replay 2" in words
-    assert len(snapshot.text(snapshot.look(app), time.time(), height=5).split("\n")) == 5
+    assert len(snapshot.text(snapshot.take(app), time.time(), height=5).split("\n")) == 5
 
 
 @pytest.mark.parametrize("word", REMEDIES)

@@ -289,4 +289,4 @@ def test_doctor_looks_at_the_parts_that_plugins_provide(tmp_path: Path) -> None:
 def test_a_full_disk_is_looked_for_where_the_job_table_lies(tmp_path: Path) -> None:
     elsewhere = {"task_queue.sqlite.path": tmp_path / "other" / "tasks.db"}
     with paise2nb.open("test", tmp_path / "data", elsewhere) as app:
-        assert set(app.places()) == {tmp_path / "data", tmp_path / "other"}
+        assert set(app.write_dirs()) == {tmp_path / "data", tmp_path / "other"}

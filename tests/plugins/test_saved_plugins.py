@@ -80,7 +80,7 @@ def test_a_cell_is_loaded_here_and_by_workers_that_run(app: App) -> None:
     assert said.data["path"] == str(app.cells.path("loud"))
     assert app.enqueue("shout", "hello you").result(timeout=60) == "HELLO YOU"
     again = write_cell(app, SHOUT.replace("upper", "title"))
-    assert f"version 2, the one before it in {app.cells.before('loud')}" in str(again)
+    assert f"version 2, the one before it in {app.cells.previous('loud')}" in str(again)
     assert app.enqueue("shout", "hello you", force=True).result(timeout=60) == "Hello You"
     assert "upper" in Path(again.data["before"]).read_text()
     assert {worker["pid"] for worker in app.workers.status().workers} == before
@@ -331,7 +331,7 @@ def test_a_refused_cell_leaves_the_one_before_it_and_the_workers_as_they_were(ap
             write_cell(app, REFUSED[what][0])
     assert app.enqueue("shout", "hello").result(timeout=60) == "HELLO"
     assert [worker["pid"] for worker in app.workers.status().workers] == before
-    assert app.cells.note()["versions"] == {"loud": 1}
+    assert app.cells.manifest()["versions"] == {"loud": 1}
     assert "upper" in app.cells.path("loud").read_text()
 
 
