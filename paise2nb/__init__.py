@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
     from paise2nb.app import App, open
     from paise2nb.config.settings import Settings
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
         UsageError,
         WorkersError,
     )
+    from paise2nb.core.version import __version__
     from paise2nb.jobs.context import Context
     from paise2nb.notebook import load_ipython_extension, unload_ipython_extension
     from paise2nb.plugins import (
@@ -48,6 +47,7 @@ _HOMES = {
         "JobFailed", "NotFound", "PaiseError", "PermanentError", "PluginError", "SettingsError",
         "StorageError", "Timeout", "TransientError", "UnknownTask", "UsageError", "WorkersError",
     ),
+    "core.version": ("__version__",),
     "notebook": ("load_ipython_extension", "unload_ipython_extension"),
     "plugins": ("Document", "Fetched", "Source", "extractor", "fetcher", "hookimpl", "task"),
     "views": ("Item", "Items", "Job", "Jobs", "Status"),

@@ -125,7 +125,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _installation() -> Iterator[Finding]:
-    from paise2nb import __version__
+    from paise2nb.core.version import __version__
 
     huey = importlib.metadata.version("huey")
     for name, found, least, advice in (

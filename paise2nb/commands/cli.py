@@ -47,7 +47,7 @@ def shared_options(hidden: bool) -> list[click.Option]:
 
     def version(context: click.Context, _: click.Parameter, value: bool) -> None:
         if value and not context.resilient_parsing:
-            from paise2nb import __version__
+            from paise2nb.core.version import __version__
 
             click.echo(f"paise2nb {__version__}")
             context.exit()

@@ -1,18 +1,22 @@
-"""Files and directories that are private to the user, and written whole or not at all."""
+"""Files and directories that are private to the user, and files that are written whole or not."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from paise2nb.core.errors import StorageError
 
+PARTIAL = "."  # the names of files that are still being written begin with it
+
 
 def make_private_directory(path: Path) -> None:
-    """Make a directory and those above it; what is new is the user's alone.
+    """Make a directory and its missing parents, readable by the user only.
 
     Raises:
-        StorageError: it can't be made or written to.
+        StorageError: The directory can't be created or written to.
     """
     try:
         for directory in reversed((path, *path.parents)):
@@ -27,13 +31,65 @@ def make_private_directory(path: Path) -> None:
 
 
 def claim_directory(path: Path) -> None:
-    """Make a data directory private; one that is there already is made so while it is empty.
+    """Make a data directory private. An existing one is made private only if it is empty.
 
     Raises:
-        StorageError: it can't be used, or belongs to another user, who could replace what is in it.
+        StorageError: The directory can't be used, or belongs to another user, who could replace
+            the files in it.
     """
     make_private_directory(path)
     if path.stat().st_uid != os.geteuid():
         raise StorageError(f"{path} belongs to another user; choose another with --data-dir")
     if not any(path.iterdir()):
         path.chmod(0o700)
+
+
+def write_atomically(
+    path: Path, data: bytes | str, *, mode: int = 0o600, sync: bool = True
+) -> None:
+    """Replace the content of a file, so that readers see either the old or the new content.
+
+    Args:
+        path: The file. Its directory must exist.
+        data: The new content. Text is written as UTF-8.
+        mode: The permissions of the file, from which the umask is subtracted.
+        sync: Whether the new content must survive a power cut.
+
+    Raises:
+        OSError: The file can't be written. The old content is still there.
+    """
+    with replacement(path, mode=mode, sync=sync) as partial:
+        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replacement(path: Path, *, mode: int = 0o600, sync: bool = True) -> Iterator[Path]:
+    """Give an empty file to write to, which replaces `path` unless the block raises.
+
+    Args:
+        path: The file to replace. Its directory must exist.
+        mode: The permissions of the file, from which the umask is subtracted.
+        sync: Whether the new content must survive a power cut.
+    """
+    # In the same directory, because a rename works only within one filesystem.
+    partial = path.with_name(f"{PARTIAL}{os.urandom(8).hex()}")
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield partial
+        if sync:
+            sync_to_disk(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if sync:
+        sync_to_disk(path.parent)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Make the content of a file, or the names in a directory, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -72,7 +72,7 @@ class Plugins:
         self._names: dict[str, str] = {}  # of modules, as the user knows them
         self._versions: dict[str, str] = {}  # of modules
         self._left_out: list[dict[str, str]] = []
-        from paise2nb import __version__
+        from paise2nb.core.version import __version__
 
         for name in BUILT_IN:
             self._add(name, importlib.import_module(name), __version__)

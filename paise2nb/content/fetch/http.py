@@ -29,11 +29,11 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.request import ACCEPT_ENCODING
 
-from paise2nb import __version__
 from paise2nb.config.settings import FetchSettings
 from paise2nb.content.fetch.network import budget, pools, proxy_for, refuse_private_behind_proxy
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
 from paise2nb.core.urls import Address, host_of, parse, scheme_of, without_credentials
+from paise2nb.core.version import __version__
 from paise2nb.plugins import Fetched
 
 CHUNK = 65536
