@@ -39,7 +39,8 @@ def test_after_an_interrupt_the_old_content_is_still_there(tmp_path: Path) -> No
             partial.write_text("half")
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
