@@ -1,8 +1,9 @@
-"""The documentation stays true: what exists is described, and has a docstring."""
+"""The documentation is complete, and names only things that exist."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ NOTEBOOKS = "\n".join(path.read_text("utf-8") for path in (ROOT / "notebooks").g
 
 
 def commands(group: click.Group = table, *names: str) -> list[tuple[str, click.Command]]:
-    """Every command by its words, groups themselves left out."""
+    """Every command with its full name; groups are left out."""
     found: list[tuple[str, click.Command]] = []
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
@@ -39,7 +40,7 @@ def test_a_command_has_help_and_is_described(words: str, command: click.Command)
 
 
 @pytest.mark.parametrize(("key", "meaning"), DOCS.items())
-def test_a_setting_stands_in_the_readme(key: str, meaning: str) -> None:
+def test_the_readme_lists_every_setting(key: str, meaning: str) -> None:
     assert f"| `{key}` |" in README
     assert f"| {meaning} |" in README
 
@@ -54,6 +55,18 @@ def test_a_public_name_has_a_docstring(name: str) -> None:
         assert bare == []
 
 
-def test_the_readme_has_the_two_lines() -> None:
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_documents_name_only_files_that_exist(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    named = re.findall(r"`((?:[\w.-]+/)*[\w-]+/[\w.-]*|[\w/]+\.(?:md|txt|toml))`", text)
+    found = [(ROOT / document).parent / link for link in links]
+    assert [path for path in found if not path.exists()] == []
+    # Where the code is described, paths are relative to the package.
+    roots = (ROOT, ROOT / "paise2nb")
+    assert [n for n in named if not any((root / n).exists() for root in roots)] == []
+
+
+def test_the_readme_has_the_two_commands_for_a_new_machine() -> None:
     assert "pip install . && paise2 demo" in README
     assert "pip install '.[test]' && pytest" in README
