@@ -1,1 +1,1 @@
-"""What every layer uses and what knows nothing of jobs."""
+"""What every layer uses: errors, clocks, processes, files, SQLite, URLs, rendering. No jobs."""

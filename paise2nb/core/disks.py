@@ -1,4 +1,4 @@
-"""Whether a disk is full, a filesystem is unfit for SQLite, or the network is gone."""
+"""Tell a full disk, a network filesystem and a missing network from other failures."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-FREE_BYTES = 1_000_000  # a disk with less is full: what SQLite and one small file need
+FREE_BYTES = 1_000_000  # a disk with less counts as full: SQLite and one small file need that much
 
-
-# Filesystems on which SQLite's write-ahead log can't work: it needs shared memory
-# (sqlite.org/wal.html).
-NETWORK = {
-    "9p", "afs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs",
-    "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3", "smbfs", "vboxsf",
-}  # fmt: skip
-
+# Filesystems without the shared memory that SQLite's write-ahead log needs (sqlite.org/wal.html).
+_NAMES = (
+    "9p afs ceph cifs fuse.ceph fuse.glusterfs fuse.s3fs fuse.sshfs glusterfs gpfs lustre nfs nfs4"
+    " smb3 smbfs vboxsf"
+)
+NETWORK = frozenset(_NAMES.split())
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-# What a machine without a network answers; a refused connection shows that there is one.
+# Raised on a machine without a network. ECONNREFUSED is not: an answer proves that there is one.
 _OFFLINE = {errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.EHOSTDOWN}
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -36,34 +33,34 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what led to it, is for want of space."""
+    """Whether an error, or one of its causes, means that the disk is full."""
     return any(
         (isinstance(cause, OSError) and cause.errno in _FULL)
         or (isinstance(cause, sqlite3.Error) and "disk is full" in str(cause))
-        for cause in _causes(error)
+        for cause in _chain(error)
     )
 
 
 def may_be_full(error: BaseException) -> bool:
-    """Whether an error is what SQLite says, too, where it finds no space for a file beside."""
+    """Whether SQLite raises this error, among other reasons, when the disk is full."""
     return any(
         isinstance(cause, sqlite3.OperationalError)
         and cause.sqlite_errorname.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
-        for cause in _causes(error)
+        for cause in _chain(error)
     )
 
 
 def is_offline(error: BaseException) -> bool:
-    """Whether an error, or what led to it, is what a machine without a network meets."""
+    """Whether an error, or one of its causes, means that this machine has no network."""
     return any(
         (isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN)
         or (isinstance(cause, OSError) and cause.errno in _OFFLINE)
-        for cause in _causes(error)
+        for cause in _chain(error)
     )
 
 
 def full_disk(paths: Iterable[Path]) -> str | None:
-    """Why nothing can be written at one of these places; None where there is room."""
+    """Return a message about the first of these paths whose disk is full, or None."""
     for path in paths:
         try:
             disk = os.statvfs(path)
@@ -75,23 +72,23 @@ def full_disk(paths: Iterable[Path]) -> str | None:
 
 
 def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
-    """The type of the filesystem that holds a path; None where the system does not tell."""
+    """Return the type of the filesystem that holds a path, such as ``ext4``, or None if unknown."""
     try:
         lines = mounts.read_text("utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return None
-    here = path.resolve()
+    resolved = path.resolve()
     found: tuple[int, str | None] = (-1, None)
     for line in lines:
         _, point, kind, *_ = line.split(" ")
-        point = point.replace("\\040", " ")  # fstab(5): a blank in a name
-        # Of two on one point the later one is on top.
-        if here.is_relative_to(point) and len(point) >= found[0]:
+        point = point.replace("\\040", " ")  # fstab(5): a space in a name
+        # The longest mount point wins; of two on the same point, the later one hides the other.
+        if resolved.is_relative_to(point) and len(point) >= found[0]:
             found = (len(point), kind)
     return found[1]
 
 
 def network_filesystem(path: Path) -> str | None:
-    """The type of the filesystem that holds a path, if databases are not safe there."""
+    """Return the type of the filesystem that holds a path if SQLite is not safe on it, or None."""
     kind = filesystem(path)
     return kind if kind in NETWORK else None

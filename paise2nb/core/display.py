@@ -1,21 +1,21 @@
-"""What every result has: a text and an HTML form, and for listings those of a table."""
+"""Base classes of results: each has a text form and an HTML form; a listing shows a table."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, overload
 
 from paise2nb.core import render
 from paise2nb.core.errors import PaiseError, redacted
 from paise2nb.core.render import Column
 
-T = TypeVar("T")
+RowT = TypeVar("RowT", covariant=True)
 
 
 def arguments(args: Sequence[Any]) -> str:
-    """What a person calls the input: the arguments but cache keys and facts for follow-ups."""
+    """Format the arguments of a job for a person: without cache keys and structured values."""
     shown = [a for a in args if not isinstance(a, dict | list) and not _is_key(a)] or args
     return redacted(
         ", ".join(a if isinstance(a, str) else json.dumps(a, ensure_ascii=False) for a in shown)
@@ -27,7 +27,7 @@ def _is_key(value: Any) -> bool:
 
 
 class Displayable:
-    """Something with a text and an HTML form."""
+    """An object that is shown as its ``str()``, in HTML as preformatted text."""
 
     def _repr_html_(self) -> str:
         return render.panel(f"<pre>{render.escape(str(self))}</pre>")
@@ -36,26 +36,26 @@ class Displayable:
         return str(self)
 
 
-class Listing(Displayable, Sequence[T]):
-    """A sequence of rows: complete, with a view of the first ones."""
+class Listing(Displayable, Sequence[RowT]):
+    """A sequence that is shown as a table of its first rows."""
 
     columns: ClassVar[Sequence[str | Column]] = ()
     empty: ClassVar[str] = "nothing"
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Every row as a dictionary."""
+        """Return all rows as dictionaries."""
         raise NotImplementedError
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """The same: the JSON form of a listing is a list."""
+        """Return the JSON form, which is a list: the same as `to_dicts`."""
         return self.to_dicts()
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame, one line a row. Raises PaiseError without pandas."""
+        """Return a pandas DataFrame. Raises PaiseError if pandas is not installed."""
         return frame(self.to_dicts())
 
     def first(self, number: int) -> list[dict[str, Any]]:
-        """The first rows, without reading the others."""
+        """Return the first rows, if possible without reading the others."""
         return self.to_dicts()[:number]
 
     def __str__(self) -> str:
@@ -70,24 +70,28 @@ class Listing(Displayable, Sequence[T]):
 
 
 class RowList(Listing[dict[str, Any]]):
-    """A listing of rows that are shown as they are."""
+    """A listing of dictionaries, shown as they are."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
         self._rows = list(rows)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         return self._rows[index]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """The rows."""
+        """Return all rows."""
         return self._rows
 
 
-def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows as a pandas DataFrame."""
+def frame(rows: Iterable[Mapping[str, Any]]) -> Any:
+    """Return rows as a pandas DataFrame. Raises PaiseError if pandas is not installed."""
     try:
         import pandas as pd
     except ImportError:

@@ -1,16 +1,20 @@
-"""What is done with texts wherever they come from."""
+"""Operations on text, whatever its source."""
 
 from __future__ import annotations
 
-_PIECE = 1 << 20  # characters that are counted at once
+_PIECE = 1 << 20  # characters
 
 
 def words(text: str) -> int:
-    """The number of words, piece by piece: a list of all those of a large text would be larger."""
+    """Count the words of a text.
+
+    The text is split piece by piece, because the list of all words of a large text would need
+    more memory than the text.
+    """
     number = 0
     for start in range(0, len(text), _PIECE):
         piece = text[start : start + _PIECE]
         number += len(piece.split())
         if start and not text[start - 1].isspace() and not piece[0].isspace():
-            number -= 1  # one word lies across the border
+            number -= 1  # this word began in the previous piece
     return number

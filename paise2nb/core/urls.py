@@ -1,7 +1,7 @@
-"""Addresses: reading them strictly, comparing them, and showing them without their secrets.
+"""Parse URLs strictly, compare them, and show them without credentials.
 
-An address is fetched as the user gave it; `canonical_url` is only the key by which duplicates
-are found. The standard library's parser is lenient, so its result is checked here, once.
+A URL is fetched as the user gave it; its canonical form is only the key by which duplicates are
+found. The standard library's parser is lenient, so its results are checked here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import socket
+import string
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -17,30 +18,28 @@ from urllib.request import url2pathname
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# Query parameters that say how a reader came to a page, never which page it is: Google, Meta,
+# Query parameters that tell how a reader came to a page, not which page it is: of Google, Meta,
 # Microsoft, Yandex, TikTok, X, LinkedIn, Pinterest, Instagram, Mailchimp, HubSpot, Marketo, …
-TRACKERS = frozenset({
-    "_ga", "_gl", "_hsenc", "_hsmi", "_openstat", "dclid", "epik", "fbclid", "gad_source",
-    "gbraid", "gclid", "gclsrc", "hsctatracking", "igsh", "igshid", "li_fat_id", "mc_cid",
-    "mc_eid", "mkt_tok", "msclkid", "oly_anon_id", "oly_enc_id", "rb_clickid", "srsltid",
-    "ttclid", "twclid", "vero_conv", "vero_id", "wbraid", "wickedid", "yclid", "ysclid",
-})  # fmt: skip
-_TRACKER_FAMILIES = ("utm_", "pk_", "piwik_", "mtm_")
+_TRACKER_NAMES = (
+    "_ga _gl _hsenc _hsmi _openstat dclid epik fbclid gad_source gbraid gclid gclsrc hsctatracking"
+    " igsh igshid li_fat_id mc_cid mc_eid mkt_tok msclkid oly_anon_id oly_enc_id rb_clickid srsltid"
+    " ttclid twclid vero_conv vero_id wbraid wickedid yclid ysclid"
+)
+_TRACKERS = frozenset(_TRACKER_NAMES.split())
+_TRACKER_PREFIXES = ("utm_", "pk_", "piwik_", "mtm_")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-)  # RFC 3986, section 2.3
-_SAFE = "%:/?#[]@!$&'()*+,;=~"  # what an address may hold as it is, beside the unreserved
+_UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")  # RFC 3986, section 2.3
+_SAFE = "%:/?#[]@!$&'()*+,;=~"  # the other characters that a URL may contain without an escape
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
-# What ends so is an IPv4 address, or nothing.
-_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?")
+# A host that ends in a number is an IPv4 address or invalid: URL Standard, section 3.5.
+_IPV4 = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?")
 
 
-class Address(NamedTuple):
-    """An http or https address, checked: the host is ASCII, the target ready to be sent."""
+class ParsedURL(NamedTuple):
+    """A parsed http or https URL: the host is ASCII, the target is percent-encoded."""
 
     scheme: str
     host: str
@@ -50,28 +49,28 @@ class Address(NamedTuple):
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port: what credentials may be sent to (RFC 6454)."""
+        """Scheme, host and port, the scope of credentials: RFC 6454."""
         return self.scheme, self.host, self.port
 
     @property
     def absolute(self) -> str:
-        """All of it, without credentials."""
+        """The URL without credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}{self.target}"
 
 
 def scheme_of(text: str) -> str | None:
-    """The scheme of an address in lower case, None where the text has none."""
+    """Return the scheme of a URL in lower case, or None if the text has none."""
     match = _SCHEME.match(text)
     return match[1].lower() if match else None
 
 
-def parse(url: str) -> Address:
-    """Read an http or https address.
+def parse(url: str) -> ParsedURL:
+    """Parse an http or https URL.
 
     Raises:
-        ValueError: what is wrong with it, in a few words without the address itself.
+        ValueError: The URL is invalid. The message tells why, without the URL itself.
     """
     if _CONTROL.search(url):
         raise ValueError("it holds control characters")
@@ -93,7 +92,7 @@ def parse(url: str) -> Address:
         "?" + quote(parts.query, safe=_SAFE) if parts.query else ""
     )
     credentials, at, _ = parts.netloc.rpartition("@")
-    return Address(
+    return ParsedURL(
         parts.scheme,
         ascii_host(parts.hostname),
         port or DEFAULT_PORTS[parts.scheme],
@@ -103,7 +102,7 @@ def parse(url: str) -> Address:
 
 
 def host_of(url: str) -> str | None:
-    """The host of an http or https address, by which requests are paced; None for all else."""
+    """Return the host of an http or https URL, by which requests are limited, else None."""
     try:
         return parse(url).host.rstrip(".")
     except ValueError:
@@ -111,35 +110,36 @@ def host_of(url: str) -> str | None:
 
 
 def ascii_host(host: str) -> str:
-    """A host name as it is sent: lower case, IDNA 2008 with the mapping of UTS 46.
+    """Encode a host name for a request: lower case, IDNA 2008 with the mapping of UTS 46.
 
-    What ends in a number is an IPv4 address, however it is spelled (URL Standard, section 3.5).
+    A host that ends in a number is an IPv4 address, in whatever spelling: URL Standard,
+    section 3.5.
 
     Raises:
-        ValueError: it is neither a name nor an IP address.
+        ValueError: The host is neither a name nor an IP address.
     """
     host = host.lower()
     try:
-        if ":" in host and "%" not in host:  # a zone means nothing to other computers
+        if ":" in host and "%" not in host:  # a zone has no meaning for other computers
             return ipaddress.IPv6Address(host).compressed
         if not host.isascii():
             import idna
 
             host = idna.encode(host, uts46=True).decode("ascii")
         if _HOST_NAME.fullmatch(host) and len(host) <= 254:
-            number = _NUMBER.fullmatch(host)
+            number = _IPV4.fullmatch(host)
             return socket.inet_ntoa(socket.inet_aton(host.rstrip("."))) if number else host
-    except (ValueError, OSError):  # idna's errors are of the first kind
+    except (ValueError, OSError):  # IDNAError is a ValueError
         pass
     raise ValueError("the host is not a valid name")
 
 
 def canonical_url(url: str) -> str:
-    """The key by which two spellings of one address are known to be the same.
+    """Return the key by which different spellings of one URL are known to be the same.
 
     For http and https: RFC 3986, section 6.2 (case, percent-encoding, dot segments, default
-    port, empty path), without fragment, credentials and tracking parameters. A path is the
-    ``file:`` address of that path. What can't be read as an address stays as it is.
+    port, empty path), without fragment, credentials and tracking parameters. For a path: its
+    ``file:`` URL. An invalid URL is returned as it is.
     """
     scheme = scheme_of(url)
     try:
@@ -147,30 +147,30 @@ def canonical_url(url: str) -> str:
             return file_url(os.path.normpath(url_path(url)))
         if scheme not in DEFAULT_PORTS:
             return url
-        address = parse(url)
+        parsed = parse(url)
     except ValueError:
         return url
-    host = address.host.rstrip(".")
+    host = parsed.host.rstrip(".")
     netloc = f"[{host}]" if ":" in host else host
-    if address.port != DEFAULT_PORTS[address.scheme]:
-        netloc += f":{address.port}"
-    path, _, query = address.target.partition("?")
+    if parsed.port != DEFAULT_PORTS[parsed.scheme]:
+        netloc += f":{parsed.port}"
+    path, _, query = parsed.target.partition("?")
     path = _remove_dot_segments(_normal_escapes(path)) or "/"
-    kept = [part for part in _normal_escapes(query).split("&") if not _is_tracker(part)]
-    return urlunsplit((address.scheme, netloc, path, "&".join(kept), ""))
+    parameters = [part for part in _normal_escapes(query).split("&") if not _is_tracker(part)]
+    return urlunsplit((parsed.scheme, netloc, path, "&".join(parameters), ""))
 
 
 def without_credentials(url: str) -> str:
-    """The address for messages, items and links: the user name and password are left out."""
-    scheme, mark, rest = url.partition("://")
-    if not mark:
+    """Return a URL for messages, items and links: without user name and password."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
         return url
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
-    return scheme + mark + rest[authority.rfind("@") + 1 :]
+    return scheme + separator + rest[authority.rfind("@") + 1 :]
 
 
 def name_of(url: str) -> str:
-    """The last segment of the path, such as ``Report 1.pdf``; may be empty."""
+    """Return the last segment of the path, such as ``Report 1.pdf``. It may be empty."""
     try:
         path = urlsplit(url).path
     except ValueError:
@@ -179,20 +179,20 @@ def name_of(url: str) -> str:
 
 
 def suffix_of(url: str) -> str:
-    """The suffix of the last segment of the path in lower case, such as ``.pdf``; may be empty."""
+    """Return the suffix of the path in lower case, such as ``.pdf``. It may be empty."""
     return PurePosixPath(name_of(url)).suffix.lower()
 
 
 def file_url(path: str) -> str:
-    """The ``file:`` address of an absolute path."""
+    """Return the ``file:`` URL of an absolute path, and a relative path as it is."""
     return Path(path).as_uri() if Path(path).is_absolute() else path
 
 
 def url_path(text: str) -> str:
-    """The path that a ``file:`` address names; a path is returned as it is.
+    """Return the path in a ``file:`` URL, and any other text as it is.
 
     Raises:
-        ValueError: the address names another computer.
+        ValueError: The URL names another host.
     """
     if scheme_of(text) != "file":
         return text
@@ -204,11 +204,11 @@ def url_path(text: str) -> str:
 
 def _is_tracker(parameter: str) -> bool:
     name = unquote(parameter.partition("=")[0]).lower()
-    return not parameter or name in TRACKERS or name.startswith(_TRACKER_FAMILIES)
+    return not parameter or name in _TRACKERS or name.startswith(_TRACKER_PREFIXES)
 
 
 def _normal_escapes(text: str) -> str:
-    """Decode what needs no escape, write the other escapes in upper case."""
+    """Decode unreserved characters, and write all other escapes in upper case."""
 
     def normal(match: re.Match[str]) -> str:
         character = chr(int(match[1], 16))
@@ -219,13 +219,13 @@ def _normal_escapes(text: str) -> str:
 
 def _remove_dot_segments(path: str) -> str:
     """RFC 3986, section 5.2.4, for a path that begins with a slash."""
-    kept: list[str] = []
+    output: list[str] = []
     segments = path.split("/")[1:]
     for segment in segments:
         if segment == "..":
-            del kept[-1:]
+            del output[-1:]
         elif segment != ".":
-            kept.append(segment)
+            output.append(segment)
     if segments and segments[-1] in (".", ".."):
-        kept.append("")
-    return "/" + "/".join(kept)
+        output.append("")
+    return "/" + "/".join(output)

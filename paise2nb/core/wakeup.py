@@ -1,8 +1,8 @@
-"""The doorbell: an enqueue wakes idle workers at once, in place of frequent polling.
+"""Wake idle workers at once when jobs are enqueued, in place of frequent polling.
 
-Each process that may sleep owns one Unix datagram socket in a directory beside the database; to
-ring is to send a byte to each. Nothing depends on a ring being heard: those who sleep also look
-by themselves now and then, and that alone is how it works where there are no such sockets.
+Each process that waits binds a Unix datagram socket in a directory beside the database. To wake
+all of them, a byte is sent to each socket. No correctness depends on it: those who wait also
+poll now and then, which is all that happens where sockets can't be created.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-TICK_NS = 2_500_000_000  # more than the coarsest tick of a filesystem's clock: FAT has two seconds
-_PATH_LIMIT = 100  # sockaddr_un holds 108 bytes on Linux, 104 on macOS: unix(7)
+TICK_NS = 2_500_000_000  # longer than the timestamp resolution of any filesystem: FAT has 2 s
+_ADDRESS_BYTES = 100  # of the 108 in sockaddr_un: unix(7)
 
 
 def sockets_directory(database: Path) -> Path:
-    """Where the sockets of a job table lie."""
-    return database.with_name(database.name + ".bells")
+    """Return the directory of the sockets beside a database."""
+    return database.with_name(database.name + ".sockets")
 
 
 class _Directory:
-    """A directory whose entries fit a socket address, however long its own path is."""
+    """Builds socket addresses in a directory, also if its path is too long for sockaddr_un."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,7 +32,7 @@ class _Directory:
 
     def address(self, name: str) -> str:
         plain = str(self.path / name)
-        if len(os.fsencode(plain)) <= _PATH_LIMIT:
+        if len(os.fsencode(plain)) <= _ADDRESS_BYTES:
             return plain
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -45,51 +45,53 @@ class _Directory:
 
 
 class Notifier:
-    """Wakes whoever sleeps beside one database."""
+    """Wakes every process that waits beside one database."""
 
     def __init__(self, database: Path) -> None:
         self._directory = _Directory(sockets_directory(database))
         self._socket: socket.socket | None = None
         self._names: list[str] = []
-        self._names_of: int | None = None  # the directory's time when they were read
+        self._modified: int | None = None  # when `_names` was read; None: read it again
 
-    def _sleepers(self) -> list[str]:
-        """The names in the directory, read again when its time has changed."""
-        changed = os.stat(self._directory.path).st_mtime_ns
-        if changed != self._names_of:
+    def _listeners(self) -> list[str]:
+        """The names in the directory, cached for the enqueue benchmark."""
+        modified = os.stat(self._directory.path).st_mtime_ns
+        if modified != self._modified:
             self._names = os.listdir(self._directory.path)
-            # What comes within one tick of the filesystem's clock does not change that time.
-            settled = time.time_ns() - changed > TICK_NS
-            self._names_of = changed if settled else None
+            # A second change within one tick of the filesystem's clock keeps the timestamp.
+            settled = time.time_ns() - modified > TICK_NS
+            self._modified = modified if settled else None
         return self._names
 
     def notify(self) -> bool:
-        """Send a byte to each socket; a dead one is removed. Whether anyone is there to hear."""
+        """Send a byte to each socket, and remove the sockets of ended processes.
+
+        Returns:
+            Whether any process is there to be woken.
+        """
         try:
-            names = self._sleepers()
+            names = self._listeners()
         except OSError:
             return False
         if self._socket is None:
-            if not hasattr(socket, "AF_UNIX"):
-                return False
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
-        heard = False
+        found = False
         for name in names:
             try:
                 self._socket.sendto(b"!", self._directory.address(name))
-                heard = True
+                found = True
             except BlockingIOError:
-                heard = True  # full: it rings already
+                found = True  # its buffer is full: it has been notified already
             except ConnectionRefusedError:
                 with suppress(OSError):
                     os.unlink(self._directory.path / name)
             except OSError:
-                pass  # gone: nobody sleeps there
-        return heard
+                pass  # it was removed meanwhile
+        return found
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket. The next use opens another one."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -97,41 +99,44 @@ class Notifier:
 
 
 class Listener:
-    """This process's socket, to sleep on."""
+    """The socket of this process. If it can't be created, `wait` only sleeps.
+
+    Args:
+        database: The path of the database.
+        name: A name that no other process beside that database uses.
+    """
 
     def __init__(self, database: Path, name: str) -> None:
-        """Make the socket; without one (no such sockets here) `wait` only sleeps.
-
-        Args:
-            database: the path of the job table.
-            name: unique among those beside that database.
-        """
         path = sockets_directory(database)
         path.mkdir(mode=0o700, exist_ok=True)
         self._directory = _Directory(path)
         self._name = name
         self._socket: socket.socket | None = None
-        self._waker, self._wake = os.pipe()
-        os.set_blocking(self._wake, False)
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             with suppress(FileNotFoundError):
                 os.unlink(path / name)
             listening.bind(self._directory.address(name))
+        except OSError:
+            listening.close()
+        else:
             listening.setblocking(False)
             self._socket = listening
-        except (AttributeError, OSError):
-            self._socket = None
 
     def wait(self, seconds: float, *, debounce: float = 0.0) -> bool:
-        """Sleep until it rings, `wake` is called, or the time is over; True if it rang.
+        """Sleep until this process is notified, `wake` is called, or the time is over.
 
         Args:
-            seconds: the longest sleep.
-            deaf: the first of these seconds, in which only `wake` ends it: however often it
-                rings, who listens is not woken more often.
+            seconds: The longest sleep.
+            debounce: The first of these seconds, in which only `wake` ends the sleep, so that
+                frequent notifications don't wake this process more often than that.
+
+        Returns:
+            Whether the sleep ended early.
         """
-        sources: list[int] = [self._waker]
+        sources: list[int] = [self._read_end]
         ready: list[int] = []
         if debounce:
             ready, _, _ = select.select(sources, [], [], min(debounce, seconds))
@@ -139,8 +144,8 @@ class Listener:
             sources.append(self._socket.fileno())
         if not ready:
             ready, _, _ = select.select(sources, [], [], max(0.0, seconds - debounce))
-        if self._waker in ready:
-            os.read(self._waker, 4096)
+        if self._read_end in ready:
+            os.read(self._read_end, 4096)
         if self._socket is not None:
             with suppress(BlockingIOError):
                 while self._socket.recv(16):
@@ -149,20 +154,20 @@ class Listener:
 
     @property
     def wake_descriptor(self) -> int:
-        """A descriptor to write to from a signal: see signal.set_wakeup_fd."""
-        return self._wake
+        """The file descriptor for `signal.set_wakeup_fd`, so that a signal ends the sleep."""
+        return self._write_end
 
     def wake(self) -> None:
-        """End a wait of this process."""
+        """End the sleep of this process."""
         with suppress(BlockingIOError):
-            os.write(self._wake, b"!")
+            os.write(self._write_end, b"!")
 
     def close(self) -> None:
-        """Remove the socket."""
+        """Close and remove the socket."""
         if self._socket is not None:
             self._socket.close()
             with suppress(OSError):
                 os.unlink(self._directory.path / self._name)
         self._directory.close()
-        os.close(self._waker)
-        os.close(self._wake)
+        os.close(self._read_end)
+        os.close(self._write_end)

@@ -21,7 +21,7 @@ import pytest
 from paise2nb.config.settings import Settings
 from paise2nb.content.fetch import robots
 from paise2nb.core.errors import PermanentError
-from paise2nb.core.urls import Address, canonical_url, parse
+from paise2nb.core.urls import ParsedURL, canonical_url, parse
 from tests.site import Site
 
 SOURCES = os.environ.get("PAISE2_TEST_SOURCES")
@@ -59,7 +59,7 @@ def cases() -> list[dict[str, Any]]:
     return [case for case in every if isinstance(case, dict)]
 
 
-def read(text: str) -> Address | None:
+def read(text: str) -> ParsedURL | None:
     try:
         return parse(text)
     except ValueError:

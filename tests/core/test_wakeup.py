@@ -1,9 +1,8 @@
-"""The doorbell, with real sockets: it wakes, forgets the dead, and bears long paths."""
+"""Waking idle processes through real sockets, also at long paths and after crashes."""
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,10 +17,9 @@ from paise2nb.core.wakeup import Listener, Notifier, sockets_directory
 LONG = 600.0  # seconds: a wait that a test never sits out
 
 
-@pytest.fixture(params=["short", "longer than a socket's address"])
+@pytest.fixture(params=["short", "longer than a socket address"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "short":
-        # tmp_path itself may be long: what matters is that both ways are taken
         return tmp_path / "tasks.db"
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("machine: no /proc, so no sockets at long paths")
@@ -36,16 +34,16 @@ def notifier(database: Path) -> Iterator[Notifier]:
         yield notifier
 
 
-def die_with_a_bell(database: Path, name: str) -> None:
-    """A process makes a bell and ends without a word."""
+def crash_while_listening(database: Path, name: str) -> None:
+    """A process creates its socket and ends without removing it."""
     script = (
         "import os, sys; from pathlib import Path; from paise2nb.core.wakeup import Listener;"
-        " bell = Listener(Path(sys.argv[1]), sys.argv[2]); os._exit(9)"
+        " listener = Listener(Path(sys.argv[1]), sys.argv[2]); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script, str(database), name], check=False)
 
 
-def test_a_ring_is_heard_by_everyone(database: Path, notifier: Notifier) -> None:
+def test_a_notification_wakes_every_listener(database: Path, notifier: Notifier) -> None:
     with (
         closing(Listener(database, "worker-1")) as one,
         closing(Listener(database, "worker-2")) as two,
@@ -55,17 +53,19 @@ def test_a_ring_is_heard_by_everyone(database: Path, notifier: Notifier) -> None
         assert two.wait(LONG)
 
 
-def test_a_ring_ends_a_wait_that_has_begun(database: Path, notifier: Notifier) -> None:
+def test_a_notification_ends_a_wait_that_has_begun(database: Path, notifier: Notifier) -> None:
     with closing(Listener(database, "worker-1")) as listener:
-        heard: list[bool] = []
-        thread = threading.Thread(target=lambda: heard.append(listener.wait(LONG)))
+        woken: list[bool] = []
+        thread = threading.Thread(target=lambda: woken.append(listener.wait(LONG)))
         thread.start()
         notifier.notify()
         thread.join()
-        assert heard == [True]
+        assert woken == [True]
 
 
-def test_a_wait_ends_by_itself_and_drains_what_it_heard(database: Path, notifier: Notifier) -> None:
+def test_a_wait_times_out_and_consumes_all_notifications(
+    database: Path, notifier: Notifier
+) -> None:
     with closing(Listener(database, "worker-1")) as listener:
         assert listener.wait(0) is False
         for _ in range(5):
@@ -74,7 +74,7 @@ def test_a_wait_ends_by_itself_and_drains_what_it_heard(database: Path, notifier
         assert listener.wait(0) is False
 
 
-def test_many_rings_never_block_and_are_one(database: Path, notifier: Notifier) -> None:
+def test_many_notifications_never_block_and_wake_once(database: Path, notifier: Notifier) -> None:
     with closing(Listener(database, "worker-1")) as listener:
         for _ in range(5000):
             assert notifier.notify() is True
@@ -91,7 +91,7 @@ def test_a_process_can_wake_itself(database: Path) -> None:
         assert listener.wait(LONG)
 
 
-def test_who_is_deaf_for_a_while_is_woken_by_itself_alone(
+def test_during_the_debounce_only_the_process_itself_ends_its_wait(
     database: Path, notifier: Notifier
 ) -> None:
     with closing(Listener(database, "worker-1")) as listener:
@@ -104,23 +104,25 @@ def test_who_is_deaf_for_a_while_is_woken_by_itself_alone(
         thread.join(LONG)
         assert not thread.is_alive()
         assert notifier.notify()
-        assert listener.wait(0.01, debounce=0.01), "what rang meanwhile is heard afterwards"
+        assert listener.wait(0.01, debounce=0.01), "notifications during the debounce are not lost"
 
 
-def test_nobody_there_is_no_error(database: Path, notifier: Notifier) -> None:
+def test_notifying_without_listeners_is_no_error(database: Path, notifier: Notifier) -> None:
     assert notifier.notify() is False
     sockets_directory(database).mkdir()
     assert notifier.notify() is False
 
 
-def test_a_closed_bell_leaves_nothing_behind(database: Path, notifier: Notifier) -> None:
+def test_a_closed_listener_leaves_nothing_behind(database: Path, notifier: Notifier) -> None:
     Listener(database, "worker-1").close()
     assert list(sockets_directory(database).iterdir()) == []
     assert notifier.notify() is False
 
 
-def test_the_dead_are_removed_and_the_living_hear(database: Path, notifier: Notifier) -> None:
-    die_with_a_bell(database, "worker-1")
+def test_sockets_of_ended_processes_are_removed_and_the_others_notified(
+    database: Path, notifier: Notifier
+) -> None:
+    crash_while_listening(database, "worker-1")
     with closing(Listener(database, "worker-2")) as listener:
         names = {path.name for path in sockets_directory(database).iterdir()}
         assert names == {"worker-1", "worker-2"}
@@ -129,19 +131,17 @@ def test_the_dead_are_removed_and_the_living_hear(database: Path, notifier: Noti
         assert listener.wait(LONG)
 
 
-def test_a_bell_takes_the_place_of_a_dead_one_of_its_name(
+def test_a_listener_replaces_the_socket_of_an_ended_process(
     database: Path, notifier: Notifier
 ) -> None:
-    die_with_a_bell(database, "supervisor")
+    crash_while_listening(database, "supervisor")
     with closing(Listener(database, "supervisor")) as listener:
         notifier.notify()
         assert listener.wait(LONG)
 
 
-def test_without_such_sockets_a_wait_only_sleeps(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(socket, "AF_UNIX")
+def test_where_no_socket_can_be_created_a_wait_only_sleeps(database: Path) -> None:
+    (sockets_directory(database) / "worker-1").mkdir(parents=True)
     with (
         closing(Listener(database, "worker-1")) as listener,
         closing(Notifier(database)) as notifier,

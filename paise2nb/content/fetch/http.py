@@ -32,7 +32,7 @@ from urllib3.util.request import ACCEPT_ENCODING
 from paise2nb.config.settings import FetchSettings
 from paise2nb.content.fetch.network import budget, pools, proxy_for, refuse_private_behind_proxy
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
-from paise2nb.core.urls import Address, host_of, parse, scheme_of, without_credentials
+from paise2nb.core.urls import ParsedURL, host_of, parse, scheme_of, without_credentials
 from paise2nb.core.version import __version__
 from paise2nb.plugins import Fetched
 
@@ -118,7 +118,7 @@ def retry_after(value: str | None, now: float) -> float | None:
     return min(max(seconds, 0.0), LONGEST_PAUSE)
 
 
-def _address(url: str) -> Address:
+def _address(url: str) -> ParsedURL:
     try:
         return parse(url)
     except ValueError as error:
@@ -135,7 +135,7 @@ def _conditions(known: Mapping[str, Any]) -> dict[str, str]:
 
 def _request(
     url: str,
-    address: Address,
+    address: ParsedURL,
     credentials: str | None,
     conditions: Mapping[str, str],
     settings: FetchSettings,
