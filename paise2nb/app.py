@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -24,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes as process
-from paise2nb.core.disks import full_disk
-from paise2nb.core.errors import NotFound, PermanentError, Timeout, UsageError, WorkersError
+from paise2nb.core.errors import NotFound, PermanentError, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
-from paise2nb.jobs import IMMEDIATE, Claim, Limits, NewJob, Outcome
+from paise2nb.jobs import IMMEDIATE, STATES, Claim, Limits, NewJob, Outcome
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.retry import policy
+from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.plugins import (
     CacheProvider,
     DataStorageProvider,
@@ -38,17 +37,26 @@ from paise2nb.plugins import (
     Task,
 )
 from paise2nb.plugins.saved import SavedPlugins
+from paise2nb.views.client import JobClient
 from paise2nb.views.items import Item, Items, SearchResults
-from paise2nb.views.jobs import STOPPED, Enqueued, Job, Jobs, Replay
-from paise2nb.views.status import Digest, Log, ResetCounts, Status
+from paise2nb.views.jobs import Enqueued, Job, Jobs, Replay
+from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
+from paise2nb.views.status import (
+    Digest,
+    Log,
+    ResetCounts,
+    Status,
+    mark_seen,
+    take_digest,
+    take_status,
+)
+from paise2nb.views.waiting import wait, waiting
 
 if TYPE_CHECKING:
     from paise2nb.workers.control import Workers
     from paise2nb.workers.queue import JobHuey
 
 DEFAULT_POOL = "default"
-WAITED_FOR_A_LOOK = 9.0  # times its cost: who waits for 100,000 jobs leaves the machine to them
-PACE_MINUTES = 5  # over which throughput is averaged
 
 _current: App | None = None
 
@@ -257,7 +265,7 @@ class App:
         if self.immediate:  # what an interrupt has left in the queue
             for job_id in {job_id for job_id, answer in answers if answer == "waiting"}:
                 self.queue.run_ready(job_id)
-        return Enqueued(self, answers)
+        return Enqueued(self._client, answers)
 
     def jobs_added(self, ids: Sequence[int], idle: bool = True) -> None:
         """Jobs wait now that did not before: run them here, or wake the workers.
@@ -379,12 +387,16 @@ class App:
 
     # Reading ---------------------------------------------------------------------------------
 
+    @cached_property
+    def _client(self) -> JobClient:
+        return JobClient(self.queue.job_store, self.store, self.immediate, _Runner(self))
+
     def job(self, job_id: int) -> Job:
         """One job. Raises NotFound."""
         rows = self.queue.job_store.rows([job_id])
         if job_id not in rows:
             raise NotFound(f"no job {job_id}; `paise2 jobs` lists them")
-        return Job(self, job_id, rows[job_id])
+        return Job(self._client, job_id, rows[job_id])
 
     def jobs(
         self,
@@ -395,14 +407,20 @@ class App:
         error: str | None = None,
         limit: int | None = None,
     ) -> Jobs:
-        """The jobs that fit every filter, oldest first.
+        """The jobs that match every filter, oldest first.
+
+        Args:
+            ids: only these jobs.
+            state: a job state.
+            task: the name of a task.
+            tag: the tag.
+            error: an error class.
+            limit: the maximum number of jobs.
 
         Raises:
-            NotFound: one of the ids.
+            NotFound: there is no job with one of the ids.
             UsageError: an unknown state.
         """
-        from paise2nb.jobs import STATES
-
         if state is not None and state not in STATES:
             raise UsageError(f"unknown state {state!r}; one of {', '.join(STATES)}")
         if ids:
@@ -412,7 +430,7 @@ class App:
         found = self.queue.job_store.find(
             ids or None, state=state, task=task, tag=tag, error=error, limit=limit
         )
-        return Jobs(self, found)
+        return Jobs(self._client, found)
 
     def items(self, *, tag: str | None = None, limit: int | None = None) -> Items:
         """The stored items, newest first."""
@@ -426,84 +444,38 @@ class App:
         return Item(row, self.store)
 
     def search(self, query: str, limit: int = 10) -> SearchResults:
-        """Items that hold the words, best first, with snippets.
+        """Search the items; the best matches first, with snippets.
 
         Args:
             query: words, ``"phrases"``, prefixes (``word*``).
-            limit: the most hits.
+            limit: the maximum number of results.
         """
         return SearchResults(query, self.store.search(query, limit))
 
     def status(self) -> Status:
-        """The whole state in one object."""
-        job_store = self.queue.job_store
-        jobs, roots = job_store.counts()
-        found = self.workers.status()
-        pace = job_store.pace(PACE_MINUTES)
-        minutes = max(1.0, (job_store.now() - pace[0][0] * 60) / 60) if pace else 1.0
-        completed = sum(row[1] for row in pace) / minutes
-        left = jobs["queued"] + jobs["running"] + jobs["retrying"]
-        oldest = job_store.oldest_queued()
-        return Status(
+        """The state of the queue, the workers and the collection."""
+        return take_status(
+            self._client,
             profile=self.profile,
-            data_dir=str(self.data_dir),
-            immediate=self.immediate,
-            jobs=jobs,
-            roots=roots,
-            workers=found.workers,
-            supervisor=found.supervisor,
-            oldest_queued_seconds=None if oldest is None else max(0.0, job_store.now() - oldest),
-            next_retry_at=next(
-                (job_store.shown(row["run_at"]) for row in job_store.retries(1)), None
-            ),
-            completed_per_minute=round(completed, 2),
-            seconds_left=self._seconds_left(left, completed) if found.workers else None,
-            items=self.store.count(),
-            paused=self._paused(),
-            problem=found.problem,
-            retries=[
-                {**row, "in": row["run_at"] - job_store.now()} for row in job_store.retries(5)
-            ],
-            failures=job_store.failures(),
+            data_dir=self.data_dir,
+            write_dirs=self.write_dirs(),
         )
 
-    def _seconds_left(self, jobs: int, completed_per_minute: float) -> float | None:
-        """By the pace so far, or by the turns at the slowest host, which no worker makes faster."""
-        host = self.queue.job_store.slowest_host()
-        by_pace = jobs / completed_per_minute * 60 if completed_per_minute else 0.0
-        return round(max(by_pace, host[3] if host else 0.0), 1) or None
+    def snapshot(self) -> Snapshot:
+        """Everything that a live view shows."""
+        return take(self._client, self.status(), self.logs(LOG_LINES).lines)
 
     def write_dirs(self) -> list[Path]:
         """The directories that jobs write to."""
         chosen = (self.queue.job_store.path, self.settings.data_storage.sqlite.path)
         return list(dict.fromkeys([self.data_dir, *(path.parent for path in chosen if path)]))
 
-    def _paused(self) -> str | None:
-        """What keeps the workers from claiming jobs."""
-        if reason := full_disk(self.write_dirs()):
-            return reason
-        noted = json.loads(self.queue.job_store.get("paused") or "null")
-        # Of use only as long as the process that noted it.
-        return noted[1] if noted and process.identity(noted[0]) else None
-
     def since(self) -> Digest:
-        """What happened since this was last asked, or a kernel with this app open ended."""
-        job_store = self.queue.job_store
-        seen = job_store.get("last_seen")
-        since = float(seen) if seen else None
-        self._mark_seen()
-        jobs, _ = job_store.counts()
-        found = self.workers.status()
-        return Digest(
-            job_store.clock.wall(since) if since else None,
-            self.store.count_since(job_store.clock.wall(since)) if since else 0,
-            job_store.failed_since(since) if since else 0,
-            jobs["queued"] + jobs["scheduled"] + jobs["running"] + jobs["retrying"],
-            found,
-        )
+        """What happened since this was last called, or since a kernel with this app ended."""
+        return take_digest(self._client)
 
     def _mark_seen(self) -> None:
-        self.queue.job_store.put("last_seen", str(self.queue.job_store.now()))
+        mark_seen(self.queue.job_store)
 
     def logs(self, lines: int = 20) -> Log:
         """The last lines of the workers' log."""
@@ -522,18 +494,14 @@ class App:
 
         Args:
             timeout: seconds; None waits as long as there is a worker.
-            jobs: ids; only these and their trees.
-            on_progress: called with (done, total) now and then.
+            jobs: ids; wait only for these jobs and their trees.
+            on_progress: called with (done, total) after each check.
 
         Raises:
-            Timeout: the time is over.
-            WorkersError: no timeout was given, there is work, and no worker.
+            Timeout: the timeout has expired.
+            WorkersError: there is no timeout, and jobs are left but no worker runs.
         """
-        try:
-            for pause in self.waiting(timeout, jobs=jobs, on_progress=on_progress):
-                time.sleep(pause)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(STOPPED) from None
+        wait(self._client, timeout, jobs=jobs, on_progress=on_progress)
 
     def waiting(
         self,
@@ -543,45 +511,12 @@ class App:
         on_progress: Callable[[int, int], None] | None = None,
         ended: bool = False,
     ) -> Iterator[float]:
-        """The steps of `wait`: yields the seconds to sleep before the next look.
+        """The steps of `wait`: yields the seconds to sleep before the next check.
 
-        With ``ended``, jobs are waited for until they have ended themselves, even where their
-        time has yet to come, and what descends from them is not.
+        With ``ended``, wait until the jobs themselves have ended, even those scheduled for later,
+        and not for their descendants.
         """
-        job_store = self.queue.job_store
-        among = job_store.not_ended if ended else job_store.unfinished
-        remaining = None if jobs is None else set(jobs)
-        total = job_store.busy() if remaining is None else len(remaining)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.02
-        while True:
-            if self.immediate:  # what was left for later, or by an interrupt
-                for root in sorted(remaining) if remaining is not None else [None]:
-                    self.queue.run_ready(root)
-            began = time.thread_time()
-            if remaining is None:
-                left = job_store.busy()
-                total = max(total, left)
-            else:
-                remaining = among(remaining)
-                left = len(remaining)
-            look = time.thread_time() - began
-            if on_progress is not None:
-                on_progress(total - left, total)
-            if not left:
-                return
-            if deadline is not None and time.monotonic() >= deadline:
-                raise Timeout(
-                    f"{left} of {total} jobs had not finished after {timeout:g} s; they go on"
-                )
-            comes_here = self.immediate and job_store.next_time() is not None
-            if deadline is None and not comes_here and not self.workers.present():
-                verb = "jobs wait" if left > 1 else "job waits"
-                raise WorkersError(
-                    f"{left:,} {verb} and no worker runs; start some: paise2 worker start"
-                )
-            yield max(pause, WAITED_FOR_A_LOOK * look)
-            pause = min(pause * 1.5, 0.25)
+        return waiting(self._client, timeout, jobs=jobs, on_progress=on_progress, ended=ended)
 
     # The rest --------------------------------------------------------------------------------
 
@@ -612,6 +547,22 @@ class App:
         for name, action in self.plugins.actions("reset_actions"):
             self.plugins.call(name, "reset()", action.reset, self, hard)
         return ResetCounts(jobs, cached, items)
+
+
+class _Runner:
+    """What views ask of an app: to run jobs, and for its workers."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.run_ready = app.queue.run_ready
+        self.jobs_added = app.jobs_added
+        self.notify = app.queue.notifier.notify
+
+    def workers_present(self) -> bool:
+        return self._app.workers.present()
+
+    def workers_status(self) -> WorkersStatus:
+        return self._app.workers.status()
 
 
 def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:

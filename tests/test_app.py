@@ -186,7 +186,7 @@ def test_a_fresh_answer_is_a_finished_job_unless_forced(app: App) -> None:
     first = app.enqueue("careful", "ok")
     again = app.enqueue_many("careful", ["ok"])
     assert (again.fresh, again[0].id, again[0].answer) == (1, first.id, "fresh")
-    assert "(fresh already)" in again[0].summary()
+    assert "(already up to date)" in again[0].summary()
     assert app.enqueue("careful", "ok", force=True).id != first.id
     assert app.enqueue("careful", "ok ").id != first.id, "the last one of them stands"
 

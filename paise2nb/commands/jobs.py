@@ -11,13 +11,15 @@ from typing import Any
 
 import click
 
+from paise2nb.app import App
 from paise2nb.commands import completion
 from paise2nb.commands.arguments import expand, is_literal, lines_of, read_list
 from paise2nb.commands.cli import Command, filters
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
-from paise2nb.views.jobs import STOPPED, Job, Jobs, Replay
+from paise2nb.views.jobs import Job, Jobs, Replay
 from paise2nb.views.status import Status
+from paise2nb.views.waiting import STOPPED
 
 UNITS = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 BULK = 2000  # arguments from which on an enqueue shows its progress
@@ -114,7 +116,7 @@ def _say_what_is_missing(session: Session, jobs: Jobs) -> None:
     found = app.workers.status()
     problem = found.problem
     if problem is None and found.workers:
-        pools = {app.pool_of(app.plugins.tasks[row["task"]]) for row in _waiting(jobs)}
+        pools = {app.pool_of(app.plugins.tasks[row["task"]]) for row in _waiting(app, jobs)}
         missing = sorted(pools - {worker["pool"] for worker in found.workers})
         if missing:
             problem = (
@@ -124,8 +126,8 @@ def _say_what_is_missing(session: Session, jobs: Jobs) -> None:
         session.say(problem)
 
 
-def _waiting(jobs: Jobs) -> list[Mapping[str, Any]]:
-    tasks = jobs._app.plugins.tasks
+def _waiting(app: App, jobs: Jobs) -> list[Mapping[str, Any]]:
+    tasks = app.plugins.tasks
     return [row for row in jobs.to_dicts() if row["state"] == "queued" and row["task"] in tasks]
 
 

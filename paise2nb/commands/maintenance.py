@@ -229,10 +229,10 @@ def watch(session: Session) -> Any:
     from paise2nb.views import snapshot as snapshot
 
     console = Console(highlight=False)
-    shown = snapshot.take(app)
+    shown = app.snapshot()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             text = snapshot.text(shown, time.time(), console.height - 1)
             live.update(render.painted(text), refresh=True)
             time.sleep(WATCH_SECONDS)
-            shown = snapshot.take(app)
+            shown = app.snapshot()

@@ -40,7 +40,7 @@ class Listing(Displayable, Sequence[RowT]):
     """A sequence that is shown as a table of its first rows."""
 
     columns: ClassVar[Sequence[str | Column]] = ()
-    empty: ClassVar[str] = "nothing"
+    empty: str = "nothing"  # shown where there are no rows
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return all rows as dictionaries."""

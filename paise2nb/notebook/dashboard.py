@@ -387,7 +387,7 @@ class Panel(SubshellWidget, widgets.VBox):
             anew = version != self._version or now - self._read_at >= REREAD_SECONDS
             self._version = version
         if anew or self._overview is None:
-            self._overview, self._read_at = snapshots.take(self.app), now
+            self._overview, self._read_at = self.app.snapshot(), now
         return self._overview
 
     def _show(self, snapshot: Snapshot, now: float) -> None:

@@ -1,31 +1,53 @@
-"""Stored documents: one whole, its history, a list of them, and what a search found."""
+"""Stored documents: a single item, its history, lists of items, and search results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from paise2nb.core import render
 from paise2nb.core.display import Displayable, Listing, RowList
 from paise2nb.core.render import Column
+from paise2nb.plugins import DataStorageProvider
+from paise2nb.views.fields import RowField, field_names
 
-if TYPE_CHECKING:
-    from paise2nb.plugins import DataStorageProvider
+NO_TITLE = "(no title)"
+_EMPHASIS = str.maketrans({render.HIT_START: "**", render.HIT_END: "**"})
 
 
 class Item(Displayable):
-    """One stored document. What a list leaves out, such as the text, is read when asked for."""
+    """One stored document. Fields that a list leaves out, such as the text, are read on demand."""
 
-    def __init__(self, row: dict[str, Any], store: DataStorageProvider) -> None:
+    id = RowField[int]()
+    url = RowField[str]()
+    title = RowField[str | None]()
+    author = RowField[str | None]()
+    date = RowField[str | None]()
+    language = RowField[str | None]()
+    mime_type = RowField[str]()
+    sha256 = RowField[str]()
+    size = RowField[int]()
+    tag = RowField[str | None]()
+    fetched_at = RowField[str]()
+    stored_at = RowField[str]()
+    visited_at = RowField[str]()
+    site = RowField[str | None]()
+    words = RowField[int | None]()
+    versions = RowField[int]()
+    duplicates = RowField[list[int]]()
+    metadata = RowField[dict[str, Any]]()
+    text = RowField[str]()
+
+    def __init__(self, row: dict[str, Any], items: DataStorageProvider) -> None:
         self._row = row
-        self._store = store
+        self._items = items
 
     def history(self) -> History:
-        """What it has held, oldest first; the last one is what it holds now."""
-        return History(self._store.versions(self.id))
+        """The versions of the item, oldest first; the last one is the current one."""
+        return History(self._items.versions(self.id))
 
     def diff(self, a: int = -2, b: int = -1) -> Diff:
-        """What changed in its text.
+        """Compare the texts of two versions.
 
         Args:
             a, b: the earlier and the later version; a negative one counts from the last, -1.
@@ -33,19 +55,14 @@ class Item(Displayable):
         Raises:
             NotFound: no such version.
         """
-        return Diff(self.id, self._store.diff(self.id, a, b))
+        return Diff(self.id, self._items.diff(self.id, a, b))
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked for by those who copy or show any object
-            raise AttributeError(name)
-        row = self._row if name in self._row else self._whole()
-        if name not in row:
-            raise AttributeError(f"an item has no {name!r}; it has {', '.join(row)}")
-        return row[name]
+    def _value(self, name: str) -> Any:
+        return (self._row if name in self._row else self._whole()).get(name)
 
     def _whole(self) -> dict[str, Any]:
         if "text" not in self._row:
-            self._row = self._store.get(self._row["id"]) or self._row
+            self._row = self._items.get(self._row["id"]) or self._row
         return self._row
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,43 +70,36 @@ class Item(Displayable):
         return dict(self._whole())
 
     def _facts(self) -> str:
-        row = self._whole()
-        facts = [row.get(key) for key in ("author", "date", "language", "mime_type", "tag")]
-        if row.get("versions", 1) > 1:
-            facts.append(f"{row['versions']} versions")
-        if row.get("duplicates"):
-            facts.append(f"the same bytes as item {', '.join(map(str, row['duplicates']))}")
-        return " · ".join(str(fact) for fact in facts if fact)
+        facts = [self.author, self.date, self.language, self.mime_type, self.tag]
+        if (self.versions or 1) > 1:
+            facts.append(f"{self.versions} versions")
+        if self.duplicates:
+            facts.append(f"the same bytes as item {', '.join(map(str, self.duplicates))}")
+        return " · ".join(fact for fact in facts if fact)
 
     def __str__(self) -> str:
-        row = self._whole()
-        head = [
-            render.one_line(row.get("title") or "(no title)"),
-            render.one_line(row["url"]),
-            render.one_line(self._facts()),
-        ]
-        return "\n".join([*filter(None, head), "", render.plain(row.get("text") or "")])
+        head = map(render.one_line, (self.title or NO_TITLE, self.url, self._facts()))
+        return "\n".join([*filter(None, head), "", render.plain(self.text or "")])
 
     def _repr_html_(self) -> str:
-        row = self._whole()
-        paragraphs = (row.get("text") or "").split("\n")
+        paragraphs = (self.text or "").split("\n")
         return render.panel(
-            f"<h3>{render.escape(row.get('title') or '(no title)')}</h3>",
-            f"<div>{render.link(row['url'])}</div>",
+            f"<h3>{render.escape(self.title or NO_TITLE)}</h3>",
+            f"<div>{render.link(self.url)}</div>",
             render.note(self._facts()),
             *(f"<p>{render.escape(line)}</p>" for line in paragraphs if line.strip()),
         )
 
 
 class Diff(Displayable):
-    """What changed in the text of an item between two versions."""
+    """The changes in the text of an item from one version to another."""
 
     def __init__(self, item_id: int, text: str) -> None:
         self.item_id = item_id
         self.text = text
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``item ID --diff``; an empty ``diff`` where nothing has changed."""
+        """The JSON of ``item ID --diff``; ``diff`` is empty if nothing has changed."""
         return {"id": self.item_id, "diff": self.text}
 
     def __str__(self) -> str:
@@ -98,7 +108,7 @@ class Diff(Displayable):
 
 
 class History(RowList):
-    """What an item has held: its versions, oldest first."""
+    """The versions of an item, oldest first."""
 
     columns = (
         Column("version", right=True),
@@ -115,15 +125,15 @@ class Items(Listing[Item]):
     columns = (
         Column("id", right=True),
         Column("title", wide=True),
-        Column("url", title="address", wide=True, html=render.link),
+        Column("url", title="URL", wide=True, html=render.link),
         Column("date"),
         Column("tag"),
     )
     empty = "no items"
 
-    def __init__(self, rows: Sequence[dict[str, Any]], store: DataStorageProvider) -> None:
+    def __init__(self, rows: Sequence[dict[str, Any]], items: DataStorageProvider) -> None:
         self._rows = list(rows)
-        self._store = store
+        self._items = items
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -136,48 +146,84 @@ class Items(Listing[Item]):
 
     def __getitem__(self, index: int | slice) -> Item | Items:
         if isinstance(index, slice):
-            return Items(self._rows[index], self._store)
-        return Item(self._rows[index], self._store)
+            return Items(self._rows[index], self._items)
+        return Item(self._rows[index], self._items)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows of ``items --json``: without the texts."""
         return [{k: v for k, v in row.items() if k != "text"} for row in self._rows]
 
 
-class SearchResults(RowList):
-    """What a search found, best first."""
+class SearchResult(Displayable):
+    """One item that a search found. ``result["url"]`` is the same as ``result.url``."""
+
+    id = RowField[int]()
+    url = RowField[str]()
+    title = RowField[str | None]()
+    snippet = RowField[str]()
+    score = RowField[float]()
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self._row = row
+
+    def __getitem__(self, name: str) -> Any:
+        return self.to_dict()[name]
+
+    def _value(self, name: str) -> Any:
+        value = self._row[name]
+        return value.translate(_EMPHASIS) if name == "snippet" else value
+
+    def to_dict(self) -> dict[str, Any]:
+        """An entry of ``search --json``; words that match are in ``**`` in the snippet."""
+        return {name: self._value(name) for name in field_names(SearchResult)}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.id:>4}  {render.one_line(self.title or NO_TITLE, 100)}\n"
+            f"      {render.snippet_text(self._row['snippet'])}\n"
+            f"      {render.one_line(self.url)}"
+        )
+
+
+class SearchResults(Listing[SearchResult]):
+    """The items that a search found, best first."""
 
     columns = (
         Column("id", right=True),
         Column("title", wide=True),
         Column("snippet", wide=True, text=render.snippet_text, html=render.snippet_html),
-        Column("url", title="address", wide=True, html=render.link),
+        Column("url", title="URL", wide=True, html=render.link),
     )
 
     def __init__(self, query: str, rows: Sequence[dict[str, Any]]) -> None:
-        super().__init__(rows)
         self.query = query
+        self.empty = f"no item contains {render.one_line(query, 80)!r}"
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> SearchResult: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> SearchResults: ...
+
+    def __getitem__(self, index: int | slice) -> SearchResult | SearchResults:
+        if isinstance(index, slice):
+            return SearchResults(self.query, self._rows[index])
+        return SearchResult(self._rows[index])
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """The rows of ``search --json``; a hit in a snippet stands in ``**``."""
-        marks = str.maketrans({render.HIT_START: "**", render.HIT_END: "**"})
-        return [{**row, "snippet": row["snippet"].translate(marks)} for row in self._rows]
+        """The rows of ``search --json``."""
+        return [result.to_dict() for result in self]
+
+    def first(self, number: int) -> list[dict[str, Any]]:
+        """The first rows, with the marks around matches that the table's columns expect."""
+        return list(self._rows[:number])
 
     def __str__(self) -> str:
-        if not self._rows:
-            return f"no item holds {render.one_line(self.query, 80)!r}"
-        blocks = []
-        for row in self._rows[: render.VIEW_ROWS]:
-            title = render.one_line(row["title"] or "(no title)", 100)
-            blocks.append(
-                f"{row['id']:>4}  {title}\n      {render.snippet_text(row['snippet'])}\n"
-                f"      {render.one_line(row['url'])}"
-            )
-        if len(self._rows) > render.VIEW_ROWS:
-            blocks.append(f"… {len(self._rows) - render.VIEW_ROWS:,} more")
-        return "\n".join(blocks)
-
-    def _repr_html_(self) -> str:
-        if not self._rows:
-            return render.panel(render.note(str(self)))
-        return render.html_table(self._rows, self.columns)
+        blocks = [str(result) for result in self[: render.VIEW_ROWS]]
+        if len(self) > render.VIEW_ROWS:
+            blocks.append(f"… {len(self) - render.VIEW_ROWS:,} more")
+        return "\n".join(blocks) or self.empty

@@ -1,130 +1,146 @@
-"""Jobs as they are now, what an enqueue has answered, and what a replay gave.
+"""Jobs in their current state, the answer to an enqueue, and the result of a replay.
 
-A Job is a view of its row, read when looked at, so that a variable in a notebook stays true.
+A Job reads its row each time, so a variable in a notebook never shows an outdated state.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from paise2nb.core import render
 from paise2nb.core.display import Displayable, Listing, arguments, frame
 from paise2nb.core.errors import JobFailed, NotFound, redacted
 from paise2nb.core.render import Column
-from paise2nb.jobs import NewJob, value_of
+from paise2nb.jobs import JobStore, NewJob, value_of
+from paise2nb.views.client import JobClient
+from paise2nb.views.fields import RowField, field_names
 from paise2nb.views.items import Items
+from paise2nb.views.waiting import Progress, wait, wait_async
 
-if TYPE_CHECKING:
-    from paise2nb.app import App
-
-JOB_KEYS = (
-    "id", "task", "args", "state", "waiting_for", "tag", "attempt", "max_attempts",
-    "error_class", "error", "enqueued_at", "started_at", "finished_at", "run_at", "worker_pid",
-    "parent_id", "root_id",
-)  # fmt: skip
 _TIMES = ("enqueued_at", "started_at", "finished_at", "run_at")
-STOPPED = "stopped waiting; the work goes on"
 
 
 def progress(row: Mapping[str, Any]) -> str:
-    """How far a running job says it is: ``3 of 10``; nothing where it has not said."""
-    noted = value_of(row.get("progress"))
-    if row["state"] != "running" or not isinstance(noted, list):
+    """The progress that a running job has reported, such as ``3 of 10``; empty without any."""
+    reported = value_of(row.get("progress"))
+    if row["state"] != "running" or not isinstance(reported, list):
         return ""
-    return " of ".join(f"{number:,}" for number in noted if isinstance(number, int | float))
+    return " of ".join(f"{number:,}" for number in reported if isinstance(number, int | float))
 
 
 class Job(Displayable):
-    """One job. Its attributes are read from its row each time they are looked at."""
+    """One job. Its attributes are read from its row each time.
+
+    Attributes:
+        answer: how the enqueue that returned it was answered: new, waiting or fresh; else None.
+    """
+
+    task = RowField[str]()
+    args = RowField[list[Any]]()
+    state = RowField[str]()
+    waiting_for = RowField[str | None]()
+    tag = RowField[str | None]()
+    attempt = RowField[int]()
+    max_attempts = RowField[int]()
+    error_class = RowField[str | None]()
+    error = RowField[str | None]()
+    enqueued_at = RowField[str]()
+    started_at = RowField[str | None]()
+    finished_at = RowField[str | None]()
+    run_at = RowField[str | None]()
+    worker_pid = RowField[int | None]()
+    parent_id = RowField[int | None]()
+    root_id = RowField[int]()
 
     def __init__(
-        self, app: App, job_id: int, row: dict[str, Any] | None = None, answer: str | None = None
+        self,
+        client: JobClient,
+        job_id: int,
+        row: dict[str, Any] | None = None,
+        answer: str | None = None,
     ) -> None:
-        self._app = app
+        self._client = client
         self._row = row
         self.id = job_id
-        self.answer = answer  # how an enqueue was answered: new, waiting, fresh
+        self.answer = answer
 
     def row(self) -> dict[str, Any]:
-        """The row as it is now; the last one known if the job has been forgotten.
+        """The current row; the last one known if the job has been deleted.
 
         Raises:
-            NotFound: it was forgotten before it was ever looked at.
+            NotFound: the job was deleted before its row was ever read.
         """
-        self._row = self._app.queue.job_store.rows([self.id]).get(self.id, self._row)
+        self._row = self._client.job_store.rows([self.id]).get(self.id, self._row)
         if self._row is None:
             raise NotFound(f"no job {self.id}; `paise2 jobs` lists them")
         return self._row
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in JOB_KEYS:
-            raise AttributeError(f"a job has no {name!r}; it has {', '.join(JOB_KEYS)}")
-        return _public(self._app, self.row())[name]
+    def _value(self, name: str) -> Any:
+        return _public(self._client.job_store, self.row())[name]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and (other._app, other.id) == (self._app, self.id)
+        return isinstance(other, Job) and (other._client, other.id) == (self._client, self.id)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
+    def _as_jobs(self) -> Jobs:
+        return Jobs(self._client, [self.id])
+
     @property
     def attempts(self) -> list[dict[str, Any]]:
-        """Every execution that has ended, oldest first."""
-        return self._app.queue.job_store.attempts(self.id)
+        """The executions that have ended, oldest first."""
+        return self._client.job_store.attempts(self.id)
 
     @property
     def children(self) -> Jobs:
-        """The follow-ups that this job enqueued."""
-        return Jobs(self._app, self._app.queue.job_store.children(self.id))
+        """The follow-up jobs that this job enqueued."""
+        return Jobs(self._client, self._client.job_store.children(self.id))
 
     @property
     def tree(self) -> Jobs:
-        """This job and all that descends from it."""
-        return Jobs(self._app, self._app.queue.job_store.trees([self.id])[self.id])
+        """This job and all its descendants."""
+        return Jobs(self._client, self._client.job_store.trees([self.id])[self.id])
 
     @property
     def items(self) -> Items:
-        """What its tree stored."""
-        return Jobs(self._app, [self.id]).items
+        """The items that its tree stored."""
+        return self._as_jobs().items
 
     @property
     def every(self) -> float | None:
-        """The seconds between two runs of a job that recurs, else None."""
+        """Seconds between two runs of a recurring job, else None."""
         every: float | None = self.row()["interval"]
         return every
 
-    def wait(
-        self, timeout: float | None = None, on_progress: Callable[[int, int], None] | None = None
-    ) -> Job:
-        """Wait for the job and its tree; the job itself. Raises like `App.wait`."""
-        self._app.wait(timeout, jobs=[self.id], on_progress=on_progress)
+    def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Job:
+        """Wait for the job and its tree; return the job. Raises like `App.wait`."""
+        wait(self._client, timeout, jobs=[self.id], on_progress=on_progress)
         return self
 
     def __await__(self) -> Generator[Any, None, Job]:
-        yield from _awaited(self._app, [self.id]).__await__()
+        yield from wait_async(self._client, [self.id]).__await__()
         return self
 
     def result(self, timeout: float | None = None) -> Any:
-        """The value that its function returned; waits for it (not for its tree). Of a job that
-        recurs: that of its last run.
+        """Wait for the job, not for its tree, and return the value of its function.
+
+        For a recurring job, that is the value of its last run.
 
         Args:
             timeout: seconds; None waits as long as there is a worker.
 
         Raises:
-            JobFailed: it failed or was cancelled; with the worker's traceback.
-            Timeout: the time is over.
+            JobFailed: it failed or was cancelled; carries the worker's traceback.
+            Timeout: the timeout has expired.
         """
-        for pause in self._app.waiting(timeout, jobs=[self.id], ended=not self.every):
-            time.sleep(pause)
+        wait(self._client, timeout, jobs=[self.id], ended=not self.every)
         row = self.row()
-        waits_again = row["interval"] and row["state"] == "scheduled" and not row["error_class"]
-        if row["state"] != "completed" and not waits_again:
+        between_runs = row["interval"] and row["state"] == "scheduled" and not row["error_class"]
+        if row["state"] != "completed" and not between_runs:
             last = self.attempts[-1:]
             traceback = (last[0]["traceback"] or "") if last else ""
             reason = f"{row['state']}: {row['error']}" if row["error"] else row["state"]
@@ -132,40 +148,40 @@ class Job(Displayable):
         return value_of(row["result"])
 
     def retry(self) -> Jobs:
-        """Back to the queue with new attempts; the job, or its unfinished twin."""
-        return Jobs(self._app, [self.id]).retry()
+        """Queue the job again with new attempts; return it, or its unfinished duplicate."""
+        return self._as_jobs().retry()
 
     def cancel(self) -> Jobs:
-        """Out of the queue, with its descendants; those that moved."""
-        return Jobs(self._app, [self.id]).cancel()
+        """Cancel the job and its descendants; return the jobs that were cancelled."""
+        return self._as_jobs().cancel()
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``paise2 job ID``: with result, attempts and children; ``every`` in seconds
-        for a job that recurs."""
+        """The JSON of ``job ID``: also ``result``, ``attempts``, ``children``, and ``every`` in
+        seconds."""
         row = self.row()
         return {
-            **_public(self._app, row),
+            **_public(self._client.job_store, row),
             "every": row["interval"],
             "result": value_of(row["result"]),
             "attempts": self.attempts,
-            "children": self._app.queue.job_store.children(self.id),
+            "children": self._client.job_store.children(self.id),
         }
 
     def summary(self) -> str:
-        """The job in one line."""
+        """The job on one line."""
         known = self.row()
-        row = _public(self._app, known)
+        row = _public(self._client.job_store, known)
         words = [f"job {self.id}: {row['task']} {arguments(row['args'])} · {row['state']}"]
-        if self.every:
-            words.append(_interval(self.every))
-        if far := progress(known):
-            words.append(f"({far})")
-        if self.answer in ("waiting", "fresh"):
-            words.append(f"({self.answer} already)")
+        if known["interval"]:
+            words.append(_interval(known["interval"]))
+        if reported := progress(known):
+            words.append(f"({reported})")
+        if self.answer in _ALREADY:
+            words.append(f"({_ALREADY[self.answer]})")
         if row["state"] == "retrying":
             words.append(f"(attempt {row['attempt']} of {row['max_attempts']} failed)")
         if row["waiting_for"]:
-            words.append(f"(waits for {row['waiting_for']})")
+            words.append(f"(waiting for {row['waiting_for']})")
         if row["error"] and row["state"] in ("retrying", "failed"):
             words.append(f"— {row['error']}")
         return render.one_line(" ".join(words))
@@ -175,8 +191,7 @@ class Job(Displayable):
         for attempt in self.attempts:
             outcome = f"{attempt['number']}. {attempt['outcome']} {attempt['error'] or ''}"
             lines.append("  " + render.one_line(outcome))
-        tree = self.tree
-        lines += ["  " + render.one_line(job.summary()) for job in tree if job.id != self.id]
+        lines += ["  " + job.summary() for job in self.tree if job.id != self.id]
         return "\n".join(lines)
 
     def details(self) -> str:
@@ -191,7 +206,7 @@ class Job(Displayable):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        row = _view(self._app, self.row())
+        row = _table_row(self._client.job_store, self.row())
         parts = [render.html_table([row], Jobs.columns)]
         attempts = self.attempts
         if any(attempt["outcome"] != "completed" for attempt in attempts):
@@ -205,18 +220,23 @@ class Job(Displayable):
         return render.panel(*parts)
 
 
-def _public(app: App, row: Mapping[str, Any]) -> dict[str, Any]:
+JOB_KEYS = ("id", *field_names(Job))
+_ALREADY = {"waiting": "already waiting", "fresh": "already up to date"}
+
+
+def _public(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of ``jobs --json``."""
     job = {key: row[key] for key in JOB_KEYS}
-    job.update({key: app.queue.job_store.shown(row[key]) for key in _TIMES})
+    job.update({key: job_store.shown(row[key]) for key in _TIMES})
     job["args"] = [redacted(a) if isinstance(a, str) else a for a in row["args"]]
     return job
 
 
-def _view(app: App, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for a table: what recurs says so after its input, what waits says for what."""
-    job = _public(app, row)
+def _table_row(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table: with what a job waits for, and the interval of a recurring one."""
+    job = _public(job_store, row)
     if job["waiting_for"]:
-        job["error"] = f"waits for {job['waiting_for']}"
+        job["error"] = f"waiting for {job['waiting_for']}"
     if row["interval"]:
         job["args"] = [arguments(job["args"]), _interval(row["interval"])]
     return job
@@ -226,21 +246,14 @@ def _interval(seconds: float) -> str:
     return f"every {render.duration(seconds)}"
 
 
-def _items_of(result: Any) -> list[int]:
-    """The items that a job's result names: ``{"item": id}``, or ``{"items": [ids]}``."""
-    if not isinstance(result, dict):
-        return []
-    several: list[int] = result.get("items") or []
-    return several or [result["item"]] if "item" in result else several
-
-
-async def _awaited(app: App, ids: list[int]) -> None:
-    try:
-        with render.progress_line("waiting") as report:
-            for pause in app.waiting(jobs=ids, on_progress=report):
-                await asyncio.sleep(pause)
-    except asyncio.CancelledError:  # what an interrupt of a kernel makes of it, too
-        raise asyncio.CancelledError(STOPPED) from None
+def _items_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    """The items that the results of jobs name: ``{"item": id}``, or ``{"items": [ids]}``."""
+    found: list[int] = []
+    for row in rows:
+        result = value_of(row["result"])
+        if isinstance(result, dict):
+            found += result.get("items") or ([result["item"]] if "item" in result else [])
+    return found
 
 
 class Jobs(Listing[Job]):
@@ -252,12 +265,12 @@ class Jobs(Listing[Job]):
         Column("args", title="argument", wide=True, text=arguments),
         Column("state", html=render.tone),
         Column("attempt", right=True),
-        Column("error", title="why", wide=True),
+        Column("error", title="message", wide=True),
     )
     empty = "no jobs"
 
-    def __init__(self, app: App, ids: Iterable[int]) -> None:
-        self._app = app
+    def __init__(self, client: JobClient, ids: Iterable[int]) -> None:
+        self._client = client
         self.ids = list(ids)
 
     def __len__(self) -> int:
@@ -271,89 +284,82 @@ class Jobs(Listing[Job]):
 
     def __getitem__(self, index: int | slice) -> Job | Jobs:
         if isinstance(index, slice):
-            return Jobs(self._app, self.ids[index])
-        return Job(self._app, self.ids[index])
+            return Jobs(self._client, self.ids[index])
+        return Job(self._client, self.ids[index])
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """A row for each job, in order; jobs that have been forgotten are left out."""
-        rows = self._app.queue.job_store.rows(self.ids)
-        return [_public(self._app, rows[job_id]) for job_id in self.ids if job_id in rows]
+        """A row for each job, in order; jobs that have been deleted are left out."""
+        job_store = self._client.job_store
+        rows = job_store.rows(self.ids)
+        return [_public(job_store, rows[job_id]) for job_id in self.ids if job_id in rows]
 
     def first(self, number: int) -> list[dict[str, Any]]:
-        """The first rows, without reading the others; what recurs says so after its input."""
-        rows = self._app.queue.job_store.rows(self.ids[:number])
-        return [_view(self._app, rows[job_id]) for job_id in self.ids[:number] if job_id in rows]
+        """The first rows of the table; the others are not read."""
+        job_store, ids = self._client.job_store, self.ids[:number]
+        rows = job_store.rows(ids)
+        return [_table_row(job_store, rows[job_id]) for job_id in ids if job_id in rows]
 
     @property
     def items(self) -> Items:
-        """What the trees of these jobs stored, in the order of the jobs."""
-        found = {item_id: None for ids in self._stored().values() for item_id in ids}
-        rows = (self._app.store.get(item_id) for item_id in found)
-        return Items([row for row in rows if row is not None], self._app.store)
+        """The items that the trees of these jobs stored, in the order of the jobs."""
+        found = dict.fromkeys(item for tree in self._trees().values() for item in _items_of(tree))
+        rows = map(self._client.items.get, found)
+        return Items([row for row in rows if row is not None], self._client.items)
 
-    def _stored(self) -> dict[int, list[int]]:
-        """For each job the items that its tree stored."""
-        job_store = self._app.queue.job_store
+    def _trees(self) -> dict[int, list[dict[str, Any]]]:
+        """The rows of each job's tree, the job's own row first; empty if it has been deleted."""
+        job_store = self._client.job_store
         trees = job_store.trees(self.ids)
         rows = job_store.rows({job_id for tree in trees.values() for job_id in tree})
-        return {
-            root: [
-                item_id
-                for row in (rows[job_id] for job_id in tree if job_id in rows)
-                for item_id in _items_of(value_of(row["result"]))
-            ]
-            for root, tree in trees.items()
-        }
+        return {root: [rows[n] for n in trees.get(root, []) if n in rows] for root in self.ids}
 
     def to_frame(self, items: bool = False) -> Any:
-        """A DataFrame, one line a job. ``items``: the input with state, title, text and error.
+        """A DataFrame with one row for each job.
 
-        The error is that of the first failure in the job's tree, the state that of the job or,
-        where it completed, of what failed or still waits below it.
+        Args:
+            items: instead of the job's fields, give its input with the state, title, text and
+                error of what became of it. Error and state are those of the first job in the
+                tree that has not completed.
         """
         return frame(self._with_items() if items else self.to_dicts())
 
     def _with_items(self) -> list[dict[str, Any]]:
-        job_store = self._app.queue.job_store
-        trees = job_store.trees(self.ids)
-        rows = job_store.rows({job_id for tree in trees.values() for job_id in tree})
-        stored = self._stored()
-        lines = []
+        rows = []
+        trees = self._trees()
         for job_id in self.ids:
-            tree = [rows[i] for i in trees.get(job_id, []) if i in rows]
-            worst = next((row for row in tree if row["state"] != "completed"), None)
-            item = next(filter(None, map(self._app.store.get, stored.get(job_id, []))), {})
-            lines.append({
+            tree = trees[job_id]
+            incomplete = next((row for row in tree if row["state"] != "completed"), None)
+            item = next(filter(None, map(self._client.items.get, _items_of(tree))), {})
+            row = {
                 "id": job_id,
-                "input": arguments(rows[job_id]["args"]) if job_id in rows else None,
-                "state": worst["state"] if worst else "completed" if tree else None,
+                "input": arguments(tree[0]["args"]) if tree else None,
+                "state": incomplete["state"] if incomplete else "completed" if tree else None,
                 "title": item.get("title"),
                 "text": item.get("text"),
-                "error": worst["error"] if worst else None,
-            })  # fmt: skip
-        return lines
+                "error": incomplete["error"] if incomplete else None,
+            }
+            rows.append(row)
+        return rows
 
     def retry(self) -> Jobs:
-        """Back to the queue with new attempts, in one transaction; the jobs that wait now."""
-        waiting = self._app.queue.job_store.retry(self.ids)
-        self._app.jobs_added(waiting)
-        return Jobs(self._app, waiting)
+        """Queue the jobs again with new attempts, in one transaction; return the queued jobs."""
+        queued = self._client.job_store.retry(self.ids)
+        self._client.runner.jobs_added(queued)
+        return Jobs(self._client, queued)
 
     def cancel(self) -> Jobs:
-        """Out of the queue with their descendants, in one transaction; those that moved."""
-        cancelled = self._app.queue.job_store.cancel(self.ids)
-        self._app.queue.notifier.notify()
-        return Jobs(self._app, cancelled)
+        """Cancel the jobs and their descendants, in one transaction; return the cancelled jobs."""
+        cancelled = self._client.job_store.cancel(self.ids)
+        self._client.runner.notify()
+        return Jobs(self._client, cancelled)
 
-    def wait(
-        self, timeout: float | None = None, on_progress: Callable[[int, int], None] | None = None
-    ) -> Jobs:
-        """Wait for these jobs and their trees. Raises like `App.wait`."""
-        self._app.wait(timeout, jobs=self.ids, on_progress=on_progress)
+    def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Jobs:
+        """Wait for these jobs and their trees; return them. Raises like `App.wait`."""
+        wait(self._client, timeout, jobs=self.ids, on_progress=on_progress)
         return self
 
     def __await__(self) -> Generator[Any, None, Jobs]:
-        yield from _awaited(self._app, self.ids).__await__()
+        yield from wait_async(self._client, self.ids).__await__()
         return self
 
 
@@ -361,11 +367,13 @@ class Enqueued(Jobs):
     """The answer to an enqueue: an entry for each argument, in order.
 
     Attributes:
-        new, waiting, fresh: how many were added, wait already, or are fresh.
+        answers: how each argument was answered: new, waiting or fresh.
+        new, waiting, fresh: the number of jobs that were added, that were already waiting, and
+            whose result is already up to date.
     """
 
-    def __init__(self, app: App, answers: Sequence[tuple[int, str]]) -> None:
-        super().__init__(app, [job_id for job_id, _ in answers])
+    def __init__(self, client: JobClient, answers: Sequence[tuple[int, str]]) -> None:
+        super().__init__(client, [job_id for job_id, _ in answers])
         self.answers = [answer for _, answer in answers]
         self.new, self.waiting, self.fresh = map(self.answers.count, ("new", "waiting", "fresh"))
 
@@ -382,7 +390,7 @@ class Enqueued(Jobs):
         return {"jobs": jobs, "new": self.new, "waiting": self.waiting, "fresh": self.fresh}
 
     def __str__(self) -> str:
-        counts = {"new": self.new, "waiting": self.waiting, "fresh": self.fresh}
+        counts = {"new": self.new, "waiting": self.waiting, "up to date": self.fresh}
         return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "nothing to add"
 
     def _repr_html_(self) -> str:
@@ -391,7 +399,7 @@ class Enqueued(Jobs):
 
 @dataclass(repr=False)
 class Replay(Displayable):
-    """What a replay gave: the value, and the follow-ups that a worker would have enqueued."""
+    """The result of a replay: the value, and the follow-up jobs a worker would have enqueued."""
 
     job: int
     task: str
@@ -404,13 +412,10 @@ class Replay(Displayable):
         return {"job": self.job, "task": self.task, "value": self.value, "followups": followups}
 
     def __str__(self) -> str:
-        lines = [f"replay of job {self.job} ({self.task}): {_short(self.value)}"]
+        value = json.dumps(self.value, ensure_ascii=False, default=repr)
+        lines = [f"replay of job {self.job} ({self.task}): {render.one_line(value, 200)}"]
         lines += [
             f"  would enqueue {job.task} {arguments(json.loads(job.args))}"
             for job in self.followups
         ]
-        return "\n".join(render.one_line(line) for line in lines)
-
-
-def _short(value: Any) -> str:
-    return render.one_line(json.dumps(value, ensure_ascii=False, default=repr), 200)
+        return "\n".join(map(render.one_line, lines))

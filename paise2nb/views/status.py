@@ -1,21 +1,27 @@
-"""The state of things: the whole, the workers, what happened since, the log."""
+"""The state of a collection: the status, what happened since the last visit, and the log."""
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paise2nb.core import render
 from paise2nb.core.clock import iso
+from paise2nb.core.disks import full_disk
 from paise2nb.core.display import Displayable, arguments
+from paise2nb.core.processes import identity
+from paise2nb.jobs import UNFINISHED, JobStore
 from paise2nb.jobs.workers_status import WorkersStatus
+from paise2nb.views.client import JobClient
 
-if TYPE_CHECKING:
-    pass
-
-TAIL_BYTES = 1_000_000
+TAIL_BYTES = 1_000_000  # of the end of the log that are searched for its last lines
+PACE_MINUTES = 5  # over which throughput is averaged
+RETRIES = 5
+LAST_SEEN = "last_seen"
 
 
 def _labelled(label: str, text: str) -> str:
@@ -24,7 +30,15 @@ def _labelled(label: str, text: str) -> str:
 
 @dataclass(repr=False)
 class Status(Displayable):
-    """The whole state: the keys of ``status --json`` as attributes, and what a person asks next."""
+    """The state of the queue, the workers and the collection.
+
+    Attributes:
+        problem: what keeps jobs from running, with the command that helps; or None.
+        retries: the next retries; ``in`` is the seconds until each.
+        failures: the failed jobs, grouped by error class and HTTP status.
+
+    The other attributes are the keys of ``status --json``.
+    """
 
     profile: str
     data_dir: str
@@ -49,7 +63,7 @@ class Status(Displayable):
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in extra}
 
     def lines(self) -> list[str]:
-        """What the text form says, line by line, without times and pids."""
+        """The lines of the text form, without times and process ids."""
         counts = [f"{number:,} {state}" for state, number in self.jobs.items() if number]
         workers = WorkersStatus(self.workers, self.supervisor).summary()
         lines = [
@@ -76,12 +90,12 @@ class Status(Displayable):
         lines = self.lines()
         lines.insert(1, _labelled("data", self.data_dir))
         if self.completed_per_minute:
-            pace = f"{self.completed_per_minute:,.0f} completed a minute"
+            pace = f"{self.completed_per_minute:,.0f} completed per minute"
             if self.seconds_left is not None:
                 pace += f", about {render.duration(self.seconds_left)} left"
             lines.append(_labelled("pace", pace))
         if self.oldest_queued_seconds is not None:
-            oldest = f"the oldest for {render.duration(self.oldest_queued_seconds)}"
+            oldest = f"{render.duration(self.oldest_queued_seconds)} (the oldest job)"
             lines.append(_labelled("waiting", oldest))
         for row in self.retries:
             text = (
@@ -96,7 +110,6 @@ class Status(Displayable):
         return "\n".join(self.lines())
 
     def _repr_html_(self) -> str:
-        # As `lines`: without times and pids.
         counts = (f"{n:,} {render.tone(state)}" for state, n in self.jobs.items() if n)
         workers = WorkersStatus(self.workers, self.supervisor).summary()
         rows = [
@@ -116,51 +129,134 @@ class Status(Displayable):
             for group in self.failures
         ]
         lines = (
-            f'<tr><th>{name}</th><td class="wide">{told}</td></tr>' for name, told in rows if told
+            f'<tr><th>{name}</th><td class="wide">{cell}</td></tr>' for name, cell in rows if cell
         )
         problem = render.note(render.in_cell_words(self.problem)) if self.problem else ""
         return render.panel(f"<table><tbody>{''.join(lines)}</tbody></table>", problem)
 
 
+def take_status(
+    client: JobClient, *, profile: str, data_dir: Path, write_dirs: Iterable[Path]
+) -> Status:
+    """Read the status.
+
+    Args:
+        client: the app's client.
+        profile: the name of the profile.
+        data_dir: the data directory.
+        write_dirs: the directories that jobs write to; a full disk there pauses the workers.
+    """
+    job_store, now = client.job_store, client.job_store.now()
+    jobs, roots = job_store.counts()
+    workers = client.runner.workers_status()
+    retries = job_store.retries(RETRIES)
+    oldest = job_store.oldest_queued()
+    pace = job_store.pace(PACE_MINUTES)
+    minutes = max(1.0, (now - pace[0][0] * 60) / 60) if pace else 1.0
+    completed_per_minute = sum(completed for _, completed, _ in pace) / minutes
+    return Status(
+        profile=profile,
+        data_dir=str(data_dir),
+        immediate=client.immediate,
+        jobs=jobs,
+        roots=roots,
+        workers=workers.workers,
+        supervisor=workers.supervisor,
+        oldest_queued_seconds=None if oldest is None else max(0.0, now - oldest),
+        next_retry_at=job_store.shown(retries[0]["run_at"]) if retries else None,
+        completed_per_minute=round(completed_per_minute, 2),
+        seconds_left=_seconds_left(job_store, jobs, completed_per_minute)
+        if workers.workers
+        else None,
+        items=client.items.count(),
+        paused=_pause_reason(job_store, write_dirs),
+        problem=workers.problem,
+        retries=[{**row, "in": row["run_at"] - now} for row in retries],
+        failures=job_store.failures(),
+    )
+
+
+def _seconds_left(
+    job_store: JobStore, jobs: dict[str, int], completed_per_minute: float
+) -> float | None:
+    """The time at the current pace, or at the slowest host, which more workers don't speed up."""
+    left = jobs["queued"] + jobs["running"] + jobs["retrying"]
+    host = job_store.slowest_host()
+    by_pace = left / completed_per_minute * 60 if completed_per_minute else 0.0
+    return round(max(by_pace, host[3] if host else 0.0), 1) or None
+
+
+def _pause_reason(job_store: JobStore, write_dirs: Iterable[Path]) -> str | None:
+    """The reason why workers claim no jobs."""
+    if reason := full_disk(write_dirs):
+        return reason
+    noted = json.loads(job_store.get("paused") or "null")
+    # Only valid as long as the process that wrote it is alive.
+    return noted[1] if noted and identity(noted[0]) else None
+
+
 @dataclass(repr=False)
 class Digest(Displayable):
-    """What happened since an app was last open.
+    """What happened since the app was last open.
 
-    ``stored``, ``failed`` and ``waiting`` are counts; ``since`` is seconds since the epoch, None
-    for the first time.
+    Attributes:
+        since: when that was, in seconds since the epoch; None for the first time.
+        stored, failed, waiting: the number of items stored and jobs failed since then, and of
+            jobs that are waiting now.
+        workers: the background workers.
     """
 
     since: float | None
     stored: int
     failed: int
     waiting: int
-    found: WorkersStatus
+    workers: WorkersStatus
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {
-            "since": iso(self.since), "stored": self.stored, "failed": self.failed,
-            "waiting": self.waiting, **self.found.to_dict(),
-        }  # fmt: skip
+        counts = {"stored": self.stored, "failed": self.failed, "waiting": self.waiting}
+        return {"since": iso(self.since), **counts, **self.workers.to_dict()}
 
     def __str__(self) -> str:
-        workers = render.amount(len(self.found.workers), "worker")
-        news = (
-            f"{self.stored:,} stored, {self.failed:,} failed, {self.waiting:,} waiting, {workers}"
-        )
+        workers = render.amount(len(self.workers.workers), "worker")
         if self.since is None:
             text = f"new; {self.waiting:,} waiting, {workers}"
         else:
             seen = time.localtime(self.since)
             today = time.strftime("%x", seen) == time.strftime("%x")
             moment = time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", seen)
-            text = f"since {moment}: {news}"
-        return "\n".join(filter(None, [text, self.found.problem]))
+            text = (
+                f"since {moment}: {self.stored:,} stored, {self.failed:,} failed,"
+                f" {self.waiting:,} waiting, {workers}"
+            )
+        return "\n".join(filter(None, [text, self.workers.problem]))
+
+
+def take_digest(client: JobClient) -> Digest:
+    """Read what happened since this was last called, or since a kernel with the app ended."""
+    job_store = client.job_store
+    seen = job_store.get(LAST_SEEN)
+    mark_seen(job_store)
+    since = float(seen) if seen else None
+    wall = job_store.clock.wall(since) if since else None
+    jobs, _ = job_store.counts()
+    return Digest(
+        since=wall,
+        stored=client.items.count_since(wall) if wall else 0,
+        failed=job_store.failed_since(since) if since else 0,
+        waiting=sum(jobs[state] for state in UNFINISHED),
+        workers=client.runner.workers_status(),
+    )
+
+
+def mark_seen(job_store: JobStore) -> None:
+    """Record now as the time from which the next digest counts."""
+    job_store.put(LAST_SEEN, str(job_store.now()))
 
 
 @dataclass(repr=False)
 class ResetCounts(Displayable):
-    """What a reset forgot."""
+    """The number of jobs, cached files and items that a reset deleted."""
 
     jobs: int
     cached: int
@@ -168,25 +264,24 @@ class ResetCounts(Displayable):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"jobs": self.jobs, "cached": self.cached, "items": self.items}
+        return asdict(self)
 
     def __str__(self) -> str:
-        return (
-            f"forgot {render.amount(self.jobs, 'job')}, {render.amount(self.cached, 'cached file')}"
-            f" and {render.amount(self.items, 'item')}"
-        )
+        cached = render.amount(self.cached, "cached file")
+        jobs, items = render.amount(self.jobs, "job"), render.amount(self.items, "item")
+        return f"deleted {jobs}, {cached} and {items}"
 
 
 @dataclass(repr=False)
 class Log(Displayable):
-    """Lines of the workers' log."""
+    """The last lines of the workers' log."""
 
     path: Path
     lines: list[str]
 
     @classmethod
     def tail(cls, path: Path, number: int) -> Log:
-        """The last lines of a file; none if there is no such file."""
+        """Read the last lines of a file; none if it does not exist."""
         try:
             with path.open("rb") as file:
                 file.seek(0, 2)

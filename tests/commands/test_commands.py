@@ -115,7 +115,7 @@ def test_a_move_that_moves_nothing_says_why(run: Run, capsys: pytest.CaptureFixt
 
 def test_running_it_all_again_adds_nothing(run: Run) -> None:
     assert str(run("enqueue", "fetch", "*.md")) == "2 new"
-    assert str(run("enqueue", "fetch", "*.md")) == "2 fresh"
+    assert str(run("enqueue", "fetch", "*.md")) == "2 up to date"
     assert str(run("enqueue", "fetch", "*.md", "--force")) == "2 new"
 
 

@@ -174,7 +174,7 @@ def test_nothing_hostile_lives_in_a_live_view(app: App, part: int) -> None:
         for piece in (*panel._html.values(), *pieces):
             check(piece.value)
             seen += len(piece.value)
-        words = snapshot.text(snapshot.take(app), time.time())
+        words = snapshot.text(app.snapshot(), time.time())
         assert not render.UNSAFE.search(words)
         job.retry().cancel()
         item = app.item(next(strange).id)

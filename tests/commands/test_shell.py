@@ -216,7 +216,7 @@ def test_reset_needs_a_yes(
 ) -> None:
     paise2("--immediate", "enqueue", "shout", "x")
     assert paise2("reset").returncode == 2
-    assert paise2("reset", "--yes").stdout == "forgot 1 job, 0 cached files and 0 items\n"
+    assert paise2("reset", "--yes").stdout == "deleted 1 job, 0 cached files and 0 items\n"
 
 
 def test_a_reader_that_leaves_is_no_error(environment: dict[str, str], tmp_path: Path) -> None:

@@ -488,6 +488,6 @@ def test_a_host_is_paced_where_jobs_run_in_this_process_too(tmp_path: Path, site
 def test_a_list_of_jobs_says_what_they_wait_for(app: App) -> None:
     app.enqueue_many("fetch", ["http://127.0.0.1/a", "http://127.0.0.1/b"])
     jobs = app.jobs()
-    assert "waits for its turn at 127.0.0.1" in str(jobs)
-    assert "waits for its turn at 127.0.0.1" in jobs._repr_html_()
-    assert jobs[1].summary().endswith("(waits for its turn at 127.0.0.1)")
+    assert "waiting for its turn at 127.0.0.1" in str(jobs)
+    assert "waiting for its turn at 127.0.0.1" in jobs._repr_html_()
+    assert jobs[1].summary().endswith("(waiting for its turn at 127.0.0.1)")

@@ -20,7 +20,7 @@ from paise2nb.notebook import dashboard
 from paise2nb.notebook.dashboard import Panel, close_panels
 from paise2nb.notebook.poller import Poller
 from paise2nb.views import snapshot as snapshot
-from paise2nb.views.snapshot import REMEDIES
+from paise2nb.views.remedies import REMEDIES
 
 PLUGIN = """
 from paise2nb import PermanentError, TransientError, task
@@ -293,7 +293,7 @@ def test_the_time_left_waits_for_the_last_retry(app: App) -> None:
     app.enqueue("late", "x")
     job = claim(app, "default")
     app.queue.job_store.end(job, Outcome("failed", "retrying", retry_in=50))
-    left = snapshot.take(app).left
+    left = app.snapshot().left
     assert left is not None
     assert left.startswith("the last retry comes at ")
 
@@ -303,7 +303,7 @@ def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
     table.host_delay = 1.0
     table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(301)])
     claim(app)
-    left = snapshot.take(app).left
+    left = app.snapshot().left
     assert left is not None
     assert left.startswith("300 on slow at 1 s each: about ")
     assert left.endswith("; more workers won't help")
@@ -317,19 +317,19 @@ def test_a_host_that_asked_for_a_pause_is_named(app: App) -> None:
     table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(2)])
     host_delays = [HostDelay("slow", pause=600)]
     table.end(claim(app), Outcome("failed", "retrying", retry_in=600, host_delays=host_delays))
-    left = snapshot.take(app).left
+    left = app.snapshot().left
     assert left is not None
     assert left.startswith("slow asked for a pause: about ")
 
 
 def test_nothing_left_is_not_estimated(app: App) -> None:
-    assert snapshot.take(app).left is None
+    assert app.snapshot().left is None
 
 
 def test_the_minutes_without_an_end_stand_in_the_plot_too(app: App) -> None:
     app.enqueue("shout", "a")
     run_what_waits(app)
-    seen = snapshot.take(app)
+    seen = app.snapshot()
     minutes = snapshot.by_minute(seen)
     assert len(minutes) == snapshot.PACE_MINUTES
     assert sum(done for _, done, _ in minutes) == 1
@@ -341,16 +341,16 @@ def test_a_terminal_shows_the_same(app: App) -> None:
     app.enqueue("late", "tide")
     app.enqueue("stumble", "over")
     run_what_waits(app)
-    words = snapshot.text(snapshot.take(app), time.time())
+    words = snapshot.text(app.snapshot(), time.time())
     assert "1 retrying   1 failed" in words
     assert "attempt 2 of 4" in words
     assert "1 × ValueError" in words
     assert "paise2 replay 2" in words
-    assert len(snapshot.text(snapshot.take(app), time.time(), height=5).split("\n")) == 5
+    assert len(snapshot.text(app.snapshot(), time.time(), height=5).split("\n")) == 5
 
 
 @pytest.mark.parametrize("word", REMEDIES)
-def test_a_cure_is_a_command_that_exists(word: str) -> None:
+def test_each_remedy_names_a_command_that_exists(word: str) -> None:
     from paise2nb.commands import table
 
     command = REMEDIES[word].command.format(error_class=word, id=1)

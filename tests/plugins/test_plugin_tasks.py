@@ -243,7 +243,7 @@ def test_progress_is_seen_while_it_runs_and_the_log_names_the_job(
 ) -> None:
     job = working.enqueue("steps", str(tmp_path / "go"), 1200)
     until(lambda: "(4 of 1,200)" in str(job))
-    seen = snapshot.take(working)
+    seen = working.snapshot()
     assert f"job {job.id} (4 of 1,200): steps" in snapshot.text(seen, time.time())
     (tmp_path / "go").touch()
     job.wait(timeout=60)

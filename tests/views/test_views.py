@@ -21,6 +21,7 @@ from paise2nb.app import App
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import JobFailed, NotFound
 from paise2nb.jobs import Outcome
+from paise2nb.views.fields import field_names
 from paise2nb.views.items import Item
 from paise2nb.views.jobs import JOB_KEYS, Enqueued, Job, Jobs
 from paise2nb.views.status import Log
@@ -95,11 +96,15 @@ def test_the_keys_of_a_job_are_those_of_the_contract(app: App) -> None:
     assert all(getattr(job, key) == found[key] for key in JOB_KEYS)
 
 
-def test_a_job_has_no_attributes_but_its_keys(app: App) -> None:
+def test_a_misspelled_attribute_of_a_job_gets_a_suggestion(app: App) -> None:
     job = app.enqueue("echo", "x")
-    with pytest.raises(AttributeError, match="a job has no 'colour'; it has id, task"):
-        _ = job.colour
+    with pytest.raises(AttributeError) as caught:
+        job.sate  # type: ignore[attr-defined]  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("sate", job)  # Python suggests by these
+    assert set(JOB_KEYS) <= set(dir(job))
     assert not hasattr(job, "progress")
+    with pytest.raises(AttributeError, match=r"Job\.state can't be set"):
+        job.state = "failed"  # type: ignore[misc]
 
 
 def test_a_job_stays_true_while_its_row_changes(waiting: App) -> None:
@@ -206,16 +211,19 @@ def test_jobs_are_a_sequence_that_can_be_sliced(app: App) -> None:
     assert bool(app.jobs(state="failed")) is False
 
 
-def test_items_and_hits_are_sequences_that_can_be_sliced(app: App, here: Path) -> None:
+def test_items_and_search_results_are_sequences_that_can_be_sliced(app: App, here: Path) -> None:
     app.enqueue_many("fetch", [str(here / "one.md"), str(here / "two.txt")])
     items = app.items()
     assert [item.title for item in items[:1]] == [items[0].title]
     assert isinstance(items[0], Item)
-    hits = app.search("words")
-    assert len(hits) == 2
-    assert [hit["id"] for hit in hits[:1]] == [hits[0]["id"]]
-    assert set(hits.to_dicts()[0]) == {"id", "url", "title", "snippet", "score"}
-    assert "**Words**" in hits.to_dicts()[0]["snippet"]
+    results = app.search("words")
+    assert len(results) == 2
+    assert [result.id for result in results[:1]] == [results[0].id]
+    assert set(results.to_dicts()[0]) == {"id", "url", "title", "snippet", "score"}
+    assert "**Words**" in results.to_dicts()[0]["snippet"]
+    for result, row in zip(results, results.to_dicts(), strict=True):
+        assert result.to_dict() == row
+        assert all(getattr(result, key) == result[key] == row[key] for key in row)
 
 
 def test_the_keys_of_an_item_are_those_of_the_contract(app: App, here: Path) -> None:
@@ -228,8 +236,14 @@ def test_the_keys_of_an_item_are_those_of_the_contract(app: App, here: Path) -> 
     assert set(keys) <= set(row)
     assert {*row, "text"} <= set(app.item(row["id"]).to_dict())
     assert (row["title"], row["tag"]) == ("The first", "news")
-    with pytest.raises(AttributeError, match="an item has no 'colour'; it has id, url, title"):
-        _ = app.item(row["id"]).colour
+    with pytest.raises(AttributeError, match="'Item' object has no attribute 'colour'"):
+        app.item(row["id"]).colour  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_attributes_of_an_item_are_the_keys_of_its_dictionary(app: App, here: Path) -> None:
+    app.enqueue("fetch", str(here / "one.md"), tag="news")
+    for item in (app.item(1), app.items()[0]):
+        assert {name: getattr(item, name) for name in field_names(Item)} == item.to_dict()
 
 
 def test_a_listed_item_has_all_that_one_alone_has(app: App, here: Path) -> None:
@@ -255,7 +269,7 @@ def test_empty_listings_say_so(app: App) -> None:
     for listing, text in (
         (app.jobs(), "no jobs"),
         (app.items(), "no items"),
-        (app.search("nothing"), "no item holds 'nothing'"),
+        (app.search("nothing"), "no item contains 'nothing'"),
     ):
         assert str(listing) == repr(listing) == text
         assert text.partition("'")[0] in listing._repr_html_()

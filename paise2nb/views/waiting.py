@@ -1,0 +1,116 @@
+"""Waiting for jobs: blocking, awaiting, or step by step.
+
+The steps are a generator of pauses, so that each caller sleeps in its own way and can be
+interrupted while it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from paise2nb.core import render
+from paise2nb.core.errors import Timeout, WorkersError
+from paise2nb.views.client import JobClient
+
+STOPPED = "stopped waiting; the work goes on"
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds
+# A pause lasts at least this many times the CPU time of the check before it: with 100,000 jobs a
+# check is expensive, and the machine should be left to the workers.
+PAUSE_FACTOR = 9.0
+
+Progress = Callable[[int, int], None]
+
+
+def waiting(
+    client: JobClient,
+    timeout: float | None = None,
+    *,
+    jobs: Iterable[int] | None = None,
+    on_progress: Progress | None = None,
+    ended: bool = False,
+) -> Iterator[float]:
+    """Check until nothing is queued, running, retrying, or scheduled and due.
+
+    Args:
+        client: the app's client.
+        timeout: seconds; None waits as long as there is a worker.
+        jobs: ids; wait only for these jobs and their trees. None waits for all jobs.
+        on_progress: called with (done, total) after each check.
+        ended: wait until the jobs themselves have ended, even those scheduled for later, and not
+            for their descendants.
+
+    Yields:
+        The seconds to sleep before the next check.
+
+    Raises:
+        Timeout: the timeout has expired.
+        WorkersError: there is no timeout, and jobs are left but no worker runs.
+    """
+    job_store = client.job_store
+    not_done = job_store.not_ended if ended else job_store.unfinished
+    remaining = None if jobs is None else set(jobs)
+    total = job_store.busy() if remaining is None else len(remaining)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = FIRST_PAUSE
+    while True:
+        if client.immediate:  # jobs scheduled for later, or left behind by an interrupt
+            for job_id in sorted(remaining) if remaining is not None else [None]:
+                client.runner.run_ready(job_id)
+        began = time.thread_time()
+        if remaining is None:
+            left = job_store.busy()
+            total = max(total, left)
+        else:
+            remaining = not_done(remaining)
+            left = len(remaining)
+        cost = time.thread_time() - began
+        if on_progress is not None:
+            on_progress(total - left, total)
+        if not left:
+            return
+        if deadline is not None and time.monotonic() >= deadline:
+            raise Timeout(
+                f"{left} of {total} jobs had not finished after {timeout:g} s; they go on"
+            )
+        if deadline is None and not _will_run(client):
+            verb = "jobs wait" if left > 1 else "job waits"
+            raise WorkersError(
+                f"{left:,} {verb} and no worker runs; start some: paise2 worker start"
+            )
+        yield max(pause, PAUSE_FACTOR * cost)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def _will_run(client: JobClient) -> bool:
+    """Whether the jobs that are left will be run: by this process later, or by a worker."""
+    runs_here_later = client.immediate and client.job_store.next_time() is not None
+    return runs_here_later or client.runner.workers_present()
+
+
+def wait(
+    client: JobClient,
+    timeout: float | None = None,
+    *,
+    jobs: Iterable[int] | None = None,
+    on_progress: Progress | None = None,
+    ended: bool = False,
+) -> None:
+    """Block until the jobs are done. Arguments and errors are those of `waiting`."""
+    steps = waiting(client, timeout, jobs=jobs, on_progress=on_progress, ended=ended)
+    try:
+        for pause in steps:
+            time.sleep(pause)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(STOPPED) from None
+
+
+async def wait_async(client: JobClient, jobs: Iterable[int]) -> None:
+    """Wait for jobs and their trees without blocking the event loop; shows a progress bar."""
+    try:
+        with render.progress_line("waiting") as report:
+            for pause in waiting(client, jobs=jobs, on_progress=report):
+                await asyncio.sleep(pause)
+    except asyncio.CancelledError:  # also raised when a kernel is interrupted
+        raise asyncio.CancelledError(STOPPED) from None
