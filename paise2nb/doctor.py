@@ -204,7 +204,7 @@ def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
                 "wrong", check, f"{path} was damaged and put aside",
                 f"mend it and move it back, or begin anew: mv {aside[-1]}* elsewhere/",
             )  # fmt: skip
-        elif path.with_name(f"{path.name}.line").exists():
+        elif path.with_name(f"{path.name}.lock").exists():
             yield Finding(
                 "wrong", check, f"{path} is gone, though it was there before",
                 "stop the workers, then restore it from a backup, or go on: a new one is made",

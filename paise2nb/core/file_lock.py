@@ -1,7 +1,9 @@
-"""The line of processes before one file: first come, first served, and the wait has an end.
+"""A lock between processes that is granted in the order of arrival, and can time out.
 
-SQLite polls its own lock at ever longer pauses, so that one of many may wait for seconds while
-others take turns. Here the kernel wakes who came first.
+SQLite polls its own lock with growing pauses, so that one of many processes may wait for seconds
+while others get the lock again and again. Here the kernel queues the processes: flock(2). The
+chaos suite's crowd of producers (``python -m tests.chaos --rows 11``) pays for it: with polling at
+random intervals, its slowest enqueue took longer than the promised half second in every run.
 """
 
 from __future__ import annotations
@@ -14,42 +16,49 @@ import time
 from io import FileIO
 from pathlib import Path
 
-SPINS = 200  # whether the turn is free, awake: most turns take less time than a sleep and its end
-# Seconds between the looks of a sleeper for itself: who was called, but is stopped (Ctrl-Z, a
-# debugger) before it can go, makes the kernel wake those behind it only when it goes on.
+SPINS = 200  # attempts before sleeping: most writes are shorter than a sleep and a wake-up
+# Seconds between the attempts of a sleeping process. If the process that is next is stopped
+# (Ctrl-Z, a debugger), the kernel wakes those behind it only when it continues.
 RECHECK_SECONDS = 1.0
-PAUSE = 0.01  # seconds between the looks while a place that was given up still stands in the line
+PAUSE = 0.01  # seconds between attempts while an abandoned waiter is still queued
 
 
 class FairFileLock:
-    """One process's way to its turn; its threads take turns among themselves before.
+    """The lock of one process. Its threads must take turns before they use it.
 
     Args:
-        path: the file that processes lock; beside it lies one that those lock who sleep.
+        path: The file to lock. Sleeping processes lock a second file beside it, so that others
+            can tell that they exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._process = 0
-        self.file: FileIO  # locked while it is this process's turn
-        self._abandoned: _Waiter | None  # the last place that was left before the turn came
+        self.file: FileIO  # locked while this process has the lock
+        self._abandoned: _Waiter | None  # the last waiter that timed out
 
     def open(self) -> None:
-        """Make the files, anew after a fork: parent and child may not share a lock.
+        """Open the files; after a fork again, because parent and child must not share a lock.
 
         Raises:
-            OSError: they can't be made.
+            OSError: The files can't be created.
         """
         if self._process != os.getpid():
-            self.file, self._waiting = self._opened(""), self._opened(".asleep")
+            self.file, self._sleepers = self._opened(""), self._opened(".sleepers")
             self._abandoned = None
             self._process = os.getpid()
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for the turn, at most that long; whether it has come.
+    def acquire(self, seconds: float) -> bool:
+        """Wait for the lock.
 
-        It ends with ``fcntl.flock(line.turn, fcntl.LOCK_UN)``: no call that makes this call, for
-        an interrupt could come in between.
+        It is released by ``fcntl.flock(lock.file, fcntl.LOCK_UN)`` and not by a method: an
+        interrupt could come between the calls of the method and of flock.
+
+        Args:
+            seconds: The longest wait.
+
+        Returns:
+            Whether this process has the lock.
         """
         deadline = time.monotonic() + seconds
         while not self._spin():
@@ -57,50 +66,50 @@ class FairFileLock:
                 return False
             if self._abandoned is None or not self._abandoned.is_waiting:
                 return self._sleep_in_queue(deadline)
-            time.sleep(PAUSE)  # one place is enough: each takes a thread and two open files
+            time.sleep(PAUSE)  # no second waiter: each needs a thread and two open files
         return True
 
+    def close(self) -> None:
+        """Close the files. They can be opened again."""
+        if self._process:
+            self.file.close()
+            self._sleepers.close()
+            self._process = 0
+
     def _spin(self) -> bool:
-        for look in range(SPINS):
+        for attempt in range(SPINS):
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if look == 0 and self._others_wait():
-                    break  # who looks again and again would overtake them
+                if attempt == 0 and self._others_sleep():
+                    break  # further attempts could overtake them
                 os.sched_yield()
             else:
                 return True
         return False
 
     def _sleep_in_queue(self, deadline: float) -> bool:
-        self._abandoned = waiter = _Waiter(self._opened(""), self._opened(".asleep"))
+        waiter = self._abandoned = _Waiter(self._opened(""), self._opened(".sleepers"))
         try:
             while (left := deadline - time.monotonic()) > 0:
                 if waiter.acquired.acquire(timeout=min(RECHECK_SECONDS, left)):
                     self.file, self._abandoned = waiter.file, None
                     return True
                 if self._spin():
-                    waiter.leave()
+                    waiter.abandon()
                     return True
         except BaseException:
-            waiter.leave()
+            waiter.abandon()
             raise
-        waiter.leave()
+        waiter.abandon()
         return False
 
-    def close(self) -> None:
-        """Close the files; the next use opens them anew."""
-        if self._process:
-            self.file.close()
-            self._waiting.close()
-            self._process = 0
-
-    def _others_wait(self) -> bool:
+    def _others_sleep(self) -> bool:
         try:
-            fcntl.flock(self._waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._sleepers, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        fcntl.flock(self._waiting, fcntl.LOCK_UN)
+        fcntl.flock(self._sleepers, fcntl.LOCK_UN)
         return False
 
     def _opened(self, suffix: str) -> FileIO:
@@ -109,18 +118,14 @@ class FairFileLock:
 
 
 class _Waiter:
-    """A sleeper's place in the line.
-
-    It is a thread of its own that sleeps there, since only so can the wait end: who has the turn
-    may have been stopped.
-    """
+    """A thread that sleeps in the kernel's queue, so that the wait itself can time out."""
 
     def __init__(self, file: FileIO, sleepers: FileIO) -> None:
         self.file = file
         self.acquired = threading.Lock()
         self.acquired.acquire()
         self.is_waiting = True
-        self._gave_up = False
+        self._abandoned = False
         _thread.start_new_thread(self._sleep, (sleepers,))
 
     def _sleep(self, sleepers: FileIO) -> None:
@@ -129,10 +134,10 @@ class _Waiter:
             fcntl.flock(self.file, fcntl.LOCK_EX)
         self.is_waiting = False
         self.acquired.release()
-        if self._gave_up:
+        if self._abandoned:
             fcntl.flock(self.file, fcntl.LOCK_UN)
 
-    def leave(self) -> None:
-        """Give up the turn, whether it has come or not."""
-        self._gave_up = True
+    def abandon(self) -> None:
+        """Release the lock, now or as soon as the thread gets it."""
+        self._abandoned = True
         fcntl.flock(self.file, fcntl.LOCK_UN)

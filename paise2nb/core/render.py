@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 # Mark a hit in a snippet. Control characters, because extracted text contains none.
 HIT_START = "\x02"
 HIT_END = "\x03"
+_HIT = re.compile(f"{HIT_START}([^{HIT_START}{HIT_END}]*){HIT_END}")
 
 VIEW_ROWS = 20
 CELL_LENGTH = 200  # characters of a cell in HTML
@@ -126,13 +127,8 @@ def snippet_text(snippet: str) -> str:
 
 def snippet_html(snippet: str) -> str:
     """Format a snippet as HTML, with its hits in balanced ``<mark>`` elements."""
-    pieces = []
-    for number, piece in enumerate(snippet.split(HIT_START)):
-        hit, closed, rest = piece.partition(HIT_END)
-        if number and closed:
-            pieces.append(f"<mark>{escape(hit)}</mark>{escape(rest)}")
-        else:
-            pieces.append(escape(hit + rest))
+    pieces = [escape(piece) for piece in _HIT.split(snippet)]
+    pieces[1::2] = [f"<mark>{hit}</mark>" for hit in pieces[1::2]]
     return _SPACE.sub(" ", "".join(pieces)).strip()
 
 

@@ -1,8 +1,7 @@
-"""SQLite as this package uses it: WAL, a connection for each thread that reads and one for all
-that write, guarded write transactions.
+"""SQLite in WAL mode: each thread reads on its own connection, all write on one, in transactions.
 
-Both databases (jobs and items) open here, so that permissions, timeouts, migrations and the
-treatment of an interrupt in the middle of a transaction are the same everywhere.
+Both databases (jobs and items) are opened here, so that permissions, timeouts, migrations, damage
+and interrupts within a transaction are treated alike.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
-LOG_BYTES = 16_000_000  # to which the write-ahead log is cut when no reader needs more of it
+LOG_BYTES = 16_000_000  # size to which the write-ahead log is cut once no reader needs more
 
 _ADVICE = {
     "SQLITE_FULL": "no space left on the disk; free some, nothing was stored",
@@ -35,68 +34,56 @@ _ADVICE = {
     "SQLITE_NOTADB": "the file is damaged; type: paise2 doctor",
 }
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-ASIDE = ".damaged-"  # what a damaged file's name is given, with the time
+ASIDE = ".damaged-"  # appended to the name of a damaged file, before the time
 
 
 class Database:
-    """One SQLite file, usable from every thread of one process.
+    """One SQLite file, usable from every thread of a process.
 
     Args:
-        path: the file; it and its directory are made private to the user.
-        migrations: SQL scripts; the n-th leads from ``user_version`` n to n + 1.
-        page: bytes of a page of a new file. A small one makes brief commits cheaper.
-        durable: True commits with ``synchronous=FULL`` (survives a power cut), False with
-            NORMAL (the last commits may be lost by a power cut, never by a crash).
+        path: The file. It is made private to the user, and so is a new directory.
+        migrations: SQL scripts. The n-th leads from ``user_version`` n to n + 1.
+        page: The page size of a new file in bytes. Small pages make small commits cheaper.
+        durable: Whether commits survive a power cut (``synchronous=FULL``). Otherwise the last
+            ones may be lost in a power cut, but not in a crash (``NORMAL``).
 
     Raises:
-        StorageError: the file can't be opened, is damaged, or is of a newer version.
+        StorageError: The file can't be opened, is damaged, or was written by a newer version.
     """
 
     def __init__(
         self, path: Path, migrations: Sequence[str], *, durable: bool, page: int = 4096
     ) -> None:
         self.path = path
-        self._name = str(path)  # asked for with every read and write
+        self._name = str(path)  # converted once: every read and write needs it
         self.durable = durable
         self._page = page
-        self._local = threading.local()
-        # By process and thread; under None the one that writes.
+        # By process and thread. The writing connection has None in place of a thread.
         self._connections: dict[tuple[int, threading.Thread | None], sqlite3.Connection] = {}
-        # Threads of one process take turns here, where waiting is fair and costs nothing;
-        # only processes meet at SQLite's own lock.
+        # Orders the threads of this process; the file lock orders processes.
         self._thread_lock = threading.Lock()
-        self._file: tuple[int, int] | None = None  # device and inode of what was opened
+        self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size = 0
-        self._file_lock = FairFileLock(path.with_name(f"{path.name}.line"))
+        self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
         make_private_directory(path.parent)
-        try:
-            self._migrate(migrations)
-        except sqlite3.DatabaseError as error:
-            raise self._explained(error) from error
+        self._migrate(migrations)
 
     def _explained(self, error: sqlite3.DatabaseError) -> StorageError:
         code = getattr(error, "sqlite_errorname", "")
-        advice = _ADVICE.get(code.rsplit("_", 1)[0] if code.count("_") > 1 else code)
+        advice = _ADVICE.get("_".join(code.split("_")[:2]))  # SQLITE_BUSY_SNAPSHOT, too
         return StorageError(f"{self.path}: {advice or f'{error}; type: paise2 doctor'}")
 
     def connection(self) -> sqlite3.Connection:
-        """This thread's connection, opened when first asked for (and anew after a fork)."""
-        known: tuple[int, sqlite3.Connection] | None = getattr(self._local, "known", None)
-        if known is None or known[0] != os.getpid():
-            connection = self._opened(threading.current_thread())
-            self._local.known = known = os.getpid(), connection
-            self._close_ended_threads()
-        return known[1]
+        """Return the connection of this thread. After a fork it is another one."""
+        return self._connection(threading.current_thread())
 
-    def _writer(self) -> sqlite3.Connection:
-        """The connection on which the threads of this process write, in turn.
+    def _connection(self, thread: threading.Thread | None) -> sqlite3.Connection:
+        """The connection of a thread; for None the one to write on.
 
-        Its pages stay in memory: on one of its own each thread would have to read again what
-        another has written.
+        All threads write on one connection, so that they share its page cache.
         """
-        return self._connections.get((os.getpid(), None)) or self._opened(None)
-
-    def _opened(self, thread: threading.Thread | None) -> sqlite3.Connection:
+        if known := self._connections.get((os.getpid(), thread)):
+            return known
         try:
             connection = self._open()
         except OSError as error:
@@ -106,10 +93,11 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
         self._connections[os.getpid(), thread] = connection
+        self._close_ended_threads()
         return connection
 
     def _open(self) -> sqlite3.Connection:
-        # Permissions are set before SQLite creates its own files, which inherit them.
+        # Created before SQLite does: its other files get the permissions of this one.
         if not self.path.exists():
             self._refuse_to_replace()
             if self._file is not None:
@@ -119,7 +107,7 @@ class Database:
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         connection.row_factory = sqlite3.Row
-        # A damaged text must not make its row, and all that are read with it, unreadable.
+        # Damaged text must not make the other rows of a query unreadable.
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         connection.execute(f"PRAGMA page_size={self._page}")
         connection.execute("PRAGMA journal_mode=WAL")
@@ -131,16 +119,16 @@ class Database:
         return connection
 
     def _refuse_to_replace(self) -> None:
-        """Begin no new file where a damaged one was put aside: that is for the user to decide."""
+        """Create no new file after a damaged one was put aside: the user has to decide that."""
         if aside := put_aside(self.path):
             raise StorageError(
-                f"{self.path} was damaged and lies at {aside[-1]}: mend it and move it back, or "
-                "move it elsewhere to begin anew (items are in a file of their own)"
+                f"{self.path} was damaged and is now {aside[-1]}: repair it and move it back, or "
+                "move it elsewhere to start with an empty one (items are in another file)"
             )
 
     def _require_same_file(self) -> None:
-        """See that the path still names the file that was opened, and that it is not cut off."""
-        size = self._size  # read first: another thread may see the file grow meanwhile
+        """Check that the path still leads to the opened file, and that it was not truncated."""
+        size = self._size  # read before stat(): another thread may see the file grow meanwhile
         try:
             found = os.stat(self._name)
         except FileNotFoundError:
@@ -148,39 +136,39 @@ class Database:
         if found is None or (found.st_dev, found.st_ino) != self._file:
             self._refuse_to_replace()
             raise StorageError(
-                f"{self.path} was deleted or replaced while it was in use; nothing more is "
-                "written to it. Close the app (or restart the kernel) and type: paise2 doctor"
+                f"{self.path} was deleted or replaced while it was in use; it is no longer written "
+                "to. Close the app (or restart the kernel) and type: paise2 doctor"
             )
-        if found.st_size < size:  # nothing here ever makes it smaller
+        if found.st_size < size:  # a database never shrinks without VACUUM
             raise self._put_aside("it was truncated")
         self._size = found.st_size
 
     def check(self) -> None:
-        """Look whether the file is still there, is the one that was opened, and can be read.
+        """Check that the file still exists, is the one that was opened, and can be read.
 
-        A damaged file is put aside, so that nothing is accepted into it any more.
+        A damaged file is put aside, so that nothing more is accepted into it.
 
         Raises:
-            StorageError: it is not; with what to do.
+            StorageError: It is not. The message tells what to do.
         """
         self._require_same_file()
-        # A connection of its own: the pages that others keep in memory hide what is on the disk.
+        # On a new connection: the page caches of the others hide the state of the disk.
         try:
-            with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS)) as fresh:
-                tables = fresh.execute(
+            with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS)) as reader:
+                tables = reader.execute(
                     "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
                 ).fetchall()
                 if not tables:
                     raise self._put_aside("it is empty")
                 for (name,) in tables:
-                    fresh.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchall()
+                    reader.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchall()
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
                 raise self._put_aside(str(error)) from error
             raise self._explained(error) from error
 
     def _put_aside(self, reason: str) -> StorageError:
-        """Rename the damaged file and its log, so that they can be looked at and mended."""
+        """Rename a damaged file and its log, so that they can be inspected and repaired."""
         aside = f"{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}"
         for suffix in ("", "-wal", "-shm"):
             source = self.path.with_name(self.path.name + suffix)
@@ -201,10 +189,10 @@ class Database:
     def read(
         self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
     ) -> list[sqlite3.Row]:
-        """The rows of one query. A read is one statement: no snapshot outlives it.
+        """Return the rows of one query.
 
         Raises:
-            StorageError: the file can't be read.
+            StorageError: The file can't be read, or the query is wrong.
         """
         try:
             connection = self.connection()
@@ -219,21 +207,21 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run ``work(connection, …)`` in one write transaction: all of it is stored, or nothing.
+        """Call ``work(connection, …)`` in one write transaction, and return its result.
 
-        Not a context manager: an interrupt between its parts could leave the lock held.
+        Not a context manager: an interrupt between its two methods could leave the lock held.
 
         Raises:
-            StorageError: the file can't be written.
+            StorageError: The file can't be written, or another process held it for too long.
         """
         with self._thread_lock:
-            connection = self._writer()
+            connection = self._connection(None)
             self._require_same_file()
             self._file_lock.open()
             try:
-                if not self._file_lock.wait(BUSY_SECONDS):
+                if not self._file_lock.acquire(BUSY_SECONDS):
                     raise StorageError(f"{self.path}: {_ADVICE['SQLITE_BUSY']}")
-                if connection.in_transaction:  # a second interrupt has hit the ROLLBACK below
+                if connection.in_transaction:  # a second interrupt hit the ROLLBACK below
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
                 value = work(connection, *args, **kwargs)
@@ -246,17 +234,16 @@ class Database:
                     raise self._explained(error) from error
                 raise
             finally:
-                # This very call, not one that makes it: an interrupt could come in between.
+                # Not in a method: an interrupt could come between the two calls.
                 fcntl.flock(self._file_lock.file, fcntl.LOCK_UN)
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the database and cut it, unless a reader holds it."""
+        """Move the write-ahead log into the database and truncate it, unless a reader needs it."""
         with self._thread_lock:
-            self._writer().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._connection(None).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Close the connections of all threads. The next use opens anew."""
-        self._local = threading.local()
+        """Close the connections of all threads. The next use opens new ones."""
         while self._connections:
             with suppress(sqlite3.ProgrammingError):
                 self._connections.popitem()[1].close()
@@ -276,11 +263,10 @@ class Database:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={number}")
 
-        (version,) = self.connection().execute("PRAGMA user_version").fetchone()
-        if version != len(migrations):
+        if self.read("PRAGMA user_version")[0][0] != len(migrations):
             self.write(upgrade)
 
 
 def put_aside(path: Path) -> list[Path]:
-    """The damaged files that were put aside from a path, the oldest first; not their logs."""
+    """Return the damaged files that were put aside from a path, oldest first, without logs."""
     return sorted(path.parent.glob(f"{path.name}{ASIDE}*[0-9]"))

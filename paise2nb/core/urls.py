@@ -53,11 +53,15 @@ class ParsedURL(NamedTuple):
         return self.scheme, self.host, self.port
 
     @property
+    def netloc(self) -> str:
+        """The host, and the port unless it is the default."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
     def absolute(self) -> str:
         """The URL without credentials."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}{self.target}"
+        return f"{self.scheme}://{self.netloc}{self.target}"
 
 
 def scheme_of(text: str) -> str | None:
@@ -150,10 +154,7 @@ def canonical_url(url: str) -> str:
         parsed = parse(url)
     except ValueError:
         return url
-    host = parsed.host.rstrip(".")
-    netloc = f"[{host}]" if ":" in host else host
-    if parsed.port != DEFAULT_PORTS[parsed.scheme]:
-        netloc += f":{parsed.port}"
+    netloc = parsed._replace(host=parsed.host.rstrip(".")).netloc
     path, _, query = parsed.target.partition("?")
     path = _remove_dot_segments(_normal_escapes(path)) or "/"
     parameters = [part for part in _normal_escapes(query).split("&") if not _is_tracker(part)]

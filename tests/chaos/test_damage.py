@@ -104,7 +104,7 @@ def enqueue_until_refused(app: App, name: str, accepted: set[str]) -> None:
 
 def delete(path: Path) -> None:
     for file in path.parent.glob("tasks.db*"):
-        if file.is_file() and not file.name.endswith((".line", ".asleep")):
+        if file.is_file() and not file.name.endswith((".lock", ".sleepers")):
             file.unlink()
 
 
@@ -155,7 +155,7 @@ def test_a_destroyed_job_table_is_noticed_put_aside_and_accepts_nothing_more(
         else:
             [aside, *_] = sorted(path.parent.glob("tasks.db.damaged-*"))
             assert str(aside) in finding.advice
-            with pytest.raises(StorageError, match=f"was damaged and lies at {aside}: mend it"):
+            with pytest.raises(StorageError, match=f"was damaged and is now {aside}: repair it"):
                 environment.open()
         assert not path.exists()
     environment.within(max(noticed), 5, "noticed after")

@@ -56,16 +56,16 @@ def test_the_late_outcome_of_a_worker_declared_dead_is_refused(
 
 
 def stop_between_writes(environment: Environment, pid: int) -> None:
-    """Stop a worker where it holds up nobody: in the middle of a write all others wait for it."""
-    with (environment.data_dir / "tasks.db.line").open() as line:
+    """Stop a worker while it does not write: all others would wait for it."""
+    with (environment.data_dir / "tasks.db.lock").open() as lock:
         for _ in range(100):
             os.kill(pid, signal.SIGSTOP)
             for _ in range(20):
                 try:
-                    fcntl.flock(line, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    fcntl.flock(line, fcntl.LOCK_UN)
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(lock, fcntl.LOCK_UN)
                     return
-                except BlockingIOError:  # another one's turn, or its own
+                except BlockingIOError:  # another process has the lock, or this one
                     time.sleep(0.01)
             os.kill(pid, signal.SIGCONT)
     raise AssertionError("it writes without end")

@@ -1,4 +1,4 @@
-"""The line of processes that want to write: who comes first goes first, and the wait has an end."""
+"""The lock between processes is granted in the order of arrival, and a wait can time out."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ SLEEPER = """
 import sys
 from pathlib import Path
 from paise2nb.core.file_lock import FairFileLock
-line = FairFileLock(Path(sys.argv[1]))
-line.open()
-line.wait(60)
+lock = FairFileLock(Path(sys.argv[1]))
+lock.open()
+lock.acquire(60)
 """
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "line"
+    return tmp_path / "lock"
 
 
 @pytest.fixture
-def line(path: Path) -> Iterator[Callable[[], FairFileLock]]:
-    lines = []
+def new_lock(path: Path) -> Iterator[Callable[[], FairFileLock]]:
+    locks = []
 
     def opened() -> FairFileLock:
-        lines.append(FairFileLock(path))
-        lines[-1].open()
-        return lines[-1]
+        locks.append(FairFileLock(path))
+        locks[-1].open()
+        return locks[-1]
 
     yield opened
-    for each in lines:
-        each.close()
+    for lock in locks:
+        lock.close()
 
 
 def asleep(path: Path) -> list[int]:
-    """The processes that wait for the lock of a file, as the kernel tells; one for each wait."""
+    """The process of each wait for the lock of a file, in the order of the kernel's queue."""
     inode = f":{path.stat().st_ino} "
     locks = [lock.split() for lock in Path("/proc/locks").read_text().splitlines() if inode in lock]
     return [int(lock[5]) for lock in locks if lock[1] == "->"]
@@ -59,86 +59,86 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_sleepers_go_in_the_order_in_which_they_came(
-    line: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
+def test_sleeping_processes_get_the_lock_in_the_order_of_arrival(
+    new_lock: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paise2nb.core.file_lock.RECHECK_SECONDS", 60.0)
-    holder, went = line(), []
-    assert holder.wait(0)
+    holder, order = new_lock(), []
+    assert holder.acquire(0)
 
-    def go(number: int, mine: FairFileLock) -> None:
-        assert mine.wait(30)
-        went.append(number)
+    def use(number: int, mine: FairFileLock) -> None:
+        assert mine.acquire(30)
+        order.append(number)
         fcntl.flock(mine.file, fcntl.LOCK_UN)
 
     threads = []
     for number in range(6):
-        threads.append(threading.Thread(target=go, args=(number, line())))
+        threads.append(threading.Thread(target=use, args=(number, new_lock())))
         threads[-1].start()
         until(lambda number=number: len(asleep(path)) == number + 1)
     fcntl.flock(holder.file, fcntl.LOCK_UN)
     for thread in threads:
         thread.join(30)
-    assert went == [0, 1, 2, 3, 4, 5]
+    assert order == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_wait_ends_and_what_was_given_up_is_free_for_others(
-    line: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wait_times_out_and_an_abandoned_waiter_holds_up_no_other(
+    new_lock: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paise2nb.core.file_lock.SPINS", 1)
-    holder, hasty, patient = line(), line(), line()
-    assert holder.wait(0)
+    holder, hasty, patient = new_lock(), new_lock(), new_lock()
+    assert holder.acquire(0)
 
-    def gave_up_a_place() -> bool:
-        assert not hasty.wait(0.05)
+    def left_a_waiter() -> bool:
+        assert not hasty.acquire(0.05)
         return asleep(path) != []
 
-    until(gave_up_a_place)
+    until(left_a_waiter)
     for _ in range(3):
-        assert not hasty.wait(0.05)
-    assert asleep(path) == [os.getpid()]  # no place beside the one that was given up
+        assert not hasty.acquire(0.05)
+    assert asleep(path) == [os.getpid()]  # no second waiter
     fcntl.flock(holder.file, fcntl.LOCK_UN)
-    assert patient.wait(30)
+    assert patient.acquire(30)
     fcntl.flock(patient.file, fcntl.LOCK_UN)
-    assert hasty.wait(30)
+    assert hasty.acquire(30)
 
 
-def test_who_waits_long_keeps_its_place(
-    line: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_long_wait_keeps_its_place_in_the_queue(
+    new_lock: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paise2nb.core.file_lock.RECHECK_SECONDS", 0.01)
-    looks, looked = [], FairFileLock._spin
-    monkeypatch.setattr(FairFileLock, "_spin", lambda line: looks.append(line) or looked(line))
-    holder, patient = line(), line()
-    assert holder.wait(0)
-    thread = threading.Thread(target=patient.wait, args=(30,))
+    attempts, spin = [], FairFileLock._spin
+    monkeypatch.setattr(FairFileLock, "_spin", lambda lock: attempts.append(lock) or spin(lock))
+    holder, patient = new_lock(), new_lock()
+    assert holder.acquire(0)
+    thread = threading.Thread(target=patient.acquire, args=(30,))
     thread.start()
-    until(lambda: looks.count(patient) > 5 and asleep(path) != [])
+    until(lambda: attempts.count(patient) > 5 and asleep(path) != [])
     assert asleep(path) == [os.getpid()]
     fcntl.flock(holder.file, fcntl.LOCK_UN)
     thread.join()
-    assert not holder.wait(0)
+    assert not holder.acquire(0)
     fcntl.flock(patient.file, fcntl.LOCK_UN)
-    assert holder.wait(30)
+    assert holder.acquire(30)
 
 
-def test_who_stands_behind_a_stopped_process_goes_on(
-    line: Callable[[], FairFileLock], path: Path
+def test_a_stopped_process_does_not_hold_up_those_behind_it(
+    new_lock: Callable[[], FairFileLock], path: Path
 ) -> None:
-    holder, behind = line(), line()
-    assert holder.wait(0)
+    holder, behind = new_lock(), new_lock()
+    assert holder.acquire(0)
     command = [sys.executable, "-c", SLEEPER, str(path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as stopped:
         try:
             until(lambda: asleep(path) == [stopped.pid])
             os.kill(stopped.pid, signal.SIGSTOP)
-            came = threading.Event()
-            thread = threading.Thread(target=lambda: behind.wait(30) and came.set())
+            acquired = threading.Event()
+            thread = threading.Thread(target=lambda: behind.acquire(30) and acquired.set())
             thread.start()
-            # The kernel takes who is stopped out of the line.
+            # The kernel takes the stopped process out of its queue.
             until(lambda: asleep(path) == [os.getpid()])
             fcntl.flock(holder.file, fcntl.LOCK_UN)
-            assert came.wait(30)
+            assert acquired.wait(30)
             thread.join()
         finally:
             stopped.kill()
