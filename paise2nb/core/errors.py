@@ -1,75 +1,62 @@
-"""Every exception of the package, in one tree.
+"""All exceptions of the package, in one tree.
 
     PaiseError
-    ├── UsageError            what was asked for is wrong: nothing was done (exit status 2)
+    ├── UsageError            the request is wrong and nothing was done (exit status 2)
     │   ├── SettingsError     a setting: names the file, the line, the key and the nearest known key
-    │   └── UnknownTask       no loaded plugin defines that task
-    ├── NotFound              no job or item with that id
+    │   └── UnknownTask       no loaded plugin defines the task
+    ├── NotFound              no job or item has the id
     ├── Timeout               a wait ended before the work did (also a TimeoutError)
-    ├── JobFailed             the result of a job that failed or was cancelled was asked for
+    ├── JobFailed             the result of a failed or cancelled job was requested
     ├── PluginError           a plugin can't be loaded or breaks a rule: names the plugin
     ├── StorageError          a database, the cache or the data directory can't be used
     ├── WorkersError          workers can't be started, stopped or found
-    ├── Postponed             not an error: an execution waits for its turn at a host
-    └── TaskError             an execution of a task failed, for a reason the retry policies know
-        ├── TransientError    may pass by itself: retried
-        └── PermanentError    will not: failed at once
+    ├── Snoozed               not an error: a job has to wait for a host
+    └── TaskError             a task failed; its error class selects the retry policy
+        ├── TransientError    may succeed later: retried
+        └── PermanentError    will never succeed: failed at once
 
-A message says what happened and what to type next, in one line.
+A message tells what happened and what to type next, in one line.
 """
 
 from __future__ import annotations
 
 import re
 
-# In an address: the password before the host, and the value of a parameter with such a name.
-_SECRETS = re.compile(
-    r"(?<=://)(?P<user>[^/\s:@'\"]*):[^/\s@'\"]+(?=@)"
-    r"|(?P<name>[?&;][\w.-]*(?:token|secret|passw|api-?_?key|signature|credential)[\w.-]*=)"
-    r"[^&;#\s'\"]+",
-    re.IGNORECASE,
-)
-
-
-def redacted(text: str) -> str:
-    """A text for logs, errors and listings: without the passwords and tokens in its addresses."""
-    if "://" not in text:
-        return text
-    return _SECRETS.sub(lambda m: f"{m['user']}:…" if m["name"] is None else f"{m['name']}…", text)
-
 
 class PaiseError(Exception):
-    """Base of every exception that paise2nb raises on purpose."""
+    """Base of all exceptions that paise2nb raises on purpose."""
 
     exit_status = 1
 
 
 class UsageError(PaiseError):
-    """An unknown command, task, profile or key, or a malformed value; nothing was done."""
+    """An unknown command, task, profile or key, or an invalid value. Nothing was done."""
 
     exit_status = 2
 
 
 class SettingsError(UsageError):
-    """A setting that is unknown, of a wrong type or out of range."""
+    """A setting is unknown, of a wrong type or out of range."""
 
 
 class UnknownTask(UsageError):
-    """A task that no loaded plugin defines."""
+    """No loaded plugin defines the task."""
 
 
 class NotFound(PaiseError):
-    """No job or item has that id."""
+    """No job or item has the id."""
 
 
 class Timeout(PaiseError, TimeoutError):
-    """A wait ended before the work did; the work goes on."""
+    """A wait ended before the work did. The work continues."""
 
 
 class JobFailed(PaiseError):
-    """The result of a failed or cancelled job was asked for.
+    """The result of a failed or cancelled job was requested.
 
-    ``traceback`` is the worker's traceback as text, empty where there was none.
+    Args:
+        message: Why there is no result.
+        traceback: The traceback of the worker as text, empty if there is none.
     """
 
     def __init__(self, message: str, traceback: str = "") -> None:
@@ -82,16 +69,16 @@ class JobFailed(PaiseError):
 
 
 class PluginError(PaiseError):
-    """A plugin that can't be loaded or that breaks a rule of its extension point.
+    """A plugin can't be loaded, or breaks a rule of its hook.
 
-    ``function`` is the one that breaks it, where that is known.
+    ``function`` is the function that breaks it, if known.
     """
 
     function: object = None
 
 
 class StorageError(PaiseError):
-    """A database, the cache or the data directory can't be used as it is."""
+    """A database, the cache or the data directory can't be used."""
 
 
 class WorkersError(PaiseError):
@@ -99,30 +86,32 @@ class WorkersError(PaiseError):
 
 
 class Snoozed(PaiseError):
-    """An execution needs its turn at a host first; it is none until then, and holds no worker.
+    """A job has to wait for a host, and gives back its worker until then.
 
     Args:
-        host: whose turn.
-        resume: where it goes on then, JSON; ``context.job.resume`` tells it.
-        crawl_delay: seconds between two requests that a host asked for meanwhile, with its name.
+        host: The host.
+        resume: JSON for ``context.job.resume``, from which the next execution continues.
+        crawl_delay: The host that asked for a longer delay, and the seconds between requests.
     """
 
     def __init__(
         self, host: str, resume: str | None, crawl_delay: tuple[str, float] | None = None
     ) -> None:
-        super().__init__(f"waits for its turn at {host}")
+        super().__init__(f"waiting for {host}")
         self.host = host
         self.resume = resume
         self.crawl_delay = crawl_delay
 
 
 class TaskError(PaiseError):
-    """An execution of a task failed.
+    """A task failed.
 
-    ``error_class`` is the word that retry policies, filters and listings use, such as
-    ``timeout``, ``dns`` or ``http_4xx``. ``retry_after`` is the least delay in seconds before
-    the next attempt that the other side asked for, or None; ``host`` who asked for it, so that
-    all jobs for it wait.
+    Args:
+        message: What happened.
+        error_class: The name that retry policies, filters and listings use, such as ``timeout``,
+            ``dns`` or ``http_4xx``. None means that of the exception class.
+        retry_after: The shortest delay before the next attempt in seconds, as the server asked.
+        host: The server that asked for it. All jobs for that host wait.
     """
 
     error_class = "error"
@@ -143,31 +132,48 @@ class TaskError(PaiseError):
 
 
 class TransientError(TaskError):
-    """May pass by itself: the retry policy of its class decides when to try again."""
+    """May succeed later. The retry policy of its error class decides when to try again."""
 
     error_class = "transient"
 
 
 class PermanentError(TaskError):
-    """Will not pass by itself: the job fails at once, whatever attempts are left."""
+    """Will never succeed. The job fails at once, whatever attempts are left."""
 
     error_class = "permanent"
 
 
-ERROR_LENGTH = 1000  # characters of an error's text that are kept; its traceback is kept whole
+# Messages ------------------------------------------------------------------------------------
+
+ERROR_LENGTH = 1000  # characters of a stored message; tracebacks are stored whole
+
+# In a URL: the password before the host, and the value of a parameter with such a name.
+_SECRETS = re.compile(
+    r"(?<=://)(?P<user>[^/\s:@'\"]*):[^/\s@'\"]+(?=@)"
+    r"|(?P<name>[?&;][\w.-]*(?:token|secret|passw|api-?_?key|signature|credential)[\w.-]*=)"
+    r"[^&;#\s'\"]+",
+    re.IGNORECASE,
+)
 
 
 def message(error: BaseException) -> str:
-    """An error in one line: a TaskError's own words, else with the name of its class."""
+    """Return the message of an error in one line. Foreign ones begin with the name of the class."""
     try:
         text = " ".join(str(error).split())
     except Exception:
-        text = "(no words)"
+        text = "(no message)"
     if not isinstance(error, PaiseError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return storable(redacted(text)[:ERROR_LENGTH])
 
 
+def redacted(text: str) -> str:
+    """Remove passwords and tokens from the URLs in a text, for logs, errors and listings."""
+    if "://" not in text:
+        return text
+    return _SECRETS.sub(lambda m: f"{m['user']}:…" if m["name"] is None else f"{m['name']}…", text)
+
+
 def storable(text: str) -> str:
-    """Text that SQLite takes: the odd bytes of a file's name become visible."""
+    """Escape the lone surrogates of undecodable file names, which SQLite does not accept."""
     return text.encode(errors="backslashreplace").decode()

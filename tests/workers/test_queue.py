@@ -357,7 +357,7 @@ def test_messages_are_json_and_never_run_code() -> None:
         ("generator", "GeneratorExit", "GeneratorExit"),
         ("surrogate", "not_found", "no file 'a\\udcffb'"),
         ("lines", "ValueError", "ValueError: one two three"),
-        ("mute", "Mute", "Mute: (no words)"),
+        ("mute", "Mute", "Mute: (no message)"),
         ("empty", "KeyError", "KeyError"),
     ],
 )
