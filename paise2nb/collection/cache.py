@@ -1,7 +1,7 @@
-"""Bytes by the SHA-256 of their content: what a task hands to the next one is a key, not contents.
+"""The cache: bytes by the SHA-256 of their content, so that jobs hand on keys and not contents.
 
-An entry is complete or absent, whatever is cut off when: written aside, synced, renamed. It is
-checked when read, so a damaged file counts as absent instead of becoming wrong text.
+An entry is complete or absent, even after a crash or a power cut. It is checked when it is read: a
+damaged file counts as absent.
 """
 
 from __future__ import annotations
@@ -10,32 +10,31 @@ import fcntl
 import hashlib
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paise2nb.core.errors import StorageError
-from paise2nb.core.files import make_private_directory
-from paise2nb.plugins import hookimpl
-
-if TYPE_CHECKING:
-    from paise2nb.app import App
+from paise2nb.core.files import (
+    PARTIAL,
+    make_private_directory,
+    sync_to_disk,
+    write_atomically,
+)
+from paise2nb.plugins import AppInfo, hookimpl
 
 _KEY = re.compile(r"[0-9a-f]{64}")
-_ASIDE = "."  # names of files that are being written begin with it
 
 
 class Cache:
-    """A directory of entries ``ab/cdef…``, private to the user, safe for many processes.
+    """A directory of entries ``ab/cdef…``, private to the user. Safe for many processes.
 
     Args:
-        directory: made, with mode 0700, if it is missing.
+        directory: Created with mode 0700 if it is missing.
 
     Raises:
-        StorageError: the directory can't be made or written to.
+        StorageError: The directory can't be created or written to.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,20 +42,23 @@ class Cache:
         make_private_directory(directory)
 
     def put(self, data: bytes) -> str:
-        """Store bytes durably; the key is their SHA-256 in hexadecimal.
+        """Store bytes durably and return their key, the SHA-256 in hexadecimal.
 
-        An entry that exists is made young again, so that `remove` spares it.
+        Putting an existing entry again makes it new, so that `remove` keeps it.
 
         Raises:
-            StorageError: the bytes can't be written.
+            StorageError: The bytes can't be written.
         """
         key = hashlib.sha256(data).hexdigest()
         path = self._path(key)
         try:
-            with suppress(FileNotFoundError), _alone(path.parent):
+            with suppress(FileNotFoundError), _locked(path.parent):
                 os.utime(path)
                 return key
-            self._write(path, data)
+            if not path.parent.is_dir():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                sync_to_disk(self.directory)
+            write_atomically(path, data)
         except OSError as error:
             raise StorageError(
                 f"can't write to the cache {self.directory}: {error.strerror}; "
@@ -68,7 +70,7 @@ class Cache:
         """The bytes of a key.
 
         Raises:
-            KeyError: there is no such entry, or it is damaged.
+            KeyError: There is no such entry, or it is damaged.
         """
         try:
             data = self._path(key).read_bytes()
@@ -80,110 +82,81 @@ class Cache:
         return data
 
     def __contains__(self, key: str) -> bool:
-        try:
-            return self._path(key).is_file()
-        except KeyError:
-            return False
+        return bool(_KEY.fullmatch(key)) and self._path(key).is_file()
 
     def size(self) -> int:
-        """The bytes that all entries take together."""
-        return sum(entry.stat().st_size for entry in self._entries())
+        """The number of bytes of all entries together."""
+        return sum(entry.stat().st_size for entry in self._files() if _is_entry(entry))
 
     def remove(self, needed: set[str], older_than: float) -> int:
-        """Remove entries whose key is not needed and which are older than that many seconds.
+        """Remove old entries, and equally old partial files of processes that were killed.
 
-        What a killed process left half written goes too, once it is as old.
+        Args:
+            needed: Keys to keep at any age.
+            older_than: The least age in seconds.
 
         Returns:
-            the number of entries removed.
+            The number of entries removed.
         """
         before = time.time() - older_than
         removed = 0
-        for path in self._entries(aside=True):
+        for path in self._files():
             key = path.parent.name + path.name
-            if key not in needed and self._modified(path) <= before:
-                removed += self._unlink(path, before)
+            if key not in needed and _modified(path) <= before:
+                with _locked(path.parent):
+                    if _modified(path) > before:  # a `put` was faster
+                        continue
+                    path.unlink(missing_ok=True)
+                removed += _is_entry(path)
         return removed
 
     def clear(self) -> int:
-        """Remove everything; the number of entries."""
+        """Remove everything and return the number of entries."""
         removed = 0
-        for path in self._entries(aside=True):
+        for path in self._files():
             path.unlink(missing_ok=True)
-            removed += not path.name.startswith(_ASIDE)
+            removed += _is_entry(path)
         return removed
 
     def close(self) -> None:
-        """Nothing: no file stays open."""
+        """Do nothing: no file stays open."""
 
     def _path(self, key: str) -> Path:
-        # A key comes from a job's arguments: it must never lead out of the directory.
+        # A key comes from the arguments of a job: it must never lead out of the directory.
         if not _KEY.fullmatch(key):
             raise KeyError(key)
         return self.directory / key[:2] / key[2:]
 
-    def _entries(self, aside: bool = False) -> Iterator[Path]:
+    def _files(self) -> Iterator[Path]:
         for folder in sorted(self.directory.glob("[0-9a-f][0-9a-f]")):
-            for path in sorted(folder.iterdir()):
-                if aside or not path.name.startswith(_ASIDE):
-                    yield path
+            yield from sorted(folder.iterdir())
 
-    def _write(self, path: Path, data: bytes) -> None:
-        folder = path.parent
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(self.directory)
-        descriptor, name = tempfile.mkstemp(prefix=_ASIDE, dir=folder)  # mode 0600
-        aside = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        _sync_directory(folder)
 
-    def _unlink(self, path: Path, before: float) -> bool:
-        """Remove one file, unless a `put` has made it young meanwhile; whether an entry went."""
-        with _alone(path.parent):
-            if self._modified(path) > before:
-                return False
-            path.unlink(missing_ok=True)
-        return not path.name.startswith(_ASIDE)
+def _is_entry(path: Path) -> bool:
+    return not path.name.startswith(PARTIAL)
 
-    @staticmethod
-    def _modified(path: Path) -> float:
-        try:
-            return path.stat().st_mtime
-        except FileNotFoundError:
-            return float("inf")  # another process was faster; nothing to remove
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")  # another process has removed it
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other thread or process is in this block for that folder meanwhile."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other threads and processes from entering a block for that folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # for a child, too, that was forked here
-        os.close(descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
+        # Not left to close(): a child forked here would keep the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
 @hookimpl
-def cache_provider(app: App) -> Cache:
+def cache_provider(app: AppInfo) -> Cache:
     """The built-in cache: files in the data directory."""
     return Cache(app.data_dir / "cache")
