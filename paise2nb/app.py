@@ -530,7 +530,7 @@ class App:
         """Write the items to a file or a folder, by its ending."""
         from paise2nb.collection.export import export
 
-        return export(self.items(tag=tag), self, Path(path), force=force)
+        return export(self.store.list(tag=tag), self.store, Path(path), force=force)
 
     def reset(self, *, hard: bool = False) -> ResetCounts:
         """Forget finished jobs and cached bytes; ``hard``: everything.

@@ -31,13 +31,12 @@ MIGRATIONS = tuple(
 )
 
 _COLUMNS = (
-    "key url title author date language mime_type sha256 size tag fetched_at stored_at job_id"
-    " metadata facets text"
-).split()
-_INSERT = (
-    f"INSERT INTO items ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{c}' for c in _COLUMNS)})"
+    "key, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at, stored_at,"
+    " job_id, metadata, facets, text"
 )
-_UPDATE = f"UPDATE items SET {', '.join(f'{c} = :{c}' for c in _COLUMNS)} WHERE id = :id"
+_VALUES = ":" + _COLUMNS.replace(", ", ", :")
+_INSERT = f"INSERT INTO items ({_COLUMNS}) VALUES ({_VALUES})"
+_UPDATE = f"UPDATE items SET ({_COLUMNS}) = ({_VALUES}) WHERE id = :id"
 _STORED = """
 SELECT id, sha256, text, tag, max(fetched_at, coalesce(visited_at, 0)) AS seen_at
 FROM items LEFT JOIN visits ON item_id = id WHERE key = ?
@@ -169,7 +168,7 @@ class ItemStore:
                 raise NotFound(f"item {item_id} has {len(known)} versions, none is {number}")
         before, after = (self._text(item_id, number, len(known)).splitlines() for number in chosen)
         names = [f"version {number}, {known[number - 1]['fetched_at']}" for number in chosen]
-        return "\n".join(difflib.unified_diff(before, after, *names, lineterm=""))
+        return "\n".join(difflib.unified_diff(before, after, names[0], names[1], lineterm=""))
 
     def _text(self, item_id: int, number: int, last: int) -> str:
         if number == last:

@@ -71,4 +71,5 @@ def export(session: Session, /, path: str, force: bool, **given: Any) -> Exporte
     chosen = select(session, (), **given).items if by_jobs else session.app.items(tag=given["tag"])
     with session.progress("exporting") as report:
         target = Path(path).expanduser()
-        return write(chosen, session.app, target, force=force, on_progress=report)
+        rows, store = chosen.to_dicts(), session.app.store
+        return write(rows, store, target, force=force, on_progress=report)

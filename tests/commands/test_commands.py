@@ -416,7 +416,7 @@ def test_an_export_that_breaks_leaves_what_was_there(
 
     app = sessions[-1].app
     with pytest.raises(KeyboardInterrupt):
-        export(app.items(), app, here / "all.jsonl", force=True, on_progress=interrupt)
+        export(app.store.list(), app.store, here / "all.jsonl", force=True, on_progress=interrupt)
     assert (here / "all.jsonl").read_text() == "old"
     assert sorted(path.name for path in here.iterdir()) == ["all.jsonl", "ferries.md", "knots.md"]
 
