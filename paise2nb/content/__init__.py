@@ -1,1 +1,1 @@
-"""From a URL to an item: fetchers, extractors, sources and the four core tasks."""
+"""From a URL to an item: the four core tasks, and the fetchers, extractors and sources they use."""

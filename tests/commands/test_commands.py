@@ -298,7 +298,7 @@ MISTAKES = [
     (["enqueue", "shout", "--column", "url"], "add --from FILE"),
     (["enqueue", "shout", "--from", "nowhere.txt"], "can't read nowhere.txt: No such file"),
     (["enqueue", "fetch", "*.nope"], "no file matches '*.nope'"),
-    (["enqueue", "fetch", "exmaple"], "'exmaple' is neither an address"),
+    (["enqueue", "fetch", "exmaple"], "'exmaple' is neither a URL"),
     (["enqueue", "fetch", "knots.md", "http://"], "http://"),
     (["status", "--profile", "prodution"], "did you mean production?"),
     (["status", "--set", "workers.concurency=2"], "did you mean workers.concurrency?"),

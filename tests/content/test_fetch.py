@@ -191,8 +191,8 @@ def test_only_what_has_changed_is_asked_for(site: Site, settings: FetchSettings)
 
 
 def test_a_part_may_be_enough(site: Site, settings: FetchSettings) -> None:
-    assert len(get(site.url("/endless"), settings, enough=1000).data) == 1000
-    assert get(site.url("/ok"), settings, enough=10**6).data == PAGE
+    assert len(get(site.url("/endless"), settings, read_bytes=1000).data) == 1000
+    assert get(site.url("/ok"), settings, read_bytes=10**6).data == PAGE
 
 
 def test_a_connection_is_used_again(site: Site, settings: FetchSettings) -> None:
@@ -303,12 +303,12 @@ FAILURES = [
     ("/status/503?after=7", T, "throttled", "503 Service Unavailable: http"),
     ("/status/304", P, "redirects", "304 Not Modified: http"),
     ("/status/300", P, "redirects", "300 Multiple Choices: http"),
-    ("/status/302", P, "redirects", "302 Found without saying where to: http"),
+    ("/status/302", P, "redirects", "302 Found without a Location header: http"),
     ("/loop", P, "redirects", "redirected in a circle: http"),
     ("/to?url=file:///etc/passwd", P, "blocked", "redirected to file:///etc/passwd, which"),
     ("/to?url=ftp://example.org/", P, "blocked", "redirected to ftp://example.org/, which"),
-    ("/to?url=http://[x/", P, "bad_address", "not an address that can be fetched"),
-    ("/to?url=http://example.org:0/", P, "bad_address", "not an address that can be fetched"),
+    ("/to?url=http://[x/", P, "bad_address", "not a URL that can be fetched"),
+    ("/to?url=http://example.org:0/", P, "bad_address", "not a URL that can be fetched"),
     ("/cut", T, "connection", "the answer was cut off: http"),
     ("/close", T, "connection", "the connection failed"),
     ("/damaged", T, "connection", "the compressed answer is damaged: http"),
@@ -373,7 +373,9 @@ def test_the_rules_of_a_host_are_kept(
         delay = robots.check(site.url(path), "paise2nb/1", settings, tmp_path)
         assert delay == (None if path == "/robots.txt" else 2.5)
     else:
-        with pytest.raises(PermanentError, match=r"robots\.txt refuses, so .*: false") as caught:
+        with pytest.raises(
+            PermanentError, match=r"robots\.txt disallows it, so .*: false"
+        ) as caught:
             robots.check(site.url(path), "paise2nb/1", settings, tmp_path)
         assert caught.value.error_class == "robots"
 
@@ -437,7 +439,7 @@ def test_rules_are_read_as_the_standard_says(
     if allowed:
         robots.check(site.url(path), agent, settings, tmp_path)
     else:
-        with pytest.raises(PermanentError, match="refuses"):
+        with pytest.raises(PermanentError, match="disallows it"):
             robots.check(site.url(path), agent, settings, tmp_path)
 
 
@@ -486,10 +488,10 @@ def test_rules_are_asked_for_once_a_day_and_shared(
     os.utime(file, (time.time() - 86401,) * 2)
     check()
     assert site.visits["/robots.txt"] == 2
-    robots.forget(tmp_path)
+    robots.remove_expired(tmp_path)
     assert list(tmp_path.iterdir()) == [file]
     os.utime(file, (time.time() - 86401,) * 2)
-    robots.forget(tmp_path)
+    robots.remove_expired(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -515,7 +517,7 @@ def test_a_server_that_failed_is_asked_again_soon(
 ) -> None:
     site.on("/robots.txt", lambda visit, _: visit.answer(status=500))
     for _ in range(2):
-        with pytest.raises(PermanentError, match="can't be had from a failing server"):
+        with pytest.raises(PermanentError, match="can't be fetched, the server fails"):
             robots.check(site.url("/a"), "x", settings, tmp_path)
     assert site.visits["/robots.txt"] == 1
     (file,) = tmp_path.iterdir()

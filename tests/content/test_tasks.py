@@ -13,7 +13,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.commands import Session, main
-from paise2nb.content.tasks import is_fresh
+from paise2nb.content.handover import is_up_to_date
 from paise2nb.core.errors import NotFound, UsageError
 from tests import documents
 from tests.site import PAGE, Site, Visit
@@ -252,7 +252,7 @@ FAILURES = [
     (bytes(range(256)), None, "unsupported", "no extractor for application/octet-stream: "),
     (b"%PDF-1.7 damaged", "application/pdf", "damaged", "can't be read as application/pdf ("),
     (b"x", "application/x-sloppy", "plugin", "the extractor for application/x-sloppy returned str"),
-    (b"x", "application/x-muddle", "plugin", "the extractor for application/x-muddle made 2 docum"),
+    (b"x", "application/x-muddle", "plugin", "the extractor for application/x-muddle returned sev"),
 ]  # fmt: skip
 
 
@@ -329,21 +329,21 @@ def test_a_name_does_not_matter_to_a_fetch(app: App, tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("exmaple", r"'exmaple' is neither an address \(http://…\) nor a file$"),
+        ("exmaple", r"'exmaple' is neither a URL \(http://…\) nor a file$"),
         ("example.org/a", r"nor a file; did you mean https://example\.org/a \?"),
-        ("http://", "'http://' is not an address that can be fetched: the host is missing"),
-        ("http://ada:secret@exa mple/", r"'http://exa mple/' is not an address that can be"),
-        ("ftp://example.org/", r"no fetcher for ftp: addresses \('ftp://example\.org/'\)"),
+        ("http://", "'http://' is not a URL that can be fetched: the host is missing"),
+        ("http://ada:secret@exa mple/", r"'http://exa mple/' is not a URL that can be"),
+        ("ftp://example.org/", r"no fetcher for ftp: URLs \('ftp://example\.org/'\)"),
         ("/no/such/file.txt", "no such file: '/no/such/file.txt'"),
         ("./nothing.txt", "no such file"),
         ("file:///no/such/file", "no such file: 'file:///no/such/file'"),
         ("file://elsewhere/etc/passwd", "the file is on another host"),
-        ("/tmp", "'/tmp' is a directory; take its files by: enqueue folder /tmp"),
-        ("", "fetch takes an address or a path, not ''"),
-        ("  ", "fetch takes an address or a path"),
-        (7, "fetch takes an address or a path, not 7"),
+        ("/tmp", "'/tmp' is a directory; to fetch its files: enqueue folder /tmp"),
+        ("", "fetch takes a URL or a path, not ''"),
+        ("  ", "fetch takes a URL or a path"),
+        (7, "fetch takes a URL or a path, not 7"),
         ("notes.txt", "no such file: 'notes.txt'"),
-        ("a\0b", "is neither an address"),
+        ("a\0b", "is neither a URL"),
         ("x" * 5000, "is not a path that can be read"),
     ],
 )
@@ -371,8 +371,8 @@ def test_a_fresh_address_is_not_fetched_again(app: App, site: Site) -> None:
 
 def test_freshness_is_a_matter_of_age(app: App) -> None:
     args = ("http://example.org/",)
-    assert is_fresh(app.settings, {}, 86000, args)
-    assert not is_fresh(app.settings, {}, 87000, args)
+    assert is_up_to_date(app.settings, {}, 86000, args)
+    assert not is_up_to_date(app.settings, {}, 87000, args)
 
 
 def test_a_file_is_fresh_until_it_changes(app: App, tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_a_file_is_fresh_until_it_changes(app: App, tmp_path: Path) -> None:
     os.utime(path, ns=(0, 12345))
     assert app.enqueue("fetch", str(path)).id != first.id
     args = (str(tmp_path / "gone"),)
-    assert not is_fresh(app.settings, {"size": 1, "mtime_ns": 1}, time.time(), args)
+    assert not is_up_to_date(app.settings, {"size": 1, "mtime_ns": 1}, time.time(), args)
 
 
 # Plugins -------------------------------------------------------------------------------------

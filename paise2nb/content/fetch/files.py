@@ -1,4 +1,4 @@
-"""Reading a local file that the user named: a regular file, at most ``fetch.max_bytes`` of it."""
+"""Reading a local file that the user named: a regular file of at most ``fetch.max_bytes``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def read(url: str, settings: FetchSettings) -> Fetched:
     """Read a file.
 
     Args:
-        url: a ``file:`` address or an absolute path.
-        settings: for the largest size in bytes.
+        url: A ``file:`` URL or an absolute path.
+        settings: ``max_bytes`` is the largest size.
 
     Returns:
-        the bytes; ``meta`` holds ``mtime_ns``, by which a later run sees that nothing changed.
+        The bytes. ``meta`` holds ``mtime_ns``, by which a later fetch detects a change.
 
     Raises:
         PermanentError: ``not_found``, ``unreadable`` or ``too_large``.
@@ -27,7 +27,7 @@ def read(url: str, settings: FetchSettings) -> Fetched:
     try:
         path = Path(url_path(url))
         found = path.stat()
-        # A pipe would hold the worker until somebody writes to it.
+        # Reading a pipe would block the worker until something writes to it.
         if not stat.S_ISREG(found.st_mode):
             raise PermanentError(f"not a regular file: {path}", "unreadable")
         with path.open("rb") as file:
@@ -38,7 +38,6 @@ def read(url: str, settings: FetchSettings) -> Fetched:
         reason = getattr(error, "strerror", None) or error
         raise PermanentError(f"can't be read, {reason}: {url}", "unreadable") from error
     if len(data) > settings.max_bytes:
-        raise PermanentError(
-            f"larger than {settings.max_bytes} bytes (fetch.max_bytes): {path}", "too_large"
-        )
+        message = f"larger than {settings.max_bytes} bytes (fetch.max_bytes): {path}"
+        raise PermanentError(message, "too_large")
     return Fetched(data, file_url(str(path)), meta={"mtime_ns": found.st_mtime_ns})

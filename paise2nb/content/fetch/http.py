@@ -1,8 +1,7 @@
-"""Fetching over HTTP: one GET within limits of time, size and redirects, and an error that says
-which limit or answer ended it.
+"""Fetching over HTTP: one GET within limits of time, size and redirects.
 
-Redirects are followed here, one by one, because each target is an address of its own: it is
-read, checked and connected to exactly like the first.
+Redirects are followed here, not by urllib3, so that each target is parsed, checked and connected to
+like the first URL.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from http.client import RemoteDisconnected
 from typing import Any
 from urllib.parse import urljoin
 
@@ -36,9 +34,9 @@ from paise2nb.core.urls import ParsedURL, host_of, parse, scheme_of, without_cre
 from paise2nb.core.version import __version__
 from paise2nb.plugins import Fetched
 
-CHUNK = 65536
-HEADERS = 1 << 20  # bytes that an answer may take on the wire beside its body
-LONGEST_PAUSE = 86400.0  # seconds; no server asks in earnest for more
+CHUNK = 65536  # bytes
+HEADERS = 1 << 20  # bytes on the wire that an answer may have beside its body
+LONGEST_PAUSE = 86400.0  # seconds; longer ones in Retry-After are mistakes
 ENCODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "identity")
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -47,26 +45,26 @@ def get(
     url: str,
     settings: FetchSettings,
     *,
-    before: Callable[[Sequence[str]], None] = lambda seen: None,
-    seen: Sequence[str] = (),
+    before_request: Callable[[Sequence[str]], None] = lambda chain: None,
+    chain: Sequence[str] = (),
     known: Mapping[str, Any] | None = None,
-    enough: int | None = None,
+    read_bytes: int | None = None,
 ) -> Fetched:
-    """Fetch an address: every byte, or an error.
+    """Fetch a URL completely, or raise an error.
 
     Args:
-        url: as the user gave it.
-        settings: the limits; ``timeout`` in seconds is for all of it, redirects included.
-        before: called before an address is asked for, with all that led to it, itself the last;
-            its time does not count.
-        seen: the addresses that led, by redirects, to the last of them: it is asked now.
-        known: ``etag``, ``last_modified`` and ``final_url`` of an earlier answer: that address
-            is asked only for what differs from it (RFC 9110, section 13).
-        enough: bytes after which the rest is left; None takes all, at most ``max_bytes``.
+        url: As the user gave it.
+        settings: The limits. ``timeout``, in seconds, is for all requests together.
+        before_request: Called before each request with the chain of URLs that redirects led to so
+            far. The last one is requested next. The time of the call does not count.
+        chain: Such a chain, to go on with its last URL.
+        known: ``etag``, ``last_modified`` and ``final_url`` of an earlier answer. The request for
+            that URL is conditional (RFC 9110, section 13).
+        read_bytes: Read only the first bytes of the body. None reads all, at most ``max_bytes``.
 
     Returns:
-        the decoded bytes; ``meta`` holds ``status``, and ``etag`` and ``last_modified`` if given.
-        Status 304, without bytes, is the answer that nothing differs from what is known.
+        The decoded bytes. ``meta`` holds ``status``, and ``etag`` and ``last_modified`` if the
+        server sent them. Status 304, without bytes, means unchanged since the known answer.
 
     Raises:
         PermanentError: ``bad_address``, ``blocked``, ``http_4xx``, ``redirects``, ``tls``,
@@ -74,37 +72,41 @@ def get(
         TransientError: ``connection``, ``dns``, ``http_5xx``, ``throttled`` or ``timeout``.
     """
     left = settings.timeout
-    seen = [*(seen or [url])]
-    first, address = _address(url), _address(seen[-1])
+    chain = [*(chain or [url])]
+    first, address = _parsed(url), _parsed(chain[-1])
     while True:
-        before(seen)
+        before_request(chain)
         budget.begin(left, settings.max_bytes + HEADERS)
-        # RFC 9110, section 15.4: what was meant for one origin is not shown to another.
+        here = without_credentials(chain[-1])
+        # Credentials for one origin are not sent to another (RFC 9110, section 15.4).
         credentials = first.credentials if address.origin == first.origin else None
-        same = known is not None and known.get("final_url") == without_credentials(seen[-1])
-        conditions = _conditions(known) if known is not None and same else {}
-        response = _request(seen[-1], address, credentials, conditions, settings)
+        conditions = _conditions(known) if known and known.get("final_url") == here else {}
+        response = _request(here, address, credentials, conditions, settings)
         try:
             if response.status == 304 and conditions:
-                return Fetched(b"", without_credentials(seen[-1]), meta={"status": 304})
+                return Fetched(b"", here, meta={"status": 304})
             if response.status not in REDIRECTS:
-                return _fetched(seen[-1], response, settings, enough)
-            seen.append(_redirect_target(seen, response, settings))
-            address = _address(seen[-1])
+                return _fetched(here, response, settings, read_bytes)
+            chain.append(_redirect_target(chain, response, settings))
+            address = _parsed(chain[-1])
         finally:
-            _let_go(response)
+            _release(response)
             left = budget.end - time.monotonic()
 
 
-def agent(settings: FetchSettings) -> str:
-    """The name that requests carry."""
+def user_agent(settings: FetchSettings) -> str:
+    """The User-Agent of every request."""
     return settings.user_agent or f"paise2nb/{__version__}"
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """The seconds that a Retry-After header asks for, at most a day; None for none or nonsense.
+    """The seconds to wait for a Retry-After header, at most a day. None if it is not valid.
 
-    Source: RFC 9110, section 10.2.3: seconds or a date.
+    Source: RFC 9110, section 10.2.3: a number of seconds, or a date.
+
+    Args:
+        value: The header.
+        now: Seconds since the epoch.
     """
     if value is None:
         return None
@@ -118,14 +120,12 @@ def retry_after(value: str | None, now: float) -> float | None:
     return min(max(seconds, 0.0), LONGEST_PAUSE)
 
 
-def _address(url: str) -> ParsedURL:
+def _parsed(url: str) -> ParsedURL:
     try:
         return parse(url)
     except ValueError as error:
-        raise PermanentError(
-            f"not an address that can be fetched, {error}: {without_credentials(url)}",
-            "bad_address",
-        ) from None
+        message = f"not a URL that can be fetched, {error}: {without_credentials(url)}"
+        raise PermanentError(message, "bad_address") from None
 
 
 def _conditions(known: Mapping[str, Any]) -> dict[str, str]:
@@ -140,9 +140,9 @@ def _request(
     conditions: Mapping[str, str],
     settings: FetchSettings,
 ) -> BaseHTTPResponse:
-    """Send one GET; the response with its headers read and its body still to come."""
+    """Send one GET and read the headers of the response, but not yet its body."""
     headers = {
-        "User-Agent": agent(settings),
+        "User-Agent": user_agent(settings),
         "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
         "Accept-Encoding": ACCEPT_ENCODING,
         **conditions,
@@ -158,10 +158,10 @@ def _request(
                 refuse_private_behind_proxy(address.host, address.port)
             manager = pools(private=private, proxy=proxy)
             pool = manager.connection_from_host(address.host, address.port, address.scheme)
-            whole = proxy and address.scheme == "http"  # RFC 9112, section 3.2.2
+            is_absolute = proxy and address.scheme == "http"  # RFC 9112, section 3.2.2
             return pool.urlopen(
                 "GET",
-                address.absolute if whole else address.target,
+                address.absolute if is_absolute else address.target,
                 headers=headers,
                 redirect=False,
                 retries=False,
@@ -170,58 +170,50 @@ def _request(
                 timeout=budget.left(),
             )
         except ProtocolError as error:
-            # A connection kept open may have been closed by the server just when it was used
-            # again; a GET may then be sent once more on a new one (RFC 9112, section 9.3.1).
-            if not (budget.reused and isinstance(error.args[-1], (RemoteDisconnected, OSError))):
-                raise _failure(url, error, settings) from error
-            if isinstance(error.args[-1], TimeoutError):
+            # The server may have closed an idle connection just when it was used again. A GET may
+            # then be sent once more on a new connection (RFC 9112, section 9.3.1).
+            reason = error.args[-1]
+            is_closed = isinstance(reason, OSError) and not isinstance(reason, TimeoutError)
+            if not (budget.reused and is_closed):
                 raise _failure(url, error, settings) from error
         except (HTTPError, OSError, TaskError) as error:
             raise _failure(url, error, settings) from error
 
 
 def _fetched(
-    url: str, response: BaseHTTPResponse, settings: FetchSettings, enough: int | None
+    url: str, response: BaseHTTPResponse, settings: FetchSettings, read_bytes: int | None
 ) -> Fetched:
-    """Read the body of a good answer, or raise what a bad one means."""
+    """Read the body of a successful response, or raise the error for any other."""
     if not 200 <= response.status < 300:
         raise _refusal(url, response)
-    data = _body(url, response, settings, enough)
-    content_type = _text(response.headers.get("Content-Type", ""))
+    data = _body(url, response, settings, read_bytes)
+    content_type = _printable(response.headers.get("Content-Type", ""))
     charset = re.search(r";\s*charset\s*=\s*[\"']?([^\s\"';]+)", content_type, re.IGNORECASE)
     meta: dict[str, Any] = {"status": response.status}
     for name in ("ETag", "Last-Modified"):
         if name in response.headers:
-            meta[name.lower().replace("-", "_")] = _text(response.headers[name])
-    return Fetched(
-        data,
-        without_credentials(url),
-        content_type.partition(";")[0].strip().lower() or None,
-        charset[1] if charset else None,
-        meta,
-    )
+            meta[name.lower().replace("-", "_")] = _printable(response.headers[name])
+    mime_type = content_type.partition(";")[0].strip().lower() or None
+    return Fetched(data, url, mime_type, charset[1] if charset else None, meta)
 
 
 def _body(
-    url: str, response: BaseHTTPResponse, settings: FetchSettings, enough: int | None
+    url: str, response: BaseHTTPResponse, settings: FetchSettings, read_bytes: int | None
 ) -> bytes:
     encodings = response.headers.get("Content-Encoding", "").lower().replace(",", " ").split()
     if unknown := [name for name in encodings if name not in ENCODINGS]:
-        raise PermanentError(
-            f"sent in an encoding that was not asked for ({_text(unknown[0])}): "
-            f"{without_credentials(url)}",
-            "unsupported",
-        )
+        message = f"sent in an encoding that was not asked for ({_printable(unknown[0])}): {url}"
+        raise PermanentError(message, "unsupported")
     length = response.headers.get("Content-Length", "")
-    if enough is None and length.isdigit() and int(length) > settings.max_bytes:
+    if read_bytes is None and length.isdigit() and int(length) > settings.max_bytes:
         raise _failure(url, _too_large(settings), settings)
     data = bytearray()
     try:
-        # urllib3 decodes no more than is asked for, so a bomb is met here chunk by chunk.
+        # urllib3 decodes no more than each chunk asks for, so bombs take no memory.
         for chunk in response.stream(CHUNK, decode_content=True):
             data += chunk
-            if enough is not None and len(data) >= enough:
-                return bytes(data[:enough])
+            if read_bytes is not None and len(data) >= read_bytes:
+                return bytes(data[:read_bytes])
             if len(data) > settings.max_bytes:
                 raise _too_large(settings)
     except (HTTPError, OSError, TaskError) as error:
@@ -229,40 +221,37 @@ def _body(
     return bytes(data)
 
 
-def _redirect_target(seen: list[str], response: BaseHTTPResponse, settings: FetchSettings) -> str:
-    """Where a redirect leads, if it may be followed."""
-    here = without_credentials(seen[-1])
+def _redirect_target(chain: list[str], response: BaseHTTPResponse, settings: FetchSettings) -> str:
+    """The URL that a redirect leads to, if it may be followed."""
+    here = without_credentials(chain[-1])
     location = response.headers.get("Location")
     if not location:
-        raise PermanentError(f"{_status(response)} without saying where to: {here}", "redirects")
-    # Headers are read as Latin-1; addresses in them are UTF-8 where they are not ASCII.
+        raise PermanentError(f"{_status(response)} without a Location header: {here}", "redirects")
+    # Headers are decoded as Latin-1, but URLs in them that are not ASCII are UTF-8.
     location = location.encode("latin-1", "replace").decode("utf-8", "replace")
     try:
-        target = urljoin(seen[-1], location.strip()).partition("#")[0]
+        target = urljoin(chain[-1], location.strip()).partition("#")[0]
     except ValueError:
         target = location
     if scheme_of(target) not in ("http", "https"):
-        raise PermanentError(
-            f"redirected to {_text(target)}, which only a user may ask for: {here}", "blocked"
-        )
-    if target in seen:
+        message = f"redirected to {_printable(target)}, which only a user may ask for: {here}"
+        raise PermanentError(message, "blocked")
+    if target in chain:
         raise PermanentError(f"redirected in a circle: {here}", "redirects")
-    if len(seen) > settings.max_redirects:
-        raise PermanentError(
-            f"redirected more than {settings.max_redirects} times (fetch.max_redirects): "
-            f"{without_credentials(seen[0])}",
-            "redirects",
-        )
+    if len(chain) > settings.max_redirects:
+        start, limit = without_credentials(chain[0]), settings.max_redirects
+        message = f"redirected more than {limit} times (fetch.max_redirects): {start}"
+        raise PermanentError(message, "redirects")
     return target
 
 
 def _refusal(url: str, response: BaseHTTPResponse) -> TaskError:
-    """What an answer that is not a success means for the next attempt.
+    """The error for a response that is not successful.
 
     Source: RFC 9110, section 15; RFC 6585 for 429; RFC 8470 for 425.
     """
     status = response.status
-    message = f"{_status(response)}: {without_credentials(url)}"
+    message = f"{_status(response)}: {url}"
     pause = retry_after(response.headers.get("Retry-After"), time.time())
     if status == 429 or (status == 503 and pause is not None):
         return TransientError(message, "throttled", retry_after=pause, host=host_of(url))
@@ -274,26 +263,25 @@ def _refusal(url: str, response: BaseHTTPResponse) -> TaskError:
 
 
 def _failure(url: str, error: Exception, settings: FetchSettings) -> TaskError:
-    """The error of this package for one of urllib3's, or of the network below it."""
-    shown = without_credentials(url)
+    """The TaskError for an error of urllib3 or of the network."""
     if isinstance(error, TaskError):
-        return type(error)(f"{error}: {shown}", error.error_class)
+        return type(error)(f"{error}: {url}", error.error_class)
     reason = error.args[-1] if error.args else None
     if isinstance(error, (ReadTimeoutError, TimeoutError)) or isinstance(reason, TimeoutError):
-        return TransientError(
-            f"no complete answer within {settings.timeout:g} s (fetch.timeout): {shown}", "timeout"
-        )
+        message = f"no complete answer within {settings.timeout:g} s (fetch.timeout): {url}"
+        return TransientError(message, "timeout")
     if isinstance(error, SSLError) and isinstance(reason, ssl.CertificateError):
         return PermanentError(
-            f"the certificate is not valid: {reason.verify_message}: {shown}", "tls"
+            f"the certificate is not valid: {reason.verify_message}: {url}", "tls"
         )
     if isinstance(error, DecodeError):
-        return TransientError(f"the compressed answer is damaged: {shown}", "connection")
+        return TransientError(f"the compressed answer is damaged: {url}", "connection")
     if isinstance(error, IncompleteRead) or isinstance(reason, IncompleteRead):
-        return TransientError(f"the answer was cut off: {shown}", "connection")
-    own = str(reason) if type(reason) is OSError else ""  # of a proxy that refuses, say
-    what = getattr(reason, "strerror", None) or _text(own) or type(reason or error).__name__
-    return TransientError(f"the connection failed ({what}): {shown}", "connection")
+        return TransientError(f"the answer was cut off: {url}", "connection")
+    # A plain OSError has a text of its own, such as that of a proxy that refuses.
+    text = _printable(str(reason)) if type(reason) is OSError else ""
+    what = getattr(reason, "strerror", None) or text or type(reason or error).__name__
+    return TransientError(f"the connection failed ({what}): {url}", "connection")
 
 
 def _too_large(settings: FetchSettings) -> PermanentError:
@@ -301,21 +289,21 @@ def _too_large(settings: FetchSettings) -> PermanentError:
 
 
 def _status(response: BaseHTTPResponse) -> str:
-    """``404 Not Found``, in the standard's words where it has some."""
+    """``404 Not Found``, with the standard's phrase if there is one."""
     try:
         phrase = HTTPStatus(response.status).phrase
     except ValueError:
-        phrase = _text(response.reason or "")
+        phrase = _printable(response.reason or "")
     return f"{response.status} {phrase}".strip()
 
 
-def _text(header: str) -> str:
-    """A header's value without control characters, cut at a length fit for a message."""
+def _printable(header: str) -> str:
+    """The value of a header without control characters, cut to a length fit for a message."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "", header)[:500]
 
 
-def _let_go(response: BaseHTTPResponse) -> None:
-    """Keep the connection open where little is left to be read on it, else close it."""
+def _release(response: BaseHTTPResponse) -> None:
+    """Keep the connection for reuse if little is left to read from it, or else close it."""
     length = response.headers.get("Content-Length", "")
     try:
         if length.isdigit() and int(length) <= CHUNK:

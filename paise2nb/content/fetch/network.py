@@ -1,9 +1,8 @@
-"""Connections that go only where they may: each host name is resolved once, every address it
-has is checked, and the socket is opened to exactly the address that was checked.
+"""Connections to public addresses only: a host name is resolved once, each of its addresses is
+checked, and the socket is opened to an address that was checked.
 
-Everything above the socket (the Host header, TLS server name and certificate check, keeping
-connections open) still sees the host name, so nothing is lost, and a name that answers
-differently a moment later (DNS rebinding) finds no second question to answer.
+DNS rebinding fails, because the name is never resolved again. All layers above the socket (the Host
+header, TLS server name and certificate check, connection reuse) still use the host name.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from urllib3.util import parse_url
 from paise2nb.core.errors import PermanentError, TransientError
 
 HOSTS = 128  # hosts whose idle connections are kept
-CONNECTIONS = 16  # idle connections that are kept for one host: as many as a pool has threads
+CONNECTIONS = 16  # idle connections kept for one host: the threads of the packaged fetch pool
 
 _GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")  # all global unicast addresses, RFC 4291
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
@@ -38,29 +37,29 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214, the upper half of the interface 
 
 
 class Budget(threading.local):
-    """The time and the bytes that a thread's current request may still take from its sockets.
+    """The time and the bytes that are left for the current request of a thread.
 
-    A limit for each read alone would let a server that sends a byte now and then hold a thread
-    for ever; one for decoded bytes alone, a server that sends what decodes to nothing.
+    A time limit for each read would let a server that sends a byte now and then block a thread
+    for ever. So would a limit for decoded bytes, if the server sends what decodes to nothing.
     """
 
     end = float("inf")
     allowed = bytes_left = 0
-    reused = False  # whether the connection of this request has served another before
+    reused = False  # whether the connection of this request has served another one before
 
     def begin(self, seconds: float, allowed: int) -> None:
-        """Give the next request this time and this many bytes on the wire."""
+        """Start a request with this time and this number of bytes on the wire."""
         self.end = time.monotonic() + seconds
         self.allowed = self.bytes_left = allowed
 
     def take(self, number: int) -> None:
-        """Count bytes that were read. Raises PermanentError when they are too many."""
+        """Count bytes that were read. Raises PermanentError if there are too many."""
         self.bytes_left -= number
         if self.bytes_left < 0:
             raise PermanentError(f"more than {self.allowed} bytes on the wire", "too_large")
 
     def left(self) -> float:
-        """Seconds left. Raises TimeoutError when none are."""
+        """The seconds left. Raises TimeoutError if there are none."""
         left = self.end - time.monotonic()
         if left <= 0:
             raise TimeoutError("the time for this request is over")
@@ -71,10 +70,10 @@ budget = Budget()
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that the whole internet can reach.
+    """Whether an IP address can be reached from the whole internet.
 
-    IPv4 addresses inside IPv6 ones (mapped, compatible, 6to4, NAT64, ISATAP) are judged by what
-    they lead to. Source: the IANA special-purpose address registries (RFC 6890).
+    IPv6 addresses that contain an IPv4 address (mapped, compatible, 6to4, NAT64, ISATAP) are as
+    public as that one. Source: the IANA special-purpose address registries (RFC 6890).
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -89,10 +88,10 @@ def is_public(address: str) -> bool:
 
 
 def resolve(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
-    """What ``getaddrinfo`` says, within a time that it can't be told itself.
+    """Call ``getaddrinfo`` with a time limit, which it has not itself.
 
     Raises:
-        TransientError: ``dns``, the name has no address now, or the answer took too long.
+        TransientError: ``dns``: the name has no address now, or the answer took too long.
     """
     answer: list[Any] = []
 
@@ -114,25 +113,25 @@ def resolve(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
 
 
 def refuse_private(host: str, found: Iterable[tuple[Any, ...]]) -> None:
-    """Raise PermanentError, ``blocked``, if one of a host's resolved addresses is not public."""
+    """Raise PermanentError (``blocked``) if one of a host's resolved addresses is not public."""
     for entry in found:
         address = str(entry[4][0])
         if not is_public(address):
-            raise PermanentError(
-                f"{host if host == address else f'{host} ({address})'} is not a public address"
-                " and fetch.allow_private_addresses is false",
-                "blocked",
-            )
+            shown = host if host == address else f"{host} ({address})"
+            reason = "is not a public address and fetch.allow_private_addresses is false"
+            raise PermanentError(f"{shown} {reason}", "blocked")
 
 
 def connect(host: str, port: int, *, private: bool) -> socket.socket:
-    """A connected socket to a host, within the budget of this thread.
+    """Connect a socket to a host, within the budget of this thread.
 
     Args:
-        private: whether addresses that are not public are allowed.
+        host: Its name or IP address.
+        port: The port.
+        private: Whether addresses that are not public are allowed.
 
     Raises:
-        PermanentError: ``blocked``, one of the host's addresses is not public.
+        PermanentError: ``blocked``: one of the host's addresses is not public.
         TransientError: ``dns``, ``connection`` or ``timeout``.
     """
     found = resolve(host, port, budget.left())
@@ -142,7 +141,7 @@ def connect(host: str, port: int, *, private: bool) -> socket.socket:
     for family, kind, protocol, _, address in found:
         try:
             sock = socket.socket(family, kind, protocol)
-        except OSError as error:  # no IPv6 here, say
+        except OSError as error:  # such as a machine without IPv6
             problem = error
             continue
         try:
@@ -160,7 +159,7 @@ def connect(host: str, port: int, *, private: bool) -> socket.socket:
 
 
 class _BudgetedReader(io.RawIOBase):
-    """A socket's stream of bytes in which every read gets only the time that is left."""
+    """A stream of the bytes of a socket, within the budget of the thread."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -189,17 +188,17 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_BudgetedReader(sock))
 
 
-class _Checked(http.client.HTTPConnection):
-    """What both kinds of connection add to urllib3's own."""
+class _Connection(HTTPConnection):
+    """urllib3's connection with the socket and the response of this module."""
 
     response_class = _Response
-    private = False
+    private = False  # whether addresses that are not public are allowed
     _requests = 0
 
     def _new_conn(self) -> socket.socket:
         self._requests = 0
         budget.reused = False
-        return connect(self._dns_host, self.port, private=self.private)  # type: ignore[attr-defined]
+        return connect(self._dns_host, self.port, private=self.private)
 
     def request(self, *args: Any, **named: Any) -> None:
         budget.reused = self._requests > 0
@@ -207,51 +206,36 @@ class _Checked(http.client.HTTPConnection):
         self._requests += 1
 
 
-class _Http(_Checked, HTTPConnection):
-    pass
+class _SecureConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
 
 
-class _Https(_Checked, HTTPSConnection):
-    pass
+def _pool_class(pool: type, connection: type, private: bool) -> Any:
+    """The class of urllib3's pools for connections with these permissions."""
+    chosen = type(connection.__name__, (connection,), {"private": private})
+    return type(pool.__name__, (pool,), {"ConnectionCls": chosen})
 
 
-class _PrivateHttp(_Http):
-    private = True
-
-
-class _PrivateHttps(_Https):
-    private = True
-
-
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Http
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _Https
-
-
-class _PrivateHttpPool(HTTPConnectionPool):
-    ConnectionCls = _PrivateHttp
-
-
-class _PrivateHttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _PrivateHttps
-
-
-_pools: dict[tuple[bool, str | None], PoolManager] = {}
-_pools_lock = threading.Lock()
+_POOL_CLASSES = {
+    private: {
+        "http": _pool_class(HTTPConnectionPool, _Connection, private),
+        "https": _pool_class(HTTPSConnectionPool, _SecureConnection, private),
+    }
+    for private in (False, True)
+}
+_managers: dict[tuple[bool, str | None], PoolManager] = {}
+_managers_lock = threading.Lock()
 
 
 def pools(*, private: bool, proxy: str | None = None) -> PoolManager:
-    """The connections of this process, shared by its threads.
+    """The connections of this process, which all of its threads share.
 
     Args:
-        private: whether addresses that are not public are allowed.
-        proxy: through which all of them lead; it may itself be at such an address.
+        private: Whether addresses that are not public are allowed.
+        proxy: The URL of a proxy for all connections. It may have a private address itself.
     """
-    with _pools_lock:
-        if (private, proxy) not in _pools:
+    with _managers_lock:
+        if (private, proxy) not in _managers:
             size: dict[str, Any] = {"num_pools": HOSTS, "maxsize": CONNECTIONS, "retries": False}
             if proxy is None:
                 manager = PoolManager(**size)
@@ -259,24 +243,24 @@ def pools(*, private: bool, proxy: str | None = None) -> PoolManager:
                 credentials = parse_url(proxy).auth
                 headers = make_headers(proxy_basic_auth=credentials) if credentials else None
                 manager = ProxyManager(proxy, proxy_headers=headers, **size)
-            manager.pool_classes_by_scheme = (
-                {"http": _PrivateHttpPool, "https": _PrivateHttpsPool}
-                if private or proxy
-                else {"http": _HttpPool, "https": _HttpsPool}
-            )
-            _pools[private, proxy] = manager
-        return _pools[private, proxy]
+            manager.pool_classes_by_scheme = _POOL_CLASSES[private or proxy is not None]
+            _managers[private, proxy] = manager
+        return _managers[private, proxy]
 
 
 def proxy_for(scheme: str, host: str, chosen: str | None) -> str | None:
-    """The proxy that leads to a host, as the setting ``fetch.proxy`` says; None for none.
+    """The proxy for requests to a host, or None for a direct connection.
+
+    Args:
+        scheme: ``http`` or ``https``.
+        host: The host.
+        chosen: The setting ``fetch.proxy``.
 
     Raises:
-        PermanentError: ``unsupported``, the environment names one of another kind.
+        PermanentError: ``unsupported``: the environment names a proxy of another kind.
     """
     if chosen != "environment":
         return chosen
-    # Not `getproxies`: on some systems that asks more than the environment.
     named = getproxies_environment()
     proxy = named.get(scheme) or named.get("all")
     if not proxy or proxy_bypass_environment(host, named):
@@ -290,11 +274,9 @@ def proxy_for(scheme: str, host: str, chosen: str | None) -> str | None:
 
 
 def refuse_private_behind_proxy(host: str, port: int) -> None:
-    """Refuse a host that is known here not to be public. One that only the proxy can resolve is
-    the proxy's to judge: that is what its user trusts it with.
+    """Raise PermanentError (``blocked``) if a host can be resolved here and is not public.
 
-    Raises:
-        PermanentError: ``blocked``.
+    A host that only the proxy can resolve is left to the proxy, which its user trusts.
     """
     with suppress(TransientError):
         refuse_private(host, resolve(host, port, budget.left()))

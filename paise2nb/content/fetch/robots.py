@@ -1,7 +1,7 @@
-"""robots.txt on the terms of RFC 9309: what a host asks of programs that read it unasked.
+"""robots.txt as RFC 9309 defines it: which URLs of a host a program may fetch.
 
-The rules of a host are kept for a day in a file that all worker processes share; the text in it is
-the rules in force, so a host without any is an empty file, one whose server fails a refusal of all.
+The rules of a host are kept for a day, in a file that all worker processes share. A host without
+rules has an empty file. A host whose server fails has one that disallows everything.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from urllib.parse import urlsplit
 
 from paise2nb.config.settings import FetchSettings
 from paise2nb.core.errors import PermanentError, Snoozed, TransientError
-from paise2nb.core.files import make_private_directory
+from paise2nb.core.files import make_private_directory, replacement
 from paise2nb.core.urls import without_credentials
 
 if TYPE_CHECKING:
     from protego import Protego
 
-KEPT = 86400.0  # seconds; RFC 9309, section 2.4
-KEPT_FAILING = 300.0  # seconds until a server that failed is asked again
-LARGEST = 500 * 1024  # bytes that are read; section 2.5
-REFUSE_ALL = "User-agent: *\nDisallow: /\n"
+DIRECTORY = "robots"  # in the data directory
+MAX_AGE = 86400.0  # seconds; RFC 9309, section 2.4
+MAX_AGE_FAILED = 300.0  # seconds until a server that failed is asked again
+MAX_BYTES = 500 * 1024  # bytes that are read; section 2.5
+DISALLOW_ALL = "User-agent: *\nDisallow: /\n"
 
-# One thread asks, the others that want the same host's rules wait for its answer.
-_asking: dict[Path, Future[str]] = {}
+BeforeRequest = Callable[[Sequence[str]], None]
+
+# One thread fetches the rules of a host. The others that need them wait for its result.
+_fetching: dict[Path, Future[str]] = {}
 _guard = threading.Lock()
 
 
@@ -42,118 +45,119 @@ def check(
     settings: FetchSettings,
     directory: Path,
     *,
-    before: Callable[[Sequence[str]], None] = lambda seen: None,
-    seen: Sequence[str] = (),
+    before_request: BeforeRequest = lambda chain: None,
+    chain: Sequence[str] = (),
 ) -> float | None:
-    """Refuse an address that its host closes to this agent.
+    """Refuse a URL that the rules of its host disallow.
 
     Args:
-        url: an http or https address.
-        agent: as requests name it.
-        settings: the limits of the request for the rules.
-        directory: where the rules of all hosts are kept.
-        before: called as by `paise2nb.content.fetch.http.get`, for the rules.
-        seen: what it was called with when an earlier check was postponed.
+        url: An http or https URL.
+        agent: The user agent of the requests.
+        settings: The limits of the request for the rules.
+        directory: Where the rules of all hosts are kept.
+        before_request: As for `paise2nb.content.fetch.http.get`, for the rules.
+        chain: Its argument when an earlier check was snoozed.
 
     Returns:
-        the seconds that the host wants between two requests (Crawl-delay), 0 for none; None where
-        nobody looked: the rules themselves are open to all.
+        The Crawl-delay of the host in seconds, 0 for none. None if the rules don't apply, because
+        robots.txt itself may always be fetched.
 
     Raises:
-        PermanentError: ``robots``, it is closed, or the rules can't be had (RFC 9309, 2.3.1.4).
-        TransientError: the host can't be reached, or asks to come later.
+        PermanentError: ``robots``: the URL is disallowed, or the rules can't be fetched (RFC 9309,
+            section 2.3.1.4).
+        TransientError: The host can't be reached, or asks to be left alone for a time.
     """
-    parts = urlsplit(without_credentials(url))
+    url = without_credentials(url)
+    parts = urlsplit(url)
     if parts.path == "/robots.txt":
         return None
-    place = f"{parts.scheme}://{parts.netloc.lower()}/robots.txt"
-    file = directory / hashlib.sha256(place.encode()).hexdigest()
-    text = _kept(file)
+    rules_url = f"{parts.scheme}://{parts.netloc.lower()}/robots.txt"
+    file = directory / hashlib.sha256(rules_url.encode()).hexdigest()
+    text = _load(file)
     if text is None:
-        way = seen if seen and seen[0] == place else [place]
-        text = _shared(way, settings, file, before)
+        if not chain or chain[0] != rules_url:
+            chain = [rules_url]
+        text = _fetch_once(chain, settings, file, before_request)
     rules = _parsed(text)
-    if not rules.can_fetch(without_credentials(url), agent):
-        why = "can't be had from a failing server" if text == REFUSE_ALL else "refuses"
+    if not rules.can_fetch(url, agent):
+        reason = "can't be fetched, the server fails" if text == DISALLOW_ALL else "disallows it"
         raise PermanentError(
-            f"{place} {why}, so {without_credentials(url)} is not fetched; "
-            "`fetch.robots: false` overrides it",
+            f"{rules_url} {reason}, so {url} is not fetched; `fetch.robots: false` overrides it",
             "robots",
         )
     return float(rules.crawl_delay(agent) or 0)
 
 
-def forget(directory: Path) -> None:
-    """Remove the rules that are too old to hold."""
+def remove_expired(directory: Path) -> None:
+    """Remove the files with rules that are no longer valid."""
     for file in directory.glob("*"):
-        if file.stat().st_mtime < time.time() - KEPT:
+        if file.stat().st_mtime < time.time() - MAX_AGE:
             file.unlink(missing_ok=True)
 
 
-def _shared(
-    way: Sequence[str],
-    settings: FetchSettings,
-    file: Path,
-    before: Callable[[Sequence[str]], None],
+def _fetch_once(
+    chain: Sequence[str], settings: FetchSettings, file: Path, before_request: BeforeRequest
 ) -> str:
-    """What one thread asks for all that want it now: the rules, or why they can't be had."""
+    """Fetch rules in one thread for all threads that need them now."""
     with _guard:
-        asking = _asking.get(file)
-        answer = _asking[file] = asking or Future()
-    if asking is not None:
-        error = asking.exception()
-        if isinstance(error, TransientError):  # one of its own for each job
+        other = _fetching.get(file)
+        result = _fetching[file] = other or Future()
+    if other is not None:
+        error = other.exception()
+        if isinstance(error, TransientError):  # each job raises an instance of its own
             raise copy(error) from error
-        if isinstance(error, Snoozed):  # it waits for a turn, and this one may have it
-            return _shared(way, settings, file, before)
-        return asking.result()
+        if isinstance(error, Snoozed):  # that job waits for a slot, this one may have it
+            return _fetch_once(chain, settings, file, before_request)
+        return other.result()
     try:
-        text = _kept(file)  # another has had its answer just before
+        text = _load(file)  # another thread may have stored it just now
         if text is None:
-            text, seconds = _asked(way, settings, before)
-            _keep(file, text, seconds)
-        answer.set_result(text)
+            text, seconds = _fetch(chain, settings, before_request)
+            _store(file, text, seconds)
+        result.set_result(text)
         return text
     except BaseException as error:
-        answer.set_exception(error)
+        result.set_exception(error)
         raise
     finally:
         with _guard:
-            del _asking[file]
+            del _fetching[file]
 
 
-def _asked(
-    way: Sequence[str], settings: FetchSettings, before: Callable[[Sequence[str]], None]
+def _fetch(
+    chain: Sequence[str], settings: FetchSettings, before_request: BeforeRequest
 ) -> tuple[str, float]:
-    """The rules that a server gives now, and for how many seconds they hold."""
+    """The rules, and for how many seconds they are valid."""
     from paise2nb.content.fetch.http import get
 
     try:
-        found = get(way[0], settings, before=before, seen=way, enough=LARGEST)
-        return found.data.decode("utf-8-sig", "replace"), KEPT
+        found = get(
+            chain[0], settings, before_request=before_request, chain=chain, read_bytes=MAX_BYTES
+        )
+        return found.data.decode("utf-8-sig", "replace"), MAX_AGE
     except TransientError as error:
         if error.error_class != "http_5xx":
-            raise  # the address itself would end the same way
-        return REFUSE_ALL, KEPT_FAILING
+            raise  # a request for the URL itself would fail in the same way
+        return DISALLOW_ALL, MAX_AGE_FAILED
     except PermanentError:
-        return "", KEPT  # "unavailable" is free: section 2.3.1.3
+        return "", MAX_AGE  # "unavailable" allows everything: section 2.3.1.3
 
 
-def _kept(file: Path) -> str | None:
+def _load(file: Path) -> str | None:
     try:
         age = time.time() - file.stat().st_mtime
-        return file.read_text("utf-8") if 0 <= age < KEPT else None
+        return file.read_text("utf-8") if 0 <= age < MAX_AGE else None
     except FileNotFoundError:
         return None
 
 
-def _keep(file: Path, text: str, seconds: float) -> None:
+def _store(file: Path, text: str, seconds: float) -> None:
     make_private_directory(file.parent)
-    aside = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
-    aside.write_text(text, "utf-8")
-    written = time.time() - (KEPT - seconds)
-    os.utime(aside, (written, written))
-    aside.replace(file)
+    # Rules that are lost in a power cut are fetched again, so they need no sync.
+    with replacement(file, sync=False) as partial:
+        partial.write_text(text, "utf-8")
+        modified = time.time() - (MAX_AGE - seconds)
+        os.utime(partial, (modified, modified))
 
 
 @lru_cache(maxsize=32)

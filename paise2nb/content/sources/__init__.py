@@ -1,7 +1,7 @@
-"""Tasks that find work: feeds, sitemaps, folders and the links of pages.
+"""Tasks that find pages and files: feeds, sitemaps, folders and the links of pages.
 
-Each enqueues as follow-ups only what is new or has changed, so that it may run again and again
-(`--every 1d`). What a page, feed or sitemap names is fetched only over http and https.
+They enqueue only what is new or has changed, so they may run again and again (`--every 1d`). URLs
+in pages, feeds and sitemaps are followed only if they are http or https.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from fnmatch import fnmatchcase
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paise2nb.content.fetch import visit
+from paise2nb.content.handover import hand_over, is_up_to_date
+from paise2nb.content.sources.reading import feed_entries, page_links, sitemap_entries
 from paise2nb.core.errors import PermanentError, UsageError
 from paise2nb.core.urls import (
     DEFAULT_PORTS,
@@ -24,26 +26,23 @@ from paise2nb.core.urls import (
     scheme_of,
     without_credentials,
 )
-from paise2nb.jobs import UNFINISHED
-from paise2nb.plugins import ContentSource, Task, task
+from paise2nb.jobs import UNFINISHED, NewJob
+from paise2nb.jobs.context import Context
+from paise2nb.plugins import AppInfo, ContentSource, Task, task
 
-if TYPE_CHECKING:
-    from paise2nb.jobs.context import Context
-    from paise2nb.plugins import AppInfo
-
-MOST = 50_000  # addresses of one run; the limit of the sitemap protocol
+MOST = 50_000  # URLs of one run; the limit of the sitemap protocol
 
 
-# What may be asked for -----------------------------------------------------------------------
+# Checking arguments --------------------------------------------------------------------------
 
 
-def check_address(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Accept an http or https address. Raises UsageError."""
+def check_url(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Accept an http or https URL. Raises UsageError."""
     try:
         parse(args[0])
     except (TypeError, ValueError) as error:
         shown = without_credentials(str(args[0]))
-        raise UsageError(f"{shown!r} is not an http or https address: {error}") from None
+        raise UsageError(f"{shown!r} is not an http or https URL: {error}") from None
     return args
 
 
@@ -52,45 +51,41 @@ def _host(args: tuple[Any, ...]) -> str | None:
 
 
 def check_links(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Accept an address and a depth. Raises UsageError."""
+    """Accept a URL and a depth. Raises UsageError."""
     if len(args) > 1 and not (isinstance(args[1], int) and 1 <= args[1] <= 100):
         raise UsageError(f"depth is {args[1]!r}; give a number from 1 to 100")
-    return check_address(app, args)
+    return check_url(app, args)
 
 
 def check_folder(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Accept a folder, as an absolute path. Raises UsageError."""
+    """Accept a folder and make its path absolute. Raises UsageError."""
     try:
         path = Path(args[0]).expanduser().resolve()
         if path.is_dir():
             return (str(path), *args[1:])
     except (OSError, RuntimeError, TypeError, ValueError):
         pass
-    raise UsageError(f"{args[0]!r} is not a folder; a single file is enqueued by: fetch FILE")
+    raise UsageError(f"{args[0]!r} is not a folder; to enqueue a file: enqueue fetch FILE")
 
 
 # The tasks -----------------------------------------------------------------------------------
 
 
-@task("feed", check=check_address, host=_host)
+@task("feed", check=check_url, host=_host)
 def feed(context: Context, url: str) -> dict[str, int]:
     """Enqueue the entries of an RSS or Atom feed."""
-    from paise2nb.content.sources.reading import feed_entries
-
     return enqueue_new(context, feed_entries(visit(context, url)))
 
 
-@task("sitemap", check=check_address, host=_host)
+@task("sitemap", check=check_url, host=_host)
 def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, int]:
-    """Enqueue the addresses of a sitemap, and the sitemaps of an index."""
-    from paise2nb.content.sources.reading import sitemap_entries
-
+    """Enqueue the pages of a sitemap, and the sitemaps of a sitemap index."""
     fetched = visit(context, url)
     pages, maps = sitemap_entries(fetched)
     if inner and maps:
-        raise PermanentError(f"an index of sitemaps inside another: {fetched.url}", "unsupported")
-    for address in _web(maps):
-        context.enqueue("sitemap", address, True)
+        raise PermanentError(f"a sitemap index in another one: {fetched.url}", "unsupported")
+    for map_url in _fetchable(maps):
+        context.enqueue("sitemap", map_url, True)
     return {**enqueue_new(context, pages), **({"sitemaps": len(maps)} if maps else {})}
 
 
@@ -98,23 +93,24 @@ def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, int]:
 def folder(
     context: Context, path: str, recursive: bool = False, pattern: Sequence[str] = ()
 ) -> dict[str, int]:
-    """Enqueue the files of a folder; hidden ones and symbolic links are left out."""
-
-    def files() -> Iterator[tuple[str, float]]:
-        for place, folders, names in os.walk(path):
-            folders[:] = sorted(n for n in folders if recursive and not n.startswith("."))
-            for name in sorted(names):
-                file = Path(place, name)
-                relative = str(file.relative_to(path))
-                fits = not pattern or any(
-                    fnmatchcase(tried, glob) for glob in pattern for tried in (name, relative)
-                )
-                if fits and not name.startswith(".") and not file.is_symlink() and file.is_file():
-                    yield str(file), file.stat().st_mtime
-
+    """Enqueue the files of a folder, without hidden files and symbolic links."""
     if not Path(path).is_dir():
         raise PermanentError(f"no such folder: {path}", "not_found")
-    return enqueue_new(context, dict(files()), keep=list)
+    return enqueue_new(context, dict(_files(path, recursive, pattern)), select=list)
+
+
+def _files(path: str, recursive: bool, pattern: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """The paths of files, with the time of their last change."""
+    for directory, folders, names in os.walk(path):
+        folders[:] = sorted(n for n in folders if recursive and not n.startswith("."))
+        for name in sorted(names):
+            file = Path(directory, name)
+            relative = str(file.relative_to(path))
+            is_wanted = not pattern or any(
+                fnmatchcase(tried, glob) for glob in pattern for tried in (name, relative)
+            )
+            if is_wanted and not name.startswith(".") and not file.is_symlink() and file.is_file():
+                yield str(file), file.stat().st_mtime
 
 
 @task("links", check=check_links, host=_host)
@@ -125,121 +121,120 @@ def links(
     same_host: bool = True,
     pattern: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Enqueue the addresses that a page links to; with a depth, those that they link to, too."""
-    from paise2nb.content.sources.reading import page_links
-    from paise2nb.content.tasks import hand_over
-
+    """Enqueue the pages that a page links to. A depth above 1 follows their links, too."""
     fetched = visit(context, url)
     host = parse(fetched.url).host
     found = {
-        address: None
-        for address in _web(page_links(fetched))
-        if (not same_host or parse(address).host == host)
-        and (not pattern or any(fnmatchcase(address, glob) for glob in pattern))
+        link: None
+        for link in _fetchable(page_links(fetched))
+        if (not same_host or parse(link).host == host)
+        and (not pattern or any(fnmatchcase(link, glob) for glob in pattern))
     }
-    if context.job.parent_id is not None:  # a page on the way is an item like any other
+    if context.job.parent_id is not None:  # a page on the way becomes an item, too
         hand_over(context, url, fetched)
     if depth == 1:
         return enqueue_new(context, found)
-    # A page is read once in a run, however many others link to it.
-    job_store = context.app.queue.job_store
-    root = job_store.rows([context.job.root_id])[context.job.root_id]
-    jobs = context.app.new_jobs(
-        context.plugins.task("links"),
-        [(address, depth - 1, same_host, list(pattern)) for address in found],
-        tag=context.job.tag, priority=context.job.priority,
-    )  # fmt: skip
+    # Each page is read once in a run, however many other pages link to it.
+    job_store, root_id = context.job_store, context.job.root_id
+    began = job_store.rows([root_id])[root_id]["started_at"]
+    jobs = _new_jobs(context, "links", [(link, depth - 1, same_host, [*pattern]) for link in found])
     latest = job_store.latest(job.key for job in jobs)
-    new = [
-        job
-        for job in jobs
-        if job.key not in latest or latest[job.key]["enqueued_at"] < root["started_at"]
-    ]
+    new = [j for j in jobs if j.key not in latest or latest[j.key]["enqueued_at"] < began]
     context.followups += new
     return {"found": len(found), "new": len(new)}
 
 
 def source_task(name: str, source: ContentSource, plugin: str) -> Task:
-    """The task that enqueues what a plugin's source finds, of whatever scheme has a fetcher."""
+    """The task that enqueues the URLs of a plugin's source, of all schemes with a fetcher."""
 
     @wraps(source.addresses)
     def run(context: Context, *arguments: Any) -> dict[str, int]:
-        schemes = context.plugins.schemes() - {"file"}  # for a user or a folder to name
+        schemes = context.plugins.schemes() - {"file"}  # only users and folders may name files
         found = dict.fromkeys(source.addresses(context, *arguments))
-        return enqueue_new(context, found, keep=partial(_web, schemes=schemes))
+        return enqueue_new(context, found, select=partial(_fetchable, schemes=schemes))
 
     return Task(name, run, plugin=plugin)
 
 
-# What is new ---------------------------------------------------------------------------------
+# Enqueueing new URLs -------------------------------------------------------------------------
 
 
-def _web(
-    addresses: Iterable[str], schemes: Collection[str] = tuple(DEFAULT_PORTS)
+def _fetchable(
+    urls: Iterable[str], schemes: Collection[str] = tuple(DEFAULT_PORTS)
 ) -> Iterator[str]:
-    """The addresses of some schemes among what somebody else wrote, each once, at most `MOST`."""
+    """The valid URLs of some schemes, each once and at most `MOST`."""
     seen: set[str] = set()
-    for address in addresses:
+    for url in urls:
         try:
-            scheme = scheme_of(address.strip())
+            scheme = scheme_of(url.strip())
             if scheme in DEFAULT_PORTS:
-                parse(address)
+                parse(url)
         except ValueError:
             continue
         if scheme not in schemes:
             continue
-        if (key := canonical_url(address)) not in seen and len(seen) < MOST:
+        if (key := canonical_url(url)) not in seen and len(seen) < MOST:
             seen.add(key)
-            yield address.partition("#")[0].strip()
+            yield url.partition("#")[0].strip()
 
 
 def enqueue_new(
     context: Context,
     found: Mapping[str, float | None],
-    keep: Callable[[Iterable[str]], Iterable[str]] = _web,
+    select: Callable[[Iterable[str]], Iterable[str]] = _fetchable,
 ) -> dict[str, int]:
-    """Enqueue a fetch of each address that is new or has changed.
+    """Enqueue a fetch of each URL that is new or has changed.
 
     Args:
-        found: addresses or absolute paths, each with the time of its last change in seconds
-            since the epoch, None where nobody says.
-        keep: chooses those that may be fetched.
+        context: The execution that found them.
+        found: URLs or absolute paths with the time of their last change in seconds since the
+            epoch, or None if it is not known.
+        select: Selects those that may be fetched.
+
+    Returns:
+        The number of URLs ``found`` and of ``new`` jobs.
     """
-    addresses = list(keep(found))
-    jobs = context.app.new_jobs(
-        context.plugins.task("fetch"), [(address,) for address in addresses],
-        tag=context.job.tag, priority=context.job.priority,
-    )  # fmt: skip
-    latest = context.app.queue.job_store.latest(job.key for job in jobs)
+    urls = list(select(found))
+    jobs = _new_jobs(context, "fetch", [(url,) for url in urls])
+    latest = context.job_store.latest(job.key for job in jobs)
     new = [
         job
-        for job, address in zip(jobs, addresses, strict=True)
-        if is_new(context, address, found.get(address), latest.get(job.key or 0))
+        for job, url in zip(jobs, urls, strict=True)
+        if is_new(context, url, found.get(url), latest.get(job.key or 0))
     ]
-    # With their keys: who enqueues one of them again finds it.
+    # Not by `context.enqueue`: these keep their keys, so a user who enqueues one of them finds it.
     context.followups += new
-    return {"found": len(addresses), "new": len(new)}
+    return {"found": len(urls), "new": len(new)}
+
+
+def _new_jobs(context: Context, task: str, every_args: list[tuple[Any, ...]]) -> list[NewJob]:
+    job = context.job
+    return context.new_jobs(task, every_args, tag=job.tag, priority=job.priority)
 
 
 def is_new(
-    context: Context, address: str, changed_at: float | None, last: Mapping[str, Any] | None
+    context: Context, url: str, changed_at: float | None, last: Mapping[str, Any] | None
 ) -> bool:
-    """Whether an address was never fetched, or has changed since it was, in vain or not."""
-    from paise2nb.content.tasks import is_fresh
+    """Whether a URL was never fetched, or has changed since it was, even if the fetch failed.
 
+    Args:
+        context: The execution that found it.
+        url: A URL or an absolute path.
+        changed_at: When it last changed, in seconds since the epoch, or None if not known.
+        last: The row of its latest fetch, or None.
+    """
     if last is not None and last["state"] in UNFINISHED:
         return False
-    item_id = context.items.find(canonical_url(address)) if last is None else None
-    item = None if item_id is None else context.items.get(item_id)
-    known: dict[str, Any] = {}
     if last is not None:
         known = json.loads(last["result"] or "{}")
-        seen_at = context.app.queue.job_store.clock.wall(last["finished_at"])
-    elif item is not None:
+        seen_at = context.job_store.clock.wall(last["finished_at"])
+    else:  # its job was removed, or it was stored in another way
+        item_id = context.items.find(canonical_url(url))
+        item = None if item_id is None else context.items.get(item_id)
+        if item is None:
+            return True
         known = {"size": item["size"], **item["metadata"].get("source", {})}
         seen_at = known.get("fetched_at", 0.0)
-    else:
-        return True
-    if scheme_of(address) in (None, "file") and "mtime_ns" in known:
-        return not is_fresh(context.settings, known, 0, (address,))
+    if scheme_of(url) in (None, "file") and "mtime_ns" in known:
+        return not is_up_to_date(context.settings, known, 0, (url,))
     return changed_at is not None and changed_at > seen_at
