@@ -73,22 +73,22 @@ def get(
     """
     left = settings.timeout
     chain = [*(chain or [url])]
-    first, address = _parsed(url), _parsed(chain[-1])
+    first, target = _parsed(url), _parsed(chain[-1])
     while True:
         before_request(chain)
         budget.begin(left, settings.max_bytes + HEADERS)
         here = without_credentials(chain[-1])
         # Credentials for one origin are not sent to another (RFC 9110, section 15.4).
-        credentials = first.credentials if address.origin == first.origin else None
+        credentials = first.credentials if target.origin == first.origin else None
         conditions = _conditions(known) if known and known.get("final_url") == here else {}
-        response = _request(here, address, credentials, conditions, settings)
+        response = _request(here, target, credentials, conditions, settings)
         try:
             if response.status == 304 and conditions:
                 return Fetched(b"", here, meta={"status": 304})
             if response.status not in REDIRECTS:
                 return _fetched(here, response, settings, read_bytes)
             chain.append(_redirect_target(chain, response, settings))
-            address = _parsed(chain[-1])
+            target = _parsed(chain[-1])
         finally:
             _release(response)
             left = budget.end - time.monotonic()
@@ -135,7 +135,7 @@ def _conditions(known: Mapping[str, Any]) -> dict[str, str]:
 
 def _request(
     url: str,
-    address: ParsedURL,
+    target: ParsedURL,
     credentials: str | None,
     conditions: Mapping[str, str],
     settings: FetchSettings,
@@ -153,15 +153,15 @@ def _request(
     private = settings.allow_private_addresses
     while True:
         try:
-            proxy = proxy_for(address.scheme, address.host, settings.proxy)
+            proxy = proxy_for(target.scheme, target.host, settings.proxy)
             if proxy and not private:
-                refuse_private_behind_proxy(address.host, address.port)
+                refuse_private_behind_proxy(target.host, target.port)
             manager = pools(private=private, proxy=proxy)
-            pool = manager.connection_from_host(address.host, address.port, address.scheme)
-            is_absolute = proxy and address.scheme == "http"  # RFC 9112, section 3.2.2
+            pool = manager.connection_from_host(target.host, target.port, target.scheme)
+            is_absolute = proxy and target.scheme == "http"  # RFC 9112, section 3.2.2
             return pool.urlopen(
                 "GET",
-                address.absolute if is_absolute else address.target,
+                target.absolute if is_absolute else target.target,
                 headers=headers,
                 redirect=False,
                 retries=False,
