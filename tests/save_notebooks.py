@@ -1,7 +1,7 @@
-"""Runs the notebooks and saves them with their outputs: ``python -m tests.save_notebooks``.
+"""Run the notebooks and save them with their outputs: ``python -m tests.save_notebooks``.
 
-For after a change of what results look like. What a progress bar drew is saved as it ends, and
-nothing that differs from run to run (times, prompts' metadata) is saved at all.
+Run it after a change of what results look like. Only the last state of a progress bar is saved,
+and nothing that differs between runs, such as times.
 """
 
 from __future__ import annotations

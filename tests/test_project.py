@@ -1,4 +1,4 @@
-"""The project around the package: what it declares, what it pins, and that Binder's way works."""
+"""The project around the package: declared and pinned dependencies, code limits, Binder."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ import paise2nb
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# What an extra brings, and what newer Pythons bring themselves (compression, from 3.14 on).
+PACKAGE = ROOT / "paise2nb"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# Installed by an extra, or part of newer Pythons (compression, since 3.14).
 OPTIONAL = {"pandas", "pyarrow", "compression", "pytest"}
+# The layers: what `from paise2nb import …` may name inside the package.
+LAYERS = {path.stem for path in PACKAGE.iterdir() if path.stem != "__init__"}
 
 
 def declared(*extras: str) -> set[str]:
-    """The canonical names that the core, or some extras, ask for."""
+    """The canonical names of the packages that the project, or some of its extras, requires."""
     lines = [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
     return {
         canonicalize_name(Requirement(line).name) for line in lines or PROJECT["dependencies"]
@@ -62,7 +66,7 @@ def test_the_package_has_the_version_that_the_project_declares() -> None:
 
 def test_every_module_that_the_package_imports_is_declared() -> None:
     owners = metadata.packages_distributions()
-    modules = {name for path in (ROOT / "paise2nb").rglob("*.py") for name in imported(path)}
+    modules = {name for path in MODULES for name in imported(path)}
     foreign = modules - set(sys.stdlib_module_names) - {"paise2nb"} - OPTIONAL
     undeclared = {
         module
@@ -73,13 +77,35 @@ def test_every_module_that_the_package_imports_is_declared() -> None:
 
 
 def test_every_declared_package_is_pinned_for_the_tests() -> None:
-    # The peers of the benchmarks are measured as they are now.
+    # Benchmarks compare with the newest versions of other libraries.
     everything = declared() | declared(*PROJECT["optional-dependencies"].keys() - {"bench"})
     assert everything - set(pins()) == set()
 
 
 def test_pins_are_versions_and_nothing_else() -> None:
     assert all(re.fullmatch(r"[\w.!+]+", version) for version in pins().values())
+
+
+def test_no_module_imports_the_root_package() -> None:
+    found = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            root = isinstance(node, ast.Import) and "paise2nb" in {a.name for a in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module == "paise2nb":
+                root = not {alias.name for alias in node.names} <= LAYERS
+            if root:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+@pytest.mark.parametrize("started", ["paise2nb.commands", "paise2nb.notebook", "paise2nb.app"])
+def test_starting_imports_no_extraction_library(started: str) -> None:
+    code = f"import sys, {started}; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    heavy = {"charset_normalizer", "feedparser", "htmldate", "kreuzberg", "lxml", "trafilatura"}
+    assert heavy & set(result.stdout.split()) == set()
 
 
 @pytest.mark.slow
@@ -89,18 +115,23 @@ def test_the_quickstart_runs_on_what_binder_installs(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "-r", "binder/requirements.txt"],
-        cwd=ROOT, env=clean, check=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=clean,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
     specification = {
         "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Binder", "language": "python", "env": {"PYTHONPATH": ""},
-    }  # fmt: skip
+        "display_name": "Binder",
+        "language": "python",
+        "env": {"PYTHONPATH": ""},
+    }
     (tmp_path / "kernels/binder").mkdir(parents=True)
     (tmp_path / "kernels/binder/kernel.json").write_text(json.dumps(specification))
     notebook = nbformat.read(ROOT / "notebooks/01-quickstart.ipynb", as_version=4)
-    wanted = said(notebook)
-    where = nbformat.v4.new_code_cell("import paise2nb; print(paise2nb.__file__)")
-    notebook.cells.append(where)
+    expected = outputs(notebook)
+    cell = nbformat.v4.new_code_cell("import paise2nb; print(paise2nb.__file__)")
+    notebook.cells.append(cell)
     kernel = AsyncKernelManager(
         kernel_name="binder",
         kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(tmp_path / "kernels")]),
@@ -109,12 +140,12 @@ def test_the_quickstart_runs_on_what_binder_installs(tmp_path: Path) -> None:
     NotebookClient(
         notebook, km=kernel, resources=folder, timeout=120, coalesce_streams=True
     ).execute()
-    *given, [location] = said(notebook)
+    *actual, [location] = outputs(notebook)
     assert Path(location.strip()).is_relative_to(tmp_path / "venv")
-    assert given == wanted
+    assert actual == expected
 
 
-def said(notebook: nbformat.NotebookNode) -> list[list[str]]:
+def outputs(notebook: nbformat.NotebookNode) -> list[list[str]]:
     """The text of each output of each code cell."""
     return [
         [output.data["text/plain"] if "data" in output else output.text for output in cell.outputs]

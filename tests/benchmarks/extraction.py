@@ -4,8 +4,8 @@ Two sets of pages. Those of fourteen sites (blogs, magazines, news) lie in the s
 article-extractor (MIT), which are downloaded: the truth is the article that its authors chose in
 each page by hand. Those of Debian's python3-doc come with the reStructuredText that each was made
 from: that text, without its markup, is the truth. F1 is that of runs of four words, a page's mean;
-beside it precision, recall and pages a second. Peers (``pip install '.[bench]'``, with pip 23.3 or
-newer) that are missing are left out. Exit status 1 where one is better.
+beside it precision, recall and pages a second. Peers (``pip install '.[bench]'``) that are missing
+are left out. Exit status 1 where one is better.
 """
 
 from __future__ import annotations
