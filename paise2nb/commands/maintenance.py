@@ -82,10 +82,11 @@ config = CommandGroup("config", help="Show, edit and check the settings.", callb
 
 def _save(session: Session, body: str) -> Message:
     """Check a cell of YAML, and make it the settings file of the working directory."""
-    from paise2nb.config.settings import Settings, config_files, parse_yaml
+    from paise2nb.config.parser import parse_mapping
+    from paise2nb.config.settings import Settings, config_files
 
     *others, path = config_files()
-    Settings.resolve(session.profile, files=others, overrides=parse_yaml(body, "the cell"))
+    Settings.resolve(session.profile, files=others, overrides=parse_mapping(body, "the cell"))
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         aside.write_text(body, "utf-8")

@@ -1,1 +1,1 @@
-"""Settings: profiles, layers of YAML, and what each key may hold."""
+"""Settings: profiles, layers of YAML, and the allowed values of each key."""

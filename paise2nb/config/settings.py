@@ -1,8 +1,8 @@
-"""Settings: YAML layers become one frozen, checked object that knows which layer set each value.
+"""Settings: layers of YAML become one frozen, checked object that knows the origin of each value.
 
-Every key is declared once below, with its type, its range and its line of documentation;
-reading, checking, ``config show`` and the way to the workers all follow that declaration.
-The defaults stand in ``profiles/*.yaml``.
+Each key is declared once, with its type, its range and its description. Parsing, checking,
+``config show`` and the transfer to workers follow that declaration. The default values are in
+``profiles/*.yaml``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
+from paise2nb.config.parser import parse, parse_mapping, read_file, shown
 from paise2nb.config.specs import (
     Entry,
     Key,
@@ -28,23 +29,8 @@ from paise2nb.config.specs import (
     Range,
     build,
     documentation,
-    parse,
-    parse_yaml,
-    read,
-    shown,
 )
 from paise2nb.core.errors import SettingsError, UsageError
-
-__all__ = [
-    "DOCS",
-    "FILE_NAME",
-    "PROFILES",
-    "Pool",
-    "Settings",
-    "config_files",
-    "parse_assignment",
-    "parse_yaml",
-]
 
 PROFILES = ("development", "test", "production")
 FILE_NAME = "paise2.yaml"
@@ -55,36 +41,47 @@ Days = Annotated[float, Range(0, 36_500)]
 Count = Annotated[int, Range(1, 1024)]
 
 
-# The keys ------------------------------------------------------------------------------------
+# The declaration -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A named group of workers for some tasks."""
+    """A named group of worker processes for certain tasks."""
 
-    tasks: Annotated[tuple[str, ...], "the tasks that only this pool runs"] = ()
+    tasks: Annotated[tuple[str, ...], "tasks that only this pool runs"] = ()
     processes: Annotated[Count, "worker processes"] = 1
     threads: Annotated[Count, "jobs at a time in each process"] = 1
 
 
 @dataclass(frozen=True)
 class RetryRules:
-    """What a retry policy decides."""
+    """A retry policy."""
 
     max_retries: Annotated[int, Range(0, 1000), "attempts after the first"]
     retry_delay: Annotated[Seconds, "seconds before the first retry"]
-    backoff: Annotated[float, Range(1, 100), "each further delay is this many times longer"]
-    max_delay: Annotated[Seconds, "no delay is longer than this many seconds"]
+    backoff: Annotated[float, Range(1, 100), "factor by which each further delay is longer"]
+    max_delay: Annotated[Seconds, "longest delay in seconds"]
+
+
+_POOLS = MappingSpec(
+    Pool,
+    complete=True,
+    pattern=r"(?!default$)[A-Za-z][\w-]*",
+    allowed="letters, digits, - and _, but not `default`: workers.concurrency is its size",
+)
+_POLICIES = MappingSpec(
+    RetryRules, complete=False, pattern=r"[\w:.-]+", allowed="an error class, or TASK.CLASS"
+)
 
 
 @dataclass(frozen=True)
 class RetrySettings(RetryRules):
-    """The rules for every error, and what differs for some classes of error."""
+    """The policy for every error, and the differences for some error classes."""
 
     policies: Annotated[
         Mapping[str, Mapping[str, float]],
-        MappingSpec(RetryRules, False, r"[\w:.-]+", "an error class, or TASK.CLASS"),
-        "what differs for an error class (`timeout`), or for one in a task (`fetch.timeout`)",
+        _POLICIES,
+        "differences for an error class (`timeout`), or for one of a task (`fetch.timeout`)",
     ]
 
 
@@ -92,105 +89,90 @@ class RetrySettings(RetryRules):
 class WorkerSettings:
     """The processes that run jobs."""
 
-    concurrency: Annotated[Count, "processes for tasks in no pool, one job at a time in each"]
+    concurrency: Annotated[Count, "processes for tasks without a pool, each with one job at a time"]
     pools: Annotated[
         Mapping[str, Pool],
-        MappingSpec(
-            Pool,
-            True,
-            r"(?!default$)[A-Za-z][\w-]*",
-            "letters, digits, - and _, but not `default`: workers.concurrency is its size",
-        ),
-        "groups of workers for some tasks: `NAME: {tasks: [fetch], processes: 1, threads: 16}`",
+        _POOLS,
+        "workers for certain tasks: `NAME: {tasks: [fetch], processes: 1, threads: 16}`",
     ]
-    cancel_grace: Annotated[Seconds, "seconds that a cancelled job has to end by itself"]
+    cancel_grace: Annotated[Seconds, "seconds for a cancelled job to end by itself"]
     retry: RetrySettings
     timeout: Annotated[SomeSeconds, "seconds for one attempt"]
-    memory_mb: Annotated[int, Range(1, 2**24), "memory in MB that a worker process may hold"]
-    idle_exit: Annotated[
-        Seconds, "seconds without work after which background workers leave; 0: never"
-    ]
+    memory_mb: Annotated[int, Range(1, 2**24), "memory limit of a worker process in MB"]
+    idle_exit: Annotated[Seconds, "seconds without work until background workers exit; 0: never"]
 
 
 @dataclass(frozen=True)
 class QueueDatabase:
-    """The job table."""
+    """The database of jobs."""
 
-    path: Annotated[Path | None, "the database of jobs; null: tasks.db in data_dir"]
+    path: Annotated[Path | None, "database of jobs; null: tasks.db in data_dir"]
     immediate: Annotated[bool, "run jobs in the caller, for debugging"]
 
 
 @dataclass(frozen=True)
 class QueueSettings:
-    """Where jobs wait."""
+    """Where jobs are queued."""
 
-    provider: Annotated[str, "`sqlite`, `none` (jobs run in the caller) or a plugin's"]
+    provider: Annotated[str, "`sqlite`, `none` (jobs run in the caller) or one from a plugin"]
     sqlite: QueueDatabase
 
 
 @dataclass(frozen=True)
 class StorageDatabase:
-    """The items."""
+    """The database of items."""
 
-    path: Annotated[Path | None, "the database of items; null: items.db in data_dir"]
+    path: Annotated[Path | None, "database of items; null: items.db in data_dir"]
 
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """Where items are kept."""
+    """Where items are stored."""
 
     sqlite: StorageDatabase
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """The raw bytes."""
+    """Fetched bytes."""
 
-    keep_days: Annotated[
-        Days, "days that raw bytes are kept; those that a job still needs stay longer"
-    ]
+    keep_days: Annotated[Days, "days to keep fetched bytes; longer while a job needs them"]
 
 
 @dataclass(frozen=True)
 class HistorySettings:
-    """The jobs that ended."""
+    """Finished jobs."""
 
-    keep_days: Annotated[Days, "days that finished jobs are kept"]
+    keep_days: Annotated[Days, "days to keep finished jobs"]
 
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """How addresses are fetched."""
+    """How URLs are fetched."""
 
-    user_agent: Annotated[str | None, "the name that requests carry; null: paise2nb/VERSION"]
-    timeout: Annotated[SomeSeconds, "seconds for one fetch, redirects included"]
-    max_bytes: Annotated[int, Range(1, 2**40), "the largest body, decoded, in bytes"]
-    max_redirects: Annotated[int, Range(0, 100), "redirects that one fetch may follow"]
-    max_age: Annotated[
-        Seconds, "seconds for which a fetched address is fresh: fetched again only by --force"
-    ]
-    host_delay: Annotated[
-        Seconds, "seconds between two requests to one host, across all workers; 0: none"
-    ]
+    user_agent: Annotated[str | None, "User-Agent of requests; null: paise2nb/VERSION"]
+    timeout: Annotated[SomeSeconds, "seconds for one fetch, including redirects"]
+    max_bytes: Annotated[int, Range(1, 2**40), "largest body in bytes, after decompression"]
+    max_redirects: Annotated[int, Range(0, 100), "redirects to follow in one fetch"]
+    max_age: Annotated[Seconds, "seconds until a URL is fetched again without --force"]
+    host_delay: Annotated[Seconds, "seconds between requests to one host, by all workers; 0: none"]
     robots: Annotated[bool, "obey robots.txt"]
-    allow_private_addresses: Annotated[
-        bool, "fetch from loopback, link-local and private networks too"
-    ]
+    allow_private_addresses: Annotated[bool, "fetch from loopback, link-local and private networks"]
     proxy: Annotated[
         Proxy | None,
-        "fetch through this proxy, `http://HOST:PORT`; `environment`: through those that "
-        "http_proxy, https_proxy and no_proxy name; null: through none, whatever they say",
+        "proxy, `http://HOST:PORT`; `environment`: as http_proxy, https_proxy and no_proxy say; "
+        "null: none",
     ]
 
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """How texts are taken out of what was fetched."""
+    """How text is extracted from fetched documents."""
 
     precision: Annotated[
         bool,
-        "of web pages rather too little than too much, and a date from the text where they declare"
-        " none; slower (false: fast, nearly as good)",
+        "prefer precision over recall, and search the text for a date when the page declares none; "
+        "slower",
     ]
 
 
@@ -198,20 +180,18 @@ class ExtractSettings:
 class EntryPointSettings:
     """Which installed plugins are loaded."""
 
-    allow: Annotated[
-        tuple[str, ...], "installed plugins to load: names of entry points, `*` for any part"
-    ]
-    deny: Annotated[tuple[str, ...], "those of them that are listed but never imported"]
+    allow: Annotated[tuple[str, ...], "entry points of plugins to load; `*` matches anything"]
+    deny: Annotated[tuple[str, ...], "exceptions, which are listed but never imported"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one app. Two are equal when their values are, whatever layers set them."""
+    """The settings of one app. Two are equal if their values are, whatever their origins."""
 
     profile: str
     data_dir: Annotated[
         Path | None,
-        "where everything is kept; null: ~/.local/share/paise2 for production, "
+        "directory of all data; null: ~/.local/share/paise2 for production, "
         "…/paise2/NAME for other profiles, temporary for test",
     ]
     workers: WorkerSettings
@@ -221,7 +201,7 @@ class Settings:
     history: HistorySettings
     fetch: FetchSettings
     extract: ExtractSettings
-    plugins: Annotated[tuple[Module, ...], "modules, or paths of .py files"]
+    plugins: Annotated[tuple[Module, ...], "plugins to load: modules, or paths of .py files"]
     entry_points: EntryPointSettings
     entries: Mapping[Key, Entry] = field(repr=False, compare=False)
 
@@ -237,30 +217,30 @@ class Settings:
         defaults: Iterable[tuple[str, Mapping[str, Any]]] = (),
         files: Sequence[Path] | None = None,
     ) -> Settings:
-        """Read every layer, later over earlier: mappings merge, lists and values replace.
+        """Merge all layers. Later ones override earlier ones: mappings merge, lists are replaced.
 
         Args:
-            profile: the packaged profile; else ``PAISE2_PROFILE``, else development.
-            data_dir: over every layer's.
-            overrides: dotted keys or nested mappings, such as ``--set`` gives.
-            environ: the environment.
-            cwd: where the second ``paise2.yaml`` is looked for, and relative paths start.
-            defaults: what plugins say, with their names: over the packaged profile and under the
-                user's files.
-            files: the user's files, in place of `config_files`.
+            profile: The packaged profile. None means ``PAISE2_PROFILE``, else development.
+            data_dir: The data directory, which overrides all layers.
+            overrides: Dotted keys or nested mappings, as from ``--set``.
+            environ: The environment.
+            cwd: The directory of the second ``paise2.yaml`` and of relative paths.
+            defaults: The names of plugins with their default settings, which override the
+                packaged profile but not the user's files.
+            files: The user's files. None means `config_files`.
 
         Raises:
-            UsageError: no such profile.
-            SettingsError: a layer can't be read, or a key or value in it is wrong.
+            UsageError: There is no such profile.
+            SettingsError: A layer can't be read, or a key or value in it is wrong.
         """
         here = Path.cwd() if cwd is None else cwd
         chosen = _chosen_profile(profile, environ)
-        name, exported = f"packaged profile {chosen.value}", environ.get("PAISE2_DATA_DIR")
+        packaged, exported = f"packaged profile {chosen.value}", environ.get("PAISE2_DATA_DIR")
         files = config_files(environ, here) if files is None else files
         layers = [
-            *((_packaged(part, name), name, here) for part in ("base", chosen.value)),
+            *((_packaged(part, packaged), packaged, here) for part in ("base", chosen.value)),
             *((values, f"plugin {plugin}", here) for plugin, values in defaults),
-            *((read(file), str(file), file.parent) for file in files),
+            *((read_file(file), str(file), file.parent) for file in files),
             ({"data_dir": exported} if exported else {}, "PAISE2_DATA_DIR", here),
             (overrides or {}, "--set", here),
             ({} if data_dir is None else {"data_dir": data_dir}, "--data-dir", here),
@@ -275,47 +255,42 @@ class Settings:
         profile, data_dir = entries["profile",].value, entries["data_dir",]
         if data_dir.value is None and profile != "test":
             shared = Path("~/.local/share/paise2").expanduser()
-            own = shared if profile == "production" else shared / profile
-            entries["data_dir",] = data_dir._replace(value=str(own))
+            path = shared if profile == "production" else shared / profile
+            entries["data_dir",] = data_dir._replace(value=str(path))
         _complete_pools(entries)
         return cls(profile, entries=MappingProxyType(entries), **build(cls, entries))
 
     def override(self, values: Mapping[str, object], origin: str) -> Settings:
-        """The same with some other values; ``origin`` says who set them. Raises SettingsError."""
+        """Return these settings with other values, set by ``origin``. Raises SettingsError."""
         return self._of(_merged(self.entries, values, origin, Path.cwd()))
 
     def set_by(self, origin: str) -> dict[str, Any]:
-        """The values that one layer has set, as a mapping that `override` takes."""
-        found: dict[str, Any] = {}
-        for path, entry in self.entries.items():
-            if entry.origin == origin:
-                place = found
-                for part in path[:-1]:
-                    place = place.setdefault(part, {})
-                place[path[-1]] = copy(entry.value)
-        return found
+        """Return the values that one layer has set, as a mapping for `override`."""
+        return _nested(
+            {key: entry for key, entry in self.entries.items() if entry.origin == origin}
+        )
 
     def with_data_dir(self, path: str | Path) -> Settings:
-        """The same in another data directory, such as the temporary one of profile test."""
+        """Return these settings with another data directory, as for profile test."""
         return self.override({"data_dir": path}, f"profile {self.profile}")
 
     def get(self, key: str) -> Any:
-        """The value of a dotted key, or a whole section. Raises SettingsError if it is unknown."""
+        """Return the value of a dotted key, or a section. Raises SettingsError if unknown."""
         return reduce(
             lambda value, name: value[name] if isinstance(value, Mapping) else getattr(value, name),
-            self._parts(key),
+            self._path(key),
             self,
         )
 
     def origin(self, key: str) -> str:
-        """Which layer set the value of a dotted key, such as ``/home/me/paise2.yaml:7``."""
-        path = self._parts(key)
+        """Return the origin of the value of a dotted key, such as ``/home/me/paise2.yaml:7``."""
+        path = self._path(key)
         if path not in self.entries:
             raise SettingsError(f"{key} is a section; ask for one of its keys")
         return self.entries[path].origin
 
-    def _parts(self, key: str) -> Key:
-        # An error class may hold a dot, so a dotted key can't just be split.
+    def _path(self, key: str) -> Key:
+        # Not key.split("."): an error class may contain a dot.
         for path in self.entries:
             for end in range(1, len(path) + 1):
                 if ".".join(path[:end]) == key:
@@ -323,38 +298,35 @@ class Settings:
         raise Layer(Settings, "settings", Path()).unknown("settings", (key,), Settings)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Each key with its value and the layer that set it, in the order of the declaration."""
+        """Return each key with its value and its origin, in the order of the declaration."""
 
-        def place(path: Key) -> int:
+        def position(path: Key) -> int:
             below = ".".join(path) + "."
             return next((i for i, key in enumerate(DOCS) if below.startswith(key + ".")), -1)
 
-        inner = {path[:end] for path in self.entries for end in range(1, len(path))}
+        sections = {path[:end] for path in self.entries for end in range(1, len(path))}
         return [
             {"key": ".".join(path), "value": copy(entry.value), "origin": entry.origin}
-            for path, entry in sorted(self.entries.items(), key=lambda item: place(item[0]))
-            if path not in inner
+            for path, entry in sorted(self.entries.items(), key=lambda item: position(item[0]))
+            if path not in sections
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """What a YAML file with every key would hold, as plain JSON values."""
-        nested: dict[str, Any] = {}
-        for (*outer, name), entry in self.entries.items():
-            holder = reduce(lambda value, part: value.setdefault(part, {}), outer, nested)
-            holder[name] = copy(entry.value)
+        """Return all settings as JSON values, nested as in a YAML file."""
+        nested = _nested(self.entries)
         del nested["profile"]
         return nested
 
     def to_json(self) -> str:
-        """Everything, origins included, for `from_json` in another process."""
+        """Return all settings with their origins, for `from_json` in another process."""
         return json.dumps([[path, *entry] for path, entry in self.entries.items()])
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """The settings that `to_json` wrote, exactly: no file and no environment is read.
+        """Return the settings that `to_json` wrote. Reads no file and no environment.
 
         Raises:
-            SettingsError: another version of the package wrote them.
+            SettingsError: Another version of the package wrote them.
         """
         try:
             return cls._of({tuple(path): Entry(*entry) for path, *entry in json.loads(text)})
@@ -365,24 +337,24 @@ class Settings:
 
 
 DOCS: Mapping[str, str] = documentation(Settings)
-"""Every key, dotted, with its line of documentation, in the order of the declaration."""
+"""The description of every dotted key, in the order of the declaration."""
 
 
 # Layers --------------------------------------------------------------------------------------
 
 
 def config_files(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> list[Path]:
-    """The user's two ``paise2.yaml``, whether they exist or not; the later one wins."""
+    """Return the paths of the user's two ``paise2.yaml``, which may not exist."""
     here = Path.cwd() if cwd is None else cwd
     directory = Path(environ.get("PAISE2_CONFIG_DIR") or "~/.config/paise2").expanduser()
     return [here / directory / FILE_NAME, here / FILE_NAME]
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split what ``--set`` takes, ``KEY=VALUE``; the value is YAML.
+    """Parse ``KEY=VALUE``, as for ``--set``. The value is YAML.
 
     Raises:
-        SettingsError: there is no ``=``, or the value is not YAML.
+        SettingsError: There is no ``=``, or the value is not valid YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -413,7 +385,15 @@ def _chosen_profile(profile: str | None, environ: Mapping[str, str]) -> Entry:
 
 def _packaged(name: str, origin: str) -> Mapping[str, Any]:
     file = Path(__file__).parent / "profiles" / f"{name}.yaml"
-    return parse_yaml(file.read_text("utf-8"), origin, lines=False)
+    return parse_mapping(file.read_text("utf-8"), origin, lines=False)
+
+
+def _nested(entries: Mapping[Key, Entry]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for (*outer, name), entry in entries.items():
+        section = reduce(lambda value, part: value.setdefault(part, {}), outer, nested)
+        section[name] = copy(entry.value)
+    return nested
 
 
 def _merged(
@@ -425,11 +405,11 @@ def _merged(
                 f"{getattr(key, 'origin', name)}: unknown key profile; "
                 "a profile is chosen by --profile NAME or PAISE2_PROFILE"
             )
-    return Layer(Settings, name, base).over(entries, written)
+    return Layer(Settings, name, base).apply(entries, written)
 
 
 def _complete_pools(entries: dict[Key, Entry]) -> None:
-    """Give every pool all of its keys. Raises SettingsError if two claim the same task."""
+    """Add the default values of pools. Raises SettingsError if two pools have the same task."""
     owners: dict[str, tuple[str, str]] = {}
     for path in [key for key in entries if key[:-1] == ("workers", "pools")]:
         for part in fields(Pool):
@@ -437,9 +417,9 @@ def _complete_pools(entries: dict[Key, Entry]) -> None:
             entries.setdefault((*path, part.name), Entry(default, entries[path].origin))
         tasks, origin = entries[*path, "tasks"]
         for task in tasks:
-            owner, said = owners.setdefault(task, (path[-1], origin))
+            owner, other_origin = owners.setdefault(task, (path[-1], origin))
             if owner != path[-1]:
                 raise SettingsError(
-                    f"{origin}: {'.'.join(path)}.tasks: {shown(task)} stands in pool {owner!r} "
-                    f"already ({said}); name it once, or give that pool the value null"
+                    f"{origin}: {'.'.join(path)}.tasks: pool {owner!r} runs {shown(task)} already "
+                    f"({other_origin}); name it once, or set that pool to null"
                 )

@@ -1,4 +1,4 @@
-"""Settings: what may be written, which layer wins, and what a mistake is answered with."""
+"""Settings: allowed values, the order of layers, and the messages about mistakes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from paise2nb.config.parser import parse_mapping
 from paise2nb.config.settings import (
     DOCS,
     PROFILES,
@@ -20,7 +21,6 @@ from paise2nb.config.settings import (
     Settings,
     config_files,
     parse_assignment,
-    parse_yaml,
 )
 from paise2nb.config.specs import field_specs
 from paise2nb.core.errors import SettingsError, UsageError
@@ -295,7 +295,7 @@ MISTAKES_IN_A_FILE = [
      "1: fetch.host_delay is inf; allowed: a number from 0 to 1,000,000,000"),
     ("fetch: {robots: 1}\n", "1: fetch.robots is 1; allowed: true or false"),
     ("fetch: {proxy: 'socks5://x'}\n", "1: fetch.proxy is 'socks5://x'; allowed: an http:// or"
-     " https:// address, environment or null"),
+     " https:// URL, environment or null"),
     ("fetch: {user_agent: 7}\n", "1: fetch.user_agent is 7; allowed: text or null"),
     ('fetch: {user_agent: "a\\nb"}\n', "1: fetch.user_agent is 'a\\nb'; allowed: text or null"),
     ("data_dir: ''\n", "1: data_dir is ''; allowed: a path or null"),
@@ -361,7 +361,7 @@ def test_a_file_that_cannot_be_read_is_named(place: Place) -> None:
     assert place.error() == f"{file}:2: not UTF-8; save the file as UTF-8"
     file.unlink()
     file.mkdir()
-    assert place.error() == f"{file}: can't be read: Is a directory; mend or move it"
+    assert place.error() == f"{file}: can't be read: Is a directory; fix or move it"
 
 
 def test_mistakes_elsewhere_name_their_place_too(place: Place) -> None:
@@ -383,8 +383,8 @@ def test_a_task_stands_in_one_pool(place: Place) -> None:
     file = place.cwd / "paise2.yaml"
     file.write_text("workers:\n  pools:\n    web:\n      tasks: [fetch]\n")
     assert place.error() == (
-        f"{file}:4: workers.pools.web.tasks: 'fetch' stands in pool 'fetch' already "
-        "(packaged profile development); name it once, or give that pool the value null"
+        f"{file}:4: workers.pools.web.tasks: pool 'fetch' runs 'fetch' already "
+        "(packaged profile development); name it once, or set that pool to null"
     )
 
 
@@ -434,9 +434,9 @@ def test_an_assignment_names_itself_as_the_origin(place: Place) -> None:
 
 
 def test_yaml_of_a_cell_names_the_cell_and_its_line(place: Place) -> None:
-    cell = parse_yaml("fetch:\n  timeout: soon\n", "the cell")
+    cell = parse_mapping("fetch:\n  timeout: soon\n", "the cell")
     assert place.error(overrides=cell).startswith("the cell:2: fetch.timeout is 'soon'")
-    cell = parse_yaml("fetch:\n  timeout: 4\n", "the cell")
+    cell = parse_mapping("fetch:\n  timeout: 4\n", "the cell")
     assert place.resolve(overrides=cell).origin("fetch.timeout") == "the cell:2"
 
 
@@ -542,7 +542,7 @@ def test_what_config_show_gives_is_what_a_file_may_hold(place: Place) -> None:
 
 def _sections(section: type) -> list[type]:
     inner = [d.kind for d in field_specs(section).values() if not d.doc]
-    inner += [d.entries.section for d in field_specs(section).values() if d.entries]
+    inner += [d.mapping.section for d in field_specs(section).values() if d.mapping]
     return [section, *(deeper for part in inner for deeper in _sections(part))]
 
 
