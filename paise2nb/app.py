@@ -7,27 +7,25 @@ process opens an App of its own from the resolved settings of the process that s
 from __future__ import annotations
 
 import atexit
-import inspect
+import importlib
 import json
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from paise2nb.config.settings import Settings
-from paise2nb.core import processes as process
-from paise2nb.core.errors import NotFound, PermanentError, UsageError, WorkersError
+from paise2nb.core.errors import NotFound, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
-from paise2nb.jobs import IMMEDIATE, STATES, Claim, Limits, NewJob, Outcome
+from paise2nb.jobs import STATES, Claim, Limits
 from paise2nb.jobs.context import Context
-from paise2nb.jobs.retry import policy
+from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.plugins import (
     CacheProvider,
@@ -51,12 +49,10 @@ from paise2nb.views.status import (
     take_status,
 )
 from paise2nb.views.waiting import wait, waiting
-
-if TYPE_CHECKING:
-    from paise2nb.workers.control import Workers
-    from paise2nb.workers.queue import JobHuey
-
-DEFAULT_POOL = "default"
+from paise2nb.workers.control import Workers
+from paise2nb.workers.executor import call_function
+from paise2nb.workers.queue import JobHuey
+from paise2nb.workers.rescue import rescue_orphans
 
 _current: App | None = None
 
@@ -65,40 +61,39 @@ class App:
     """An open profile. A context manager; `close` it otherwise.
 
     Attributes:
-        settings: what holds, and which layer said so.
+        settings: the resolved settings, each with the layer that set it.
         data_dir: where databases, cache and logs lie.
-        plugins, queue, cache, store: the parts.
+        plugins, cache, store, queue: the parts.
+        workers: the background workers.
     """
 
     def __init__(
         self, settings: Settings, *, plugins: Plugins | None = None, is_worker: bool = False
     ) -> None:
-        """Open the parts; the plugins too, unless they are given.
+        """Open the parts; load the plugins too, unless they are given.
 
         Raises:
             PluginError: a plugin can't be loaded.
             StorageError: a database or the data directory can't be used.
         """
-        self.is_worker = is_worker
         self._closed = False
         self._temporary = settings.data_dir is None
         if settings.data_dir is None:
             settings = settings.with_data_dir(Path(tempfile.mkdtemp(prefix="paise2-")))
-        self.settings = settings
         assert settings.data_dir is not None
-        self.data_dir: Path = settings.data_dir
-        claim_directory(self.data_dir)
-        self.cells = SavedPlugins(self.plugin_directory)
-        self._fingerprint = self.cells.fingerprint()
-        self.plugins = plugins or Plugins.of(settings)
-        self._granted: dict[str, int] = {}  # attempts by task: the settings do not change
-        self._refreshing = threading.Lock()
-        self.cache: CacheProvider = self.plugins.first_result("cache_provider", self)
-        self.store: DataStorageProvider = self.plugins.first_result("data_storage_provider", self)
-        self.queue: JobHuey = self.plugins.provider(settings.task_queue.provider).create(self)
-        self._opened: list[tuple[str, LifecycleAction]] = []
+        claim_directory(settings.data_dir)
+        self.parts = parts = Parts(
+            settings, settings.data_dir, plugins or Plugins.of(settings), is_worker
+        )
+        parts.cache = parts.plugins.first_result("cache_provider", parts)
+        parts.store = parts.plugins.first_result("data_storage_provider", parts)
+        provider = parts.plugins.provider(settings.task_queue.provider)
+        self.queue: JobHuey = provider.create(parts)
+        parts.job_store = self.queue.job_store
+        self.workers = Workers(parts, self.queue.notifier, immediate=self.immediate)
         if not is_worker:
-            self.workers.rescue_orphans()
+            rescue_orphans(parts.job_store, settings)
+        self._opened: list[tuple[str, LifecycleAction]] = []
         try:
             for name, action in self.plugins.actions("lifecycle_actions"):
                 self.plugins.call(name, "opened()", action.opened, self)
@@ -124,7 +119,7 @@ class App:
         if self._closed:
             return
         self._closed = True
-        with ExitStack() as last:  # the last first; whatever one raises, the others are closed too
+        with ExitStack() as last:  # in reverse order; if one raises, the others are closed too
             if self._temporary:
                 last.callback(shutil.rmtree, self.data_dir, ignore_errors=True)
             for part in (self.cache, self.store, self.queue):
@@ -151,47 +146,52 @@ class App:
         return self.settings.profile
 
     @property
-    def plugin_directory(self) -> Path:
-        """Where plugins that were written in cells lie."""
-        return self.data_dir / "plugins"
+    def settings(self) -> Settings:
+        """The resolved settings."""
+        return self.parts.settings
+
+    @property
+    def data_dir(self) -> Path:
+        """Where databases, cache and logs lie."""
+        return self.parts.data_dir
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this is the app of a worker process."""
+        return self.parts.is_worker
+
+    @property
+    def plugins(self) -> Plugins:
+        """The loaded plugins."""
+        return self.parts.plugins
+
+    @property
+    def cache(self) -> CacheProvider:
+        """Bytes by their SHA-256."""
+        return self.parts.cache
+
+    @property
+    def store(self) -> DataStorageProvider:
+        """The collection."""
+        return self.parts.store
+
+    @property
+    def saved_plugins(self) -> SavedPlugins:
+        """The plugins that were written in cells."""
+        return SavedPlugins(self.data_dir / "plugins")
 
     @property
     def immediate(self) -> bool:
         """Whether jobs run in this process, before the enqueue returns."""
         return self.queue.runs_immediately
 
-    @cached_property
-    def workers(self) -> Workers:
-        """The background workers on this app's job table."""
-        from paise2nb.workers.control import Workers
-
-        return Workers(self)
-
     def refresh(self) -> bool:
-        """Take up what has become of cells since: saved, disabled, enabled.
-
-        Jobs that run go on with the code that they began with. It costs a stat where nothing has
-        changed, so every enqueue and every execution may ask.
-
-        Returns:
-            False where that takes a new app, because an app asks for some things only once.
+        """Load again plugins that have changed; False where that takes a new app.
 
         Raises:
             PluginError: a plugin can't be loaded any more.
         """
-        fingerprint = self.cells.fingerprint()
-        if fingerprint == self._fingerprint:
-            return True
-        with self._refreshing:
-            if fingerprint != self._fingerprint:
-                plugins = Plugins.of(self.settings)
-                if plugins.startup_hooks() != self.plugins.startup_hooks():
-                    return False
-                self.plugins = plugins
-                self._granted.clear()
-                self.queue.tasks_changed()
-                self._fingerprint = fingerprint  # last: until then others wait for the lock
-        return True
+        return self.plugins.refresh()
 
     # Enqueueing ------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class App:
         every: float | None = None,
         force: bool = False,
     ) -> Job:
-        """Add one job, or answer with its duplicate: the unfinished one, or a fresh finished one.
+        """Add one job; a duplicate is answered with the job that waits, or that is up to date.
 
         Args:
             task: its name.
@@ -213,11 +213,11 @@ class App:
             tag: a word that follow-up jobs and items inherit.
             priority: higher first.
             delay: seconds before it may start.
-            every: seconds between runs: it runs again and again.
-            force: add it even where a finished one is fresh.
+            every: seconds between two runs: it runs again and again.
+            force: add it even if a completed one is up to date.
 
         Raises:
-            UsageError: an unknown task or unfit arguments; nothing is added.
+            UsageError: an unknown task, or arguments that do not fit; nothing is added.
         """
         options = {"tag": tag, "priority": priority, "delay": delay, "every": every}
         answered: Job = self._enqueue(task, [args], force, options)[0]
@@ -251,7 +251,7 @@ class App:
     ) -> Enqueued:
         self.refresh()
         task = self.plugins.task(name)
-        new = self.new_jobs(task, every_args, **options)
+        new = self.parts.new_jobs(task, every_args, **options)
         fresh = task.fresh
 
         def is_fresh(index: int, result: Any, age: float) -> bool:
@@ -268,9 +268,11 @@ class App:
         return Enqueued(self._client, answers)
 
     def jobs_added(self, ids: Sequence[int], idle: bool = True) -> None:
-        """Jobs wait now that did not before: run them here, or wake the workers.
+        """Run jobs that wait now here, or wake the workers.
 
-        Those that have left for want of work are brought back, if it may be that they have.
+        Args:
+            ids: the jobs.
+            idle: the workers may have left for want of work: they are started again.
         """
         if self.immediate:
             for job_id in ids:
@@ -278,85 +280,15 @@ class App:
         elif ids and not self.queue.notifier.notify() and idle:
             self.workers.restart_idle()
 
-    def new_jobs(
-        self,
-        task: Task,
-        every_args: Iterable[tuple[Any, ...]],
-        *,
-        tag: str | None = None,
-        priority: int = 0,
-        delay: float | None = None,
-        every: float | None = None,
-    ) -> list[NewJob]:
-        """Check the arguments of each job and make its row-to-be.
-
-        Raises:
-            UsageError: the arguments of one do not fit the task.
-        """
-        if delay is not None and not 0 <= delay < 10**10:
-            raise UsageError(f"delay is {delay!r}; give seconds, 0 or more")
-        if every is not None and not 1 <= every < 10**10:
-            raise UsageError(f"every is {every!r}; give 1 second or more")
-        if not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
-            raise UsageError(f"priority is {priority!r}; give a whole number, higher is first")
-        if tag is not None and not (isinstance(tag, str) and tag.strip() and tag.isprintable()):
-            raise UsageError(f"tag is {tag!r}; give a word")
-        granted = self._granted.get(task.name)
-        if granted is None:
-            granted = self._granted[task.name] = policy(self.settings, task).max_attempts
-        return [
-            NewJob(task.name, text, granted, key, tag, priority, delay, every, host)
-            for text, key, host in (task.accept(self, args) for args in every_args)
-        ]
-
     # Running ---------------------------------------------------------------------------------
 
     def limits(self, pool: str | None = None) -> dict[str, Limits]:
-        """The tasks of a pool (None: all) with what one execution of each may take."""
-        workers = self.settings.workers
-        return {
-            task.name: Limits(
-                workers.timeout if task.timeout is None else task.timeout,
-                workers.memory_mb if task.memory_mb is None else task.memory_mb,
-            )
-            for task in self.plugins.tasks.values()
-            if pool is None or self.pool_of(task) == pool
-        }
+        """The tasks of a pool (None: all), each with the limits of one execution."""
+        return self.parts.limits(pool)
 
     def pool_of(self, task: Task) -> str:
-        """The pool whose workers run a task: the settings' choice, else the task's own."""
-        pools = self.settings.workers.pools
-        chosen = next((name for name, pool in pools.items() if task.name in pool.tasks), None)
-        declared = task.pool if task.pool in pools else None
-        return chosen or declared or DEFAULT_POOL
-
-    def open_thread(self) -> None:
-        """Open this thread's connections, so that what is wrong shows before a job needs them."""
-        self.queue.job_store.counts()
-        self.store.count()
-
-    def perform(self, claim: Claim, arguments: Sequence[Any]) -> Outcome:
-        """Run one execution; its completion: the result as JSON, the follow-ups it asked for.
-
-        Raises:
-            Exception: whatever the task raises.
-        """
-        context = Context(self, claim)
-        value = self._call(context, arguments)
-        try:
-            result = json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise PermanentError(
-                f"task {claim.task!r} returned what is not JSON: {error}", "result"
-            ) from error
-        return Outcome(
-            "completed", "completed", result, followups=context.followups, kept=context.kept(),
-            host_delays=context.host_delays,
-        )  # fmt: skip
-
-    def _call(self, context: Context, arguments: Sequence[Any]) -> Any:
-        value = self.plugins.task(context.job.task).function(context, *arguments)
-        return _awaited(value) if inspect.iscoroutine(value) else value
+        """The pool whose workers run a task."""
+        return self.parts.pool_of(task)
 
     def replay(self, job_id: int) -> Replay:
         """Run a job here and now with the same input; changes no row.
@@ -368,21 +300,21 @@ class App:
         return self._dry_run(self.job(job_id).row())
 
     def dry_run(self, task: str, args: Sequence[Any]) -> Replay:
-        """The same for a job that nobody has enqueued."""
+        """The same for a job that was never enqueued."""
         return self._dry_run({"id": 0, "task": task, "args": args, "attempt": 1, "priority": 0})
 
     def context(self, task: str) -> Context:
-        """What a job of that task gets, to try a function out with; nothing of it is kept."""
+        """The context of a job of that task, to try a function with; nothing of it is stored."""
         return self._context({"id": 0, "task": task, "args": [], "attempt": 1, "priority": 0})
 
     def _context(self, row: Mapping[str, Any]) -> Context:
         known: dict[str, Any] = {name: row.get(name) for name in Claim._fields}
         known |= {"args": json.dumps(row["args"]), "run": 0, "worker_pid": os.getpid()}
-        return Context(self, Claim(**known))
+        return Context(self.parts, Claim(**known))
 
     def _dry_run(self, row: Mapping[str, Any]) -> Replay:
         context = self._context(row)
-        value = self._call(context, row["args"])
+        value = call_function(self.parts, context, row["args"])
         return Replay(context.job.id, context.job.task, value, context.followups)
 
     # Reading ---------------------------------------------------------------------------------
@@ -458,17 +390,12 @@ class App:
             self._client,
             profile=self.profile,
             data_dir=self.data_dir,
-            write_dirs=self.write_dirs(),
+            write_dirs=self.parts.write_dirs(),
         )
 
     def snapshot(self) -> Snapshot:
         """Everything that a live view shows."""
         return take(self._client, self.status(), self.logs(LOG_LINES).lines)
-
-    def write_dirs(self) -> list[Path]:
-        """The directories that jobs write to."""
-        chosen = (self.queue.job_store.path, self.settings.data_storage.sqlite.path)
-        return list(dict.fromkeys([self.data_dir, *(path.parent for path in chosen if path)]))
 
     def since(self) -> Digest:
         """What happened since this was last called, or since a kernel with this app ended."""
@@ -522,9 +449,8 @@ class App:
 
     def watch(self) -> Any:
         """The live panel, in a notebook."""
-        from paise2nb.notebook import watch
-
-        return watch(self)
+        # By name: the notebook is above the app, and only this method reaches up to it.
+        return importlib.import_module("paise2nb.notebook").watch(self)
 
     def export(self, path: str | Path, *, tag: str | None = None, force: bool = False) -> Any:
         """Write the items to a file or a folder, by its ending."""
@@ -563,19 +489,6 @@ class _Runner:
 
     def workers_status(self) -> WorkersStatus:
         return self._app.workers.status()
-
-
-def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns; in a thread of its own where a loop runs already (a kernel's)."""
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
 
 
 def _with_progress(
@@ -645,14 +558,4 @@ def make_current(app: App | None) -> None:
     _current = app
 
 
-__all__ = [
-    "DEFAULT_POOL",
-    "IMMEDIATE",
-    "App",
-    "Context",
-    "current",
-    "make_current",
-    "open",
-    "process",
-    "resolve",
-]
+__all__ = ["App", "Context", "current", "make_current", "open", "resolve"]

@@ -18,6 +18,7 @@ import paise2nb
 from paise2nb.app import App, current, make_current
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
 from paise2nb.jobs import STATES, NewJob, Outcome
+from paise2nb.workers.executor import Executor
 
 PLUGIN = """
 from paise2nb import PermanentError, TransientError, UsageError, task
@@ -200,7 +201,7 @@ def test_follow_ups_are_never_held_against_what_a_user_enqueues(waiting: App) ->
     table = waiting.queue.job_store
     claim = table.claim(table.register("default", 1), waiting.limits())
     assert claim is not None
-    table.end(claim, waiting.perform(claim, ["echo", "x", "x"]))
+    table.end(claim, Executor(waiting.queue, waiting.parts).call(claim, ["echo", "x", "x"]))
     assert len(waiting.job(claim.id).children) == 2, "two follow-ups alike are two jobs"
     assert waiting.enqueue_many("echo", ["x"]).new == 1
 
@@ -331,7 +332,7 @@ def test_a_wait_for_some_is_not_held_up_by_others(waiting: App) -> None:
 
 def test_a_result_does_not_wait_for_the_tree_but_a_wait_does(waiting: App) -> None:
     job = waiting.enqueue("parent", "echo", "x")
-    [followup] = waiting.new_jobs(waiting.plugins.task("echo"), [("x",)])
+    [followup] = waiting.parts.new_jobs("echo", [("x",)])
     end_next(waiting, Outcome("completed", "completed", "null", followups=[followup]))
     assert job.result(timeout=0) is None
     with pytest.raises(Timeout):
@@ -396,7 +397,7 @@ def test_the_status_has_exactly_the_keys_of_the_contract(waiting: App, tmp_path:
 
 def test_the_status_counts_jobs_and_roots(waiting: App) -> None:
     waiting.enqueue("parent", "echo", "x")
-    [followup] = waiting.new_jobs(waiting.plugins.task("echo"), [("x",)])
+    [followup] = waiting.parts.new_jobs("echo", [("x",)])
     end_next(waiting, Outcome("completed", "completed", followups=[followup]))
     waiting.enqueue("echo", "later", delay=60)
     end_next(waiting, Outcome("failed", "retrying", None, "dns", "no such host", retry_in=60))

@@ -76,21 +76,23 @@ def plugin(session: Session, name: str, to_try: int | None) -> Message | Tried:
         raise UsageError(f"another plugin is called {name!r}; choose another name")
     # With its first line a cell's lines have the same numbers in the file.
     text = f"# %%paise2 plugin {name}\n{body}"
-    make_private_directory(app.cells.directory)
-    with TemporaryDirectory(prefix=".trial-", dir=app.cells.directory) as draft:
+    make_private_directory(app.saved_plugins.directory)
+    with TemporaryDirectory(prefix=".trial-", dir=app.saved_plugins.directory) as draft:
         candidate = Path(draft) / f"{name}.py"
         candidate.write_text(text, "utf-8")
         found = trial.check(app.settings, candidate, session.names(), to_try)
     if to_try is not None:
         return Tried(found)
-    version = app.cells.save(name, text)
+    version = app.saved_plugins.save(name, text)
     session.plugins_changed()
-    path = app.cells.path(name)
+    path = app.saved_plugins.path(name)
     data = {"path": str(path), "version": version, "registers": found["registers"]}
     words = f"{_shown(path)} registers {found['registers']}"
     if version > 1:
-        data["before"] = str(app.cells.previous(name))
-        words += f"; version {version}, the one before it in {_shown(app.cells.previous(name))}"
+        data["before"] = str(app.saved_plugins.previous(name))
+        words += (
+            f"; version {version}, the one before it in {_shown(app.saved_plugins.previous(name))}"
+        )
     return Message(words, data)
 
 

@@ -59,6 +59,10 @@ class Hooks:
     def tasks(self) -> Sequence[Task]:  # type: ignore[empty-body]
         """Tasks by name."""
 
+    @hookspec(firstresult=True)
+    def source_task(self, name: str, source: ContentSource, plugin: str) -> Task:  # type: ignore[empty-body]
+        """The task that enqueues what a source of that plugin finds. Built in."""
+
     @hookspec
     def lifecycle_actions(self) -> Sequence[LifecycleAction]:  # type: ignore[empty-body]
         """Called when an app opens and closes."""

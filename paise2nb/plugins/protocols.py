@@ -171,7 +171,7 @@ class TaskQueueProvider(Protocol):
     loads no plugin, is told the table's path.
     """
 
-    def create(self, app: AppInfo) -> Any:
+    def create(self, app: Any) -> Any:
         """The queue of this app. In a worker (``app.is_worker``) it runs nothing by itself."""
 
 

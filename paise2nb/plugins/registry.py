@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -23,8 +24,8 @@ from paise2nb.core.errors import PaiseError, PluginError, UnknownTask
 from paise2nb.plugins.api import Task
 from paise2nb.plugins.documents import Extractor, Fetcher
 from paise2nb.plugins.hookspecs import DeclaredFunctions, Hooks
-from paise2nb.plugins.protocols import AppInfo, ContentSource, TaskQueueProvider
-from paise2nb.plugins.saved import SavedPlugins
+from paise2nb.plugins.protocols import AppInfo, TaskQueueProvider
+from paise2nb.plugins.saved import Fingerprint, SavedPlugins
 
 ENTRY_POINTS = "paise2"
 BUILT_IN = (
@@ -92,6 +93,11 @@ class Plugins:
             else:
                 self._add(name, self._guard(name, partial(_import, name)), version)
         self.tasks = self._tasks()
+        self.generation = 0  # changes when plugins are loaded again
+        self._settings: Settings | None = None
+        self._saved: SavedPlugins | None = None
+        self._fingerprint: Fingerprint | None = None
+        self._refreshing = threading.Lock()
 
     @classmethod
     def of(cls, settings: Settings, candidate: Path | None = None) -> Plugins:
@@ -107,19 +113,56 @@ class Plugins:
         paths: dict[str, str] = {}
         disabled: set[str] = set()
         versions: dict[str, int] = {}
+        saved, fingerprint = None, None
         if settings.data_dir is not None:
-            cells = SavedPlugins(settings.data_dir / "plugins")
-            paths, manifest = {path.stem: str(path) for path in cells.paths()}, cells.manifest()
+            saved = SavedPlugins(settings.data_dir / "plugins")
+            fingerprint = saved.fingerprint()  # first: what is saved meanwhile is loaded again
+            paths, manifest = {path.stem: str(path) for path in saved.paths()}, saved.manifest()
             disabled = set(manifest["disabled"])
             versions = {paths[name]: n for name, n in manifest["versions"].items() if name in paths}
         if candidate is not None:
             paths[candidate.stem] = str(candidate)
             disabled.discard(candidate.stem)
-        rules = settings.entry_points
-        return cls(
+        entry_points = settings.entry_points
+        plugins = cls(
             [*settings.plugins, *(paths[name] for name in sorted(paths))],
-            allow=rules.allow, deny=rules.deny, disabled=disabled, versions=versions,
-        )  # fmt: skip
+            allow=entry_points.allow,
+            deny=entry_points.deny,
+            disabled=disabled,
+            versions=versions,
+        )
+        plugins._settings, plugins._saved, plugins._fingerprint = settings, saved, fingerprint
+        return plugins
+
+    def refresh(self) -> bool:
+        """Load again what has changed since: plugins saved, disabled or enabled.
+
+        Jobs that run go on with the code that they began with. Where nothing has changed it costs
+        one ``stat``, so every enqueue and every execution may call it.
+
+        Returns:
+            False where that takes a new app, because an app asks for some hooks only when it opens.
+
+        Raises:
+            PluginError: a plugin can't be loaded any more.
+        """
+        if self._settings is None or self._saved is None:
+            return True
+        fingerprint = self._saved.fingerprint()
+        if fingerprint == self._fingerprint:
+            return True
+        with self._refreshing:
+            if fingerprint != self._fingerprint:
+                loaded = Plugins.of(self._settings)
+                if loaded.startup_hooks() != self.startup_hooks():
+                    return False
+                self.hooks, self.tasks = loaded.hooks, loaded.tasks
+                self._names, self._versions = loaded._names, loaded._versions
+                self._left_out = loaded._left_out
+                self.generation += 1
+                # Last: until then other threads wait for the lock.
+                self._fingerprint = loaded._fingerprint
+        return True
 
     def startup_hooks(self) -> set[tuple[str, str]]:
         """Who stands behind the extension points that an app asks only once."""
@@ -165,7 +208,7 @@ class Plugins:
         hooks = self.hooks.hook
         offers = [(hook.plugin_name, hook.function) for hook in hooks.tasks.get_hookimpls()]
         offers += [
-            (hook.plugin_name, partial(_source_tasks, hook))
+            (hook.plugin_name, partial(self._source_tasks, hook))
             for hook in hooks.content_sources.get_hookimpls()
         ]
         for name, offered in offers:  # the built-in ones first
@@ -181,6 +224,13 @@ class Plugins:
                     raise error
                 tasks[declared.name] = declared
         return tasks
+
+    def _source_tasks(self, implementation: pluggy.HookImpl) -> list[Task]:
+        """A task for each content source of one plugin."""
+        module = _module_of(implementation)
+        found: Any = implementation.function()
+        as_task = self.hooks.hook.source_task
+        return [as_task(name=name, source=source, plugin=module) for name, source in found.items()]
 
     def defaults(self) -> list[tuple[str, Mapping[str, Any]]]:
         """What configuration providers give, each with its plugin; the user's own last."""
@@ -336,15 +386,6 @@ def short_name(plugin: str) -> str:
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _source_tasks(implementation: pluggy.HookImpl) -> list[Task]:
-    """A task for each content source of one plugin."""
-    from paise2nb.content.sources import source_task
-
-    module = _module_of(implementation)
-    found: Mapping[str, ContentSource] = implementation.function()  # type: ignore[assignment]
-    return [source_task(name, source, module) for name, source in found.items()]
 
 
 def _import(name: str) -> ModuleType:

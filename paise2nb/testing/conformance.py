@@ -240,7 +240,7 @@ def _(bench: Bench) -> None:
 def kit_echo(context: Context, word: str, seconds: float = 0.0) -> str:
     """Note the word, and answer with it after some time."""
     time.sleep(seconds)
-    with (context.app.data_dir / "kit-ran").open("a") as file:
+    with (context.data_dir / "kit-ran").open("a") as file:
         file.write(word + "\n")
     return word
 

@@ -12,31 +12,37 @@ import signal
 import subprocess
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paise2nb.config.settings import Settings
-from paise2nb.core import processes as process
+from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
 from paise2nb.core.errors import UsageError, WorkersError
+from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs import IMMEDIATE
-from paise2nb.jobs.retry import CRASH, crash_outcomes, released
+from paise2nb.jobs.parts import Parts
+from paise2nb.jobs.retry import released
 from paise2nb.jobs.workers_status import WorkersStatus
-from paise2nb.workers.spawn import spawn
-
-if TYPE_CHECKING:
-    from paise2nb.app import App
+from paise2nb.workers.spawn import STOP_SECONDS, spawn
 
 START_SECONDS = 60.0  # a start that takes longer has failed
-STOP_SECONDS = 30.0  # the default of `stop --timeout`
 POLL_SECONDS = 0.02
 
 
 class Workers:
-    """The background workers on one app's job table."""
+    """The background workers of one job store.
 
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._job_store = app.queue.job_store
+    Args:
+        parts: the job store, the settings and the plugins.
+        notifier: wakes the supervisor.
+        immediate: jobs run in this process.
+    """
+
+    def __init__(self, parts: Parts, notifier: Notifier, *, immediate: bool) -> None:
+        self._parts = parts
+        self._job_store = parts.job_store
+        self._notifier = notifier
+        self._immediate = immediate
         self._child: subprocess.Popen[bytes] | None = None  # the supervisor, if started here
 
     @cached_property
@@ -59,7 +65,7 @@ class Workers:
                 "error": row["error"],
             }
             for row in rows
-            if row["state"] == "failed" or process.alive(row["process"])
+            if row["state"] == "failed" or processes.alive(row["process"])
         ]
         row = self._supervisor()
         alive = row is not None and row["process"] is not None
@@ -74,7 +80,7 @@ class Workers:
     ) -> str | None:
         if supervisor is None:
             waiting = self._job_store.busy()
-            if waiting and not workers and not self._app.immediate:
+            if waiting and not workers and not self._immediate:
                 verb = "jobs wait" if waiting > 1 else "job waits"
                 return f"{waiting:,} {verb} and no worker runs; start some: paise2 worker start"
             return None
@@ -82,12 +88,12 @@ class Workers:
             return f"{supervisor['problem']}; mend it, then: paise2 worker restart"
         if kind := self._network:
             return (
-                f"{self._app.data_dir} lies on a network filesystem ({kind}), where jobs may be "
+                f"{self._parts.data_dir} lies on a network filesystem ({kind}), where jobs may be "
                 "lost; choose a local one with --data-dir or PAISE2_DATA_DIR"
             )
-        if Settings.from_json(supervisor["settings"]) != self._app.settings:
+        if Settings.from_json(supervisor["settings"]) != self._parts.settings:
             return "the workers run with other settings; to use these: paise2 worker restart"
-        if unknown := self._job_store.ready_tasks() - set(self._app.plugins.tasks):
+        if unknown := self._job_store.ready_tasks() - set(self._parts.plugins.tasks):
             names = ", ".join(sorted(unknown))
             return (
                 f"jobs of task {names} wait: no loaded plugin defines it; add it to `plugins`, "
@@ -100,7 +106,7 @@ class Workers:
         if self._child is not None:
             self._child.poll()  # one that has ended is no zombie from here on
         row = self._job_store.supervisor()
-        if row is not None and row["process"] and not process.alive(row["process"]):
+        if row is not None and row["process"] and not processes.alive(row["process"]):
             row["process"] = None
         return row
 
@@ -110,22 +116,9 @@ class Workers:
         if row is not None and row["process"] is not None:
             return True
         return any(
-            row["pool"] != IMMEDIATE and process.alive(row["process"])
+            row["pool"] != IMMEDIATE and processes.alive(row["process"])
             for row in self._job_store.workers()
         )
-
-    def rescue_orphans(self) -> None:
-        """Take back the jobs of processes that died with nobody to see it.
-
-        Where a supervisor lives they are its business: it knows whom it has ended, and why.
-        """
-        supervisor = self._supervisor()
-        if supervisor is not None and supervisor["process"] is not None:
-            return
-        for row in self._job_store.workers():
-            if not process.alive(row["process"]) and row["state"] != "failed":
-                endings = crash_outcomes(self._app.settings, self._job_store.get(CRASH))
-                self._job_store.rescue_jobs(row["id"], endings)
 
     # Starting --------------------------------------------------------------------------------
 
@@ -160,15 +153,15 @@ class Workers:
             # The time ends the rest of workers that had left for want of work.
             running["asked_at"] = self._job_store.now()
             self._job_store.set_supervisor(options=json.dumps(running))
-            self._app.queue.notifier.notify()
+            self._notifier.notify()
             return self._ready("added" if added else "already running", None)
         options = {"sizes": sizes, "burst": burst, "foreground": foreground}
         if foreground:
             from paise2nb.workers.supervisor import Supervisor
 
-            Supervisor(self._app.settings, options, self._job_store.path).run()
+            Supervisor(self._parts.settings, options, self._job_store.path).run()
             return self._said("stopped")
-        child = self._spawn(self._app.settings.to_json(), json.dumps(options))
+        child = self._spawn(self._parts.settings.to_json(), json.dumps(options))
         return self._ready("started", child)
 
     def _drained(self) -> dict[str, Any] | None:
@@ -193,12 +186,12 @@ class Workers:
             UsageError: an unknown pool, or a concurrency out of range.
             WorkersError: no worker can have a part in this queue.
         """
-        if self._app.settings.task_queue.provider == "none":
+        if self._parts.settings.task_queue.provider == "none":
             raise WorkersError(
                 "task_queue.provider is none: jobs run where they are enqueued; "
                 "use a profile with provider sqlite"
             )
-        workers = self._app.settings.workers
+        workers = self._parts.settings.workers
         if concurrency is not None and not 1 <= concurrency <= 1024:
             raise UsageError(f"concurrency is {concurrency}; give a number from 1 to 1024")
         known = {"default": workers.concurrency} | {
@@ -217,7 +210,7 @@ class Workers:
             "settings": settings, "options": json.loads(options),
             "job_store": str(self._job_store.path),
         }  # fmt: skip
-        self._child = spawn("supervisor", received, self._app.data_dir)
+        self._child = spawn("supervisor", received, self._parts.data_dir)
         return self._child
 
     def _ready(self, word: str, child: subprocess.Popen[bytes] | None) -> WorkersStatus:
@@ -240,7 +233,7 @@ class Workers:
                 if all(pools.count(name) >= size for name, size in wanted.items()):
                     return self._said(word)
             time.sleep(POLL_SECONDS)
-        log = self._app.data_dir / "logs" / "workers.log"
+        log = self._parts.data_dir / "logs" / "workers.log"
         raise WorkersError(f"the workers did not start; the reason stands at the end of {log}")
 
     def _said(self, what: str) -> WorkersStatus:
@@ -271,9 +264,9 @@ class Workers:
             return self._said("stopped" if found else "not running")
         options = {**json.loads(row["options"]), "stop_seconds": seconds}
         self._job_store.set_supervisor(options=json.dumps(options))
-        process.send(row["process"], signal.SIGTERM)
+        processes.send(row["process"], signal.SIGTERM)
         deadline = time.monotonic() + seconds + START_SECONDS
-        while process.alive(row["process"]):
+        while processes.alive(row["process"]):
             if time.monotonic() > deadline:
                 raise _stuck(row)
             time.sleep(POLL_SECONDS)
@@ -282,12 +275,12 @@ class Workers:
     def _stop_orphans(self, seconds: float) -> bool:
         """Stop workers whose supervisor has died."""
         rows = [row for row in self._job_store.workers() if row["pool"] != IMMEDIATE]
-        living = [row for row in rows if process.send(row["process"], signal.SIGTERM)]
+        living = [row for row in rows if processes.send(row["process"], signal.SIGTERM)]
         deadline = time.monotonic() + seconds
-        while any(process.alive(row["process"]) for row in living):
+        while any(processes.alive(row["process"]) for row in living):
             if time.monotonic() > deadline:
                 for row in living:
-                    process.send(row["process"], signal.SIGKILL)
+                    processes.send(row["process"], signal.SIGKILL)
             time.sleep(POLL_SECONDS)
         for row in rows:
             self._job_store.rescue_jobs(row["id"], released)
@@ -305,7 +298,7 @@ class Workers:
             if name in configured
         }
         child = self._spawn(
-            self._app.settings.to_json(),
+            self._parts.settings.to_json(),
             json.dumps({
                 "sizes": sizes or configured, "burst": options.get("burst", False),
                 "foreground": False,
@@ -325,7 +318,7 @@ def _serves(row: dict[str, Any], supervisor: dict[str, Any]) -> bool:
     An orphan has registered before, or finds its parent gone before it says that it is ready.
     """
     ready = row["state"] == "ready" and row["started_at"] >= supervisor["started_at"]
-    return ready and process.alive(row["process"])
+    return ready and processes.alive(row["process"])
 
 
 def _shown_state(row: dict[str, Any]) -> str:

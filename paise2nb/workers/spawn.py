@@ -9,14 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paise2nb.core import processes as process
+from paise2nb.core import processes
+from paise2nb.workers.logs import log_directory
 
-
-def log_directory(data_dir: Path) -> Path:
-    """Where the logs lie, made private."""
-    path = data_dir / "logs"
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
+STOP_SECONDS = 30.0  # how long a drain may take, unless `stop --timeout` says otherwise
+# By name, because a worker opens an app, which is above this layer.
+PROGRAMS = {"supervisor": "paise2nb.workers.supervisor", "worker": "paise2nb.worker"}
 
 
 def spawn(
@@ -33,18 +31,28 @@ def spawn(
     )
     # The same import path as here, so that what loads here loads there.
     path = [entry or os.getcwd() for entry in sys.path]
-    program = (
-        f"import sys; sys.path[:] = {path!r}; from paise2nb.workers.main import {role}; {role}()"
-    )
+    program = f"import sys; sys.path[:] = {path!r}; from {PROGRAMS[role]} import main; main()"
     try:
         child = subprocess.Popen(
             [sys.executable, "-c", program, "paise2nb", role],
-            stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, process.MARK: mark or process.new_mark()},
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, processes.MARK: mark or processes.new_mark()},
+        )
     finally:
         os.close(log)
     assert child.stdin is not None
     with child.stdin as pipe:
         pipe.write(json.dumps({**message, "parent": os.getpid()}).encode())
     return child
+
+
+def received_message() -> dict[str, Any]:
+    """What the parent has sent to a spawned process; its standard input is empty from then on."""
+    received: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return received

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -19,13 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paise2nb.config.settings import Settings
-from paise2nb.core import processes as process
-from paise2nb.core.errors import StorageError, WorkersError, redacted
+from paise2nb.core import processes
+from paise2nb.core.errors import PaiseError, StorageError, WorkersError
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs import IMMEDIATE, JobStore, Outcome
 from paise2nb.jobs.retry import CRASH, charge_crash, crash_outcomes, released
-from paise2nb.workers.control import STOP_SECONDS
-from paise2nb.workers.spawn import log_directory, spawn
+from paise2nb.workers.logs import configure_logging, log_directory
+from paise2nb.workers.spawn import STOP_SECONDS, received_message, spawn
 
 logger = logging.getLogger("paise2nb.supervisor")
 
@@ -149,7 +151,7 @@ class Supervisor:
         """The job table is lost: end the workers, whose outcomes nobody could keep, and leave."""
         logger.critical("%s; the workers end", error)
         for name in self._children:
-            process.send(name, signal.SIGKILL)
+            processes.send(name, signal.SIGKILL)
         return True
 
     # Deaths ----------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class Supervisor:
                 del self._children[name]
                 self._note_death(name, pool, child.returncode)
         for row in self.job_store.workers():
-            if row["process"] not in self._children and not process.alive(row["process"]):
+            if row["process"] not in self._children and not processes.alive(row["process"]):
                 if row["state"] != "failed":
                     self._rescue_jobs(row)
             elif row["state"] == "ready" and self._unproven.pop(row["process"], None):
@@ -173,7 +175,7 @@ class Supervisor:
     def _end_left_behind(self) -> None:
         """End what dead workers have left behind; after their jobs were taken back: it takes ms."""
         for name in self._marks.keys() - self._children.keys():
-            if left := process.end_marked(self._marks.pop(name)):
+            if left := processes.end_marked(self._marks.pop(name)):
                 logger.warning("worker %s has left %d processes behind: ended", name, left)
 
     def _note_death(self, name: str, pool: str, status: int) -> None:
@@ -250,7 +252,7 @@ class Supervisor:
             if verdict is not None and worker["process"] not in self._verdicts:
                 self._verdicts[worker["process"]] = verdict
                 logger.warning("worker %s is killed: %s", worker["process"], verdict.reason)
-                process.send(worker["process"], signal.SIGKILL)
+                processes.send(worker["process"], signal.SIGKILL)
 
     def _verdict(
         self, job: dict[str, Any], worker: dict[str, Any], ran: float, running: int
@@ -266,7 +268,7 @@ class Supervisor:
             return Verdict(job["id"], "timeout", f"timeout: ran longer than {job['timeout']:g} s")
         if job["memory_mb"]:
             pid = worker["pid"]
-            resident = self._memory[pid] = self._memory.get(pid) or process.family_mb(pid)
+            resident = self._memory[pid] = self._memory.get(pid) or processes.family_mb(pid)
             self._near = self._near or resident > job["memory_mb"] / 2
             if resident > job["memory_mb"]:
                 reason = f"memory: {resident:,.0f} MB, more than {job['memory_mb']:g} MB"
@@ -307,7 +309,7 @@ class Supervisor:
                     self._spawn(pool_name)
         for name, (pool, _) in self._children.items():
             if pool not in wanted and name not in self._unproven:
-                process.send(name, signal.SIGTERM)
+                processes.send(name, signal.SIGTERM)
 
     def _spawn(self, pool: str) -> None:
         sent = {
@@ -315,9 +317,9 @@ class Supervisor:
             "pool": pool,
             "job_store": str(self.job_store.path),
         }
-        mark = process.new_mark()
+        mark = processes.new_mark()
         child = spawn("worker", sent, self.data_dir, mark)
-        name = process.identity(child.pid) or f"{child.pid}-gone"
+        name = processes.identity(child.pid) or f"{child.pid}-gone"
         self._marks[name] = mark
         self._children[name] = (pool, child)
         self._unproven[name] = time.monotonic()
@@ -344,7 +346,7 @@ class Supervisor:
         if self._children:
             logger.info("no work: the workers leave")
             for name in self._children:
-                process.send(name, signal.SIGTERM)
+                processes.send(name, signal.SIGTERM)
         burst = self.options["burst"]
         self._away = True
         if self._children or (not burst and self.job_store.next_time() is not None):
@@ -367,9 +369,9 @@ class Supervisor:
             self._stop_at = time.monotonic() + seconds
             logger.info("draining for at most %g s", seconds)
             for name in self._all_workers():
-                process.send(name, signal.SIGTERM)
+                processes.send(name, signal.SIGTERM)
             self.job_store.set_supervisor(state="stopping")
-        living = [name for name in self._all_workers() if process.alive(name)]
+        living = [name for name in self._all_workers() if processes.alive(name)]
         if not living:
             self._reap()  # who died since the last look, too: nobody else knows why
             if self._children:
@@ -379,7 +381,7 @@ class Supervisor:
             return True
         if time.monotonic() >= self._stop_at:
             for name in living:
-                process.send(name, signal.SIGKILL)
+                processes.send(name, signal.SIGKILL)
         return False
 
     def _all_workers(self) -> set[str]:
@@ -388,19 +390,15 @@ class Supervisor:
         return named | set(self._children)
 
 
-class _Redacting(logging.Formatter):
-    """Lines without the secrets of addresses, whoever wrote them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
-
-
-def configure_logging(target: logging.Handler) -> None:
-    """Send the log of this process to a file: time, process, logger, message."""
-    target.setFormatter(_Redacting("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.addHandler(target)
+def main() -> None:
+    """Run the supervisor in a process of its own."""
+    received = received_message()
+    settings = Settings.from_json(received["settings"])
+    os.environ["PAISE2_PROFILE"] = settings.profile
+    try:
+        Supervisor(settings, received["options"], Path(received["job_store"])).run()
+    except PaiseError as error:
+        sys.exit(str(error))
 
 
-__all__ = ["Supervisor", "configure_logging"]
+__all__ = ["Supervisor", "main"]

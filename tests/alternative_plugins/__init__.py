@@ -115,7 +115,7 @@ class ReadingList:
     """A source: the addresses in a file of the data directory, one a line."""
 
     def addresses(self, context: Context, name: str = "reading-list.txt") -> Iterable[str]:
-        return (context.app.data_dir / name).read_text().splitlines()
+        return (context.data_dir / name).read_text().splitlines()
 
 
 @hookimpl

@@ -17,13 +17,13 @@ EFFECTS = "effects.db"
 
 def store(context: Any, key: str) -> int:
     """Write the effect of that key; how often that has been done by now."""
-    connection = sqlite3.connect(context.app.data_dir / EFFECTS, timeout=60, isolation_level=None)
+    connection = sqlite3.connect(context.data_dir / EFFECTS, timeout=60, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous=OFF")
         [(times,)] = connection.execute(
             "INSERT INTO effects VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1"
             " RETURNING times",
-            (key, context.app.queue.job_store.now()),
+            (key, context.job_store.now()),
         ).fetchall()
     finally:
         connection.close()

@@ -76,16 +76,16 @@ def test_a_cell_is_loaded_here_and_by_workers_that_run(app: App) -> None:
     app.workers.start()
     before = {worker["pid"] for worker in app.workers.status().workers}
     said = write_cell(app, SHOUT)
-    assert str(said) == f"{app.cells.path('loud')} registers task shout"
-    assert said.data["path"] == str(app.cells.path("loud"))
+    assert str(said) == f"{app.saved_plugins.path('loud')} registers task shout"
+    assert said.data["path"] == str(app.saved_plugins.path("loud"))
     assert app.enqueue("shout", "hello you").result(timeout=60) == "HELLO YOU"
     again = write_cell(app, SHOUT.replace("upper", "title"))
-    assert f"version 2, the one before it in {app.cells.previous('loud')}" in str(again)
+    assert f"version 2, the one before it in {app.saved_plugins.previous('loud')}" in str(again)
     assert app.enqueue("shout", "hello you", force=True).result(timeout=60) == "Hello You"
     assert "upper" in Path(again.data["before"]).read_text()
     assert {worker["pid"] for worker in app.workers.status().workers} == before
     [row] = [row for row in plugins(app).to_dicts() if row["plugin"] == "loud"]
-    path = str(app.cells.path("loud"))
+    path = str(app.saved_plugins.path("loud"))
     assert row == {
         "kind": "task", "name": "shout", "plugin": "loud", "version": "2", "state": "loaded",
         "origin": path,
@@ -193,7 +193,7 @@ def test_a_disabled_plugins_jobs_wait_until_it_is_enabled(app: App) -> None:
 
 def test_a_plugin_that_can_not_be_loaded_any_more_can_be_disabled(app: App) -> None:
     write_cell(app, SHOUT)
-    app.cells.path("loud").write_text("import not_there_at_all")
+    app.saved_plugins.path("loud").write_text("import not_there_at_all")
     with pytest.raises(PluginError, match="paise2 plugins disable loud"):
         paise2nb.open("development", app.data_dir)
     main(["plugins", "disable", "loud", "--data-dir", str(app.data_dir)], Session())
@@ -303,7 +303,7 @@ def test_a_cell_that_is_no_plugin_is_refused_in_one_line_and_nothing_is_left(
     with pytest.raises(PluginError, match=words) as caught:
         write_cell(app, body, names=("clean",))
     assert "\n" not in str(caught.value)
-    assert list(app.cells.directory.iterdir()) == []
+    assert list(app.saved_plugins.directory.iterdir()) == []
     assert process.end_marked(f"{os.getpid()}-cell") == 0
 
 
@@ -317,7 +317,7 @@ def test_a_cell_that_hangs_is_ended_and_told_where(
 
 def test_a_damaged_note_says_what_to_do(app: App) -> None:
     write_cell(app, SHOUT)
-    (app.cells.directory / "cells.json").write_text("{")
+    (app.saved_plugins.directory / "cells.json").write_text("{")
     with pytest.raises(PluginError, match=r"cells\.json is damaged; remove it"):
         app.enqueue("shout", "hello")
 
@@ -331,8 +331,8 @@ def test_a_refused_cell_leaves_the_one_before_it_and_the_workers_as_they_were(ap
             write_cell(app, REFUSED[what][0])
     assert app.enqueue("shout", "hello").result(timeout=60) == "HELLO"
     assert [worker["pid"] for worker in app.workers.status().workers] == before
-    assert app.cells.manifest()["versions"] == {"loud": 1}
-    assert "upper" in app.cells.path("loud").read_text()
+    assert app.saved_plugins.manifest()["versions"] == {"loud": 1}
+    assert "upper" in app.saved_plugins.path("loud").read_text()
 
 
 def test_a_name_that_another_cell_has_is_taken(app: App) -> None:

@@ -24,11 +24,11 @@ from paise2nb.workers.queue import IdleWaiter, JobHuey, JSONSerializer
 PLUGIN = '''
 import asyncio, os, signal, time
 from huey.exceptions import RetryTask
-from paise2nb import PermanentError, TransientError, task
+from paise2nb import PermanentError, TransientError, hookimpl, task
 
 def count(context, name):
     """How often this has been called, kept beside the data."""
-    path = context.app.data_dir / name
+    path = context.data_dir / name
     number = int(path.read_text()) + 1 if path.exists() else 1
     path.write_text(str(number))
     return number
@@ -45,8 +45,8 @@ def who(context):
 
 @task("meet")
 def meet(context, number, which):
-    (context.app.data_dir / f"here {context.job.id}").touch()
-    while len(list(context.app.data_dir.glob("here *"))) < number:
+    (context.data_dir / f"here {context.job.id}").touch()
+    while len(list(context.data_dir.glob("here *"))) < number:
         time.sleep(0.001)
 
 @task("later")
@@ -125,8 +125,20 @@ def chain(context, word):
 
 @task("nested")
 def nested(context, word):
-    inner = context.app.enqueue("echo", word)
-    return [inner.state, context.app.enqueue("nested", word).state]
+    [app] = apps.opened_here
+    return [app.enqueue("echo", word).state, app.enqueue("nested", word).state]
+
+class Apps:
+    opened_here = ()
+    def opened(self, app):
+        self.opened_here = (app,)
+    def closed(self, app): pass
+
+apps = Apps()
+
+@hookimpl
+def lifecycle_actions():
+    return [apps]
 
 @task("die")
 def die(context):

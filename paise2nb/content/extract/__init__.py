@@ -41,7 +41,7 @@ def extract_document(context: Context, data: bytes, source: Source) -> Document:
     from paise2nb.content.extract.documents import read
 
     # Only where the end of the process is one attempt, and nobody's kernel.
-    bound = context.settings.workers.memory_mb if context.app.is_worker else None
+    bound = context.settings.workers.memory_mb if context.is_worker else None
     return read(data, source, bound)
 
 

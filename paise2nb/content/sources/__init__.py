@@ -28,7 +28,7 @@ from paise2nb.core.urls import (
 )
 from paise2nb.jobs import UNFINISHED, NewJob
 from paise2nb.jobs.context import Context
-from paise2nb.plugins import AppInfo, ContentSource, Task, task
+from paise2nb.plugins import AppInfo, ContentSource, Task, hookimpl, task
 
 MOST = 50_000  # URLs of one run; the limit of the sitemap protocol
 
@@ -144,6 +144,7 @@ def links(
     return {"found": len(found), "new": len(new)}
 
 
+@hookimpl
 def source_task(name: str, source: ContentSource, plugin: str) -> Task:
     """The task that enqueues the URLs of a plugin's source, of all schemes with a fetcher."""
 

@@ -1,13 +1,12 @@
-"""What a spawned process does: become the supervisor, or be a worker.
+"""The program of a worker process.
 
-A worker opens an App of its own from the settings that it is given, and runs Huey's consumer
-over it. A start-up that fails is written down and ends the process: it never takes a job.
+It opens an app of its own from the settings that it is given, and runs Huey's consumer on it. A
+start-up that fails is recorded and ends the process, which then never claims a job.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import json
 import logging
 import logging.handlers
 import os
@@ -19,14 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from paise2nb.app import App
 from paise2nb.config.settings import Settings
-from paise2nb.core import processes as process
+from paise2nb.core import processes
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs import JobStore, Worker
-from paise2nb.workers.queue import SAFETY_POLL, JobHuey
-from paise2nb.workers.spawn import log_directory
-from paise2nb.workers.supervisor import Supervisor, configure_logging
+from paise2nb.workers.claims import SAFETY_POLL
+from paise2nb.workers.logs import configure_logging, log_directory
+from paise2nb.workers.queue import JobHuey
+from paise2nb.workers.spawn import received_message
 
 logger = logging.getLogger("paise2nb.worker")
 
@@ -37,29 +38,9 @@ FILES_A_THREAD = 32
 THREADS_LEFT = 50  # by jobs; more of them are too many
 
 
-def _received() -> dict[str, Any]:
-    """What the parent sent; standard input is empty from then on."""
-    received: dict[str, Any] = json.loads(sys.stdin.buffer.read())
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return received
-
-
-def supervisor() -> None:
-    """Be the supervisor in the background."""
-    received = _received()
-    settings = Settings.from_json(received["settings"])
-    os.environ["PAISE2_PROFILE"] = settings.profile
-    try:
-        Supervisor(settings, received["options"], Path(received["job_store"])).run()
-    except PaiseError as error:
-        sys.exit(str(error))
-
-
-def worker() -> None:
-    """Be one worker process of a pool."""
-    received = _received()
+def main() -> None:
+    """Run one worker process of a pool."""
+    received = received_message()
     settings = Settings.from_json(received["settings"])
     os.environ["PAISE2_PROFILE"] = settings.profile
     assert settings.data_dir is not None
@@ -67,14 +48,14 @@ def worker() -> None:
     configure_logging(logging.handlers.WatchedFileHandler(log))
     logging.getLogger("huey").setLevel(logging.ERROR)
     faulthandler.enable()
-    process.adopt_orphans()
+    processes.adopt_orphans()
     # Standard error may hold a crash's last words; Ctrl-C is the supervisor's to answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pool, _, alone = received["pool"].partition(":")
     threads = (
         1 if alone or pool not in settings.workers.pools else settings.workers.pools[pool].threads
     )
-    process.bound_files(FILES + FILES_A_THREAD * threads)
+    processes.bound_files(FILES + FILES_A_THREAD * threads)
     host_delay = settings.fetch.host_delay
     job_store = JobStore(Path(received["job_store"]), durable=False, host_delay=host_delay)
     entry = job_store.register(received["pool"], threads)
@@ -103,8 +84,6 @@ class _Process:
         threads: int,
         parent: int,
     ) -> None:
-        from paise2nb.app import App
-
         self.job_store = job_store
         self.entry = entry
         self.threads = threads
@@ -174,11 +153,16 @@ class _Process:
 
     def _look_after_itself(self) -> None:
         """Make room for a fresh process when jobs have left too much in this one."""
-        process.reap_orphans()
-        if process.open_files() > FILES * 0.75 + FILES_A_THREAD * self.threads:
-            self.huey.recycle(f"jobs have left {process.open_files()} files open")
+        processes.reap_orphans()
+        if processes.open_files() > FILES * 0.75 + FILES_A_THREAD * self.threads:
+            self.huey.recycle(f"jobs have left {processes.open_files()} files open")
         elif threading.active_count() > self.threads + THREADS_LEFT:
             self.huey.recycle(f"jobs have left {threading.active_count()} threads running")
+
+    def _open_connections(self) -> None:
+        """Open this thread's connections, so that what is wrong shows before a job needs them."""
+        self.huey.job_store.counts()
+        self.app.store.count()
 
     def _on_term(self, number: int, frame: object) -> None:
         self._drain = True
@@ -186,7 +170,7 @@ class _Process:
     def _thread_starts(self) -> None:
         """Make this thread's context: its connections, opened before the first job needs them."""
         try:
-            self.app.open_thread()
+            self._open_connections()
         except Exception as error:  # Huey would log it and go on without
             self.failure = error
             self.huey.stop_claiming()

@@ -1,0 +1,21 @@
+"""Rescue of the jobs of processes that died while no supervisor was there."""
+
+from __future__ import annotations
+
+from paise2nb.config.settings import Settings
+from paise2nb.core import processes
+from paise2nb.jobs import JobStore
+from paise2nb.jobs.retry import CRASH, crash_outcomes
+
+
+def rescue_orphans(job_store: JobStore, settings: Settings) -> None:
+    """Return the jobs of dead processes to the queue.
+
+    Not while a supervisor lives: it knows which process it has ended, and why.
+    """
+    supervisor = job_store.supervisor()
+    if supervisor is not None and supervisor["process"] and processes.alive(supervisor["process"]):
+        return
+    for row in job_store.workers():
+        if not processes.alive(row["process"]) and row["state"] != "failed":
+            job_store.rescue_jobs(row["id"], crash_outcomes(settings, job_store.get(CRASH)))
