@@ -39,16 +39,8 @@ from paise2nb.views.client import JobClient
 from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import Enqueued, Job, Jobs, Replay
 from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
-from paise2nb.views.status import (
-    Digest,
-    Log,
-    ResetCounts,
-    Status,
-    mark_seen,
-    take_digest,
-    take_status,
-)
-from paise2nb.views.waiting import wait, waiting
+from paise2nb.views.status import Digest, Log, ResetCounts, Status, take_digest, take_status
+from paise2nb.views.waiting import block, waiting
 from paise2nb.workers.control import Workers
 from paise2nb.workers.executor import call_function
 from paise2nb.workers.queue import JobHuey
@@ -402,7 +394,7 @@ class App:
         return take_digest(self._client)
 
     def _mark_seen(self) -> None:
-        mark_seen(self.queue.job_store)
+        self._client.mark_seen()
 
     def logs(self, lines: int = 20) -> Log:
         """The last lines of the workers' log."""
@@ -428,7 +420,7 @@ class App:
             Timeout: the timeout has expired.
             WorkersError: there is no timeout, and jobs are left but no worker runs.
         """
-        wait(self._client, timeout, jobs=jobs, on_progress=on_progress)
+        block(waiting(self._client, timeout, jobs=jobs, on_progress=on_progress))
 
     def waiting(
         self,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar, overload
+from copy import copy
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from paise2nb.core import render
 from paise2nb.core.errors import PaiseError, redacted
@@ -41,6 +42,25 @@ class Listing(Displayable, Sequence[RowT]):
 
     columns: ClassVar[Sequence[str | Column]] = ()
     empty: str = "nothing"  # shown where there are no rows
+    _rows: Sequence[Any]
+
+    def _element(self, row: Any) -> Any:
+        """Return the element for one of ``_rows``."""
+        return row
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> RowT: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if not isinstance(index, slice):
+            return self._element(self._rows[index])
+        part = copy(self)
+        part._rows = self._rows[index]
+        return part
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return all rows as dictionaries."""
@@ -75,19 +95,9 @@ class RowList(Listing[dict[str, Any]]):
     def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
         self._rows = list(rows)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        return self._rows[index]
-
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return all rows."""
-        return self._rows
+        return list(self._rows)
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> Any:

@@ -13,6 +13,8 @@ from paise2nb.jobs import JobStore
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.plugins import DataStorageProvider
 
+_LAST_SEEN = "last_seen"
+
 
 class Runner(Protocol):
     """What the app does for views that need jobs to run."""
@@ -48,3 +50,12 @@ class JobClient:
     items: DataStorageProvider
     immediate: bool
     runner: Runner
+
+    def last_seen(self) -> float | None:
+        """When the app was last open, by the job store's clock; None for the first time."""
+        seen = self.job_store.get(_LAST_SEEN)
+        return float(seen) if seen else None
+
+    def mark_seen(self) -> None:
+        """Record that the app is open now."""
+        self.job_store.put(_LAST_SEEN, str(self.job_store.now()))

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 from paise2nb.core import render
 from paise2nb.core.display import Displayable, Listing, RowList
 from paise2nb.core.render import Column
 from paise2nb.plugins import DataStorageProvider
-from paise2nb.views.fields import RowField, field_names
+from paise2nb.views.record import Record
 
 NO_TITLE = "(no title)"
 _EMPHASIS = str.maketrans({render.HIT_START: "**", render.HIT_END: "**"})
 
 
-class Item(Displayable):
+class Item(Record):
     """One stored document. Fields that a list leaves out, such as the text, are read on demand."""
 
-    id = RowField[int]()
-    url = RowField[str]()
-    title = RowField[str | None]()
-    author = RowField[str | None]()
-    date = RowField[str | None]()
-    language = RowField[str | None]()
-    mime_type = RowField[str]()
-    sha256 = RowField[str]()
-    size = RowField[int]()
-    tag = RowField[str | None]()
-    fetched_at = RowField[str]()
-    stored_at = RowField[str]()
-    visited_at = RowField[str]()
-    site = RowField[str | None]()
-    words = RowField[int | None]()
-    versions = RowField[int]()
-    duplicates = RowField[list[int]]()
-    metadata = RowField[dict[str, Any]]()
-    text = RowField[str]()
+    id: int
+    url: str
+    title: str | None
+    author: str | None
+    date: str | None
+    language: str | None
+    mime_type: str
+    sha256: str
+    size: int
+    tag: str | None
+    fetched_at: str
+    stored_at: str
+    visited_at: str
+    site: str | None
+    words: int | None
+    versions: int
+    duplicates: list[int]
+    metadata: dict[str, Any]
+    text: str
 
     def __init__(self, row: dict[str, Any], items: DataStorageProvider) -> None:
         self._row = row
@@ -135,33 +135,22 @@ class Items(Listing[Item]):
         self._rows = list(rows)
         self._items = items
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Items: ...
-
-    def __getitem__(self, index: int | slice) -> Item | Items:
-        if isinstance(index, slice):
-            return Items(self._rows[index], self._items)
-        return Item(self._rows[index], self._items)
+    def _element(self, row: dict[str, Any]) -> Item:
+        return Item(row, self._items)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows of ``items --json``: without the texts."""
         return [{k: v for k, v in row.items() if k != "text"} for row in self._rows]
 
 
-class SearchResult(Displayable):
+class SearchResult(Record):
     """One item that a search found. ``result["url"]`` is the same as ``result.url``."""
 
-    id = RowField[int]()
-    url = RowField[str]()
-    title = RowField[str | None]()
-    snippet = RowField[str]()
-    score = RowField[float]()
+    id: int
+    url: str
+    title: str | None
+    snippet: str
+    score: float
 
     def __init__(self, row: dict[str, Any]) -> None:
         self._row = row
@@ -175,7 +164,7 @@ class SearchResult(Displayable):
 
     def to_dict(self) -> dict[str, Any]:
         """An entry of ``search --json``; words that match are in ``**`` in the snippet."""
-        return {name: self._value(name) for name in field_names(SearchResult)}
+        return {name: self._value(name) for name in self.fields}
 
     def __str__(self) -> str:
         return (
@@ -200,19 +189,8 @@ class SearchResults(Listing[SearchResult]):
         self.empty = f"no item contains {render.one_line(query, 80)!r}"
         self._rows = rows
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> SearchResult: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> SearchResults: ...
-
-    def __getitem__(self, index: int | slice) -> SearchResult | SearchResults:
-        if isinstance(index, slice):
-            return SearchResults(self.query, self._rows[index])
-        return SearchResult(self._rows[index])
+    def _element(self, row: dict[str, Any]) -> SearchResult:
+        return SearchResult(row)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows of ``search --json``."""

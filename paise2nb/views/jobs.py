@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Self
 
 from paise2nb.core import render
 from paise2nb.core.display import Displayable, Listing, arguments, frame
@@ -16,9 +16,9 @@ from paise2nb.core.errors import JobFailed, NotFound, redacted
 from paise2nb.core.render import Column
 from paise2nb.jobs import JobStore, NewJob, value_of
 from paise2nb.views.client import JobClient
-from paise2nb.views.fields import RowField, field_names
 from paise2nb.views.items import Items
-from paise2nb.views.waiting import Progress, wait, wait_async
+from paise2nb.views.record import Record
+from paise2nb.views.waiting import Progress, block, wait_async, waiting
 
 _TIMES = ("enqueued_at", "started_at", "finished_at", "run_at")
 
@@ -31,41 +31,89 @@ def progress(row: Mapping[str, Any]) -> str:
     return " of ".join(f"{number:,}" for number in reported if isinstance(number, int | float))
 
 
-class Job(Displayable):
+class _Chosen:
+    """What can be done with one job and with many alike."""
+
+    _client: JobClient
+
+    @property
+    def _ids(self) -> list[int]:
+        raise NotImplementedError
+
+    @property
+    def items(self) -> Items:
+        """The items that the trees of these jobs stored, in the order of the jobs."""
+        found = dict.fromkeys(item for tree in self._trees().values() for item in _items_of(tree))
+        rows = map(self._client.items.get, found)
+        return Items([row for row in rows if row is not None], self._client.items)
+
+    def _trees(self) -> dict[int, list[dict[str, Any]]]:
+        """The rows of each job's tree, the job's own row first; empty if it has been deleted."""
+        job_store = self._client.job_store
+        trees = job_store.trees(self._ids)
+        rows = job_store.rows({job_id for tree in trees.values() for job_id in tree})
+        return {root: [rows[n] for n in trees.get(root, []) if n in rows] for root in self._ids}
+
+    def retry(self) -> Jobs:
+        """Queue them again with new attempts, in one transaction.
+
+        Returns:
+            The jobs that are queued now; instead of a job, its unfinished duplicate if any.
+        """
+        queued = self._client.job_store.retry(self._ids)
+        self._client.runner.jobs_added(queued)
+        return Jobs(self._client, queued)
+
+    def cancel(self) -> Jobs:
+        """Cancel them and their descendants, in one transaction; return those cancelled."""
+        cancelled = self._client.job_store.cancel(self._ids)
+        self._client.runner.notify()
+        return Jobs(self._client, cancelled)
+
+    def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Self:
+        """Wait for them and their trees, then return this object. Raises like `App.wait`."""
+        block(waiting(self._client, timeout, jobs=self._ids, on_progress=on_progress))
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        yield from wait_async(self._client, self._ids).__await__()
+        return self
+
+
+class Job(_Chosen, Record):
     """One job. Its attributes are read from its row each time.
 
     Attributes:
         answer: how the enqueue that returned it was answered: new, waiting or fresh; else None.
     """
 
-    task = RowField[str]()
-    args = RowField[list[Any]]()
-    state = RowField[str]()
-    waiting_for = RowField[str | None]()
-    tag = RowField[str | None]()
-    attempt = RowField[int]()
-    max_attempts = RowField[int]()
-    error_class = RowField[str | None]()
-    error = RowField[str | None]()
-    enqueued_at = RowField[str]()
-    started_at = RowField[str | None]()
-    finished_at = RowField[str | None]()
-    run_at = RowField[str | None]()
-    worker_pid = RowField[int | None]()
-    parent_id = RowField[int | None]()
-    root_id = RowField[int]()
+    id: int
+    task: str
+    args: list[Any]
+    state: str
+    waiting_for: str | None
+    tag: str | None
+    attempt: int
+    max_attempts: int
+    error_class: str | None
+    error: str | None
+    enqueued_at: str
+    started_at: str | None
+    finished_at: str | None
+    run_at: str | None
+    worker_pid: int | None
+    parent_id: int | None
+    root_id: int
 
-    def __init__(
-        self,
-        client: JobClient,
-        job_id: int,
-        row: dict[str, Any] | None = None,
-        answer: str | None = None,
-    ) -> None:
+    def __init__(self, client: JobClient, job_id: int, row: dict[str, Any] | None = None) -> None:
         self._client = client
+        self._id = job_id
         self._row = row
-        self.id = job_id
-        self.answer = answer
+        self.answer: str | None = None
+
+    @property
+    def _ids(self) -> list[int]:
+        return [self._id]
 
     def row(self) -> dict[str, Any]:
         """The current row; the last one known if the job has been deleted.
@@ -79,16 +127,13 @@ class Job(Displayable):
         return self._row
 
     def _value(self, name: str) -> Any:
-        return _public(self._client.job_store, self.row())[name]
+        return self._id if name == "id" else _public(self._client.job_store, self.row())[name]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and (other._client, other.id) == (self._client, self.id)
 
     def __hash__(self) -> int:
         return hash(self.id)
-
-    def _as_jobs(self) -> Jobs:
-        return Jobs(self._client, [self.id])
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
@@ -106,24 +151,10 @@ class Job(Displayable):
         return Jobs(self._client, self._client.job_store.trees([self.id])[self.id])
 
     @property
-    def items(self) -> Items:
-        """The items that its tree stored."""
-        return self._as_jobs().items
-
-    @property
     def every(self) -> float | None:
         """Seconds between two runs of a recurring job, else None."""
         every: float | None = self.row()["interval"]
         return every
-
-    def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Job:
-        """Wait for the job and its tree; return the job. Raises like `App.wait`."""
-        wait(self._client, timeout, jobs=[self.id], on_progress=on_progress)
-        return self
-
-    def __await__(self) -> Generator[Any, None, Job]:
-        yield from wait_async(self._client, [self.id]).__await__()
-        return self
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the job, not for its tree, and return the value of its function.
@@ -137,7 +168,7 @@ class Job(Displayable):
             JobFailed: it failed or was cancelled; carries the worker's traceback.
             Timeout: the timeout has expired.
         """
-        wait(self._client, timeout, jobs=[self.id], ended=not self.every)
+        block(waiting(self._client, timeout, jobs=self._ids, ended=not self.every))
         row = self.row()
         between_runs = row["interval"] and row["state"] == "scheduled" and not row["error_class"]
         if row["state"] != "completed" and not between_runs:
@@ -146,14 +177,6 @@ class Job(Displayable):
             reason = f"{row['state']}: {row['error']}" if row["error"] else row["state"]
             raise JobFailed(f"job {self.id} ({row['task']}) {reason}", traceback)
         return value_of(row["result"])
-
-    def retry(self) -> Jobs:
-        """Queue the job again with new attempts; return it, or its unfinished duplicate."""
-        return self._as_jobs().retry()
-
-    def cancel(self) -> Jobs:
-        """Cancel the job and its descendants; return the jobs that were cancelled."""
-        return self._as_jobs().cancel()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``job ID``: also ``result``, ``attempts``, ``children``, and ``every`` in
@@ -220,7 +243,7 @@ class Job(Displayable):
         return render.panel(*parts)
 
 
-JOB_KEYS = ("id", *field_names(Job))
+JOB_KEYS = Job.fields
 _ALREADY = {"waiting": "already waiting", "fresh": "already up to date"}
 
 
@@ -256,7 +279,7 @@ def _items_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:
     return found
 
 
-class Jobs(Listing[Job]):
+class Jobs(_Chosen, Listing[Job]):
     """Jobs in a given order."""
 
     columns = (
@@ -271,21 +294,17 @@ class Jobs(Listing[Job]):
 
     def __init__(self, client: JobClient, ids: Iterable[int]) -> None:
         self._client = client
-        self.ids = list(ids)
+        self._rows = list(ids)
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the jobs."""
+        return list(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Job: ...
+    _ids = ids
 
-    @overload
-    def __getitem__(self, index: slice) -> Jobs: ...
-
-    def __getitem__(self, index: int | slice) -> Job | Jobs:
-        if isinstance(index, slice):
-            return Jobs(self._client, self.ids[index])
-        return Job(self._client, self.ids[index])
+    def _element(self, row: int) -> Job:
+        return Job(self._client, row)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """A row for each job, in order; jobs that have been deleted are left out."""
@@ -298,20 +317,6 @@ class Jobs(Listing[Job]):
         job_store, ids = self._client.job_store, self.ids[:number]
         rows = job_store.rows(ids)
         return [_table_row(job_store, rows[job_id]) for job_id in ids if job_id in rows]
-
-    @property
-    def items(self) -> Items:
-        """The items that the trees of these jobs stored, in the order of the jobs."""
-        found = dict.fromkeys(item for tree in self._trees().values() for item in _items_of(tree))
-        rows = map(self._client.items.get, found)
-        return Items([row for row in rows if row is not None], self._client.items)
-
-    def _trees(self) -> dict[int, list[dict[str, Any]]]:
-        """The rows of each job's tree, the job's own row first; empty if it has been deleted."""
-        job_store = self._client.job_store
-        trees = job_store.trees(self.ids)
-        rows = job_store.rows({job_id for tree in trees.values() for job_id in tree})
-        return {root: [rows[n] for n in trees.get(root, []) if n in rows] for root in self.ids}
 
     def to_frame(self, items: bool = False) -> Any:
         """A DataFrame with one row for each job.
@@ -341,27 +346,6 @@ class Jobs(Listing[Job]):
             rows.append(row)
         return rows
 
-    def retry(self) -> Jobs:
-        """Queue the jobs again with new attempts, in one transaction; return the queued jobs."""
-        queued = self._client.job_store.retry(self.ids)
-        self._client.runner.jobs_added(queued)
-        return Jobs(self._client, queued)
-
-    def cancel(self) -> Jobs:
-        """Cancel the jobs and their descendants, in one transaction; return the cancelled jobs."""
-        cancelled = self._client.job_store.cancel(self.ids)
-        self._client.runner.notify()
-        return Jobs(self._client, cancelled)
-
-    def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Jobs:
-        """Wait for these jobs and their trees; return them. Raises like `App.wait`."""
-        wait(self._client, timeout, jobs=self.ids, on_progress=on_progress)
-        return self
-
-    def __await__(self) -> Generator[Any, None, Jobs]:
-        yield from wait_async(self._client, self.ids).__await__()
-        return self
-
 
 class Enqueued(Jobs):
     """The answer to an enqueue: an entry for each argument, in order.
@@ -378,10 +362,11 @@ class Enqueued(Jobs):
         self.new, self.waiting, self.fresh = map(self.answers.count, ("new", "waiting", "fresh"))
 
     def __getitem__(self, index: Any) -> Any:
-        found = super().__getitem__(index)
-        if isinstance(found, Job):
-            found.answer = self.answers[index]
-        return found
+        if isinstance(index, slice):
+            return Jobs(self._client, self.ids[index])
+        job = self._element(self._rows[index])
+        job.answer = self.answers[index]
+        return job
 
     def to_dict(self) -> Any:
         """The JSON of ``enqueue``."""

@@ -29,6 +29,7 @@ ITEMS = 4
 LOG_LINES = 5
 SNIPPET = 160  # characters
 JOBS_SHOWN = 2  # of one worker
+_PHRASES = {str(status.value): status.phrase for status in HTTPStatus}
 
 WORKER_COLUMNS = (
     Column("pool"),
@@ -100,29 +101,19 @@ def _worker(
     job_store: JobStore, worker: dict[str, Any], running: Mapping[int, dict[str, Any]]
 ) -> dict[str, Any]:
     rows = [running[job_id] for job_id in worker["jobs"] if job_id in running]
-    heartbeat = worker["heartbeat_at"]
+    beat = worker["heartbeat_at"]
     return {
         **worker,
-        "running": [
-            (
-                f"{row['id']} ({reported})" if (reported := progress(row)) else str(row["id"]),
-                row["task"],
-                arguments(row["args"]),
-                job_store.clock.wall(row["started_at"] or 0),
-            )
-            for row in rows
-        ],
-        "heartbeat": heartbeat and f"{datetime.fromisoformat(heartbeat).astimezone():%H:%M:%S}",
+        "running": [{**row, "since": job_store.clock.wall(row["started_at"] or 0)} for row in rows],
+        "heartbeat": beat and f"{datetime.fromisoformat(beat).astimezone():%H:%M:%S}",
     }
 
 
 def _retry(job_store: JobStore, row: dict[str, Any]) -> dict[str, Any]:
     return {
-        "id": row["id"],
-        "task": row["task"],
+        **row,
         "argument": arguments(row["args"]),
         "attempt": f"attempt {row['attempt'] + 1} of {row['max_attempts']}",
-        "error": row["error"],
         "due": job_store.clock.wall(row["run_at"]),
     }
 
@@ -130,17 +121,12 @@ def _retry(job_store: JobStore, row: dict[str, Any]) -> dict[str, Any]:
 def _failure(job_store: JobStore, group: dict[str, Any]) -> dict[str, Any]:
     attempts = job_store.attempts(group["id"])
     remedy = remedy_for(group["error_class"])
-    name = remedy.name
-    if group["status"] is not None:
-        number = int(group["status"])
-        known = number in HTTPStatus._value2member_map_
-        name = f"{number} {HTTPStatus(number).phrase}" if known else str(number)
-    shared = ("id", "task", "jobs", "error_class", "status", "error")
+    status = group["status"]
     return {
-        **{key: group[key] for key in shared},
-        "group": (group["error_class"], group["status"]),
+        **group,
+        "group": (group["error_class"], status),
         "argument": arguments(group["args"]),
-        "name": name,
+        "name": f"{status} {_PHRASES.get(status, '')}".strip() if status else remedy.name,
         "advice": remedy.advice,
         "command": remedy.command.format(**group),
         "attempts": len(attempts),
@@ -201,14 +187,14 @@ def countdown(due: float, now: float) -> str:
 
 def _activity(worker: Mapping[str, Any], now: float) -> str:
     """The jobs that a worker runs, and for how long; its error, if it has failed."""
-    running = worker["running"]
-    words = [
-        f"job {job_id}: {task} {argument}"
-        + (f" · {render.duration(round(now - since))}" if now - since >= 1 else "")
-        for job_id, task, argument, since in running[:JOBS_SHOWN]
-    ]
-    if len(running) > JOBS_SHOWN:
-        words.append(f"and {len(running) - JOBS_SHOWN} more")
+    words = []
+    for row in worker["running"][:JOBS_SHOWN]:
+        reported, seconds = progress(row), now - row["since"]
+        number = f"{row['id']} ({reported})" if reported else f"{row['id']}"
+        passed = f" · {render.duration(round(seconds))}" if seconds >= 1 else ""
+        words.append(f"job {number}: {row['task']} {arguments(row['args'])}{passed}")
+    if more := len(worker["running"][JOBS_SHOWN:]):
+        words.append(f"and {more} more")
     return worker["error"] or ", ".join(words)
 
 

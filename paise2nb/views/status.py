@@ -21,7 +21,6 @@ from paise2nb.views.client import JobClient
 TAIL_BYTES = 1_000_000  # of the end of the log that are searched for its last lines
 PACE_MINUTES = 5  # over which throughput is averaged
 RETRIES = 5
-LAST_SEEN = "last_seen"
 
 
 def _labelled(label: str, text: str) -> str:
@@ -62,38 +61,35 @@ class Status(Displayable):
         extra = ("problem", "retries", "failures")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in extra}
 
-    def lines(self) -> list[str]:
-        """The lines of the text form, without times and process ids."""
+    def _facts(self) -> dict[str, str]:
         counts = [f"{number:,} {state}" for state, number in self.jobs.items() if number]
         workers = WorkersStatus(self.workers, self.supervisor).summary()
-        lines = [
-            _labelled("profile", self.profile),
-            _labelled("jobs", " · ".join(counts) or "none"),
-            _labelled("items", f"{self.items:,}"),
-            _labelled("workers", "jobs run in this process" if self.immediate else workers),
-        ]
-        if self.paused:
-            lines.append(_labelled("paused", self.paused))
-        lines += [
-            _labelled(
-                "failed",
-                f"{group['jobs']} × {group['error_class']}: {group['error']}"
-                f" → paise2 retry --error {group['error_class']}",
-            )
-            for group in self.failures
-        ]
-        if self.problem:
-            lines.append(render.one_line(self.problem))
-        return lines
+        return {
+            "profile": self.profile,
+            "jobs": " · ".join(counts) or "none",
+            "items": f"{self.items:,}",
+            "workers": "jobs run in this process" if self.immediate else workers,
+            **({"paused": self.paused} if self.paused else {}),
+        }
+
+    def lines(self) -> list[str]:
+        """The lines of the text form, without times and process ids."""
+        lines = [_labelled(label, text) for label, text in self._facts().items()]
+        for group in self.failures:
+            failed = f"{group['jobs']} × {group['error_class']}: {group['error']}"
+            command = f"paise2 retry --error {group['error_class']}"
+            lines.append(_labelled("failed", f"{failed} → {command}"))
+        return [*lines, render.one_line(self.problem)] if self.problem else lines
 
     def __str__(self) -> str:
         lines = self.lines()
         lines.insert(1, _labelled("data", self.data_dir))
         if self.completed_per_minute:
-            pace = f"{self.completed_per_minute:,.0f} completed per minute"
-            if self.seconds_left is not None:
-                pace += f", about {render.duration(self.seconds_left)} left"
-            lines.append(_labelled("pace", pace))
+            left = self.seconds_left
+            lines.append(
+                _labelled("pace", f"{self.completed_per_minute:,.0f} completed per minute")
+                + ("" if left is None else f", about {render.duration(left)} left")
+            )
         if self.oldest_queued_seconds is not None:
             oldest = f"{render.duration(self.oldest_queued_seconds)} (the oldest job)"
             lines.append(_labelled("waiting", oldest))
@@ -110,29 +106,22 @@ class Status(Displayable):
         return "\n".join(self.lines())
 
     def _repr_html_(self) -> str:
-        counts = (f"{n:,} {render.tone(state)}" for state, n in self.jobs.items() if n)
-        workers = WorkersStatus(self.workers, self.supervisor).summary()
-        rows = [
-            ("profile", render.escape(self.profile)),
-            ("jobs", " · ".join(counts) or "none"),
-            ("items", f"{self.items:,}"),
-            ("workers", "jobs run in this process" if self.immediate else workers),
-            ("paused", render.escape(self.paused or "")),
+        facts = {label: render.escape(text) for label, text in self._facts().items()}
+        counts = [
+            f"{number:,} {render.tone(state)}" for state, number in self.jobs.items() if number
         ]
-        rows += [
-            (
-                "failed",
-                f'<div><b class="bad">{group["jobs"]:,} × {render.escape(group["error_class"])}</b>'
+        cells = list((facts | {"jobs": " · ".join(counts) or "none"}).items())
+        for group in self.failures:
+            error_class = render.escape(group["error_class"])
+            cell = (
+                f'<div><b class="bad">{group["jobs"]:,} × {error_class}</b>'
                 f" · {render.escape(render.one_line(group['error']))}</div>"
-                f"<code>%paise2 retry --error {render.escape(group['error_class'])}</code>",
+                f"<code>%paise2 retry --error {error_class}</code>"
             )
-            for group in self.failures
-        ]
-        lines = (
-            f'<tr><th>{name}</th><td class="wide">{cell}</td></tr>' for name, cell in rows if cell
-        )
+            cells.append(("failed", cell))
+        rows = (f'<tr><th>{label}</th><td class="wide">{cell}</td></tr>' for label, cell in cells)
         problem = render.note(render.in_cell_words(self.problem)) if self.problem else ""
-        return render.panel(f"<table><tbody>{''.join(lines)}</tbody></table>", problem)
+        return render.panel(f"<table><tbody>{''.join(rows)}</tbody></table>", problem)
 
 
 def take_status(
@@ -148,41 +137,37 @@ def take_status(
     """
     job_store, now = client.job_store, client.job_store.now()
     jobs, roots = job_store.counts()
-    workers = client.runner.workers_status()
+    found = client.runner.workers_status()
     retries = job_store.retries(RETRIES)
     oldest = job_store.oldest_queued()
     pace = job_store.pace(PACE_MINUTES)
     minutes = max(1.0, (now - pace[0][0] * 60) / 60) if pace else 1.0
-    completed_per_minute = sum(completed for _, completed, _ in pace) / minutes
+    per_minute = sum(completed for _, completed, _ in pace) / minutes
     return Status(
         profile=profile,
         data_dir=str(data_dir),
         immediate=client.immediate,
         jobs=jobs,
         roots=roots,
-        workers=workers.workers,
-        supervisor=workers.supervisor,
+        workers=found.workers,
+        supervisor=found.supervisor,
         oldest_queued_seconds=None if oldest is None else max(0.0, now - oldest),
         next_retry_at=job_store.shown(retries[0]["run_at"]) if retries else None,
-        completed_per_minute=round(completed_per_minute, 2),
-        seconds_left=_seconds_left(job_store, jobs, completed_per_minute)
-        if workers.workers
-        else None,
+        completed_per_minute=round(per_minute, 2),
+        seconds_left=_seconds_left(job_store, jobs, per_minute) if found.workers else None,
         items=client.items.count(),
         paused=_pause_reason(job_store, write_dirs),
-        problem=workers.problem,
+        problem=found.problem,
         retries=[{**row, "in": row["run_at"] - now} for row in retries],
         failures=job_store.failures(),
     )
 
 
-def _seconds_left(
-    job_store: JobStore, jobs: dict[str, int], completed_per_minute: float
-) -> float | None:
+def _seconds_left(job_store: JobStore, jobs: dict[str, int], per_minute: float) -> float | None:
     """The time at the current pace, or at the slowest host, which more workers don't speed up."""
     left = jobs["queued"] + jobs["running"] + jobs["retrying"]
     host = job_store.slowest_host()
-    by_pace = left / completed_per_minute * 60 if completed_per_minute else 0.0
+    by_pace = left / per_minute * 60 if per_minute else 0.0
     return round(max(by_pace, host[3] if host else 0.0), 1) or None
 
 
@@ -234,10 +219,8 @@ class Digest(Displayable):
 
 def take_digest(client: JobClient) -> Digest:
     """Read what happened since this was last called, or since a kernel with the app ended."""
-    job_store = client.job_store
-    seen = job_store.get(LAST_SEEN)
-    mark_seen(job_store)
-    since = float(seen) if seen else None
+    job_store, since = client.job_store, client.last_seen()
+    client.mark_seen()
     wall = job_store.clock.wall(since) if since else None
     jobs, _ = job_store.counts()
     return Digest(
@@ -247,11 +230,6 @@ def take_digest(client: JobClient) -> Digest:
         waiting=sum(jobs[state] for state in UNFINISHED),
         workers=client.runner.workers_status(),
     )
-
-
-def mark_seen(job_store: JobStore) -> None:
-    """Record now as the time from which the next digest counts."""
-    job_store.put(LAST_SEEN, str(job_store.now()))
 
 
 @dataclass(repr=False)

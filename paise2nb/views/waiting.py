@@ -89,16 +89,8 @@ def _will_run(client: JobClient) -> bool:
     return runs_here_later or client.runner.workers_present()
 
 
-def wait(
-    client: JobClient,
-    timeout: float | None = None,
-    *,
-    jobs: Iterable[int] | None = None,
-    on_progress: Progress | None = None,
-    ended: bool = False,
-) -> None:
-    """Block until the jobs are done. Arguments and errors are those of `waiting`."""
-    steps = waiting(client, timeout, jobs=jobs, on_progress=on_progress, ended=ended)
+def block(steps: Iterator[float]) -> None:
+    """Sleep through the steps of `waiting`, until the jobs are done."""
     try:
         for pause in steps:
             time.sleep(pause)
