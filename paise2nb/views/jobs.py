@@ -31,8 +31,8 @@ def progress(row: Mapping[str, Any]) -> str:
     return " of ".join(f"{number:,}" for number in reported if isinstance(number, int | float))
 
 
-class _Chosen:
-    """What can be done with one job and with many alike."""
+class _JobActions:
+    """Actions on jobs, shared by `Job` and `Jobs`."""
 
     _client: JobClient
 
@@ -42,7 +42,7 @@ class _Chosen:
 
     @property
     def items(self) -> Items:
-        """The items that the trees of these jobs stored, in the order of the jobs."""
+        """The items stored by the jobs and their descendants, in the order of the jobs."""
         found = dict.fromkeys(item for tree in self._trees().values() for item in _items_of(tree))
         rows = map(self._client.items.get, found)
         return Items([row for row in rows if row is not None], self._client.items)
@@ -55,23 +55,23 @@ class _Chosen:
         return {root: [rows[n] for n in trees.get(root, []) if n in rows] for root in self._ids}
 
     def retry(self) -> Jobs:
-        """Queue them again with new attempts, in one transaction.
+        """Queue again with new attempts, in one transaction.
 
         Returns:
-            The jobs that are queued now; instead of a job, its unfinished duplicate if any.
+            The jobs that are queued now. A job with an unfinished duplicate is replaced by it.
         """
         queued = self._client.job_store.retry(self._ids)
         self._client.runner.jobs_added(queued)
         return Jobs(self._client, queued)
 
     def cancel(self) -> Jobs:
-        """Cancel them and their descendants, in one transaction; return those cancelled."""
+        """Cancel with all descendants, in one transaction; return the cancelled jobs."""
         cancelled = self._client.job_store.cancel(self._ids)
         self._client.runner.notify()
         return Jobs(self._client, cancelled)
 
     def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Self:
-        """Wait for them and their trees, then return this object. Raises like `App.wait`."""
+        """Wait for the whole tree, then return this object. Raises like `App.wait`."""
         block(waiting(self._client, timeout, jobs=self._ids, on_progress=on_progress))
         return self
 
@@ -80,7 +80,7 @@ class _Chosen:
         return self
 
 
-class Job(_Chosen, Record):
+class Job(_JobActions, Record):
     """One job. Its attributes are read from its row each time.
 
     Attributes:
@@ -279,7 +279,7 @@ def _items_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:
     return found
 
 
-class Jobs(_Chosen, Listing[Job]):
+class Jobs(_JobActions, Listing[Job]):
     """Jobs in a given order."""
 
     columns = (
@@ -322,9 +322,8 @@ class Jobs(_Chosen, Listing[Job]):
         """A DataFrame with one row for each job.
 
         Args:
-            items: instead of the job's fields, give its input with the state, title, text and
-                error of what became of it. Error and state are those of the first job in the
-                tree that has not completed.
+            items: give the input of each job with the title and text of its item. State and
+                error are those of the first job in its tree that has not completed.
         """
         return frame(self._with_items() if items else self.to_dicts())
 

@@ -1,4 +1,4 @@
-"""What is returned: listings, frames aligned with their input, awaiting, failures, safe HTML."""
+"""Results: attributes, listings, frames aligned with their input, awaiting, safe HTML."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def app(here: Path) -> Iterator[App]:
-    """Jobs run at once, in this process."""
+    """An app that runs jobs at once, in this process."""
     settings = {"plugins": [str(here / "extra.py")]}
     with paise2nb.open("test", data_dir=here / "data", settings=settings) as app:
         yield app
@@ -69,7 +69,7 @@ def app(here: Path) -> Iterator[App]:
 
 @pytest.fixture
 def waiting(here: Path) -> Iterator[App]:
-    """Jobs wait for somebody to claim them."""
+    """An app without workers: jobs stay in the queue."""
     settings = {"plugins": [str(here / "extra.py")]}
     with paise2nb.open("development", data_dir=here / "data", settings=settings) as app:
         yield app
@@ -106,7 +106,7 @@ def test_a_misspelled_attribute_of_a_job_gets_a_suggestion(app: App) -> None:
         job.state = "failed"
 
 
-def test_a_job_stays_true_while_its_row_changes(waiting: App) -> None:
+def test_a_job_shows_the_current_state_of_its_row(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
     assert job.state == "queued"
     job.cancel()
@@ -142,7 +142,7 @@ def test_the_result_of_a_cancelled_job_is_a_failure_without_a_traceback(waiting:
 
 
 @pytest.mark.parametrize("value", ["text", 5, 0.5, None, True, ["a", {"b": None}], {"ü": 1}])
-def test_a_result_is_the_value_as_json_gives_it_back(app: App, value: Any) -> None:
+def test_a_result_survives_a_round_trip_through_json(app: App, value: Any) -> None:
     assert app.enqueue("echo", value).result() == value
 
 
@@ -165,18 +165,17 @@ def test_a_job_and_jobs_can_be_awaited(waiting: App) -> None:
         jobs = waiting.enqueue_many("echo", ["a", "b"])
 
         async def work() -> None:
-            table = waiting.queue.job_store
-            worker = table.register("default", 1)
-            while (claim := table.claim(worker, waiting.limits())) is not None:
-                table.end(claim, Outcome("completed", "completed", '"done"'))
+            worker = job_store.register("default", 1)
+            while (claim := job_store.claim(worker, waiting.limits())) is not None:
+                job_store.end(claim, Outcome("completed", "completed", '"done"'))
                 await asyncio.sleep(0)
 
-        # Somebody works in the background: what is awaited never blocks the loop.
-        table = waiting.queue.job_store
-        present = table.register("default", 1)
+        # The work is done on the same event loop, so awaiting must not block it.
+        job_store = waiting.queue.job_store
+        present = job_store.register("default", 1)
         done, _ = await asyncio.gather(jobs, work())
         single = await jobs[0]
-        table.leave(present)
+        job_store.leave(present)
         return single, done
 
     job, jobs = asyncio.run(use())
@@ -245,7 +244,7 @@ def test_the_attributes_of_an_item_are_the_keys_of_its_dictionary(app: App, here
         assert {name: getattr(item, name) for name in Item.fields} == item.to_dict()
 
 
-def test_a_listed_item_has_all_that_one_alone_has(app: App, here: Path) -> None:
+def test_an_item_from_a_list_has_all_fields(app: App, here: Path) -> None:
     app.enqueue("fetch", str(here / "one.md"))
     alone = app.item(1)
     assert app.items()[0].text == alone.text
@@ -264,7 +263,7 @@ def test_a_listing_is_complete_and_its_view_is_cut(app: App) -> None:
     assert "5 more" in listing._repr_html_()
 
 
-def test_empty_listings_say_so(app: App) -> None:
+def test_an_empty_listing_shows_a_message(app: App) -> None:
     for listing, text in (
         (app.jobs(), "no jobs"),
         (app.items(), "no items"),
@@ -279,7 +278,7 @@ def test_empty_listings_say_so(app: App) -> None:
 # Frames --------------------------------------------------------------------------------------
 
 
-def test_a_frame_gives_the_input_back_in_order(app: App, here: Path) -> None:
+def test_a_frame_has_a_row_for_each_input_in_order(app: App, here: Path) -> None:
     names = ["two.txt", "odd.bin", "one.md", "two.txt"]
     jobs = app.enqueue_many("fetch", [str(here / name) for name in names])
     frame = jobs.to_frame(items=True)
@@ -294,7 +293,7 @@ def test_a_frame_gives_the_input_back_in_order(app: App, here: Path) -> None:
     assert frame["error"].isna().tolist() == [True, False, True, True]
 
 
-def test_a_frame_shows_what_waits_or_failed_below_a_job(app: App, waiting: App) -> None:
+def test_a_frame_shows_follow_up_jobs_that_wait_or_failed(app: App, waiting: App) -> None:
     app.enqueue("fails_below", "x")
     [row] = app.jobs(task="fails_below").to_frame(items=True).to_dict("records")
     assert (row["state"], row["error"], row["title"]) == ("failed", "ValueError: x", None)
@@ -302,7 +301,7 @@ def test_a_frame_shows_what_waits_or_failed_below_a_job(app: App, waiting: App) 
     assert later.to_frame(items=True)["state"].tolist() == ["queued"]
 
 
-def test_a_frame_keeps_the_place_of_a_job_that_was_forgotten(app: App) -> None:
+def test_a_frame_keeps_a_row_for_a_deleted_job(app: App) -> None:
     jobs = app.enqueue_many("echo", ["a"])
     app.reset()
     [row] = jobs.to_frame(items=True).to_dict("records")
@@ -327,7 +326,7 @@ def test_items_of_jobs_are_those_of_their_trees_in_order(app: App, here: Path) -
     assert len(app.enqueue("echo", {"item": "not an id"}).items) == 0
 
 
-def test_a_frame_without_pandas_says_what_to_install(here: Path) -> None:
+def test_the_error_without_pandas_names_the_package_to_install(here: Path) -> None:
     script = (
         "import sys; sys.modules['pandas'] = None; import paise2nb\n"
         "with paise2nb.open('test') as app:\n"
@@ -340,11 +339,11 @@ def test_a_frame_without_pandas_says_what_to_install(here: Path) -> None:
     assert ended.stdout == "to_frame() needs pandas: pip install 'paise2nb[pandas]'\n"
 
 
-# Safe to show --------------------------------------------------------------------------------
+# Hostile text --------------------------------------------------------------------------------
 
 
 def everything(app: App) -> list[Displayable]:
-    """One of each kind of result, with hostile words wherever words can be."""
+    """One result of each kind, with hostile text wherever text is possible."""
     failed = app.enqueue("fails", HOSTILE)
     jobs = app.enqueue_many("echo", [HOSTILE, "x"], tag="t")
     parent = app.enqueue("parent", HOSTILE)
@@ -380,7 +379,7 @@ def test_every_result_has_a_dictionary_that_is_json(app: App) -> None:
         assert json.loads(json.dumps(found)) == found, name
 
 
-def test_the_html_of_a_job_holds_its_tracebacks_escaped(app: App) -> None:
+def test_tracebacks_are_escaped_in_the_html_of_a_job(app: App) -> None:
     html = app.enqueue("fails", "<b>bold</b>")._repr_html_()
     assert "<b>bold" not in html
     assert html.count("<details>") == 2
@@ -393,7 +392,7 @@ def test_the_html_of_a_job_holds_its_tracebacks_escaped(app: App) -> None:
 @pytest.mark.parametrize(
     ("number", "lines"), [(0, []), (1, ["c"]), (2, ["b", "c"]), (9, ["a", "b", "c"])]
 )
-def test_the_end_of_a_log(tmp_path: Path, number: int, lines: list[str]) -> None:
+def test_the_last_lines_of_a_log(tmp_path: Path, number: int, lines: list[str]) -> None:
     path = tmp_path / "workers.log"
     assert Log.tail(path, number).lines == []
     assert str(Log.tail(path, number)) == "the log is empty"
@@ -401,7 +400,7 @@ def test_the_end_of_a_log(tmp_path: Path, number: int, lines: list[str]) -> None
     assert Log.tail(path, number).lines == lines
 
 
-def test_results_may_be_read_from_many_threads(app: App) -> None:
+def test_results_can_be_read_from_many_threads(app: App) -> None:
     jobs = app.enqueue_many("echo", ["a", "b"])
     seen: list[Any] = []
     threads = [threading.Thread(target=lambda: seen.append(jobs.to_dict())) for _ in range(8)]
