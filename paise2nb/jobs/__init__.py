@@ -1,15 +1,14 @@
-"""The job table: the one host_slot that knows what is true about a job, and all SQL on jobs."""
+"""The job store: the one place that knows the state of every job, with all SQL about jobs."""
 
-from paise2nb.jobs.host_limits import HostDelay
 from paise2nb.jobs.models import (
     IMMEDIATE,
     STATES,
     UNFINISHED,
     Claim,
+    HostDelay,
     Limits,
     NewJob,
     Outcome,
-    StateCounters,
     StateEntry,
     Worker,
     value_of,
@@ -28,7 +27,6 @@ __all__ = [
     "Limits",
     "NewJob",
     "Outcome",
-    "StateCounters",
     "StateEntry",
     "Worker",
     "value_of",

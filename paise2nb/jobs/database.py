@@ -1,30 +1,72 @@
-"""The job table's database, and how its moves are written and counted."""
+"""The job store's database: one SQLite file, and transactions that keep its counters right."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from paise2nb.core.clock import SteadyClock, boot, iso, since_boot
 from paise2nb.core.sqlite import Database
 from paise2nb.jobs.host_limits import HostLimiter
 from paise2nb.jobs.models import StateCounters
 from paise2nb.jobs.schema import MIGRATIONS
+from paise2nb.jobs.sql import SQL
 
-# The trees under the jobs of a JSON list.
-TREES = """
-WITH RECURSIVE tree (root, id) AS (
-    SELECT value, value FROM json_each(?)
-    UNION SELECT tree.root, jobs.id FROM jobs JOIN tree ON jobs.parent_id = tree.id
-)
-"""
+S = TypeVar("S", bound="JobDatabase")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Bytes. A claim and a completion write three pages: the lines "drain" of tests.benchmarks.queue.
+PAGE_SIZE = 2048
 
 
-PAGE = 2048  # bytes; a claim and a completion write three pages
+class Transaction:
+    """One write transaction on the job store.
+
+    Attributes:
+        execute, executemany: the methods of its connection.
+        counters, host_limits: their changes are stored before the commit.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, now: Callable[[], float], host_delay: float
+    ) -> None:
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+        self.counters = StateCounters()
+        self.host_limits = HostLimiter(connection, now, host_delay)
+
+    def store(self) -> None:
+        """Write the changes of the hosts and the counters."""
+        self.host_limits.store()
+        if changes := self.counters.changes():
+            self.executemany(SQL["add_to_counters"], changes)
+
+
+def transaction(
+    method: Callable[Concatenate[S, Transaction, P], T],
+) -> Callable[Concatenate[S, P], T]:
+    """Run a method in one write transaction: all of it is stored, or nothing.
+
+    The method gets the `Transaction` as its first argument, the caller does not pass it.
+    """
+
+    @wraps(method)
+    def run(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        def work(connection: sqlite3.Connection) -> T:
+            tx = Transaction(connection, self.now, self.host_delay)
+            value = method(self, tx, *args, **kwargs)
+            tx.store()
+            return value
+
+        return self.database.write(work)
+
+    return run
 
 
 class JobDatabase:
@@ -32,7 +74,7 @@ class JobDatabase:
 
     Args:
         path: the file, ``tasks.db``.
-        durable: commits survive a power cut (for those who accept jobs from a user).
+        durable: commits survive a power cut (for processes that accept jobs from a user).
         host_delay: seconds between two requests to one host.
 
     Raises:
@@ -40,77 +82,68 @@ class JobDatabase:
     """
 
     def __init__(self, path: Path, *, durable: bool = True, host_delay: float = 0.0) -> None:
-        self.database = Database(path, MIGRATIONS, durable=durable, page=PAGE)
+        self.database = Database(path, MIGRATIONS, durable=durable, page=PAGE_SIZE)
         self.path = path
         self.host_delay = host_delay
-        self.clock = SteadyClock(None)  # while it is anchored
-        self.clock = self._anchored()
+        self.clock = SteadyClock(self._clock_offset())
 
     def now(self) -> float:
         """The time that rows carry, in seconds since the epoch."""
         return self.clock.now()
 
-    def _anchored(self) -> SteadyClock:
-        """The clock that every process on this table shares: anchored once in each boot."""
+    def _clock_offset(self) -> float | None:
+        """The offset that all processes share: stored by the first one after each boot."""
         passed = since_boot()
         if passed is None:
-            return SteadyClock(None)
+            return None
         known = json.loads(self.get("clock") or "[null, 0]")
-        if known[0] != boot():
+        offset: float = known[1] if known[0] == boot() else self._store_clock_offset(passed)
+        return offset
 
-            def anchor(connection: sqlite3.Connection, _: StateCounters) -> list[Any]:
-                row = connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
-                if row is not None and json.loads(row[0])[0] == boot():
-                    return list(json.loads(row[0]))
-                anchored = [boot(), time.time() - passed]
-                connection.execute("REPLACE INTO meta VALUES ('clock', ?)", (json.dumps(anchored),))
-                return anchored
+    def _store_clock_offset(self, passed: float) -> float:
+        def work(connection: sqlite3.Connection) -> float:
+            row = connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+            if row is not None and json.loads(row["value"])[0] == boot():
+                return float(json.loads(row["value"])[1])
+            offset = time.time() - passed
+            value = json.dumps([boot(), offset])
+            connection.execute("REPLACE INTO meta VALUES ('clock', ?)", (value,))
+            return offset
 
-            known = self._write(anchor)
-        return SteadyClock(known[1])
+        return self.database.write(work)
 
     def shown(self, seconds: float | None) -> str | None:
-        """A row's time in ISO 8601, as the wall clock is set now."""
+        """A row's time in ISO 8601, by the present setting of the wall clock."""
         try:
             return None if seconds is None else iso(self.clock.wall(seconds))
-        except (TypeError, ValueError, OverflowError, OSError):  # no time: the row is damaged
+        except (TypeError, ValueError, OverflowError, OSError):  # the row is damaged
             return None
 
     def close(self) -> None:
         """Close the connections."""
         self.database.close()
 
-    def _write(self, work: Any, *args: Any, **kwargs: Any) -> Any:
-        def whole(connection: sqlite3.Connection) -> Any:
-            counters = StateCounters(HostLimiter(connection, self.now, self.host_delay))
-            value = work(connection, counters, *args, **kwargs)
-            counters.store(connection)
-            return value
-
-        return self.database.write(whole)
-
-    def _read(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
+    def _read(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[sqlite3.Row]:
         return self.database.read(sql, parameters)
 
     def version(self) -> int:
-        """A number that changes whenever another thread or process has written to the table.
+        """A number that changes when another thread or process has written to the job store.
 
-        It is only to be compared with what the same thread was told before.
+        Compare it only with earlier numbers of the same thread.
         """
         return int(self._read("PRAGMA data_version")[0][0])
 
     def get(self, key: str) -> str | None:
-        """A note about the whole table."""
+        """A value about the whole job store, None if it was never set."""
         rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
         return rows[0]["value"] if rows else None
 
-    def put(self, key: str, value: str) -> None:
-        """Keep a note about the whole table."""
-
-        def work(connection: sqlite3.Connection, _: StateCounters) -> None:
-            connection.execute("REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-        self._write(work)
+    @transaction
+    def put(self, tx: Transaction, key: str, value: str) -> None:
+        """Set a value about the whole job store."""
+        tx.execute("REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def checkpoint(self) -> None:
         """Bound the write-ahead log."""

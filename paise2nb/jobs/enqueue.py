@@ -1,145 +1,120 @@
-"""Adding jobs: what a user or a source enqueues, with its duplicates answered, and follow-ups."""
+"""Adding jobs: those of users and sources, with their duplicates, and follow-up jobs."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from paise2nb.jobs.database import JobDatabase
+from paise2nb.jobs.database import JobDatabase, Transaction, transaction
 from paise2nb.jobs.host_limits import NO_HOST, Slot
-from paise2nb.jobs.models import UNFINISHED, Claim, EnqueueResult, NewJob, StateCounters, value_of
+from paise2nb.jobs.models import UNFINISHED, Claim, EnqueueResult, NewJob, value_of
+from paise2nb.jobs.sql import SQL
 
-UNCOUNTED = 64  # jobs; a commit that counts nothing writes a page less
+# Jobs whose counting is deferred, see schema.sql: a commit that counts nothing writes a page less
+# (the line "enqueue, one by one" of tests.benchmarks.queue).
+UNCOUNTED = 64
+
+IsFresh: TypeAlias = Callable[[int, Any, float], bool]
+_COLUMNS = (
+    *("id", *NewJob._fields[:-1]),  # all but the delay
+    *("state", *Slot._fields, "parent_id", "root_id", "enqueued_at"),
+)
+_INSERT = f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
 
 class EnqueueMixin(JobDatabase):
-    """The moves by which a job comes into the table."""
+    """The methods that add jobs."""
 
+    @transaction
     def add(
-        self, jobs: Sequence[NewJob], is_fresh: Any = None, *, force: bool = False
+        self,
+        tx: Transaction,
+        jobs: Sequence[NewJob],
+        is_fresh: IsFresh | None = None,
+        *,
+        force: bool = False,
     ) -> EnqueueResult:
-        """Add jobs of a user or a source in one transaction; duplicates are answered, not added.
+        """Add jobs of a user or a source, except those with an unfinished or fresh twin.
 
         Args:
-            jobs: in the order of the answer.
-            is_fresh: ``(index, result, age in seconds) -> bool``, asked for a completed twin.
-            force: add even where a completed twin is fresh.
+            jobs: in the order of the answers.
+            is_fresh: ``(index, result, age in seconds) -> bool``: whether the result of a
+                completed twin makes the job unnecessary.
+            force: add even if a completed twin is fresh.
 
         Returns:
-            An answer for each job. The twin of a job that recurs takes over its interval.
+            An answer for each job. An unfinished twin takes over the interval of the job.
         """
-        return self._write(self._add, jobs, is_fresh, force)  # type: ignore[no-any-return]
-
-    def _add(
-        self,
-        connection: sqlite3.Connection,
-        counters: StateCounters,
-        jobs: Sequence[NewJob],
-        is_fresh: Any,
-        force: bool,
-    ) -> EnqueueResult:
         answers: list[tuple[int, str]] = []
         added: list[tuple[int, NewJob]] = []
         new_ids: dict[int | None, int] = {}  # duplicates within this very call
-        last, counted, idle = connection.execute(
-            "SELECT last, counted, (SELECT state = 'idle' FROM supervisor) FROM ids"
-        ).fetchone()
-        taken = self._taken(connection, jobs)
+        last, counted, idle = tx.execute(SQL["ids"]).fetchone()
+        known_keys = self._known_keys(tx, jobs)
         for index, job in enumerate(jobs):
-            if (twin := new_ids.get(job.key)) is not None and job.key is not None:
-                answers.append((twin, "waiting"))
+            if job.key is not None and job.key in new_ids:
+                answers.append((new_ids[job.key], "waiting"))
                 continue
             answer = None
-            if job.key in taken:
-                answer = self._twin(connection, index, job, is_fresh, force)
+            if job.key in known_keys:
+                answer = self._twin(tx, index, job, None if force else is_fresh)
             if answer is None:
                 last += 1
                 answer = (last, "new")
                 added.append((last, job))
                 new_ids[job.key] = last
             answers.append(answer)
-        self._insert(connection, counters, added, counted, None)
+        self._insert(tx, added, counted)
         return EnqueueResult(answers, bool(idle))
 
     @staticmethod
-    def _taken(connection: sqlite3.Connection, jobs: Sequence[NewJob]) -> set[int]:
-        """The keys of jobs that may have twins in the table: of many jobs few, as a rule."""
+    def _known_keys(tx: Transaction, jobs: Sequence[NewJob]) -> set[int]:
+        """The keys of jobs that may have twins: usually few of many."""
         keys = [job.key for job in jobs if job.key is not None]
         if len(keys) <= 1:
             return set(keys)
-        rows = connection.execute(
-            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM jobs WHERE key = value)",
-            (json.dumps(keys),),
-        )
-        return {key for (key,) in rows}
+        return {key for (key,) in tx.execute(SQL["known_keys"], {"keys": json.dumps(keys)})}
 
     def _twin(
-        self, connection: sqlite3.Connection, index: int, job: NewJob, is_fresh: Any, force: bool
+        self, tx: Transaction, index: int, job: NewJob, is_fresh: IsFresh | None
     ) -> tuple[int, str] | None:
-        rows = connection.execute(
-            "SELECT id, task, state, interval, result, finished_at FROM jobs WHERE key = ?"
-            " ORDER BY id DESC",
-            (job.key,),
-        )
-        latest = None
-        for row in rows:
+        latest: sqlite3.Row | None = None
+        for row in tx.execute(SQL["twins"], {"key": job.key}):
             if row["state"] in UNFINISHED:
                 if job.interval and job.interval != row["interval"]:
-                    self._reschedule(connection, row, job.interval)
+                    tx.execute(SQL["change_interval"], {**row, "interval": job.interval})
                 return row["id"], "waiting"
             if latest is None and row["state"] == "completed":
                 latest = row
-        if latest is None or force or is_fresh is None or job.interval:
+        if latest is None or is_fresh is None or job.interval:
             return None
-        result = value_of(latest["result"])
         age = self.now() - latest["finished_at"]
-        return (latest["id"], "fresh") if is_fresh(index, result, age) else None
-
-    @staticmethod
-    def _reschedule(connection: sqlite3.Connection, row: sqlite3.Row, interval: float) -> None:
-        connection.execute(
-            # With a host_slot at its host it is due; its time, if it has one, is that of its turn.
-            "UPDATE jobs SET run_at = iif(state = 'scheduled' AND host_slot = 0,"
-            " run_at + coalesce(?1 - interval, 0), run_at), interval = ?1 WHERE id = ?2",
-            (interval, row["id"]),
-        )
+        fresh = is_fresh(index, value_of(latest["result"]), age)
+        return (latest["id"], "fresh") if fresh else None
 
     def _insert(
         self,
-        connection: sqlite3.Connection,
-        counters: StateCounters,
+        tx: Transaction,
         jobs: Sequence[tuple[int, NewJob]],
         counted: int,
-        parent: Claim | None,
+        parent: Claim | None = None,
     ) -> None:
         if not jobs:
             return
         now = self.now()
+        parent_id, root_id = (parent.id, parent.root_id) if parent else (None, None)
         rows = []
         for job_id, job in jobs:
-            state = "scheduled" if job.delay else "queued"
-            due = (
-                Slot(NO_HOST, 0, now + job.delay)
-                if job.delay
-                else counters.host_limits.acquire(job.host)
-            )
-            rows.append((
-                job_id, job.task, job.args, job.key, state, job.host, *due, job.interval,
-                job.priority, job.tag,
-                parent and parent.id, parent.root_id if parent else job_id,
-                job.max_attempts, now,
-            ))  # fmt: skip
+            if job.delay:
+                state, slot = "scheduled", Slot(NO_HOST, 0, now + job.delay)
+            else:
+                state, slot = "queued", tx.host_limits.acquire(job.host)
+            rows.append((job_id, *job[:-1], state, *slot, parent_id, root_id or job_id, now))
         delayed = sum(1 for _, job in jobs if job.delay)
         late = jobs[0][0] - 1 - counted
         if parent is not None or delayed or late + len(jobs) > UNCOUNTED:
-            counters.add("scheduled", delayed, parent is None)
-            counters.add("queued", len(jobs) - delayed, parent is None)
-            counters.count_late(late, len(jobs))
-        connection.executemany(
-            "INSERT INTO jobs (id, task, args, key, state, host, host_slot, ready, run_at,"
-            " interval, priority, tag, parent_id, root_id, max_attempts, enqueued_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
+            tx.counters.add("scheduled", delayed, parent is None)
+            tx.counters.add("queued", len(jobs) - delayed, parent is None)
+            tx.counters.count_late(late, len(jobs))
+        tx.executemany(_INSERT, rows)

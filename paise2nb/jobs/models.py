@@ -1,32 +1,28 @@
-"""What goes into and comes out of the job table: plain rows with names."""
+"""The values that go into and come out of the job store."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-from paise2nb.jobs.host_limits import HAS_SLOT, WAITING, HostDelay, HostLimiter
+from typing import Any, NamedTuple, TypeAlias
 
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
 UNFINISHED = STATES[:4]
-_ADD_SUMS = (
-    "INSERT INTO counters VALUES (?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, roots = roots + excluded.roots"
-)
-_NUMBERS = {
-    "run_at", "interval", "priority", "attempt", "max_attempts", "crashes", "run", "worker_pid",
-    "parent_id", "root_id", "enqueued_at", "started_at", "finished_at",
-}  # fmt: skip
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 
 
 class NewJob(NamedTuple):
-    """A job to be added. ``args`` is JSON text; ``delay`` and ``every`` are seconds.
+    """A job to be added.
 
-    Where a ``host`` is named, the job waits for its turn there.
+    Attributes:
+        args: JSON text.
+        max_attempts: executions in all.
+        key: jobs with the same key are duplicates.
+        interval: seconds from the end of one run to the next, for a job that recurs.
+        host: the job waits for a slot of this host.
+        delay: seconds until the job may start.
     """
 
     task: str
@@ -35,17 +31,17 @@ class NewJob(NamedTuple):
     key: int | None = None
     tag: str | None = None
     priority: int = 0
-    delay: float | None = None
     interval: float | None = None
     host: str | None = None
+    delay: float | None = None
 
 
 class EnqueueResult(NamedTuple):
-    """What an enqueue did.
+    """The result of an enqueue.
 
     Attributes:
         answers: for each job its id and ``new``, ``waiting`` (an unfinished twin) or ``fresh``.
-        idle: the workers have left for want of work.
+        idle: the workers have exited because there was nothing to do.
     """
 
     answers: list[tuple[int, str]]
@@ -53,7 +49,7 @@ class EnqueueResult(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One execution of a job, held by one worker. (id, run) is its token."""
+    """One execution of a job by one worker. ``id``, ``run`` and ``started_at`` identify it."""
 
     id: int
     task: str
@@ -73,18 +69,39 @@ class Claim(NamedTuple):
     host: str | None
     resume: str | None
 
+    @property
+    def is_root(self) -> bool:
+        """Whether the job has no parent."""
+        return self.parent_id is None
+
 
 class Limits(NamedTuple):
-    """What one execution may take: seconds and MB."""
+    """The limits of one execution, in seconds and MB."""
 
     timeout: float | None
     memory_mb: float | None
 
 
-class StateEntry(NamedTuple):
-    """One value of a plugin's state, as an execution knows it: JSON text, None where there is none.
+class HostDelay(NamedTuple):
+    """The delays that a host asked for during an execution, in seconds.
 
-    ``version`` is the one that it has read, None where it has read none.
+    Attributes:
+        crawl_delay: between two requests, from robots.txt; None if it was not read.
+        pause: from now until the next request.
+    """
+
+    host: str
+    crawl_delay: float | None = None
+    pause: float = 0.0
+
+
+class StateEntry(NamedTuple):
+    """One value of a plugin's state as an execution knows it.
+
+    Attributes:
+        value: JSON text, None if there is none.
+        version: the version that was read, None if none was read.
+        written: whether the execution has set or deleted the value.
     """
 
     plugin: str
@@ -96,10 +113,17 @@ class StateEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an execution ended: its outcome, and the state that the job moves to.
+    """How an execution ended.
 
-    One that was ``postponed`` has not happened: it goes on from ``resume`` when it is its turn at
-    ``host``.
+    Attributes:
+        outcome: the outcome of the attempt: ``completed``, ``failed``, ``crashed``, ``released``,
+            ``snoozed``, … A snoozed execution does not count: it continues with ``resume`` when
+            ``host`` has a slot.
+        state: the new state of the job.
+        retry_in: seconds until the next attempt.
+        max_attempts: executions in all, if the error's policy changes the number.
+        isolated: the job has to run alone in its process next.
+        host_delays: the delays that hosts asked for.
     """
 
     outcome: str
@@ -111,95 +135,72 @@ class Outcome:
     retry_in: float | None = None
     max_attempts: int | None = None
     followups: Sequence[NewJob] = ()
-    kept: Sequence[StateEntry] = ()
+    state_entries: Sequence[StateEntry] = ()
     isolated: bool = False
     host_delays: Sequence[HostDelay] = ()
     host: str | None = None
     resume: str | None = None
 
 
+Decide: TypeAlias = Callable[[dict[str, Any], bool], Outcome]
+"""Decides about a job of a dead process: ``(row, alone) -> Outcome``; ``alone`` says that no other
+job ran in that process."""
+
+
 @dataclass
 class StateCounters:
-    """What one transaction changes in the counts, and in the lines before hosts."""
+    """The changes that one transaction makes to the table ``counters``."""
 
-    host_limits: HostLimiter
     sums: dict[tuple[str, str | int], list[int]] = field(default_factory=dict)
 
     def add(self, state: str, number: int, root: bool) -> None:
-        """Count jobs into a state; not into one that only a damaged row can have."""
+        """Add to the number of jobs in a state, unless only a damaged row can have that state."""
         if state in STATES:
             self.count("state", state, number, root)
 
     def move(self, old: str, new: str, root: bool) -> None:
-        """Count one job from a state into another."""
+        """Move one job from a state to another."""
         self.add(old, -1, root)
         self.add(new, 1, root)
 
     def count(self, kind: str, name: str | int, number: int, root: bool = False) -> None:
-        """Count something else that ``counters`` keeps."""
+        """Add to any counter."""
         sums = self.sums.setdefault((kind, name), [0, 0])
         sums[0] += number
         sums[1] += number * root
 
     def count_late(self, late: int, others: int = 0) -> None:
-        """Count jobs that were enqueued one by one, all of them queued and without a parent.
+        """Count jobs whose counting was deferred (see ``schema.sql``).
 
         Args:
-            late: how many, as the view ``ids`` tells.
-            others: jobs after them that are counted in this transaction.
+            late: how many, all of them queued and without a parent.
+            others: later jobs, which this transaction counts itself.
         """
         self.add("queued", late, True)
         self.count("id", "counted", late + others)
 
-    def store(self, connection: sqlite3.Connection) -> None:
-        """Write the sums, in the transaction that made the moves."""
-        self.host_limits.store()
-        changed = [(*key, *sums) for key, sums in self.sums.items() if any(sums)]
-        if changed:
-            connection.executemany(_ADD_SUMS, changed)
+    def changes(self) -> list[tuple[str, str | int, int, int]]:
+        """The rows to add to the table."""
+        return [(*key, jobs, roots) for key, (jobs, roots) in self.sums.items() if jobs or roots]
 
 
 class Worker(NamedTuple):
-    """A registered worker process. A lone one runs one job at a time."""
+    """A registered worker process."""
 
     id: int
     pid: int
     pool: str
-    lone: bool
+    single_threaded: bool
 
 
 def claim_of(row: sqlite3.Row) -> Claim:
-    """The claim that a whole row of a held job stands for."""
+    """The claim of a job that a worker has, from its complete row."""
     return Claim(*(row[name] for name in Claim._fields))
 
 
 def value_of(result: str | None) -> Any:
-    """What an execution returned; a text that is no JSON is shown as it is."""
+    """The value that an execution returned; text that is not JSON is returned as it is."""
     try:
         return json.loads(result or "null")
     except (ValueError, RecursionError):
         return result
-
-
-def decoded(row: sqlite3.Row) -> dict[str, Any]:
-    """A row with its arguments as a list; text that can't be decoded is shown as it is.
-
-    SQLite holds any kind of value in any column: a damaged one must not hide the others.
-    """
-    job = {
-        name: value.decode(errors="replace") if isinstance(value, bytes) else value
-        for name, value in dict(row).items()
-    }
-    for name in _NUMBERS & job.keys():
-        if isinstance(job[name], str):
-            job[name] = None
-    try:
-        args = json.loads(job["args"])
-    except (ValueError, RecursionError):
-        args = None
-    job["args"] = args if isinstance(args, list) else [job["args"]]
-    if job.get("host_slot") == WAITING or (
-        job.get("host_slot") == HAS_SLOT and job["run_at"] is not None
-    ):
-        job["waiting_for"] = f"its turn at {job['host']}"
-    return job

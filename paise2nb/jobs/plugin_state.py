@@ -1,31 +1,29 @@
-"""What a plugin keeps from one job to the next: a few JSON values by key, no other plugin's.
+"""The state of a plugin: a few JSON values by key that it keeps from one job to the next.
 
-Nothing is written before the job completes; then it is, in that very transaction. Each value has a
-version: where another job has changed one that this job has read, this one's completion is not
-accepted, and it runs again, uncharged. So a counter counts each completed job once.
+Nothing is written before the job completes, and then in the same transaction. Each value has a
+version: if another job has changed a value that this job has read, the completion is refused and
+the job runs again, uncharged. So a counter counts each completed job exactly once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paise2nb.core.errors import UsageError
-from paise2nb.jobs import StateEntry
+from paise2nb.jobs.models import StateEntry
+from paise2nb.jobs.store import JobStore
 
-if TYPE_CHECKING:
-    from paise2nb.jobs import JobStore
-
-MOST = 100_000  # characters of one value, as JSON
+LONGEST_VALUE = 100_000  # characters, as JSON
 
 
 class State(MutableMapping[str, Any]):
-    """A job's view of its plugin's state.
+    """The state of a plugin as one execution sees it.
 
     Args:
-        table: where it is kept.
-        plugin: whose it is.
+        job_store: stores the state.
+        plugin: the name of the plugin.
     """
 
     def __init__(self, job_store: JobStore, plugin: str) -> None:
@@ -33,19 +31,19 @@ class State(MutableMapping[str, Any]):
         self._plugin = plugin
         self._known: dict[str, StateEntry] = {}
 
-    def kept(self) -> list[StateEntry]:
-        """What was read and written, if anything was written."""
+    def entries(self) -> list[StateEntry]:
+        """The values that were read and written; empty if none was written."""
         known = list(self._known.values())
         return known if any(entry.written for entry in known) else []
 
     def version(self, key: str) -> int:
-        """How often the value of a key has been written or deleted; 0: never."""
+        """The number of times that a value was written or deleted."""
         return self._read(key).version or 0
 
     def _read(self, key: str) -> StateEntry:
         known = self._known.get(key)
-        if known is None or known.version is None:  # one that was only written so far
-            value, version = self._job_store.kept(self._plugin, key)
+        if known is None or known.version is None:  # only written so far
+            value, version = self._job_store.plugin_value(self._plugin, key)
             read = StateEntry(self._plugin, key, value, version, False)
             known = self._known[key] = read if known is None else known._replace(version=version)
         return known
@@ -59,15 +57,15 @@ class State(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
-            raise UsageError(f"a key of context.state is a text, not {key!r}")
+            raise UsageError(f"a key of context.state must be a string, not {key!r}")
         try:
             text = json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise UsageError(f"context.state[{key!r}] is not JSON: {error}") from None
-        if len(text) > MOST:
+        if len(text) > LONGEST_VALUE:
             raise UsageError(
-                f"context.state[{key!r}] has {len(text):,} characters, more than {MOST:,}; "
-                "put it into context.cache, and keep its key"
+                f"context.state[{key!r}] has {len(text):,} characters, more than "
+                f"{LONGEST_VALUE:,}; put it into context.cache, and keep its key"
             )
         self._write(key, text)
 
@@ -81,10 +79,10 @@ class State(MutableMapping[str, Any]):
         self._known[key] = StateEntry(self._plugin, key, value, version, True)
 
     def __iter__(self) -> Iterator[str]:
-        stored = self._job_store.kept_keys(self._plugin)
-        gone = {key for key, entry in self._known.items() if entry.written and entry.value is None}
-        mine = {key for key, entry in self._known.items() if entry.written} - gone
-        return iter(sorted((stored | mine) - gone))
+        stored = self._job_store.plugin_keys(self._plugin)
+        written = {key: entry.value for key, entry in self._known.items() if entry.written}
+        deleted = {key for key, value in written.items() if value is None}
+        return iter(sorted((stored | written.keys()) - deleted))
 
     def __len__(self) -> int:
         return len(list(iter(self)))

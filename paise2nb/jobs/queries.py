@@ -1,18 +1,26 @@
-"""What is asked about jobs: every query that changes nothing."""
+"""The queries about jobs: all that changes nothing."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from paise2nb.jobs.database import TREES, JobDatabase
-from paise2nb.jobs.models import STATES, UNFINISHED, Claim, decoded
+from paise2nb.jobs.database import JobDatabase
+from paise2nb.jobs.host_limits import HAS_SLOT, WAITING, request_rate
+from paise2nb.jobs.models import STATES, UNFINISHED, Claim
+from paise2nb.jobs.sql import SQL
+
+_NUMBERS = frozenset(
+    "run_at interval priority attempt max_attempts crashes run worker_pid parent_id root_id"
+    " enqueued_at started_at finished_at".split()
+)
 
 
 class QueryMixin(JobDatabase):
-    """The questions."""
+    """The methods that only read."""
 
     def find(
         self,
@@ -24,7 +32,7 @@ class QueryMixin(JobDatabase):
         error: str | None = None,
         limit: int | None = None,
     ) -> list[int]:
-        """The ids of the jobs that fit every filter, oldest first."""
+        """The ids of the jobs that match every filter, oldest first."""
         conditions, parameters = ["1"], list[object]()
         filters = {"state": state, "task": task, "tag": tag, "error_class": error}
         for column, value in filters.items():
@@ -39,62 +47,55 @@ class QueryMixin(JobDatabase):
         return [row["id"] for row in self._read(sql, parameters)]
 
     def rows(self, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """The rows of jobs by id, with ``args`` decoded; an id that is gone is left out."""
-        found = self._read(
-            "SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(ids)),),
-        )
-        return {row["id"]: decoded(row) for row in found}
+        """The rows of jobs by id, with ``args`` decoded; without ids that are gone."""
+        sql = "SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+        return {row["id"]: row for row in self._decoded(self._read(sql, (json.dumps(list(ids)),)))}
+
+    def _decoded(self, rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:
+        """Rows with their arguments decoded and the host that each one waits for."""
+        jobs = [decoded(row) for row in rows]
+        waiting = [job for job in jobs if _waits_for_host(job)]
+        if waiting:
+            hosts = json.dumps(list({job["host"] for job in waiting}))
+            sought = {"hosts": hosts, "host_delay": self.host_delay}
+            delays = dict(self._read(SQL["delays"], sought)) if self.host_delay else {}
+            for job in waiting:
+                delay = delays.get(job["host"])
+                rate = f" ({request_rate(delay)})" if delay else ""
+                job["waiting_for"] = f"{job['host']}{rate}"
+        return jobs
 
     def latest(self, keys: Iterable[int | None]) -> dict[int, dict[str, Any]]:
-        """The last job of each key: its state, result and times; a key without one is left out."""
-        rows = self._read(
-            "SELECT key, state, result, enqueued_at, finished_at FROM jobs"
-            " WHERE key IN (SELECT value FROM json_each(?)) ORDER BY id",
-            (json.dumps(list(keys)),),
-        )
+        """The last job of each key: its state, result and times; without keys that have none."""
+        rows = self._read(SQL["latest"], (json.dumps(list(keys)),))
         return {row["key"]: dict(row) for row in rows}
 
     def attempts(self, job_id: int) -> list[dict[str, Any]]:
-        """The executions of a job that have ended, oldest first."""
-        rows = self._read(
-            "SELECT * FROM attempts WHERE job_id = ? UNION ALL"
-            " SELECT id, run, started_at, finished_at, worker_pid, 'completed', NULL, NULL,"
-            " NULL, NULL FROM jobs WHERE id = ? AND state = 'completed' ORDER BY run",
-            (job_id, job_id),
-        )
-        return [
-            {
-                "number": row["run"],
-                **{key: row[key] for key in row.keys() if key not in ("job_id", "run")},  # noqa: SIM118
-                "started_at": self.shown(row["started_at"]),
-                "finished_at": self.shown(row["finished_at"]),
-            }
-            for row in rows
-        ]
+        """The ended executions of a job, oldest first."""
+        attempts = []
+        for row in self._read(SQL["attempts"], {"id": job_id}):
+            values = dict(row)
+            del values["job_id"]
+            times = {name: self.shown(row[name]) for name in ("started_at", "finished_at")}
+            attempts.append({"number": values.pop("run"), **values, **times})
+        return attempts
 
     def children(self, job_id: int) -> list[int]:
-        """The follow-ups of a job."""
+        """The ids of the follow-up jobs of a job."""
         rows = self._read("SELECT id FROM jobs WHERE parent_id = ? ORDER BY id", (job_id,))
         return [row["id"] for row in rows]
 
     def trees(self, ids: Iterable[int]) -> dict[int, list[int]]:
-        """For each job the ids of its tree: itself and all that descends from it."""
+        """For each job the ids of its tree: its own and those of all descendants."""
         trees: dict[int, list[int]] = {}
-        rows = self._read(TREES + "SELECT root, id FROM tree ORDER BY id", (json.dumps(list(ids)),))
-        for row in rows:
+        for row in self._read(SQL["descendants"], {"ids": json.dumps(list(ids))}):
             trees.setdefault(row["root"], []).append(row["id"])
         return trees
 
     def unfinished(self, ids: Iterable[int]) -> set[int]:
-        """Those of the jobs in whose tree something is queued, running, retrying, or due."""
-        rows = self._read(
-            TREES + "SELECT DISTINCT root FROM tree JOIN jobs USING (id) WHERE"
-            " state IN ('queued', 'running', 'retrying')"
-            " OR (state = 'scheduled' AND (ready + host_slot > 0 OR run_at <= ?))",
-            (json.dumps(list(ids)), self.now()),
-        )
-        return {row["root"] for row in rows}
+        """Those of the jobs with a queued, running, retrying or due job in their tree."""
+        sought = {"ids": json.dumps(list(ids)), "now": self.now()}
+        return {row["root"] for row in self._read(SQL["unfinished"], sought)}
 
     def not_ended(self, ids: Iterable[int]) -> set[int]:
         """Those of the jobs that are unfinished themselves."""
@@ -102,38 +103,24 @@ class QueryMixin(JobDatabase):
         return {job_id for job_id, row in rows.items() if row["state"] in UNFINISHED}
 
     def busy(self) -> int:
-        """How many jobs are queued, running, retrying, or scheduled and due."""
-        rows = self._read(
-            "SELECT (SELECT sum(jobs) FROM counts WHERE"
-            " name IN ('queued', 'running', 'retrying'))"
-            " + (SELECT count(*) FROM jobs WHERE ready = 0 AND run_at <= ? AND host_slot = 0"
-            " AND state = 'scheduled')"
-            " + (SELECT count(*) FROM jobs INDEXED BY jobs_overdue WHERE state = 'scheduled'"
-            " AND ready + host_slot > 0) AS busy",
-            (self.now(),),
-        )
-        return int(rows[0]["busy"])
+        """The number of jobs that are queued, running, retrying, or scheduled and due."""
+        return int(self._read(SQL["busy"], {"now": self.now()})[0]["busy"])
 
     def next_time(
         self, tasks: Sequence[str] | None = None, within: float = float("inf")
     ) -> float | None:
-        """When the next job that has a time is due, in seconds since the epoch.
+        """The time at which the next job that waits for a time is due, in seconds since the epoch.
 
         Args:
-            tasks: of these only.
-            within: of these, seconds from now: what is later may be many jobs of other tasks.
+            tasks: only jobs of these tasks.
+            within: of these tasks only jobs that are due in this many seconds, because the later
+                ones may be many jobs of other tasks.
         """
         if tasks is None:
-            rows = self._read(
-                "SELECT min(run_at) AS at FROM jobs WHERE ready = 0 AND run_at IS NOT NULL"
-            )
+            rows = self._read(SQL["next_time"])
         else:
-            marks = ",".join("?" * len(tasks))
-            rows = self._read(
-                "SELECT run_at AS at FROM jobs INDEXED BY jobs_due WHERE ready = 0"
-                f" AND run_at <= ? AND task IN ({marks}) ORDER BY run_at LIMIT 1",
-                (self.now() + within, *tasks),
-            )
+            sought = {"tasks": json.dumps(tasks), "until": self.now() + within}
+            rows = self._read(SQL["next_time_of_tasks"], sought)
         return rows[0]["at"] if rows else None
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -145,125 +132,103 @@ class QueryMixin(JobDatabase):
         )
 
     def oldest_queued(self) -> float | None:
-        """When the oldest job that may start was enqueued."""
-        rows = self._read(
-            "SELECT enqueued_at FROM jobs WHERE id ="
-            " (SELECT min(id) FROM (SELECT min(id) AS id FROM jobs INDEXED BY jobs_active"
-            " WHERE ready = 1 UNION ALL SELECT min(id) FROM jobs INDEXED BY jobs_host_slots"
-            " WHERE host_slot = 2 AND worker IS NULL))"
-        )
+        """The time at which the oldest job that may start was enqueued."""
+        rows = self._read(SQL["oldest_queued"])
         return rows[0]["enqueued_at"] if rows else None
 
     def ready_tasks(self) -> set[str]:
-        """The names of the tasks that have jobs which may start now."""
-        rows = self._read("""
-            WITH RECURSIVE ready (task) AS (
-                SELECT min(task) FROM jobs WHERE ready = 1 UNION ALL
-                SELECT (SELECT min(task) FROM jobs WHERE ready = 1 AND task > ready.task)
-                FROM ready WHERE task IS NOT NULL
-            ) SELECT CAST(task AS TEXT) AS task FROM ready WHERE task IS NOT NULL
-            """)
-        return {row["task"] for row in rows}
+        """The names of the tasks with jobs that may start now."""
+        return {row["task"] for row in self._read(SQL["ready_tasks"])}
 
     def retries(self, limit: int) -> list[dict[str, Any]]:
-        """The retries that come next."""
-        rows = self._read(
-            "SELECT * FROM jobs INDEXED BY jobs_retrying WHERE state = 'retrying' AND ready = 0"
-            " AND run_at IS NOT NULL ORDER BY run_at LIMIT ?",
-            (limit,),
-        )
-        return [decoded(row) for row in rows]
+        """The next retries."""
+        return self._decoded(self._read(SQL["retries"], (limit,)))
+
+    def last_retry(self) -> float | None:
+        """The time of the last retry that has a time now."""
+        return self._read(SQL["last_retry"])[0]["at"]
 
     def tags(self) -> list[str]:
-        """The tags that jobs carry."""
+        """The tags of jobs."""
         rows = self._read("SELECT DISTINCT tag FROM jobs WHERE tag IS NOT NULL ORDER BY tag")
         return [row["tag"] for row in rows]
 
     def slowest_host(self) -> tuple[str, int, float, float] | None:
-        """The host whose line lasts longest: its name, how many stand there, the seconds between
-        two of them, and the seconds until the last one's turn."""
-        rows = self._read(
-            "SELECT host, waiting, delay, max(free_at - ?2, 0) + waiting * delay AS left FROM"
-            " (SELECT *, iif(?1, max(crawl_delay, ?1), 0) AS delay FROM hosts) AS hosts"
-            " WHERE (waiting > 0 OR free_at > ?2) AND EXISTS (SELECT 1 FROM jobs INDEXED BY"
-            " jobs_host_slots WHERE host_slot = 2 AND jobs.host = hosts.host)"
-            " ORDER BY left DESC LIMIT 1",
-            (self.host_delay, self.now()),
-        )
-        return tuple(rows[0]) if rows else None
-
-    def last_retry(self) -> float | None:
-        """When the last of the retries that have a time now is due."""
-        rows = self._read(
-            "SELECT max(run_at) AS at FROM jobs INDEXED BY jobs_retrying WHERE state = 'retrying'"
-            " AND ready = 0 AND run_at IS NOT NULL"
-        )
-        return rows[0]["at"] if rows else None
-
-    def failures(self) -> list[dict[str, Any]]:
-        """Failed jobs by error class, and HTTP status where the error opens with one.
+        """The host whose jobs wait longest.
 
         Returns:
-            the number of each group, and the last one's id, task, args and error.
+            Its name, the number of waiting jobs, the delay between two requests in seconds, and
+            the seconds until the last request.
         """
-        rows = self._read(
-            "SELECT error_class, iif(error GLOB '[45][0-9][0-9] *', substr(error, 1, 3), NULL)"
-            " AS status, count(*) AS jobs, max(id) AS id, task, args, error FROM jobs"
-            " WHERE state = 'failed' GROUP BY 1, 2 ORDER BY jobs DESC, 1, 2"
-        )
-        return [decoded(row) for row in rows]
+        sought = {"host_delay": self.host_delay, "now": self.now()}
+        rows = self._read(SQL["slowest_host"], sought)
+        return tuple(rows[0]) if rows else None
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Failed jobs by error class, and by HTTP status if the error begins with one.
+
+        Returns:
+            For each group the number of jobs, and the id, task, args and error of the last one.
+        """
+        return [decoded(row) for row in self._read(SQL["failures"])]
 
     def failed_since(self, since: float) -> int:
-        """How many failed jobs ended after that time."""
-        rows = self._read(
-            "SELECT count(*) AS n FROM jobs WHERE state = 'failed' AND finished_at >= ?", (since,)
-        )
-        return int(rows[0]["n"])
+        """The number of jobs that failed after a time (seconds since the epoch)."""
+        sql = "SELECT count(*) AS jobs FROM jobs WHERE state = 'failed' AND finished_at >= ?"
+        return int(self._read(sql, (since,))[0]["jobs"])
 
     def pace(self, minutes: int) -> list[tuple[int, int, int]]:
-        """(minute since the epoch, completed, failed) for the last minutes that saw an end."""
+        """(minute since the epoch, completed, failed) for each of the last minutes with any."""
         first = int(self.now() // 60) - minutes
-        rows = self._read(
-            "SELECT name, sum(jobs * (kind = 'completed')), sum(jobs * (kind = 'failed'))"
-            " FROM counters WHERE kind IN ('completed', 'failed') AND name > ?"
-            " GROUP BY name ORDER BY name",
-            (first,),
-        )
-        return [tuple(row) for row in rows]
+        return [tuple(row) for row in self._read(SQL["pace"], (first,))]
 
-    def kept(self, plugin: str, key: str) -> tuple[str | None, int]:
-        """A value of a plugin's state as JSON text, None where there is none, and its version."""
-        rows = self._read(
-            "SELECT value, version FROM plugin_state WHERE plugin = ? AND key = ?", (plugin, key)
-        )
+    def plugin_value(self, plugin: str, key: str) -> tuple[str | None, int]:
+        """A value of a plugin's state as JSON text (None if there is none), and its version."""
+        rows = self._read(SQL["plugin_state"], (plugin, key))
         return (rows[0]["value"], rows[0]["version"]) if rows else (None, 0)
 
-    def kept_keys(self, plugin: str) -> set[str]:
+    def plugin_keys(self, plugin: str) -> set[str]:
         """The keys of a plugin's state."""
-        rows = self._read(
-            "SELECT key FROM plugin_state WHERE plugin = ? AND value IS NOT NULL", (plugin,)
-        )
-        return {row["key"] for row in rows}
+        sql = "SELECT key FROM plugin_state WHERE plugin = ? AND value IS NOT NULL"
+        return {row["key"] for row in self._read(sql, (plugin,))}
 
     def runs(self, claim: Claim) -> bool:
-        """Whether an execution is still the job's: neither cancelled nor given to another."""
-        return bool(
-            self._read(
-                "SELECT 1 FROM jobs WHERE id = ? AND run = ? AND state = 'running'",
-                (claim.id, claim.run),
-            )
-        )
+        """Whether an execution still has its job: neither cancelled nor given to another worker."""
+        return bool(self._read(SQL["is_running"], (claim.id, claim.run)))
 
     def needed_keys(self) -> set[str]:
-        """Every text of 64 hexadecimal digits in the arguments of unfinished jobs: cache keys."""
+        """Every text of 64 characters in the arguments of unfinished jobs: keys of the cache."""
         keys: set[str] = set()
-        rows = self._read(
-            "SELECT args FROM jobs WHERE state IN ('queued', 'scheduled', 'running', 'retrying')"
-        )
-        for row in rows:
+        for row in self._read(SQL["unfinished_arguments"]):
             with suppress(ValueError, RecursionError):
                 keys.update(_hashes(json.loads(row["args"])))
         return keys
+
+
+def decoded(row: sqlite3.Row) -> dict[str, Any]:
+    """A row with its arguments as a list.
+
+    SQLite stores any type of value in any column, and a damaged row must not hide the others: text
+    that can't be decoded is kept as it is, and text in a column of numbers becomes None.
+    """
+    job = {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value
+        for name, value in dict(row).items()
+    }
+    for name in _NUMBERS & job.keys():
+        if isinstance(job[name], str):
+            job[name] = None
+    try:
+        args = json.loads(job["args"])
+    except (ValueError, RecursionError):
+        args = None
+    job["args"] = args if isinstance(args, list) else [job["args"]]
+    return job
+
+
+def _waits_for_host(job: dict[str, Any]) -> bool:
+    slot = job["host_slot"]
+    return slot == WAITING or (slot == HAS_SLOT and job["run_at"] is not None)
 
 
 def _hashes(value: object) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Whether and when a failed execution is tried again: one decision, driven by policies.
+"""Whether and when a failed execution is tried again: one decision, made by policies.
 
-The word for an error (its class) picks the policy; what a policy leaves open, the next wider one
-says. From most to least specific: task and class, plugin and class, class, task, default.
+The class of an error selects the policy. Each value comes from the most specific policy that sets
+it: task and class, plugin and class, class, task, default.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import random
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PermanentError, TaskError, UsageError
-from paise2nb.jobs import Outcome
+from paise2nb.jobs.models import Decide, Outcome
 from paise2nb.plugins import Task, short_name
 
-MOST_ASKED = 7 * 86400.0  # seconds: no other side makes a job wait longer
-CRASH = "crash policies"  # the note in the job table by which the supervisor knows them
-JITTER = 0.1  # of the delay, added on top: jobs that failed together do not return together
+LONGEST_RETRY_AFTER = 7 * 86400.0  # seconds; a longer Retry-After of a server is cut
+JITTER = 0.1  # of the delay, added to it, so that jobs that failed together return one by one
+CRASH_POLICIES = "crash policies"  # the key in the job store under which workers leave them
 
-# Exceptions that the standard library raises for errors which have a word of their own.
+# Exceptions of the standard library for errors that have a class of their own.
 _BUILT_IN: tuple[tuple[type[BaseException], str], ...] = (
     (TimeoutError, "timeout"),
     (ConnectionError, "connection"),
@@ -30,7 +30,7 @@ _BUILT_IN: tuple[tuple[type[BaseException], str], ...] = (
 
 
 class Policy(NamedTuple):
-    """How often, and how long between: delays in seconds."""
+    """How often an execution is retried, and with which delays in seconds."""
 
     max_retries: int
     retry_delay: float
@@ -43,7 +43,7 @@ class Policy(NamedTuple):
         return self.max_retries + 1
 
     def delay(self, retry: int) -> float:
-        """Seconds before the given retry (1 is the first)."""
+        """Seconds before a retry, without jitter; the first retry is 1."""
         try:
             return min(self.retry_delay * self.backoff ** (retry - 1), self.max_delay)
         except OverflowError:
@@ -51,52 +51,66 @@ class Policy(NamedTuple):
 
 
 def error_class(error: BaseException) -> str:
-    """The word for an error: a TaskError's own, else the one of a built-in kind, else its name."""
+    """The class of an error: that of a TaskError or a built-in error, or else its type's name."""
     if isinstance(error, TaskError):
         return error.error_class
-    for kind, word in _BUILT_IN:
+    for kind, name in _BUILT_IN:
         if isinstance(error, kind):
-            return word
+            return name
     return type(error).__name__
 
 
-def policy(settings: Settings, task: Task | None, word: str | None = None) -> Policy:
-    """The policy for errors of one class in one task; without a word, the task's own."""
+def policy(settings: Settings, task: Task | None, error_class: str | None = None) -> Policy:
+    """The policy for errors of one class in a task.
+
+    Args:
+        settings: contain policies and the default.
+        task: the task; None if no plugin defines it any more.
+        error_class: None gives the policy of the task itself.
+    """
     if task is None:
-        return _merged(settings, "", "", word, {}, {})
-    declared = {"max_retries": task.max_retries, "retry_delay": task.retry_delay}
-    own = {name: value for name, value in declared.items() if value is not None}
-    special = task.policies.get(word or "", {})
-    return _merged(settings, task.name, short_name(task.plugin), word, special, own)
+        return _merged(settings, "", "", error_class, {}, {})
+    defined = {"max_retries": task.max_retries, "retry_delay": task.retry_delay}
+    of_task = {name: value for name, value in defined.items() if value is not None}
+    of_class = task.policies.get(error_class or "", {})
+    return _merged(settings, task.name, short_name(task.plugin), error_class, of_class, of_task)
 
 
 def crash_policies(tasks: Iterable[Task]) -> str:
-    """What decides about the crashes of tasks, for a process that knows no plugins: JSON."""
-    return json.dumps({
-        task.name: [short_name(task.plugin), dict(task.policies.get("crash", {}))]
-        for task in tasks
-    })  # fmt: skip
+    """The crash policies of tasks as JSON, for a process that loads no plugins."""
+    policies = {
+        task.name: [short_name(task.plugin), dict(task.policies.get("crash", {}))] for task in tasks
+    }
+    return json.dumps(policies)
 
 
 def _merged(
     settings: Settings,
     task: str,
     plugin: str,
-    word: str | None,
-    special: Mapping[str, float],
-    own: Mapping[str, float],
+    error_class: str | None,
+    of_class: Mapping[str, float],
+    of_task: Mapping[str, float],
 ) -> Policy:
-    """From most to least specific; of two that are alike the settings' comes first."""
+    """Merge the policies; at the same level the one in the settings comes first.
+
+    Args:
+        of_class: the task's own policy for this class.
+        of_task: the task's own values for all classes.
+    """
     default = settings.workers.retry
 
-    def chosen(scope: str) -> dict[str, float]:
-        return dict(default.policies.get(scope, {})) if word else {}
+    def in_settings(scope: str) -> dict[str, float]:
+        return dict(default.policies.get(scope, {})) if error_class else {}
 
     chain = ChainMap[str, float](
-        chosen(f"{task}.{word}"), dict(special), chosen(f"{plugin}.{word}"), chosen(word or ""),
-        dict(own),
+        in_settings(f"{task}.{error_class}"),
+        dict(of_class),
+        in_settings(f"{plugin}.{error_class}"),
+        in_settings(error_class or ""),
+        dict(of_task),
         {name: getattr(default, name) for name in Policy._fields},
-    )  # fmt: skip
+    )
     return Policy(
         int(chain["max_retries"]), chain["retry_delay"], chain["backoff"], chain["max_delay"]
     )
@@ -105,21 +119,23 @@ def _merged(
 def decide(
     settings: Settings, task: Task | None, error: BaseException, failures: int
 ) -> tuple[float | None, int]:
-    """What follows a failed execution.
+    """Decide what follows a failed execution.
 
     Args:
-        task: the task, None where no plugin defines it any more.
-        error: what it raised.
-        failures: how many executions have failed, this one included, crashes not counted.
+        settings: contain the policies.
+        task: the task; None if no plugin defines it any more.
+        error: the exception that it raised.
+        failures: the number of failed executions including this one, without crashes.
 
     Returns:
-        Seconds until the next attempt, or None for the end; and the attempts that are granted.
+        Seconds until the next attempt, or None if there is none; and the executions in all.
     """
-    rule = policy(settings, task, error_class(error))
-    if isinstance(error, PermanentError | UsageError) or failures > rule.max_retries:
-        return None, rule.max_attempts
-    asked = getattr(error, "retry_after", None) or 0.0
-    return _jittered(max(rule.delay(failures), min(asked, MOST_ASKED))), rule.max_attempts
+    chosen = policy(settings, task, error_class(error))
+    if isinstance(error, PermanentError | UsageError) or failures > chosen.max_retries:
+        return None, chosen.max_attempts
+    retry_after = getattr(error, "retry_after", None) or 0.0
+    delay = max(chosen.delay(failures), min(retry_after, LONGEST_RETRY_AFTER))
+    return _jittered(delay), chosen.max_attempts
 
 
 def _jittered(delay: float) -> float:
@@ -131,47 +147,49 @@ def charge_crash(
     task: str,
     crashes: int,
     outcome: str,
-    word: str,
+    error_class: str,
     reason: str,
-    noted: str | None = None,
+    policies: str | None = None,
 ) -> Outcome:
-    """The ending of an execution that took its process with it, or had to be killed.
+    """The outcome of an execution that crashed its process, or that had to be killed.
 
     Args:
-        task: its name.
-        crashes: how often that has happened to the job, this time included.
+        settings: contain policies and the default.
+        task: the name of the task.
+        crashes: the number of crashes of the job including this one.
         outcome: ``crashed``, ``timeout`` or ``memory``.
-        word: the error class that listings show.
+        error_class: the error class that listings show.
         reason: the error in one line.
-        noted: what `crash_policies` says of the workers' tasks.
+        policies: the `crash_policies` of the workers' tasks.
     """
-    plugin, special = json.loads(noted or "{}").get(task, ("", {}))
-    rule = _merged(settings, task, plugin, "crash", special, {})
-    delay = None if crashes > rule.max_retries else _jittered(rule.delay(crashes))
+    plugin, of_class = json.loads(policies or "{}").get(task, ("", {}))
+    chosen = _merged(settings, task, plugin, "crash", of_class, {})
+    delay = None if crashes > chosen.max_retries else _jittered(chosen.delay(crashes))
     state = "failed" if delay is None else "retrying"
-    return Outcome(outcome, state, error_class=word, error=reason, retry_in=delay)
+    return Outcome(outcome, state, error_class=error_class, error=reason, retry_in=delay)
 
 
-def released(row: dict[str, Any], only: bool) -> Outcome:
-    """Back to the queue, uncharged: what stop and drain make of a running job."""
+def released(row: dict[str, Any], alone: bool) -> Outcome:
+    """Queue a running job again, uncharged: after a stop or a drain."""
     return Outcome("released", "queued")
 
 
-def crash_outcomes(
-    settings: Settings, noted: str | None
-) -> Callable[[dict[str, Any], bool], Outcome]:
-    """What becomes of the jobs of a process that died by itself.
+def crash_outcomes(settings: Settings, policies: str | None) -> Decide:
+    """Decide about the jobs of a process that died by itself.
 
-    A job that ran alone there is charged; several go back uncharged, and run alone next, so that
-    the guilty one is found. ``noted`` is what the workers have noted of their tasks.
+    A job that ran alone is charged. Several jobs are queued again, uncharged, and each runs alone
+    next, so that the one that crashes is found.
+
+    Args:
+        settings: contain policies and the default.
+        policies: the `crash_policies` of the workers' tasks.
     """
 
-    def decide(row: dict[str, Any], only: bool) -> Outcome:
-        if not only:
+    def decide(row: dict[str, Any], alone: bool) -> Outcome:
+        if not alone:
             return Outcome("released", "queued", isolated=True)
+        task, crashes = row["task"], row["crashes"] + 1
         reason = f"its worker process (pid {row['worker_pid']}) died while it ran"
-        return charge_crash(
-            settings, row["task"], row["crashes"] + 1, "crashed", "crash", reason, noted
-        )  # fmt: skip
+        return charge_crash(settings, task, crashes, "crashed", "crash", reason, policies)
 
     return decide

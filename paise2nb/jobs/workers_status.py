@@ -1,4 +1,4 @@
-"""The background workers, as commands and the API show them."""
+"""The background workers as the commands and the API show them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from paise2nb.core.display import Displayable
 from paise2nb.core.render import Column
 
 
-def _worker_columns() -> tuple[Column, ...]:
-    return (
-        Column("pool"), Column("pid", right=True), Column("state", html=render.tone),
-        Column("jobs", text=lambda ids: " ".join(map(str, ids))), Column("error", wide=True),
-    )  # fmt: skip
+_COLUMNS = (
+    Column("pool"),
+    Column("pid", right=True),
+    Column("state", html=render.tone),
+    Column("jobs", text=lambda ids: " ".join(map(str, ids))),
+    Column("error", wide=True),
+)
 
 
 @dataclass(repr=False)
@@ -22,10 +24,10 @@ class WorkersStatus(Displayable):
     """The background workers.
 
     Attributes:
-        workers: one entry for each process: pool, pid, state, jobs, started_at, …
-        supervisor: its pid and start, or None.
-        problem: what keeps jobs from running, with what helps; or None.
-        message: what a command that returns this has done.
+        workers: a dictionary for each process: pool, pid, state, jobs, started_at, …
+        supervisor: its pid and start time, or None.
+        problem: the reason why jobs do not run and how to fix it, or None.
+        message: the result of the command that returned this object.
     """
 
     workers: list[dict[str, Any]]
@@ -34,7 +36,7 @@ class WorkersStatus(Displayable):
     message: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``worker status``."""
+        """The JSON form, as printed by ``worker status --json``."""
         return {name: getattr(self, name) for name in ("workers", "supervisor", "problem")}
 
     def summary(self) -> str:
@@ -48,18 +50,18 @@ class WorkersStatus(Displayable):
     def __str__(self) -> str:
         lines = [render.one_line(self.message or self.summary())]
         if self.workers:
-            lines.append(render.text_table(self.workers, _worker_columns()))
+            lines.append(render.text_table(self.workers, _COLUMNS))
         if self.problem:
             lines.append(render.one_line(self.problem))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        # Without pids and states: the same for the same workers, in a notebook's output too.
+        # Without pids and states, so that the output of a notebook is the same each time.
         lines = [self.message or self.summary(), self.problem]
         return "\n".join(render.one_line(line) for line in lines if line)
 
     def _repr_html_(self) -> str:
         parts = [render.note(render.in_cell_words(line)) for line in repr(self).splitlines()]
-        if self.message is None and self.workers:  # asked for: then pids are of use
-            parts.insert(1, render.bare_table(self.workers, _worker_columns()))
+        if self.message is None and self.workers:  # the result of `worker status`: pids are useful
+            parts.insert(1, render.bare_table(self.workers, _COLUMNS))
         return render.panel(*parts)

@@ -1,0 +1,128 @@
+-- The tables of tasks.db: jobs, their attempts, counters, workers, hosts and plugins' state.
+--
+-- Partial indexes hold only jobs that may still change, so a claim costs the same beside a million
+-- finished jobs as beside none. A claim and a completion touch few pages: "counters" holds the
+-- numbers of jobs by state and by minute, and "attempts" only the executions that the job's own
+-- row does not describe (all except the one that completed it).
+--
+-- Counting is deferred for jobs that are enqueued one by one: an INSERT that leaves "counters"
+-- alone writes one page less in its commit, which is what the line "enqueue, one by one" of
+-- python -m tests.benchmarks.queue pays for. The counter of kind "id" is the id up to which jobs
+-- are counted. All later jobs were queued by a user, with ids that have no gaps, so the view "ids"
+-- finds the last id, and the view "counts" adds the difference to the queued jobs. The difference
+-- is written down when follow-ups or delayed jobs are added, or more than 64 jobs are not counted.
+-- No id is used twice.
+--
+-- jobs.ready: 1 if the job may be claimed now. jobs.run: the number of executions that have begun.
+-- jobs.host_slot: 0 without a host, 1 waiting for a slot of its host, 2 with a slot.
+
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    args TEXT NOT NULL,
+    key INTEGER,
+    state TEXT NOT NULL,
+    ready INTEGER NOT NULL,
+    isolated INTEGER NOT NULL DEFAULT 0,
+    waiting_for TEXT,
+    host TEXT,
+    host_slot INTEGER NOT NULL DEFAULT 0,
+    resume TEXT,
+    run_at REAL,
+    interval REAL,
+    priority INTEGER NOT NULL,
+    tag TEXT,
+    parent_id INTEGER,
+    root_id INTEGER,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    max_attempts INTEGER NOT NULL,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    run INTEGER NOT NULL DEFAULT 0,
+    pool TEXT,
+    worker INTEGER,
+    worker_pid INTEGER,
+    timeout REAL,
+    memory_mb REAL,
+    enqueued_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    error_class TEXT,
+    error TEXT,
+    progress TEXT,
+    result TEXT
+);
+CREATE INDEX jobs_active ON jobs (ready, task, isolated, priority DESC, id)
+    WHERE ready = 1 OR worker IS NOT NULL;
+CREATE INDEX jobs_due ON jobs (run_at) WHERE ready = 0 AND run_at IS NOT NULL;
+CREATE INDEX jobs_retrying ON jobs (run_at)
+    WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL;
+CREATE INDEX jobs_overdue ON jobs (id) WHERE state = 'scheduled' AND ready + host_slot > 0;
+CREATE INDEX jobs_waiting_for_host ON jobs (host, priority DESC, id) WHERE host_slot = 1;
+CREATE INDEX jobs_host_slots ON jobs (host) WHERE host_slot = 2;
+CREATE INDEX jobs_isolated ON jobs (pool) WHERE isolated = 1 AND finished_at IS NULL;
+CREATE INDEX jobs_key ON jobs (key, id) WHERE key IS NOT NULL;
+CREATE INDEX jobs_children ON jobs (parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX jobs_failed ON jobs (finished_at) WHERE state = 'failed';
+CREATE TABLE attempts (
+    job_id INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    worker_pid INTEGER,
+    outcome TEXT NOT NULL,
+    error_class TEXT,
+    error TEXT,
+    traceback TEXT,
+    retry_in REAL,
+    PRIMARY KEY (job_id, run)
+) WITHOUT ROWID;
+CREATE TABLE counters (
+    kind TEXT NOT NULL,
+    name NOT NULL,
+    jobs INTEGER NOT NULL DEFAULT 0,
+    roots INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE TABLE workers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    pool TEXT NOT NULL,
+    process TEXT NOT NULL,
+    threads INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    error TEXT,
+    started_at REAL NOT NULL,
+    heartbeat_at REAL NOT NULL
+);
+CREATE TABLE supervisor (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    process TEXT,
+    state TEXT NOT NULL,
+    options TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    problem TEXT,
+    started_at REAL NOT NULL
+);
+CREATE TABLE hosts (
+    host TEXT PRIMARY KEY,
+    free_at REAL NOT NULL,
+    crawl_delay REAL NOT NULL,
+    waiting INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE plugin_state (
+    plugin TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (plugin, key)
+) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE VIEW ids AS
+    SELECT max(jobs, coalesce((SELECT max(id) FROM jobs), 0)) AS last, jobs AS counted
+    FROM counters WHERE kind = 'id';
+CREATE VIEW counts AS
+    SELECT name, jobs + late AS jobs, roots + late AS roots FROM (
+        SELECT *, iif(name = 'queued', (SELECT last - counted FROM ids), 0) AS late
+        FROM counters WHERE kind = 'state');
+INSERT INTO counters (kind, name) VALUES
+    ('state', 'queued'), ('state', 'scheduled'), ('state', 'running'), ('state', 'retrying'),
+    ('state', 'completed'), ('state', 'failed'), ('state', 'cancelled'), ('id', 'counted');

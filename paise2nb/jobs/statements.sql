@@ -1,0 +1,336 @@
+-- The statements of the job store that are longer than a line; sql.py loads them by name.
+-- The indexes are named where SQLite's planner, which knows no statistics, would choose another.
+
+-- name: tree
+-- The jobs of a JSON list, each with all that descends from it.
+WITH RECURSIVE tree (root, id) AS (
+    SELECT value, value FROM json_each(:ids)
+    UNION SELECT tree.root, jobs.id FROM jobs JOIN tree ON jobs.parent_id = tree.id
+)
+
+-- name: add_to_counters
+INSERT INTO counters VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, roots = roots + excluded.roots
+
+
+-- Enqueueing ----------------------------------------------------------------------------------
+
+-- name: ids
+SELECT last, counted, (SELECT state = 'idle' FROM supervisor) AS idle FROM ids
+
+-- name: known_keys
+SELECT value FROM json_each(:keys) WHERE EXISTS (SELECT 1 FROM jobs WHERE key = value)
+
+-- name: twins
+SELECT id, task, state, interval, result, finished_at FROM jobs WHERE key = :key ORDER BY id DESC
+
+-- name: change_interval
+-- With a slot of its host, or waiting for one, a job is due: its time is then that of the slot.
+UPDATE jobs SET
+    run_at = iif(state = 'scheduled' AND host_slot = 0,
+                 run_at + coalesce(:interval - interval, 0), run_at),
+    interval = :interval
+WHERE id = :id
+
+
+-- Claims --------------------------------------------------------------------------------------
+
+-- name: claimable
+SELECT 1 FROM jobs WHERE ready = 1 AND task IN (SELECT value FROM json_each(:tasks))
+UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= :now LIMIT 1
+
+-- name: next_job
+-- One index seek for each task. One query with a part for each task would use many small sorters,
+-- which cost thirty times as much (the lines "drain" of tests.benchmarks.queue). Tells as well
+-- whether jobs are due that have to be made ready first, and always returns one row.
+SELECT (SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= :now LIMIT 1) AS due, found.*
+FROM (SELECT 1) LEFT JOIN (
+    SELECT jobs.id, jobs.task, state, parent_id, host
+    FROM json_each(:tasks) AS tasks JOIN json_each(:isolated) AS kinds JOIN jobs ON jobs.id = (
+        SELECT id FROM jobs INDEXED BY jobs_active
+        WHERE ready = 1 AND task = tasks.value AND isolated = kinds.value
+        ORDER BY priority DESC, id LIMIT 1
+    )
+    ORDER BY priority DESC, root_id, jobs.id LIMIT 1
+) AS found
+
+-- name: next_in_tree
+{tree}
+SELECT id, task, state, parent_id, host FROM jobs
+WHERE id IN (SELECT id FROM tree) AND ready = 1 ORDER BY priority DESC, id LIMIT 1
+
+-- name: next_waiting_in_tree
+{tree}
+SELECT id, host FROM jobs
+WHERE id IN (SELECT id FROM tree) AND host_slot = 1 ORDER BY priority DESC, id LIMIT 1
+
+-- name: due_jobs
+SELECT id, host, host_slot FROM jobs WHERE ready = 0 AND run_at <= :now
+ORDER BY run_at LIMIT :limit
+
+-- name: make_ready
+UPDATE jobs SET ready = 1, run_at = iif(host_slot = 0, run_at, NULL)
+WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- name: claim
+-- Numbers, whatever a damaged row holds: the outcome is computed from them. More crashes than
+-- attempts would make its retries come without a delay. A worker without a row is dead.
+UPDATE jobs SET
+    state = 'running', ready = 0, run_at = NULL, waiting_for = NULL, progress = NULL,
+    pool = :pool, worker = :worker, worker_pid = :pid, started_at = :now, finished_at = NULL,
+    timeout = :timeout, memory_mb = :memory_mb,
+    attempt = max(attempt, 0) + 1, run = run + 1,
+    crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),
+    max_attempts = max_attempts + 0, interval = max(interval + 0, 1)
+WHERE id = :id AND EXISTS (SELECT 1 FROM workers WHERE workers.id = :worker)
+RETURNING {claim_columns}
+
+-- name: unused_slots
+-- Slots of ready jobs of other tasks, each with the next job of these tasks that waits for one.
+SELECT host, (
+    SELECT id FROM jobs AS waiting INDEXED BY jobs_waiting_for_host
+    WHERE host_slot = 1 AND waiting.host = holder.host
+        AND task IN (SELECT value FROM json_each(:tasks))
+    ORDER BY priority DESC, id LIMIT 1
+) AS next_id
+FROM jobs AS holder INDEXED BY jobs_host_slots JOIN hosts USING (host)
+WHERE host_slot = 2 AND ready = 1 AND task NOT IN (SELECT value FROM json_each(:tasks))
+    AND hosts.waiting > 0 AND free_at < :free_since AND next_id IS NOT NULL
+GROUP BY host LIMIT :limit
+
+
+-- Outcomes ------------------------------------------------------------------------------------
+
+-- name: end
+-- A snoozed execution gives its run number back: started_at tells it from the next one.
+UPDATE jobs SET
+    state = :state, ready = :state = 'queued', run_at = :run_at, worker = NULL, host_slot = 0,
+    host = coalesce(:host, host), resume = :resume, run = run - :snoozed,
+    isolated = max(isolated, :isolated), attempt = :attempt, crashes = :crashes,
+    max_attempts = coalesce(:max_attempts, max_attempts), finished_at = :finished_at,
+    error_class = :error_class, error = :error, result = :result
+WHERE id = :id AND run = :run AND started_at IS :started_at AND state = 'running'
+RETURNING interval
+
+-- name: leave_cancelled
+-- The job was cancelled while it ran, and perhaps retried: its worker leaves it now.
+UPDATE jobs SET worker = NULL, ready = state = 'queued', waiting_for = NULL, host_slot = 0
+WHERE id = :id AND run = :run AND started_at IS :started_at AND worker = :worker
+RETURNING state
+
+-- name: schedule_again
+-- One time in the future, however many intervals were missed.
+UPDATE jobs SET state = 'scheduled', run_at = :now + interval, attempt = 0, crashes = 0,
+    finished_at = NULL
+WHERE id = :id
+
+-- name: record_attempt
+INSERT OR IGNORE INTO attempts VALUES (
+    :id, :run, :started_at, :finished_at, :worker_pid,
+    :outcome, :error_class, :error, :traceback, :retry_in
+)
+
+-- name: is_running
+SELECT 1 FROM jobs WHERE id = ? AND run = ? AND state = 'running'
+
+-- name: write_plugin_state
+INSERT INTO plugin_state VALUES (?, ?, ?, 1)
+ON CONFLICT DO UPDATE SET value = excluded.value, version = version + 1
+
+-- name: plugin_state
+SELECT value, version FROM plugin_state WHERE plugin = ? AND key = ?
+
+-- name: refund_attempt
+UPDATE attempts SET outcome = 'released', retry_in = NULL
+WHERE job_id = ? AND run = ? AND outcome = 'failed'
+
+-- name: refund_job
+UPDATE jobs SET state = 'queued', ready = 1, run_at = NULL, finished_at = NULL,
+    attempt = attempt - 1, host_slot = 0
+WHERE id = ?
+
+-- name: claimed_by
+SELECT * FROM jobs INDEXED BY jobs_active WHERE ready = 0 AND worker = ?
+
+
+-- Hosts ---------------------------------------------------------------------------------------
+
+-- name: set_slot
+UPDATE jobs SET host_slot = ?, ready = ?, run_at = ? WHERE id = ?
+
+-- name: set_slots
+UPDATE jobs SET host_slot = ?, ready = ?, run_at = ? WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: next_waiting
+SELECT id FROM jobs INDEXED BY jobs_waiting_for_host WHERE host_slot = 1 AND host = ?
+ORDER BY priority DESC, id LIMIT ?
+
+-- name: unused_slot
+SELECT id FROM jobs WHERE host_slot = 2 AND host = ? AND worker IS NULL LIMIT 1
+
+-- name: used_slots
+SELECT count(*) FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND host = ?
+
+-- name: pause_slots
+UPDATE jobs SET ready = 0, run_at = ? WHERE host_slot = 2 AND host = ? AND worker IS NULL
+
+-- name: delays
+SELECT host, max(crawl_delay + 0, :host_delay) AS delay FROM hosts
+WHERE host IN (SELECT value FROM json_each(:hosts))
+
+-- name: slowest_host
+SELECT host, waiting, delay, max(free_at - :now, 0) + waiting * delay AS left
+FROM (SELECT *, iif(:host_delay, max(crawl_delay, :host_delay), 0) AS delay FROM hosts) AS hosts
+WHERE (waiting > 0 OR free_at > :now) AND EXISTS (
+    SELECT 1 FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND jobs.host = hosts.host
+)
+ORDER BY left DESC LIMIT 1
+
+
+-- What users do -------------------------------------------------------------------------------
+
+-- name: retryable
+SELECT id, key, state, parent_id, host, host_slot, worker, (
+    SELECT min(twin.id) FROM jobs AS twin WHERE twin.key = jobs.key AND twin.id != jobs.id
+        AND twin.state IN ('queued', 'scheduled', 'running', 'retrying')
+) AS twin
+FROM jobs
+WHERE id IN (SELECT value FROM json_each(:ids))
+    AND state IN ('failed', 'cancelled', 'retrying', 'scheduled')
+ORDER BY id
+
+-- name: retry
+UPDATE jobs SET
+    state = 'queued', attempt = 0, crashes = 0, finished_at = NULL,
+    ready = iif(host_slot = 0, worker IS NULL, ready),
+    run_at = iif(host_slot = 0, NULL, run_at),
+    waiting_for = iif(worker IS NULL, NULL, :waiting_for)
+WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- name: cancellable
+{tree}
+SELECT * FROM jobs WHERE id IN (SELECT id FROM tree)
+    AND state IN ('queued', 'scheduled', 'running', 'retrying')
+
+-- name: cancel
+UPDATE jobs SET
+    state = 'cancelled', ready = 0, run_at = NULL, waiting_for = NULL, finished_at = ?,
+    host_slot = iif(worker IS NULL, 0, host_slot)
+WHERE id = ?
+
+-- name: progress
+UPDATE jobs SET progress = ? WHERE id = ? AND run = ? AND state = 'running'
+
+-- name: old_trees
+SELECT id, state, parent_id FROM jobs WHERE root_id NOT IN (
+    SELECT root_id FROM jobs
+    WHERE finished_at IS NULL OR finished_at >= ? OR worker IS NOT NULL
+)
+
+-- name: old_leaves
+-- A recurring job never finishes: old jobs below it are deleted leaf by leaf.
+SELECT id, state, parent_id FROM jobs
+WHERE parent_id IS NOT NULL AND finished_at < ? AND worker IS NULL
+    AND root_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)
+    AND NOT EXISTS (SELECT 1 FROM jobs AS child WHERE child.parent_id = jobs.id)
+
+-- name: prune_recurring_attempts
+DELETE FROM attempts WHERE finished_at < ?
+    AND job_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)
+
+-- name: prune_minutes
+DELETE FROM counters WHERE kind IN ('completed', 'failed') AND name < ?
+
+
+-- Workers -------------------------------------------------------------------------------------
+
+-- name: register
+INSERT INTO workers (pool, process, threads, state, started_at, heartbeat_at)
+VALUES (:pool, :process, :threads, :state, :now, :now)
+
+-- name: claimed
+SELECT id, run, worker, state, timeout, memory_mb, finished_at FROM jobs INDEXED BY jobs_active
+WHERE ready = 0 AND worker IS NOT NULL
+
+-- name: pools_waiting_alone
+SELECT DISTINCT pool FROM jobs INDEXED BY jobs_isolated
+WHERE isolated = 1 AND finished_at IS NULL AND (ready = 1 OR (ready = 0 AND run_at <= ?))
+
+
+-- Queries -------------------------------------------------------------------------------------
+
+-- name: latest
+SELECT key, state, result, enqueued_at, finished_at FROM jobs
+WHERE key IN (SELECT value FROM json_each(?)) ORDER BY id
+
+-- name: attempts
+-- The row of a completed job describes the execution that completed it.
+SELECT * FROM attempts WHERE job_id = :id
+UNION ALL
+SELECT id, run, started_at, finished_at, worker_pid, 'completed', NULL, NULL, NULL, NULL
+FROM jobs WHERE id = :id AND state = 'completed'
+ORDER BY run
+
+-- name: descendants
+{tree}
+SELECT root, id FROM tree ORDER BY id
+
+-- name: unfinished
+{tree}
+SELECT DISTINCT root FROM tree JOIN jobs USING (id)
+WHERE state IN ('queued', 'running', 'retrying')
+    OR (state = 'scheduled' AND (ready + host_slot > 0 OR run_at <= :now))
+
+-- name: busy
+SELECT (SELECT sum(jobs) FROM counts WHERE name IN ('queued', 'running', 'retrying'))
+    + (SELECT count(*) FROM jobs
+       WHERE ready = 0 AND run_at <= :now AND host_slot = 0 AND state = 'scheduled')
+    + (SELECT count(*) FROM jobs INDEXED BY jobs_overdue
+       WHERE state = 'scheduled' AND ready + host_slot > 0) AS busy
+
+-- name: next_time
+SELECT min(run_at) AS at FROM jobs WHERE ready = 0 AND run_at IS NOT NULL
+
+-- name: next_time_of_tasks
+SELECT run_at AS at FROM jobs INDEXED BY jobs_due
+WHERE ready = 0 AND run_at <= :until AND task IN (SELECT value FROM json_each(:tasks))
+ORDER BY run_at LIMIT 1
+
+-- name: oldest_queued
+SELECT enqueued_at FROM jobs WHERE id = (
+    SELECT min(id) FROM (
+        SELECT min(id) AS id FROM jobs INDEXED BY jobs_active WHERE ready = 1
+        UNION ALL
+        SELECT min(id) FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND worker IS NULL
+    )
+)
+
+-- name: ready_tasks
+-- From task to task by the index, not job by job.
+WITH RECURSIVE ready (task) AS (
+    SELECT min(task) FROM jobs WHERE ready = 1
+    UNION ALL
+    SELECT (SELECT min(task) FROM jobs WHERE ready = 1 AND task > ready.task)
+    FROM ready WHERE task IS NOT NULL
+)
+SELECT CAST(task AS TEXT) AS task FROM ready WHERE task IS NOT NULL
+
+-- name: retries
+SELECT * FROM jobs INDEXED BY jobs_retrying
+WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL ORDER BY run_at LIMIT ?
+
+-- name: last_retry
+SELECT max(run_at) AS at FROM jobs INDEXED BY jobs_retrying
+WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL
+
+-- name: failures
+SELECT error_class, iif(error GLOB '[45][0-9][0-9] *', substr(error, 1, 3), NULL) AS status,
+    count(*) AS jobs, max(id) AS id, task, args, error
+FROM jobs WHERE state = 'failed' GROUP BY 1, 2 ORDER BY jobs DESC, 1, 2
+
+-- name: pace
+SELECT name, sum(jobs * (kind = 'completed')), sum(jobs * (kind = 'failed')) FROM counters
+WHERE kind IN ('completed', 'failed') AND name > ? GROUP BY name ORDER BY name
+
+-- name: unfinished_arguments
+SELECT args FROM jobs WHERE state IN ('queued', 'scheduled', 'running', 'retrying')
