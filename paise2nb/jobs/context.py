@@ -60,7 +60,7 @@ class Context:
 
     def state_entries(self) -> list[StateEntry]:
         """What this execution has read and written of plugins' states."""
-        return [entry for state in self._states.values() for entry in state.kept()]
+        return [entry for state in self._states.values() for entry in state.entries()]
 
     @property
     def is_replay(self) -> bool:

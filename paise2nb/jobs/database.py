@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from paise2nb.core.clock import SteadyClock, boot, iso, since_boot
 from paise2nb.core.sqlite import Database
@@ -57,7 +57,7 @@ def transaction(
     """
 
     @wraps(method)
-    def run(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         def work(connection: sqlite3.Connection) -> T:
             tx = Transaction(connection, self.now, self.host_delay)
             value = method(self, tx, *args, **kwargs)

@@ -55,7 +55,8 @@ class ExecutionMixin(EnqueueMixin):
     @transaction
     def _preempt(self, tx: Transaction, sought: dict[str, Any]) -> bool:
         unused = tx.execute(SQL["unused_slots"], sought).fetchall()
-        return any([tx.host_limits.preempt(row["next_id"], row["host"]) for row in unused])
+        given = [tx.host_limits.preempt(row["next_id"], row["host"]) for row in unused]
+        return any(given)
 
     # Claims ----------------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ class Parts:
             raise UsageError(f"tag is {tag!r}; give a word")
         attempts = self.max_attempts(task)
         return [
-            NewJob(task.name, text, attempts, key, tag, priority, delay, every, host)
+            NewJob(task.name, text, attempts, key, tag, priority, every, host, delay)
             for text, key, host in (task.accept(self, args) for args in every_args)
         ]
 

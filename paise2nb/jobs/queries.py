@@ -13,10 +13,10 @@ from paise2nb.jobs.host_limits import HAS_SLOT, WAITING, request_rate
 from paise2nb.jobs.models import STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 
-_NUMBERS = frozenset(
-    "run_at interval priority attempt max_attempts crashes run worker_pid parent_id root_id"
-    " enqueued_at started_at finished_at".split()
-)
+_NUMBERS = {
+    *("priority", "attempt", "max_attempts", "crashes", "run", "worker_pid", "parent_id"),
+    *("root_id", "run_at", "interval", "enqueued_at", "started_at", "finished_at"),
+}
 
 
 class QueryMixin(JobDatabase):
@@ -58,11 +58,10 @@ class QueryMixin(JobDatabase):
         if waiting:
             hosts = json.dumps(list({job["host"] for job in waiting}))
             sought = {"hosts": hosts, "host_delay": self.host_delay}
-            delays = dict(self._read(SQL["delays"], sought)) if self.host_delay else {}
+            rows = self._read(SQL["delays"], sought) if self.host_delay else []
+            rates = {row["host"]: f" ({request_rate(row['delay'])})" for row in rows}
             for job in waiting:
-                delay = delays.get(job["host"])
-                rate = f" ({request_rate(delay)})" if delay else ""
-                job["waiting_for"] = f"{job['host']}{rate}"
+                job["waiting_for"] = f"{job['host']}{rates.get(job['host'], '')}"
         return jobs
 
     def latest(self, keys: Iterable[int | None]) -> dict[int, dict[str, Any]]:
@@ -146,7 +145,8 @@ class QueryMixin(JobDatabase):
 
     def last_retry(self) -> float | None:
         """The time of the last retry that has a time now."""
-        return self._read(SQL["last_retry"])[0]["at"]
+        at: float | None = self._read(SQL["last_retry"])[0]["at"]
+        return at
 
     def tags(self) -> list[str]:
         """The tags of jobs."""

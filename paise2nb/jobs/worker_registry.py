@@ -15,9 +15,7 @@ class WorkerRegistry(JobDatabase):
     """The rows of the workers and of the supervisor."""
 
     @transaction
-    def register(
-        self, tx: Transaction, pool: str, threads: int, state: str = "starting"
-    ) -> Worker:
+    def register(self, tx: Transaction, pool: str, threads: int, state: str = "starting") -> Worker:
         """Register this process as a worker."""
         name = process.identity(os.getpid())
         values = {"pool": pool, "process": name, "threads": threads, "state": state}
@@ -84,7 +82,7 @@ class WorkerRegistry(JobDatabase):
         return True
 
     @transaction
-    def set_supervisor(self, tx: Transaction, **values: object) -> None:
+    def set_supervisor(self, tx: Transaction, /, **values: object) -> None:
         """Set columns of the supervisor's row."""
         columns = ", ".join(f"{name} = ?" for name in values)
         tx.execute(f"UPDATE supervisor SET {columns}", tuple(values.values()))

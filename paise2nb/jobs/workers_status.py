@@ -9,7 +9,6 @@ from paise2nb.core import render
 from paise2nb.core.display import Displayable
 from paise2nb.core.render import Column
 
-
 _COLUMNS = (
     Column("pool"),
     Column("pid", right=True),

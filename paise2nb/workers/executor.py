@@ -136,7 +136,7 @@ class Executor:
                 "completed",
                 _as_json(claim, value),
                 followups=context.followups,
-                kept=context.state_entries(),
+                state_entries=context.state_entries(),
                 host_delays=context.host_delays,
             )
         except (Snoozed, CancelExecution):

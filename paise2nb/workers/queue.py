@@ -24,7 +24,7 @@ from paise2nb.core import processes
 from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs import Claim, JobStore, Limits, Outcome, Worker
 from paise2nb.jobs.parts import Parts
-from paise2nb.jobs.retry import CRASH, crash_policies
+from paise2nb.jobs.retry import CRASH_POLICIES, crash_policies
 from paise2nb.plugins import Task, TaskQueueProvider, hookimpl
 from paise2nb.workers.claims import Claims, IdleWaiter
 from paise2nb.workers.executor import Executor
@@ -141,8 +141,8 @@ class JobHuey(Huey):
     def _write_policies(self) -> None:
         """Tell the supervisor, which loads no plugin, the policies for crashes."""
         policies = crash_policies(self._parts.plugins.tasks.values())
-        if self.job_store.get(CRASH) != policies:
-            self.job_store.put(CRASH, policies)
+        if self.job_store.get(CRASH_POLICIES) != policies:
+            self.job_store.put(CRASH_POLICIES, policies)
 
     # In a worker process -------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class JobHuey(Huey):
         Threads can't be ended: a worker process in which too many are left is recycled.
         """
         worker = self._claims.worker
-        alone = worker is not None and worker.lone
+        alone = worker is not None and worker.single_threaded
         if processes.has_children():
             left = processes.end_children(None if alone else [threading.get_native_id()])
             if left:

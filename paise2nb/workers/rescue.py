@@ -5,7 +5,7 @@ from __future__ import annotations
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.jobs import JobStore
-from paise2nb.jobs.retry import CRASH, crash_outcomes
+from paise2nb.jobs.retry import CRASH_POLICIES, crash_outcomes
 
 
 def rescue_orphans(job_store: JobStore, settings: Settings) -> None:
@@ -18,4 +18,6 @@ def rescue_orphans(job_store: JobStore, settings: Settings) -> None:
         return
     for row in job_store.workers():
         if not processes.alive(row["process"]) and row["state"] != "failed":
-            job_store.rescue_jobs(row["id"], crash_outcomes(settings, job_store.get(CRASH)))
+            job_store.rescue_jobs(
+                row["id"], crash_outcomes(settings, job_store.get(CRASH_POLICIES))
+            )

@@ -25,7 +25,7 @@ from paise2nb.core import processes
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs import IMMEDIATE, JobStore, Outcome
-from paise2nb.jobs.retry import CRASH, charge_crash, crash_outcomes, released
+from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, crash_outcomes, released
 from paise2nb.workers.logs import configure_logging, log_directory
 from paise2nb.workers.spawn import STOP_SECONDS, received_message, spawn
 
@@ -210,7 +210,7 @@ class Supervisor:
 
     def _rescue_jobs(self, row: dict[str, Any]) -> None:
         verdict = self._verdicts.pop(row["process"], None)
-        noted = self.job_store.get(CRASH)
+        noted = self.job_store.get(CRASH_POLICIES)
         crashed = crash_outcomes(self.settings, noted)
 
         def decide(job: dict[str, Any], only: bool) -> Outcome:
@@ -236,7 +236,7 @@ class Supervisor:
         """Kill the process of a job that is past its time or memory, or was cancelled."""
         now, self._near = time.monotonic(), False
         self._memory = {}
-        held = self.job_store.held()
+        held = self.job_store.claimed()
         names = {row["id"]: row for row in self.job_store.workers()} if held else {}
         jobs_of = Counter(job["worker"] for job in held)
         # Monotonic, and from the first look on: the wall clock may move.

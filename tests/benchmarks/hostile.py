@@ -107,7 +107,7 @@ def run(place: Path, documents: int, seconds: float) -> Report:
                 app.wait(seconds)
             report.unended = app.queue.job_store.busy()
             # A worker that died with the last job has a successor by now, or soon.
-            while not report.unended and app.queue.job_store.held():
+            while not report.unended and app.queue.job_store.claimed():
                 stop.wait(0.02)
             report.left = len(app.workers.start().workers)
         finally:

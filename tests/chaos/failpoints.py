@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.core.sqlite import Database
+from paise2nb.jobs import Outcome
 
 VARIABLE = "PAISE2_CHAOS_FAILPOINTS"
 STATUS = 77  # the exit status of a process that a failpoint ended
@@ -29,13 +30,13 @@ def variable(directory: Path, points: list[str]) -> dict[str, str]:
 
 
 def kind() -> str:
-    """The method of the job table that asked for the transaction."""
+    """The method of the job store that asked for the transaction."""
     frame = sys._getframe(2)
-    if frame.f_code.co_name == "_write":
-        assert frame.f_back is not None
-        frame = frame.f_back
-    ending = frame.f_locals.get("ending")
-    return frame.f_code.co_name + (f".{ending.state}" if ending is not None else "")
+    method = frame.f_locals.get("method")  # of the decorator `transaction`
+    if method is None:
+        return frame.f_code.co_name
+    outcomes = [arg for arg in frame.f_locals["args"] if isinstance(arg, Outcome)]
+    return method.__name__ + (f".{outcomes[0].state}" if outcomes else "")
 
 
 def arm(directory: Path, points: set[str]) -> None:

@@ -91,7 +91,7 @@ def test_a_supervisor_that_ends_at_any_commit_boundary_is_followed_by_another(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open(plugins=PLUGINS)
-    kinds = ("bury", "take_supervision", "leave_supervision", "set_supervisor")
+    kinds = ("rescue_jobs", "take_supervision", "leave_supervision", "set_supervisor")
     expected: set[str] = set()
     for number in range(int(scale["points"])):
         name, moment = kinds[number % len(kinds)], environment.random.choice(MOMENTS)
@@ -102,7 +102,7 @@ def test_a_supervisor_that_ends_at_any_commit_boundary_is_followed_by_another(
                 stdout=subprocess.DEVNULL,
             )  # fmt: skip
         go = environment.place / f"go {number}"
-        if name == "bury":
+        if name == "rescue_jobs":
             job = app.enqueue("hold", f"held {number}", str(go))
             until(lambda job=job: job.state == "running")
             os.kill(job.worker_pid, signal.SIGKILL)

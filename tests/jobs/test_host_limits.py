@@ -1,4 +1,4 @@
-"""Turns at hosts: one request at a time and a pause in between, whatever number of workers runs."""
+"""Rate limits by host: one request at a time and a delay in between, across all workers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from tests.workers.test_workers import until
 LIMITS = {"work": Limits(60, 512)}
 COMPLETED = Outcome("completed", "completed", "1")
 DELAY = 1000.0  # seconds: longer than any test
+WAITS_FOR_A = "a (1 request every 1000 s)"
 
 
-# In the table --------------------------------------------------------------------------------
+# In the job store ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -39,59 +40,59 @@ def make(tmp_path: Path) -> Iterator[Callable[[float], JobStore]]:
         return made[-1]
 
     yield make
-    for table in made:
-        table.close()
+    for store in made:
+        store.close()
 
 
 @pytest.fixture
-def table(make: Callable[[float], JobStore]) -> JobStore:
+def store(make: Callable[[float], JobStore]) -> JobStore:
     return make(DELAY)
 
 
 @pytest.fixture
-def worker(table: JobStore) -> Worker:
-    return table.register("default", 1)
+def worker(store: JobStore) -> Worker:
+    return store.register("default", 1)
 
 
-def add(table: JobStore, *hosts: str | None, **values: Any) -> list[int]:
+def add(store: JobStore, *hosts: str | None, **values: Any) -> list[int]:
     jobs = [NewJob("work", '["x"]', 4, host=host, **values) for host in hosts]
-    return [job_id for job_id, _ in table.add(jobs).answers]
+    return [job_id for job_id, _ in store.add(jobs).answers]
 
 
-def take(table: JobStore, worker: Worker) -> Claim:
-    claim = table.claim(worker, LIMITS)
+def take(store: JobStore, worker: Worker) -> Claim:
+    claim = store.claim(worker, LIMITS)
     assert claim is not None
     return claim
 
 
-def waiting(table: JobStore, job_id: int) -> tuple[str, str | None, bool]:
-    """Its state, what it waits for, and whether it has a time."""
-    row = table.rows([job_id])[job_id]
+def waiting(store: JobStore, job_id: int) -> tuple[str, str | None, bool]:
+    """The state of a job, what it waits for, and whether it has a time."""
+    row = store.rows([job_id])[job_id]
     return row["state"], row["waiting_for"], row["run_at"] is not None
 
 
-def test_only_one_job_of_a_host_may_start_and_the_others_say_what_they_wait_for(
-    table: JobStore, worker: Worker
+def test_only_one_job_of_a_host_may_start_and_the_others_show_what_they_wait_for(
+    store: JobStore, worker: Worker
 ) -> None:
-    first, second, other, free = add(table, "a", "a", "b", None)
-    assert waiting(table, first) == ("queued", None, False)
-    assert waiting(table, second) == ("queued", "its turn at a", False)
-    assert [take(table, worker).id for _ in range(3)] == [first, other, free]
-    assert table.claim(worker, LIMITS) is None
+    first, second, other, free = add(store, "a", "a", "b", None)
+    assert waiting(store, first) == ("queued", None, False)
+    assert waiting(store, second) == ("queued", WAITS_FOR_A, False)
+    assert [take(store, worker).id for _ in range(3)] == [first, other, free]
+    assert store.claim(worker, LIMITS) is None
 
 
-def test_the_next_in_line_gets_its_time_when_an_execution_ends(
-    table: JobStore, worker: Worker
+def test_the_next_waiting_job_gets_its_time_when_an_execution_ends(
+    store: JobStore, worker: Worker
 ) -> None:
-    add(table, "a", "a")
-    [important] = add(table, "a", priority=5)
-    before = table.now()
-    table.end(take(table, worker), COMPLETED)
-    row = table.rows([important])[important]
-    assert row["waiting_for"] == "its turn at a"
-    assert before + DELAY <= row["run_at"] <= table.now() + DELAY
-    assert table.next_time() == row["run_at"]
-    assert table.claim(worker, LIMITS) is None
+    add(store, "a", "a")
+    [important] = add(store, "a", priority=5)
+    before = store.now()
+    store.end(take(store, worker), COMPLETED)
+    row = store.rows([important])[important]
+    assert row["waiting_for"] == WAITS_FOR_A
+    assert before + DELAY <= row["run_at"] <= store.now() + DELAY
+    assert store.next_time() == row["run_at"]
+    assert store.claim(worker, LIMITS) is None
 
 
 @pytest.mark.parametrize(
@@ -103,22 +104,22 @@ def test_the_next_in_line_gets_its_time_when_an_execution_ends(
         ([HostDelay("a", pause=5 * DELAY)], 5 * DELAY),
         ([HostDelay("b", 3 * DELAY)], DELAY),
     ],
-    ids=["crawl-delay", "a shorter one", "an absurd one", "retry-after", "another host's"],
+    ids=["crawl-delay", "a shorter one", "a huge one", "retry-after", "of another host"],
 )
-def test_what_a_host_asks_for_lengthens_its_pause(
-    table: JobStore, worker: Worker, host_delays: list[HostDelay], seconds: float
+def test_a_host_can_ask_for_a_longer_delay(
+    store: JobStore, worker: Worker, host_delays: list[HostDelay], seconds: float
 ) -> None:
-    _, next_claim = add(table, "a", "a")
-    before = table.now()
-    table.end(take(table, worker), Outcome("completed", "completed", "1", host_delays=host_delays))
-    run_at = table.rows([next_claim])[next_claim]["run_at"]
-    assert before + seconds <= run_at <= table.now() + seconds
+    _, next_claim = add(store, "a", "a")
+    before = store.now()
+    store.end(take(store, worker), Outcome("completed", "completed", "1", host_delays=host_delays))
+    run_at = store.rows([next_claim])[next_claim]["run_at"]
+    assert before + seconds <= run_at <= store.now() + seconds
 
 
-def test_a_pause_holds_who_already_has_the_turn(make: Callable[[float], JobStore]) -> None:
-    table = make(0.0)
-    worker = table.register("default", 4)
-    add(table, "a", "a", "a")
+def test_a_pause_also_applies_to_jobs_that_have_a_slot(make: Callable[[float], JobStore]) -> None:
+    store = make(0.0)
+    worker = store.register("default", 4)
+    add(store, "a", "a", "a")
     throttled = Outcome(
         "failed",
         "retrying",
@@ -129,205 +130,203 @@ def test_a_pause_holds_who_already_has_the_turn(make: Callable[[float], JobStore
         DELAY,
         host_delays=[HostDelay("a", pause=DELAY)],
     )
-    table.end(take(table, worker), throttled)
-    assert table.claim(worker, LIMITS) is None
-    assert [row["attempt"] for row in table.rows([1, 2, 3]).values()] == [1, 0, 0]
+    store.end(take(store, worker), throttled)
+    assert store.claim(worker, LIMITS) is None
+    assert [row["attempt"] for row in store.rows([1, 2, 3]).values()] == [1, 0, 0]
 
 
-def test_without_a_pause_many_are_asked_at_once(make: Callable[[float], JobStore]) -> None:
-    table = make(0.0)
-    worker = table.register("default", 4)
-    ids = add(table, *["a"] * 300)
-    taken = [take(table, worker) for _ in range(256)]
-    assert table.claim(worker, LIMITS) is None
-    _, next_claim = table.end(taken[0], COMPLETED, worker, LIMITS)
+def test_without_a_delay_many_jobs_of_a_host_run_at_once(make: Callable[[float], JobStore]) -> None:
+    store = make(0.0)
+    worker = store.register("default", 4)
+    ids = add(store, *["a"] * 300)
+    taken = [take(store, worker) for _ in range(256)]
+    assert store.claim(worker, LIMITS) is None
+    _, next_claim = store.end(taken[0], COMPLETED, worker, LIMITS)
     assert next_claim is not None
-    assert next_claim.id == ids[256], "an end makes room for the next"
+    assert next_claim.id == ids[256], "the end of an execution frees a slot"
 
 
-@pytest.mark.parametrize("who", ["who has the turn", "who stands in line"])
-def test_a_cancelled_job_leaves_its_place(table: JobStore, worker: Worker, who: str) -> None:
-    first, second, third = add(table, "a", "a", "a")
-    table.cancel([first if who == "who has the turn" else second])
-    claim = take(table, worker)
-    assert claim.id == (second if who == "who has the turn" else first)
-    table.end(claim, COMPLETED)
-    assert waiting(table, third) == ("queued", "its turn at a", True)
+@pytest.mark.parametrize("cancelled", ["with a slot", "waiting"])
+def test_a_cancelled_job_gives_up_its_slot(store: JobStore, worker: Worker, cancelled: str) -> None:
+    first, second, third = add(store, "a", "a", "a")
+    store.cancel([first if cancelled == "with a slot" else second])
+    claim = take(store, worker)
+    assert claim.id == (second if cancelled == "with a slot" else first)
+    store.end(claim, COMPLETED)
+    assert waiting(store, third) == ("queued", WAITS_FOR_A, True)
 
 
-def test_a_cancelled_execution_keeps_the_turn_until_it_has_ended(
-    table: JobStore, worker: Worker
+def test_a_cancelled_execution_keeps_its_slot_until_it_has_ended(
+    store: JobStore, worker: Worker
 ) -> None:
-    first, second = add(table, "a", "a")
-    claim = take(table, worker)
-    table.cancel([first])
-    assert waiting(table, second) == ("queued", "its turn at a", False)
-    table.end(claim, COMPLETED)
-    assert waiting(table, second) == ("queued", "its turn at a", True)
+    first, second = add(store, "a", "a")
+    claim = take(store, worker)
+    store.cancel([first])
+    assert waiting(store, second) == ("queued", WAITS_FOR_A, False)
+    store.end(claim, COMPLETED)
+    assert waiting(store, second) == ("queued", WAITS_FOR_A, True)
 
 
-def test_a_dead_workers_turn_goes_on(table: JobStore, worker: Worker) -> None:
-    add(table, "a", "a")
-    take(table, worker)
-    table.rescue_jobs(
+def test_the_slot_of_a_dead_worker_is_released(store: JobStore, worker: Worker) -> None:
+    add(store, "a", "a")
+    take(store, worker)
+    store.rescue_jobs(
         worker.id, lambda row, only: Outcome("crashed", "failed", None, "crash", "died")
     )
-    assert waiting(table, 2) == ("queued", "its turn at a", True)
+    assert waiting(store, 2) == ("queued", WAITS_FOR_A, True)
 
 
-def test_a_postponed_execution_has_not_happened_and_waits_for_the_other_host(
-    table: JobStore, worker: Worker
+def test_a_snoozed_execution_is_no_attempt_and_waits_for_the_other_host(
+    store: JobStore, worker: Worker
 ) -> None:
-    [job] = add(table, "a")
-    table.end(take(table, worker), Outcome("snoozed", "queued", host="b", resume='["x", "y"]'))
-    again = take(table, worker)
+    [job] = add(store, "a")
+    store.end(take(store, worker), Outcome("snoozed", "queued", host="b", resume='["x", "y"]'))
+    again = take(store, worker)
     assert (again.id, again.host, again.resume) == (job, "b", '["x", "y"]')
     assert (again.run, again.attempt) == (1, 1)
-    table.end(again, COMPLETED)
-    assert len(table.attempts(job)) == 1
+    store.end(again, COMPLETED)
+    assert len(store.attempts(job)) == 1
 
 
-def test_a_postponed_execution_is_refused_like_any_other_that_has_ended(
-    table: JobStore, worker: Worker
+def test_the_outcome_of_a_snoozed_execution_is_accepted_once(
+    store: JobStore, worker: Worker
 ) -> None:
-    add(table, "a")
+    add(store, "a")
     snoozed = Outcome("snoozed", "queued", host="b", resume='["x", "y"]')
-    claim = take(table, worker)
-    assert table.end(claim, snoozed)[0]
-    again = take(table, worker)
-    assert not table.end(claim, snoozed)[0]
-    assert table.runs(again)
-    assert table.end(again, COMPLETED)[0]
+    claim = take(store, worker)
+    assert store.end(claim, snoozed)[0]
+    again = take(store, worker)
+    assert not store.end(claim, snoozed)[0]
+    assert store.runs(again)
+    assert store.end(again, COMPLETED)[0]
 
 
-def test_a_cancelled_run_that_is_postponed_leaves_its_job_in_the_line_of_its_own_host(
-    table: JobStore, worker: Worker
+def test_a_retried_job_waits_for_its_own_host_when_its_cancelled_run_is_snoozed(
+    store: JobStore, worker: Worker
 ) -> None:
-    job, _ = add(table, "a", "b")
-    claim = take(table, worker)
-    take(table, worker)
-    table.cancel([job])
-    table.retry([job])
-    table.end(claim, Outcome("snoozed", "queued", host="b", resume='["x", "y"]'))
-    row = table.rows([job])[job]
+    job, _ = add(store, "a", "b")
+    claim = take(store, worker)
+    take(store, worker)
+    store.cancel([job])
+    store.retry([job])
+    store.end(claim, Outcome("snoozed", "queued", host="b", resume='["x", "y"]'))
+    row = store.rows([job])[job]
     assert (row["host"], row["resume"]) == ("a", None)
-    assert waiting(table, job) == ("queued", "its turn at a", True)
+    assert waiting(store, job) == ("queued", WAITS_FOR_A, True)
 
 
-def test_a_new_interval_does_not_move_a_turn_that_waits_for_its_time(
-    table: JobStore, worker: Worker
-) -> None:
-    [recurring] = add(table, "a", key=1, interval=10.0)
-    add(table, "a")
-    table.end(take(table, worker), COMPLETED)
+def test_a_new_interval_does_not_change_the_time_of_a_slot(store: JobStore, worker: Worker) -> None:
+    [recurring] = add(store, "a", key=1, interval=10.0)
+    add(store, "a")
+    store.end(take(store, worker), COMPLETED)
     due = "UPDATE jobs SET run_at = 1 WHERE id = ?"
-    table.database.write(lambda connection: connection.execute(due, (recurring,)).rowcount)
-    assert table.claim(worker, LIMITS) is None
-    table.cancel([2])
-    before = table.rows([recurring])[recurring]["run_at"]
-    assert waiting(table, recurring) == ("scheduled", "its turn at a", True)
-    add(table, "a", key=1, interval=10_000.0)
-    row = table.rows([recurring])[recurring]
+    store.database.write(lambda connection: connection.execute(due, (recurring,)).rowcount)
+    assert store.claim(worker, LIMITS) is None
+    store.cancel([2])
+    before = store.rows([recurring])[recurring]["run_at"]
+    assert waiting(store, recurring) == ("scheduled", WAITS_FOR_A, True)
+    add(store, "a", key=1, interval=10_000.0)
+    row = store.rows([recurring])[recurring]
     assert (row["run_at"], row["interval"]) == (before, 10_000.0)
 
 
-def test_a_turn_that_no_worker_takes_goes_to_a_job_that_one_runs(
-    table: JobStore, worker: Worker
+def test_a_slot_that_no_worker_uses_goes_to_a_job_that_one_can_run(
+    store: JobStore, worker: Worker
 ) -> None:
     other = {"other": Limits(60, 512)}
-    [holder] = add(table, "a", "b")[:1]
+    [holder] = add(store, "a", "b")[:1]
     last, first = [
-        table.add([NewJob("other", '["x"]', 4, host="a", priority=n)]).answers[0][0] for n in (0, 1)
+        store.add([NewJob("other", '["x"]', 4, host="a", priority=n)]).answers[0][0] for n in (0, 1)
     ]
-    assert table.claim(worker, other) is None
-    assert table.take_unused_slots(["other"])
-    assert not table.take_unused_slots(["other"])
-    claim = table.claim(worker, other)
+    assert store.claim(worker, other) is None
+    assert store.take_unused_slots(["other"])
+    assert not store.take_unused_slots(["other"])
+    claim = store.claim(worker, other)
     assert claim is not None
     assert claim.id == first
-    assert waiting(table, holder) == ("queued", "its turn at a", False)
-    assert not table.take_unused_slots(["work"]), "one that runs keeps the turn"
-    table.end(claim, COMPLETED)
-    assert waiting(table, holder) == ("queued", "its turn at a", True)
-    assert not table.take_unused_slots(["other"]), "whose time has yet to come keeps it"
-    assert waiting(table, last) == ("queued", "its turn at a", False)
-    [(counted,)] = table.database.read("SELECT waiting FROM hosts WHERE host = 'a'")
+    assert waiting(store, holder) == ("queued", WAITS_FOR_A, False)
+    assert not store.take_unused_slots(["work"]), "a running job keeps its slot"
+    store.end(claim, COMPLETED)
+    assert waiting(store, holder) == ("queued", WAITS_FOR_A, True)
+    assert not store.take_unused_slots(["other"]), "a job whose time has yet to come keeps its slot"
+    assert waiting(store, last) == ("queued", WAITS_FOR_A, False)
+    [(counted,)] = store.database.read("SELECT waiting FROM hosts WHERE host = 'a'")
     assert counted == 1
 
 
-def test_a_retry_that_is_due_stands_in_line_like_any_other(table: JobStore, worker: Worker) -> None:
-    first, second = add(table, "a", "a")
-    table.end(take(table, worker), Outcome("failed", "retrying", retry_in=0))
-    assert table.claim(worker, LIMITS) is None
-    assert waiting(table, first) == ("retrying", "its turn at a", False)
-    assert waiting(table, second) == ("queued", "its turn at a", True)
-    assert table.retry([first]) == [first]
-    assert waiting(table, first) == ("queued", "its turn at a", False)
+def test_a_due_retry_waits_for_its_host_like_any_other_job(store: JobStore, worker: Worker) -> None:
+    first, second = add(store, "a", "a")
+    store.end(take(store, worker), Outcome("failed", "retrying", retry_in=0))
+    assert store.claim(worker, LIMITS) is None
+    assert waiting(store, first) == ("retrying", WAITS_FOR_A, False)
+    assert waiting(store, second) == ("queued", WAITS_FOR_A, True)
+    assert store.retry([first]) == [first]
+    assert waiting(store, first) == ("queued", WAITS_FOR_A, False)
 
 
-def test_in_this_process_a_job_does_not_wait_for_one_that_nobody_runs(
-    table: JobStore, worker: Worker
+def test_in_immediate_mode_a_job_does_not_wait_for_one_that_no_worker_runs(
+    store: JobStore, worker: Worker
 ) -> None:
-    first, second = add(table, "a", "a")
-    claim = table.claim(worker, LIMITS, tree=second)
+    first, second = add(store, "a", "a")
+    claim = store.claim(worker, LIMITS, tree=second)
     assert claim is not None
     assert claim.id == second
-    assert waiting(table, first) == ("queued", "its turn at a", False)
+    assert waiting(store, first) == ("queued", WAITS_FOR_A, False)
 
 
-def test_turns_given_under_other_settings_are_taken_back(make: Callable[[float], JobStore]) -> None:
+def test_slots_given_under_other_settings_are_taken_back(make: Callable[[float], JobStore]) -> None:
     add(make(0.0), *["a"] * 5)
-    table = make(DELAY)
-    worker = table.register("default", 4)
-    claim = take(table, worker)
-    assert table.claim(worker, LIMITS) is None
-    table.end(claim, COMPLETED)
-    places = [row["host_slot"] for row in table.rows(range(1, 6)).values()]
-    assert sorted(places) == [0, 1, 1, 1, 2]
+    store = make(DELAY)
+    worker = store.register("default", 4)
+    claim = take(store, worker)
+    assert store.claim(worker, LIMITS) is None
+    store.end(claim, COMPLETED)
+    slots = [row["host_slot"] for row in store.rows(range(1, 6)).values()]
+    assert sorted(slots) == [0, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize(("host_delay", "delay"), [(1.0, 3600.0), (0.0, 0.0)])
-def test_the_time_left_goes_by_the_pause_that_is_kept(
+def test_the_time_left_uses_the_delay_that_applies(
     make: Callable[[float], JobStore], host_delay: float, delay: float
 ) -> None:
-    table = make(host_delay)
-    add(table, *["a"] * 600)
+    store = make(host_delay)
+    add(store, *["a"] * 600)
     host_delays = [HostDelay("a", 1e308)]
-    table.end(
-        take(table, table.register("default", 1)),
+    store.end(
+        take(store, store.register("default", 1)),
         Outcome("completed", "completed", host_delays=host_delays),
     )
-    found = table.slowest_host()
+    found = store.slowest_host()
     assert found is not None
     assert found[2] == delay
     assert found[3] == pytest.approx((found[1] + 1) * delay, abs=60)
 
 
-def test_a_long_line_costs_the_others_nothing(table: JobStore, worker: Worker) -> None:
+def test_many_waiting_jobs_cost_the_others_nothing(store: JobStore, worker: Worker) -> None:
     def steps(host: str) -> int:
-        """Steps of SQLite's machine that one job of another host takes from claim to end."""
-        connection: sqlite3.Connection = table.database.connection()
+        """The steps of SQLite's virtual machine for one job from claim to end."""
+        connection: sqlite3.Connection = store.database.connection()
         counted = [0]
 
         def count() -> int:
             counted[0] += 1
             return 0
 
-        add(table, host)
+        add(store, host)
         connection.set_progress_handler(count, 1)
-        table.end(take(table, worker), COMPLETED, worker, LIMITS)
+        store.end(take(store, worker), COMPLETED, worker, LIMITS)
         connection.set_progress_handler(None, 1)
         return counted[0]
 
-    add(table, "slow")
-    take(table, worker)
+    add(store, "slow")
+    take(store, worker)
     steps("a")
     alone = steps("b")
-    add(table, *["slow"] * 5000)
+    add(store, *["slow"] * 5000)
     assert steps("c") <= alone
 
 
-# On a real site, with real workers -----------------------------------------------------------
+# With a real site and real workers ----------------------------------------------------------
 
 PACE = 0.15  # seconds
 
@@ -359,7 +358,7 @@ def gaps(site: Site, host: str) -> list[float]:
     return [after - before for before, after in pairwise(times)]
 
 
-def test_four_processes_keep_the_delay_of_a_host_its_rules_and_redirects_included(
+def test_four_processes_keep_the_delay_of_a_host_for_pages_redirects_and_robots_txt(
     app: App, site: Site
 ) -> None:
     pages = [site.add(f"/{n}", PAGE.replace(b"A small", b"Page %d" % n)) for n in range(10)]
@@ -371,11 +370,11 @@ def test_four_processes_keep_the_delay_of_a_host_its_rules_and_redirects_include
     assert {len(job.attempts) for job in jobs} == {1}
     for host, requests in {"127.0.0.1": 13, "127.0.0.2": 2, "127.0.0.3": 4}.items():
         measured = gaps(site, host)
-        assert len(measured) == requests - 1, "each page, each redirect and the rules once"
+        assert len(measured) == requests - 1, "each page, each redirect and robots.txt once"
         assert min(measured) >= PACE
 
 
-def test_rules_that_lie_elsewhere_are_asked_for_in_turn_too(tmp_path: Path, site: Site) -> None:
+def test_the_delay_applies_to_a_redirected_robots_txt_as_well(tmp_path: Path, site: Site) -> None:
     settings = {"fetch.allow_private_addresses": True, "fetch.host_delay": PACE}
     elsewhere = site.url("/to?url=/rules", host="127.0.0.2")
     site.on(
@@ -386,12 +385,12 @@ def test_rules_that_lie_elsewhere_are_asked_for_in_turn_too(tmp_path: Path, site
         jobs = app.enqueue_many("fetch", [site.add("/open"), site.add("/closed")])
         assert [job.state for job in jobs] == ["completed", "failed"]
         assert {len(job.attempts) for job in jobs} == {1}
-        host_delays = [request.path for request in site.requests]
-        assert host_delays == ["/robots.txt", "/to?url=/rules", "/rules", "/open"]
+        paths = [request.path for request in site.requests]
+        assert paths == ["/robots.txt", "/to?url=/rules", "/rules", "/open"]
         assert min(gaps(site, "127.0.0.1") + gaps(site, "127.0.0.2")) >= PACE
 
 
-def test_a_killed_worker_holds_up_no_line(app: App, site: Site) -> None:
+def test_a_killed_worker_does_not_block_its_host(app: App, site: Site) -> None:
     jobs = app.enqueue_many("fetch", [site.add(f"/{n}") for n in range(12)])
     app.workers.start()
     for _ in range(3):
@@ -406,7 +405,7 @@ def test_a_killed_worker_holds_up_no_line(app: App, site: Site) -> None:
     assert app.queue.job_store.slowest_host() is None
 
 
-def test_a_turn_that_waits_for_another_pool_does_not_hold_up_this_one(app: App, site: Site) -> None:
+def test_a_slot_of_another_pool_does_not_block_this_one(app: App, site: Site) -> None:
     feed = app.enqueue("feed", site.url("/feed"))
     jobs = app.enqueue_many("fetch", [site.add(f"/{n}") for n in range(2)])
     app.workers.start(pool="fetch")
@@ -414,7 +413,7 @@ def test_a_turn_that_waits_for_another_pool_does_not_hold_up_this_one(app: App, 
     assert feed.state == "queued"
 
 
-def test_a_process_that_died_with_a_turn_holds_up_no_other_one_without_workers(
+def test_a_process_that_died_with_a_slot_does_not_block_the_next_one(
     tmp_path: Path, site: Site
 ) -> None:
     settings = {"fetch.allow_private_addresses": True, "fetch.host_delay": PACE}
@@ -430,7 +429,7 @@ def test_a_process_that_died_with_a_turn_holds_up_no_other_one_without_workers(
 
 
 def throttle(site: Site, seconds: int) -> str:
-    """An address that asks for a pause once."""
+    """A URL that asks for a pause once."""
 
     def answer(visit: Visit, argument: str) -> None:
         if site.visits["/first"] == 1:
@@ -441,9 +440,7 @@ def throttle(site: Site, seconds: int) -> str:
     return site.on("/first", answer)
 
 
-def test_a_throttled_host_is_left_alone_by_all_its_jobs_and_by_no_other(
-    app: App, site: Site
-) -> None:
+def test_a_throttled_host_pauses_all_its_jobs_and_no_others(app: App, site: Site) -> None:
     first = app.enqueue("fetch", throttle(site, 600))
     app.workers.start()
     until(lambda: first.state == "retrying")
@@ -452,7 +449,7 @@ def test_a_throttled_host_is_left_alone_by_all_its_jobs_and_by_no_other(
     others.wait(timeout=60)
     assert {job.state for job in others} == {"completed"}
     assert {job.state for job in rest} == {"queued"}
-    assert {job.to_dict()["waiting_for"] for job in rest} == {"its turn at 127.0.0.1"}
+    assert {job.to_dict()["waiting_for"] for job in rest} == {"127.0.0.1 (6.67 requests/s)"}
     assert site.visits["/robots.txt"] == 7
     assert [site.visits[path] for path in ("/first", "/0", "/1", "/2")] == [1, 0, 0, 0]
     status = app.status()
@@ -460,7 +457,7 @@ def test_a_throttled_host_is_left_alone_by_all_its_jobs_and_by_no_other(
     assert status.seconds_left > 500, "the pause is part of the time left"
 
 
-def test_nobody_comes_back_before_retry_after_is_over_and_waiting_is_no_attempt(
+def test_no_request_comes_before_retry_after_and_waiting_is_no_attempt(
     app: App, site: Site
 ) -> None:
     first = app.enqueue("fetch", throttle(site, 2))
@@ -475,7 +472,7 @@ def test_nobody_comes_back_before_retry_after_is_over_and_waiting_is_no_attempt(
     assert min(request.at for request in site.requests if request.at > refused) - refused >= 2
 
 
-def test_a_host_is_paced_where_jobs_run_in_this_process_too(tmp_path: Path, site: Site) -> None:
+def test_the_delay_applies_in_immediate_mode_as_well(tmp_path: Path, site: Site) -> None:
     settings = {"fetch.allow_private_addresses": True, "fetch.host_delay": PACE}
     with paise2nb.open("test", data_dir=tmp_path / "data", settings=settings) as app:
         site.add("/robots.txt", b"User-agent: *\nCrawl-delay: 0.3\n", "text/plain")
@@ -485,9 +482,9 @@ def test_a_host_is_paced_where_jobs_run_in_this_process_too(tmp_path: Path, site
         assert min(gaps(site, "127.0.0.1")) >= 0.3
 
 
-def test_a_list_of_jobs_says_what_they_wait_for(app: App) -> None:
+def test_a_list_of_jobs_shows_what_they_wait_for(app: App) -> None:
     app.enqueue_many("fetch", ["http://127.0.0.1/a", "http://127.0.0.1/b"])
     jobs = app.jobs()
-    assert "waiting for its turn at 127.0.0.1" in str(jobs)
-    assert "waiting for its turn at 127.0.0.1" in jobs._repr_html_()
-    assert jobs[1].summary().endswith("(waiting for its turn at 127.0.0.1)")
+    assert "waiting for 127.0.0.1 (6.67 requests/s)" in str(jobs)
+    assert "waiting for 127.0.0.1 (6.67 requests/s)" in jobs._repr_html_()
+    assert jobs[1].summary().endswith("(waiting for 127.0.0.1 (6.67 requests/s))")

@@ -1,4 +1,4 @@
-"""The one decision about retries: a table of policies, errors and what follows."""
+"""Retries: which policy applies to an error, and what it decides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
 from paise2nb.jobs.retry import (
     JITTER,
-    MOST_ASKED,
+    LONGEST_RETRY_AFTER,
     Policy,
     charge_crash,
     decide,
@@ -33,12 +33,12 @@ def settings(tmp_path: Path, **policies: dict[str, float]) -> Settings:
     return Settings.resolve("development", data_dir=tmp_path, overrides=overrides)
 
 
-def a_task(name: str = "shout", **values: Any) -> Task:
+def make_task(name: str = "shout", **values: Any) -> Task:
     return Task(name, lambda context: None, plugin="loud", **values)
 
 
 @pytest.mark.parametrize(
-    ("error", "word"),
+    ("error", "name"),
     [
         (TransientError("x"), "transient"),
         (TransientError("x", "dns"), "dns"),
@@ -51,14 +51,14 @@ def a_task(name: str = "shout", **values: Any) -> Task:
         (FileNotFoundError("x"), "FileNotFoundError"),
     ],
 )
-def test_every_error_has_a_word(error: Exception, word: str) -> None:
-    assert error_class(error) == word
+def test_every_error_has_a_class(error: Exception, name: str) -> None:
+    assert error_class(error) == name
 
 
 @pytest.mark.parametrize(
     ("retry", "seconds"), [(1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (10_000, 60)]
 )
-def test_each_delay_is_longer_up_to_the_longest(retry: int, seconds: float) -> None:
+def test_delays_grow_up_to_the_maximum(retry: int, seconds: float) -> None:
     assert Policy(3, 10, 2, 60).delay(retry) == seconds
 
 
@@ -68,45 +68,56 @@ DNS = {"dns": {"max_retries": 6}}
 @pytest.mark.parametrize(
     ("task", "policies", "max_retries", "retry_delay"),
     [
-        (a_task(), {}, 3, 10),
-        (a_task(max_retries=0), {}, 0, 10),
-        (a_task(retry_delay=5), {}, 3, 5),
-        (a_task(), {"dns": {"max_retries": 9}}, 9, 10),
-        (a_task(max_retries=1, retry_delay=5), {"dns": {"max_retries": 9}}, 9, 5),
-        (a_task(), {"timeout": {"max_retries": 9}}, 3, 10),
-        (a_task(), {"loud.dns": {"max_retries": 8}, "dns": {"max_retries": 9}}, 8, 10),
-        (a_task(), {"shout.dns": {"max_retries": 7}, "loud.dns": {"max_retries": 8}}, 7, 10),
-        (a_task(), {"shout.dns": {"max_retries": 7}, "dns": {"retry_delay": 1}}, 7, 1),
-        (a_task(), {"other.dns": {"max_retries": 9}}, 3, 10),
-        (a_task(policies=DNS), {"dns": {"max_retries": 9}}, 6, 10),
-        (a_task(policies=DNS), {"loud.dns": {"max_retries": 8}}, 6, 10),
-        (a_task(policies=DNS), {"shout.dns": {"max_retries": 7}}, 7, 10),
-        (a_task(policies=DNS, max_retries=1, retry_delay=5), {}, 6, 5),
+        (make_task(), {}, 3, 10),
+        (make_task(max_retries=0), {}, 0, 10),
+        (make_task(retry_delay=5), {}, 3, 5),
+        (make_task(), {"dns": {"max_retries": 9}}, 9, 10),
+        (make_task(max_retries=1, retry_delay=5), {"dns": {"max_retries": 9}}, 9, 5),
+        (make_task(), {"timeout": {"max_retries": 9}}, 3, 10),
+        (make_task(), {"loud.dns": {"max_retries": 8}, "dns": {"max_retries": 9}}, 8, 10),
+        (make_task(), {"shout.dns": {"max_retries": 7}, "loud.dns": {"max_retries": 8}}, 7, 10),
+        (make_task(), {"shout.dns": {"max_retries": 7}, "dns": {"retry_delay": 1}}, 7, 1),
+        (make_task(), {"other.dns": {"max_retries": 9}}, 3, 10),
+        (make_task(policies=DNS), {"dns": {"max_retries": 9}}, 6, 10),
+        (make_task(policies=DNS), {"loud.dns": {"max_retries": 8}}, 6, 10),
+        (make_task(policies=DNS), {"shout.dns": {"max_retries": 7}}, 7, 10),
+        (make_task(policies=DNS, max_retries=1, retry_delay=5), {}, 6, 5),
         (None, {"dns": {"max_retries": 9}}, 9, 10),
         (None, {}, 3, 10),
     ],
     ids=[
-        "the settings", "the task's count", "the task's delay", "the class", "class before task",
-        "another class", "plugin and class", "task and class", "what is left open", "another task",
-        "declared before the class", "declared before plugin and class",
-        "the settings before what is declared", "declared before the task",
-        "no task any more, but a class", "no task any more",
+        "default",
+        "task's max_retries",
+        "task's retry_delay",
+        "class",
+        "class before task",
+        "another class",
+        "plugin and class",
+        "task and class",
+        "values of several policies",
+        "another task",
+        "task's policy before class",
+        "task's policy before plugin and class",
+        "settings before task's policy",
+        "task's policy before task's values",
+        "task is gone, class",
+        "task is gone, default",
     ],
-)  # fmt: skip
-def test_the_most_specific_policy_counts(
+)
+def test_the_most_specific_policy_applies(
     tmp_path: Path,
     task: Task | None,
     policies: dict[str, dict[str, float]],
     max_retries: int,
     retry_delay: float,
 ) -> None:
-    rule = policy(settings(tmp_path, **policies), task, "dns")
-    assert (rule.max_retries, rule.retry_delay) == (max_retries, retry_delay)
-    assert rule.max_attempts == max_retries + 1
+    chosen = policy(settings(tmp_path, **policies), task, "dns")
+    assert (chosen.max_retries, chosen.retry_delay) == (max_retries, retry_delay)
+    assert chosen.max_attempts == max_retries + 1
 
 
 @pytest.mark.parametrize(
-    ("error", "failures", "least"),
+    ("error", "failures", "minimum"),
     [
         (TransientError("x"), 1, 10),
         (TransientError("x"), 2, 20),
@@ -120,31 +131,31 @@ def test_the_most_specific_policy_counts(
         (TransientError("x", "throttled", retry_after=300), 4, None),
         (TransientError("x", "throttled", retry_after=0), 1, 10),
         (TransientError("x", "throttled", retry_after=-5), 1, 10),
-        (TransientError("x", "throttled", retry_after=1e300), 1, MOST_ASKED),
-        (TransientError("x", "throttled", retry_after=float("inf")), 1, MOST_ASKED),
+        (TransientError("x", "throttled", retry_after=1e300), 1, LONGEST_RETRY_AFTER),
+        (TransientError("x", "throttled", retry_after=float("inf")), 1, LONGEST_RETRY_AFTER),
         (TransientError("x", "throttled", retry_after=float("nan")), 1, 10),
     ],
 )
-def test_what_follows_a_failure(
-    tmp_path: Path, error: Exception, failures: int, least: float | None
+def test_a_failure_is_retried_or_final(
+    tmp_path: Path, error: Exception, failures: int, minimum: float | None
 ) -> None:
-    delay, attempts = decide(settings(tmp_path), a_task(), error, failures)
+    delay, attempts = decide(settings(tmp_path), make_task(), error, failures)
     assert attempts == 4
-    if least is None:
+    if minimum is None:
         assert delay is None
     else:
         assert delay is not None
-        assert least <= delay <= least * (1 + JITTER)
+        assert minimum <= delay <= minimum * (1 + JITTER)
 
 
 def test_a_delay_of_zero_has_no_jitter(tmp_path: Path) -> None:
     immediate = Settings.resolve("test", data_dir=tmp_path)
-    assert decide(immediate, a_task(), ValueError("x"), 1) == (0, 4)
+    assert decide(immediate, make_task(), ValueError("x"), 1) == (0, 4)
 
 
-def test_jobs_that_failed_together_do_not_return_together(tmp_path: Path) -> None:
+def test_jobs_that_failed_together_are_retried_at_different_times(tmp_path: Path) -> None:
     found = settings(tmp_path)
-    delays = {decide(found, a_task(), ValueError("x"), 1)[0] for _ in range(20)}
+    delays = {decide(found, make_task(), ValueError("x"), 1)[0] for _ in range(20)}
     assert len(delays) > 10
 
 
@@ -160,12 +171,12 @@ def test_jobs_that_failed_together_do_not_return_together(tmp_path: Path) -> Non
         ({"whisper.crash": {"max_retries": 0}}, 1, "retrying"),
     ],
 )
-def test_crashes_have_a_counter_of_their_own(
+def test_crashes_are_limited_separately(
     tmp_path: Path, policies: dict[str, dict[str, float]], crashes: int, state: str
 ) -> None:
-    ending = charge_crash(
+    outcome = charge_crash(
         settings(tmp_path, **policies), "shout", crashes, "crashed", "crash", "died"
     )
-    assert (ending.outcome, ending.state) == ("crashed", state)
-    assert (ending.error_class, ending.error) == ("crash", "died")
-    assert (ending.retry_in is None) == (state == "failed")
+    assert (outcome.outcome, outcome.state) == ("crashed", state)
+    assert (outcome.error_class, outcome.error) == ("crash", "died")
+    assert (outcome.retry_in is None) == (state == "failed")

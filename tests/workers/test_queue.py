@@ -377,7 +377,7 @@ def test_whatever_a_task_raises_is_stored(app: App, kind: str, word: str, text: 
     job = app.enqueue("odd", kind)
     assert (job.state, job.error_class, job.error) == ("failed", word, text)
     assert "in odd" in job.attempts[0]["traceback"]
-    assert app.queue.job_store.held() == []
+    assert app.queue.job_store.claimed() == []
 
 
 def test_a_long_error_is_cut_and_its_traceback_is_whole(app: App) -> None:
