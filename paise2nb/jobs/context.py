@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.config.settings import Settings
-from paise2nb.jobs.host_limits import HostDelay
-from paise2nb.jobs.models import Claim, NewJob, StateEntry
+from paise2nb.jobs.models import Claim, HostDelay, NewJob, StateEntry
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.plugin_state import State
 from paise2nb.jobs.store import JobStore
