@@ -19,19 +19,9 @@ from typing import Any
 from paise2nb.content.extract.types import PAGES, SUFFIXES, choose
 from paise2nb.content.fetch import robots
 from paise2nb.content.handover import VALIDATORS, hand_over, is_up_to_date
+from paise2nb.core import urls
 from paise2nb.core.errors import NotFound, PermanentError, UsageError
 from paise2nb.core.text import words
-from paise2nb.core.urls import (
-    DEFAULT_PORTS,
-    canonical_url,
-    host_of,
-    name_of,
-    parse,
-    scheme_of,
-    suffix_of,
-    url_path,
-    without_credentials,
-)
 from paise2nb.jobs import UNFINISHED
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, Source, task
@@ -56,11 +46,11 @@ def check_fetch(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if not isinstance(given, str) or not given.strip():
         raise UsageError(f"fetch takes a URL or a path, not {given!r}")
     text = given.strip()
-    shown = without_credentials(text)
-    scheme = scheme_of(text)
-    if scheme in DEFAULT_PORTS:
+    shown = urls.without_credentials(text)
+    scheme = urls.scheme_of(text)
+    if scheme in urls.DEFAULT_PORTS:
         try:
-            parse(text)
+            urls.parse(text)
         except ValueError as error:
             raise UsageError(f"{shown!r} is not a URL that can be fetched: {error}") from None
         return (text,)
@@ -74,9 +64,9 @@ def check_fetch(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _existing_file(text: str) -> str:
     """An existing file: a ``file:`` URL as it is, a path as an absolute one."""
-    is_url = scheme_of(text) == "file"
+    is_url = urls.scheme_of(text) == "file"
     try:
-        path = Path.cwd() / os.path.normpath(Path(url_path(text)).expanduser())
+        path = Path.cwd() / os.path.normpath(Path(urls.url_path(text)).expanduser())
         if path.is_dir():
             raise UsageError(f"{text!r} is a directory; to fetch its files: enqueue folder {text}")
         if path.exists():
@@ -84,7 +74,7 @@ def _existing_file(text: str) -> str:
     except (ValueError, OSError, RuntimeError) as error:
         raise UsageError(f"{text!r} is not a path that can be read: {error}") from None
     host = text.partition("/")[0]
-    if is_url or not host.strip(".~") or suffix_of(host) in SUFFIXES:
+    if is_url or not host.strip(".~") or urls.suffix_of(host) in SUFFIXES:
         raise UsageError(f"no such file: {text!r}")
     hint = f"; did you mean https://{text} ?" if _DOMAIN.fullmatch(host) else ""
     raise UsageError(f"{text!r} is neither a URL (http://…) nor a file{hint}")
@@ -93,34 +83,29 @@ def _existing_file(text: str) -> str:
 @task(
     "fetch",
     check=check_fetch,
-    key=lambda args: canonical_url(args[0]),
+    key=lambda args: urls.canonical_url(args[0]),
     fresh=is_up_to_date,
-    host=lambda args: host_of(args[0]),
+    host=lambda args: urls.host_of(args[0]),
 )
 def fetch(context: Context, url: str) -> dict[str, Any]:
     """Fetch the bytes of a URL or a file into the cache."""
-    scheme = scheme_of(url) or "file"
+    scheme = urls.scheme_of(url) or "file"
     if scheme == "file" and not _is_named_by_user(context):
         raise PermanentError(f"only a user or a folder task may name a file: {url}", "blocked")
     fetcher = context.plugins.fetcher(scheme)
     if fetcher is None:
-        raise PermanentError(f"no fetcher for {without_credentials(url)}", "unsupported")
+        raise PermanentError(f"no fetcher for {urls.without_credentials(url)}", "unsupported")
     started = time.time()
     fetched = fetcher.function(context.of(fetcher.plugin), url)
     if not isinstance(fetched, Fetched):
-        fetched = Fetched(fetched, without_credentials(url))
+        fetched = Fetched(fetched, urls.without_credentials(url))
     if fetched.meta.get("status") == 304:
-        item_id = context.items.visited(canonical_url(url), started)
-        found = {} if item_id is None else {"item": item_id}
-        return {"url": fetched.url, **found, **fetched.meta}
+        item_id = context.items.visited(urls.canonical_url(url), started)
+        item = {} if item_id is None else {"item": item_id}
+        return {"url": fetched.url, **item, **fetched.meta}
     key = hand_over(context, url, fetched, started)
-    return {
-        "url": fetched.url,
-        "sha256": key,
-        "size": len(fetched.data),
-        "mime_type": fetched.mime_type,
-        **fetched.meta,
-    }
+    found = {"url": fetched.url, "sha256": key, "size": len(fetched.data)}
+    return {**found, "mime_type": fetched.mime_type, **fetched.meta}
 
 
 def _is_named_by_user(context: Context) -> bool:
@@ -161,7 +146,7 @@ def extract(
     else:
         url = str(source)
     data = _cached(context, key, "bytes are", url)
-    suffix = suffix_of(url) or suffix_of(facts.get("final_url") or "")
+    suffix = urls.suffix_of(url) or urls.suffix_of(facts.get("final_url") or "")
     kind, extractor = choose(context.plugins, facts.get("mime_type"), data, suffix)
     if extractor is None:
         raise PermanentError(f"no extractor for {kind}: {url}", "unsupported")
@@ -174,23 +159,20 @@ def extract(
     text = json.dumps([dataclasses.asdict(document) for document in documents])
     document_key = context.cache.put(text.encode("utf-8", "replace"))
     context.enqueue("store", url, document_key, {**facts, "sha256": key, "kind": kind})
-    return {
-        "document": document_key,
-        "mime_type": kind,
-        "documents": len(documents),
-        "words": sum(words(document.text) for document in documents),
-    }
+    number = sum(words(document.text) for document in documents)
+    result = {"document": document_key, "mime_type": kind, "documents": len(documents)}
+    return {**result, "words": number}
 
 
 def _item(items: DataStorageProvider, source: str | int) -> dict[str, Any]:
     """The item with an id or a URL. Raises NotFound."""
     is_id = isinstance(source, int) or source.isdecimal()
-    item_id = int(source) if is_id else items.find(canonical_url(str(source)))
+    item_id = int(source) if is_id else items.find(urls.canonical_url(str(source)))
     item = None if item_id is None else items.get(item_id)
     if item is None and is_id:
         raise NotFound(f"no item {source}; `paise2 items` lists them")
     if item is None:
-        shown = without_credentials(str(source))
+        shown = urls.without_credentials(str(source))
         raise NotFound(f"no item has the URL {shown}; fetch it first: paise2 enqueue fetch URL")
     return item
 
@@ -209,20 +191,14 @@ def _check_documents(documents: list[Any], url: str, kind: str) -> None:
     """Refuse documents without any text, and two documents for one URL."""
     for document in documents:
         if not isinstance(document, Document):
-            raise PermanentError(
-                f"the extractor for {kind} returned {type(document).__name__}, "
-                f"not a Document or a list of them: {url}",
-                "plugin",
-            )
+            problem = f"{type(document).__name__}, not a Document or a list of them"
+            raise PermanentError(f"the extractor for {kind} returned {problem}: {url}", "plugin")
     if not any(document.text.strip() for document in documents):
         raise PermanentError(f"no text in it ({kind}): {url}", "empty")
-    urls = {canonical_url(document.url or url) for document in documents}
-    if len(urls) < len(documents):
-        raise PermanentError(
-            f"the extractor for {kind} returned several documents with the same URL; "
-            f"give each of them a `url` of its own: {url}",
-            "plugin",
-        )
+    distinct = {urls.canonical_url(document.url or url) for document in documents}
+    if len(distinct) < len(documents):
+        problem = "several documents with the same URL; give each a `url` of its own"
+        raise PermanentError(f"the extractor for {kind} returned {problem}: {url}", "plugin")
 
 
 # store ---------------------------------------------------------------------------------------
@@ -241,11 +217,11 @@ def store(
         about = facts if member is None else {"fetched_at": facts["fetched_at"], **member}
         source = {name: about[name] for name in SOURCE_FACTS if about.get(name)}
         # A file without a title is known by its name. The last segment of a page's URL is none.
-        title = document.title or (None if about["kind"] in PAGES else name_of(item_url))
+        title = document.title or (None if about["kind"] in PAGES else urls.name_of(item_url))
         metadata = {**document.metadata, "source": source}
         provenance = {
             "url": item_url,
-            "key": canonical_url(item_url),
+            "key": urls.canonical_url(item_url),
             "mime_type": about["kind"],
             "sha256": about["sha256"],
             "size": about["size"],

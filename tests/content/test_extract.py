@@ -176,14 +176,14 @@ def test_a_page_says_its_own_character_set(declaration: str) -> None:
     ],
 )
 def test_a_markdown_text_is_called_by_its_first_heading(markdown: str, title: str | None) -> None:
-    document = text.plain(markdown.encode(), Source("u", "text/markdown"))
+    document = text.read(markdown.encode(), Source("u", "text/markdown"))
     assert (document.text, document.title) == (markdown, title)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "text/csv", "application/json"])
 def test_text_stays_as_it_is(kind: str) -> None:
     data = '# a,"b"\n{"c": [1]}\n'
-    assert text.plain(data.encode(), Source("u", kind)) == Document(data)
+    assert text.read(data.encode(), Source("u", kind)) == Document(data)
 
 
 # Pages ---------------------------------------------------------------------------------------

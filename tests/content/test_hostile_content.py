@@ -27,10 +27,10 @@ def test_no_bomb_loop_laugh_or_damage_costs_a_worker_or_much_memory(tmp_path: Pa
 
 def test_a_page_of_many_tags_is_all_that_is_visible_of_it() -> None:
     head = "<html lang=de><head><title>A &amp; B</title><script>x='<p>no</p>'</script></head><body>"
-    rows = "<tr><td>c<b>el</b>l<td>grün" * pages.MOST_TAGS
+    rows = "<tr><td>c<b>el</b>l<td>grün" * pages.MAX_TAGS
     found = pages.read(f"{head}<table>{rows}".encode(), Source("http://x/", "text/html"))
     assert (found.title, found.language) == ("A & B", "de")
-    assert found.text == "\n".join(["cell\ngrün"] * pages.MOST_TAGS)
+    assert found.text == "\n".join(["cell\ngrün"] * pages.MAX_TAGS)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_laughs_and_outside_entities_in_a_feed_are_harmless() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"no feed", PAGE, b"/etc/passwd", b"http://example.org/"])
 def test_what_is_no_feed_is_said(data: bytes) -> None:
-    with pytest.raises(paise2nb.PermanentError, match="no feed: http://example"):
+    with pytest.raises(paise2nb.PermanentError, match="not a feed: http://example"):
         feed_of(data)
 
 
@@ -232,7 +232,7 @@ def test_the_feed_that_a_page_names_is_said() -> None:
         b"<link rel='alternate' type='application/atom+xml' href='/news.atom'><title>",
     )
     assert b"/news.atom" in page
-    hint = "no feed, but the page names one, http://example.org/news.atom: http://example"
+    hint = "not a feed, but the page links to one, http://example.org/news.atom: http://example"
     with pytest.raises(paise2nb.PermanentError, match=hint):
         feed_of(page)
 

@@ -2,55 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from paise2nb.content.extract.types import ARCHIVES, PAGES, SHEET, SLIDES, WORD
+from paise2nb.content.extract import pages, text
+from paise2nb.content.extract.types import ARCHIVES, DOCUMENTS, PAGES
+from paise2nb.jobs.context import Context
 from paise2nb.plugins import Document, Source, extractor
-
-if TYPE_CHECKING:
-    from paise2nb.jobs.context import Context
 
 
 @extractor(*PAGES)
 def extract_page(context: Context, data: bytes, source: Source) -> Document:
-    """Web pages, without the furniture around their text."""
-    from paise2nb.content.extract.pages import read
-
-    return read(data, source, precise=context.settings.extract.precision)
+    """Web pages: the main text, without navigation and other boilerplate."""
+    return pages.read(data, source, precise=context.settings.extract.precision)
 
 
-@extractor(
-    "application/pdf",
-    WORD,
-    SLIDES,
-    SHEET,
-    "application/msword",
-    "application/vnd.ms-excel",
-    "application/vnd.ms-powerpoint",
-    "application/vnd.ms-outlook",
-    "application/vnd.oasis.opendocument.text",
-    "application/rtf",
-    "application/epub+zip",
-    "application/x-ipynb+json",
-    "message/rfc822",
-    "application/xml",
-    "text/xml",
-)
+@extractor(*DOCUMENTS, "application/x-ipynb+json", "message/rfc822", "application/xml", "text/xml")
 def extract_document(context: Context, data: bytes, source: Source) -> Document:
     """PDF, office documents, e-books, notebooks, e-mail and XML."""
-    from paise2nb.content.extract.documents import read
+    # Imported here because their parsers slow down the start of processes that never extract.
+    from paise2nb.content.extract import documents
 
-    # Only where the end of the process is one attempt, and nobody's kernel.
-    bound = context.settings.workers.memory_mb if context.is_worker else None
-    return read(data, source, bound)
+    # Only in a worker, where too much memory costs one attempt. Elsewhere it would end a kernel.
+    memory_mb = context.settings.workers.memory_mb if context.is_worker else None
+    return documents.read(data, source, memory_mb)
 
 
 @extractor(*ARCHIVES)
 def extract_archive(context: Context, data: bytes, source: Source) -> list[Document]:
-    """Archives: each member by the extractor of its own kind."""
-    from paise2nb.content.extract.archives import read
+    """Archives: each member by the extractor for its type."""
+    from paise2nb.content.extract import archives
 
-    return read(context, data, source)
+    return archives.read(context, data, source)
 
 
 @extractor(
@@ -63,7 +43,5 @@ def extract_archive(context: Context, data: bytes, source: Source) -> list[Docum
     "application/x-sh",
 )
 def extract_text(context: Context, data: bytes, source: Source) -> Document:
-    """Plain text, Markdown, CSV, JSON and source code: as they are."""
-    from paise2nb.content.extract.text import plain
-
-    return plain(data, source)
+    """Plain text, Markdown, CSV, JSON and source code, unchanged."""
+    return text.read(data, source)

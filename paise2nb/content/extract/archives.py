@@ -1,7 +1,7 @@
-"""Archives as many documents: each member goes through the extractor of its own kind.
+"""Archives as many documents: each member is extracted by the extractor for its type.
 
-Members are read as a stream within limits that a bomb meets early, and none is ever written under
-its own name. A member's address is the archive's with ``!/`` and the member's path.
+Members are read as a stream within limits, so bombs fail early, and are never written to files.
+The URL of a member is that of the archive, followed by ``!/`` and the path of the member.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from paise2nb.content.extract.types import ARCHIVES, MOST_MEMBERS, TAR, ZIP, choose, signature
+from paise2nb.content.extract.types import ARCHIVES, MAX_MEMBERS, TAR, ZIP, choose, signature
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import canonical_url, suffix_of
 from paise2nb.plugins import Document, Source
@@ -35,10 +35,10 @@ else:
 if TYPE_CHECKING:
     from paise2nb.jobs.context import Context
 
-TOTAL = 64 << 20  # bytes that all members together may have, those of inner archives included
-RATIO = 200  # of those bytes to the archive's own, which text hardly ever reaches
-SMALL = 1 << 20  # bytes that need no such ratio
-DEPTH = 3  # archives in archives
+TOTAL = 64 << 20  # bytes of all members together, with those of archives in the archive
+RATIO = 200  # of those bytes to the size of the archive; text is hardly ever compressed so well
+SMALL = 1 << 20  # bytes that are allowed at any ratio
+DEPTH = 3  # of archives in archives
 CHUNK = 1 << 16
 
 _OPENERS: dict[str | None, Callable[..., Any]] = {
@@ -47,57 +47,59 @@ _OPENERS: dict[str | None, Callable[..., Any]] = {
     "application/x-xz": lzma.open,
     "application/zstd": zstd.open,
 }
-_DAMAGED = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, zstd.ZstdError, EOFError,
-    OSError, ValueError, NotImplementedError, struct.error,
-)  # fmt: skip
+_FORMAT_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+_DATA_ERRORS = (EOFError, OSError, ValueError, NotImplementedError, struct.error)
+_DAMAGED = _FORMAT_ERRORS + _DATA_ERRORS
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]|^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
 
 
-@dataclasses.dataclass
 class Allowance:
-    """What an archive and the archives in it may still hold."""
+    """The bytes and members that an archive, with the archives in it, may still contain.
 
-    url: str
-    most: int
-    members_left: int = MOST_MEMBERS
+    Args:
+        data: The archive.
+        url: Its URL, for messages.
+        total: The bytes that it may unpack to, if that is no more than `RATIO` times its size.
+    """
 
-    def __post_init__(self) -> None:
-        self.bytes_left = self.most
+    def __init__(self, data: bytes, url: str, total: int) -> None:
+        self._url = url
+        self._limit = self.bytes_left = min(total, max(SMALL, RATIO * len(data)))
+        self._members_left = MAX_MEMBERS
 
     def take(self, number: int) -> None:
-        """Count decoded bytes. Raises PermanentError when they are too many."""
+        """Count decoded bytes. Raises PermanentError if there are too many."""
         self.bytes_left -= number
         if self.bytes_left < 0:
-            raise self.exceeded(f"unpacks to more than {self.most} bytes")
+            raise self.exceeded(f"unpacks to more than {self._limit} bytes")
 
-    def member(self) -> None:
-        """Count a member. Raises PermanentError when they are too many."""
-        self.members_left -= 1
-        if self.members_left < 0:
-            raise self.exceeded(f"holds more than {MOST_MEMBERS} members")
+    def take_member(self) -> None:
+        """Count a member. Raises PermanentError if there are too many."""
+        self._members_left -= 1
+        if self._members_left < 0:
+            raise self.exceeded(f"holds more than {MAX_MEMBERS} members")
 
     def exceeded(self, what: str) -> PermanentError:
-        """The error for an archive that is more than can be taken."""
-        return PermanentError(f"the archive {what}: {self.url}", "too_large")
+        """The error for an archive that exceeds a limit."""
+        return PermanentError(f"the archive {what}: {self._url}", "too_large")
 
 
-def allowed(data: bytes, url: str, total: int) -> Allowance:
-    """What an archive may unpack to: a total in bytes, and no more than `RATIO` times its size."""
-    return Allowance(url, min(total, max(SMALL, RATIO * len(data))))
+def check_size(data: bytes, url: str, total: int) -> None:
+    """Unpack a zip file without keeping anything, for a parser that would unpack it without limit.
 
-
-def weigh(data: bytes, url: str, total: int) -> None:
-    """Unpack a zip file to nothing, for a parser that would unpack it without limit.
+    Args:
+        data: The zip file.
+        url: Its URL, for messages.
+        total: The bytes that it may unpack to.
 
     Raises:
         PermanentError: ``too_large`` or ``damaged``.
     """
-    allowance = allowed(data, url, total)
+    allowance = Allowance(data, url, total)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.infolist():
-                allowance.member()
+                allowance.take_member()
                 with archive.open(member) as opened:
                     while chunk := opened.read(CHUNK):
                         allowance.take(len(chunk))
@@ -121,21 +123,20 @@ class _Counted(io.RawIOBase):
 
 
 def read(context: Context, data: bytes, source: Source) -> list[Document]:
-    """Extract the members of an archive; what has no text or no extractor is left out.
+    """Extract the members of an archive, except those without text or without an extractor.
 
     Raises:
-        PermanentError: ``too_large``, ``damaged``, or ``empty`` where nothing is left.
+        PermanentError: ``too_large``, ``damaged``, or ``empty`` if no member is left.
     """
-    allowance = allowed(data, source.url, TOTAL)
+    allowance = Allowance(data, source.url, TOTAL)
     try:
         found = {
             canonical_url(document.url or ""): document
             for document in _documents(context, data, source, allowance, 1)
         }
     except _DAMAGED as error:
-        raise PermanentError(
-            f"can't be read as {source.mime_type} ({error}): {source.url}", "damaged"
-        ) from error
+        message = f"can't be read as {source.mime_type} ({error}): {source.url}"
+        raise PermanentError(message, "damaged") from error
     if not found:
         raise PermanentError(f"no member of the archive can be read: {source.url}", "empty")
     return list(found.values())
@@ -156,25 +157,20 @@ def _documents(
             continue
         if kind in ARCHIVES:
             if depth == DEPTH:
-                raise allowance.exceeded(f"holds archives in archives, {DEPTH} deep and more")
+                raise allowance.exceeded(f"holds archives in archives, more than {DEPTH} deep")
             yield from _documents(context, content, Source(url, kind), allowance, depth + 1)
             continue
         try:
             made = extractor.function(context, content, Source(url, kind))
-        except PermanentError as error:  # one bad member spoils no others
-            context.log.warning("left out a member: %s", error)
+        except PermanentError as error:  # the other members may be good
+            context.log.warning("skipped a member: %s", error)
             continue
         for document in made if isinstance(made, list) else [made]:
             if document.text.strip():
-                own = {
-                    "mime_type": kind, "kind": kind, "final_url": url,
-                    "sha256": context.cache.put(content), "size": len(content),
-                }  # fmt: skip
-                yield dataclasses.replace(
-                    document,
-                    url=document.url or url,
-                    metadata={**document.metadata, "source": own},
-                )
+                facts = {"mime_type": kind, "kind": kind, "final_url": url, "size": len(content)}
+                facts["sha256"] = context.cache.put(content)
+                metadata = {**document.metadata, "source": facts}
+                yield dataclasses.replace(document, url=document.url or url, metadata=metadata)
 
 
 def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
@@ -186,7 +182,7 @@ def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[tuple[str,
     stream = io.BufferedReader(_Counted(opener(whole) if opener else whole, allowance), CHUNK)
     if signature(stream.peek(512)) == TAR:
         yield from _tarred(stream, allowance)
-    elif opener:  # one file, called like the archive without its suffix
+    elif opener:  # a single file, named like the archive without its suffix
         name = posixpath.splitext(posixpath.basename(unquote(urlsplit(url).path)))[0]
         yield name or "content", stream.read()
     else:
@@ -194,17 +190,18 @@ def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[tuple[str,
 
 
 def _zipped(data: bytes, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
-    if data.count(b"PK\x01\x02") > MOST_MEMBERS:  # before a list of them takes memory
-        raise allowance.exceeded(f"holds more than {MOST_MEMBERS} members")
+    if data.count(b"PK\x01\x02") > MAX_MEMBERS:  # before `infolist` takes memory
+        raise allowance.exceeded(f"holds more than {MAX_MEMBERS} members")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for member in archive.infolist():
-            allowance.member()
+            allowance.take_member()
             if member.is_dir() or member.flag_bits & 0x1:  # encrypted
                 continue
-            allowance.take(0 if member.file_size <= allowance.bytes_left else member.file_size)
+            if member.file_size > allowance.bytes_left:  # no need to unpack it
+                allowance.take(member.file_size)
             try:
                 opened = archive.open(member)
-            except NotImplementedError:  # a compression that this Python does not know
+            except NotImplementedError:  # compressed in a way that zipfile can't read
                 continue
             with opened:
                 yield member.filename, io.BufferedReader(_Counted(opened, allowance), CHUNK).read()
@@ -213,7 +210,7 @@ def _zipped(data: bytes, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
 def _tarred(stream: Any, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
-            allowance.member()
-            # The holes of a sparse file are not in the stream, so nothing would count them.
+            allowance.take_member()
+            # The holes of a sparse file are not in the stream, so they would not be counted.
             if member.isreg() and not member.issparse() and (file := archive.extractfile(member)):
                 yield member.name, file.read()

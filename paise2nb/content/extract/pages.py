@@ -1,4 +1,4 @@
-"""Web pages: the body text without the furniture, and what the page says about itself."""
+"""Web pages: the main text without boilerplate, and the metadata of the page."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from paise2nb.content.extract.text import decode
+from paise2nb.content.extract.text import chunks, decode
 from paise2nb.plugins import Document, Source
 
 logger = logging.getLogger("paise2nb.content.extract")
 
-# A body of fewer characters, which is less than this share of the page, is not its body.
+# A main text with fewer characters than both of these is wrong: a number, a share of all text.
 SHORT, SHARE = 500, 0.05
-CHUNK = 65536  # bytes
-MOST_TAGS = 150_000  # a tree of more takes hundreds of megabytes, and an extraction minutes
-# By these names of elements and values of attributes trafilatura knows a byline (`AUTHOR_XPATHS`).
+MAX_TAGS = 150_000  # a tree of more takes hundreds of megabytes, and an extraction minutes
+# The names of elements and attribute values by which trafilatura finds authors (`AUTHOR_XPATHS`).
 BYLINE = re.compile(
     "author|byl|bbl|username|zuozhe|bianji|xiaobian|channel-name|submitted-by|posted-by"
     "|journalist-name|screenname|writer",
     re.IGNORECASE,
 )
 _NAMED = "//author | //*[@class or @id or @itemprop or @rel or @data-component or @data-testid]"
-_UNSEEN = frozenset({"script", "style", "template", "noscript"})
-_INLINE = frozenset(
-    {"a", "abbr", "b", "code", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub",
-     "sup", "u"}
-)  # fmt: skip
+_INVISIBLE = frozenset({"script", "style", "template", "noscript"})
+_INLINE = {"a", "abbr", "b", "code", "em", "font", "i", "mark", "s", "small", "span", "strong"}
+_INLINE |= {"sub", "sup", "u"}
 
 
 def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
-    """Extract a page; ``precise``: rather too little of it than too much.
+    """Extract a page.
 
-    trafilatura finds the body. Where it finds next to none (a form, an index of links), all that
-    is visible counts: a page that was asked for is better found by too much than not at all.
+    trafilatura finds the main text. If that is next to nothing (a form, a list of links), take all
+    visible text: a page that a user asked for is better found by too much text than not at all.
+
+    Args:
+        data: The page.
+        source: Its URL and its character set.
+        precise: Prefer precision over recall, and search the text for a date. Slower.
     """
-    # Importing trafilatura takes a quarter of a second: only who extracts pages pays for it.
-    import trafilatura
+    import trafilatura  # takes a quarter of a second
 
     text = decode(data, source.charset)
-    if text.count("<") > MOST_TAGS:
+    if text.count("<") > MAX_TAGS:
         return _visible(text)
     tree = trafilatura.load_html(text)
-    if tree is None:  # a fragment without a page around it
+    if tree is None:  # a fragment, not a page
         tree = trafilatura.load_html(f"<html><body>{text}</body></html>")
     if tree is None:
         return Document("")
-    about = _about(tree, source.url, precise=precise)
+    about = _metadata(tree, source.url, precise=precise)
     page: Any = trafilatura.bare_extraction(
         tree, url=source.url, fast=not precise, favor_precision=precise, include_comments=False
     )
@@ -56,23 +57,23 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
     if len(body) < SHORT:
         visible = trafilatura.html2txt(tree).strip()
         body = visible if len(body) < SHARE * len(visible) else body
-    named = {"site": about.sitename, "description": about.description, "license": about.license}
+    more = {"site": about.sitename, "description": about.description, "license": about.license}
     return Document(
         body,
         title=about.title or _title(tree),
         author=about.author,
         date=about.date,
         language=_language(tree),
-        metadata={name: value for name, value in named.items() if value},
+        metadata={name: value for name, value in more.items() if value},
     )
 
 
-def _about(tree: Any, url: str, *, precise: bool) -> Any:
-    """What a page says about itself, as trafilatura finds it.
+def _metadata(tree: Any, url: str, *, precise: bool) -> Any:
+    """The metadata of a page, as trafilatura finds it but in less time.
 
-    Its `extract_metadata` would take more than half of the time of an extraction. Left out are
-    categories and tags, a date that merely stands in the text unless ``precise``, and the search
-    for a byline where nothing is called like one.
+    Its `extract_metadata` takes more than half of the time of an extraction
+    (tests/benchmarks/extraction.py). This leaves out categories and tags, dates in the text
+    unless ``precise``, and the search for an author if no element is named like one.
     """
     from htmldate import find_date
     from trafilatura import metadata
@@ -81,15 +82,15 @@ def _about(tree: Any, url: str, *, precise: bool) -> Any:
         try:
             return find(*where, **how)
         except MemoryError:
-            raise  # a reason to fail, which has a policy of its own
-        except Exception as error:  # from oddities that nobody foresaw: the page still has a body
+            raise  # fails the job, with a retry policy of its own
+        except Exception as error:  # of unexpected markup: the page still has its text
             logger.info("%s: %s finds nothing: %r", url, find.__name__, error)
             return None
 
     about: Any = metadata.examine_meta(tree)
     if " " not in (about.author or ""):
-        about.author = None  # an account or an agency
-    found(metadata.extract_meta_json, tree, about)  # fills it in
+        about.author = None  # the name of an account or an agency
+    found(metadata.extract_meta_json, tree, about)  # changes `about`
     about.title = about.title or found(metadata.extract_title, tree)
     if not about.author and _may_have_byline(tree):
         about.author = found(metadata.extract_author, tree)
@@ -113,19 +114,19 @@ def _may_have_byline(tree: Any) -> bool:
     )
 
 
-class _Seen:
-    """Collects the words that a browser would show, as a parser's target: no tree is built."""
+class _VisibleText:
+    """A parser target that collects the visible text of a page, without building a tree."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.title: list[str] = []
         self.language: str | None = None
-        self._inside: str | None = None  # the element whose text is none of the page's
+        self._inside: str | None = None  # an element whose text is not visible
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag == "html":
             self.language = (attributes.get("lang") or "").strip() or None
-        if self._inside is None and (tag in _UNSEEN or (tag == "title" and not self.title)):
+        if self._inside is None and (tag in _INVISIBLE or (tag == "title" and not self.title)):
             self._inside = tag
         elif tag not in _INLINE:
             self.parts.append("\n")
@@ -143,22 +144,21 @@ class _Seen:
             self.title.append(text)
 
     def close(self) -> None:
-        """The end of the page."""
+        """Do nothing: the parser requires this method."""
 
 
 def _visible(text: str) -> Document:
-    """All that is visible of a page too large for anything finer."""
+    """All visible text of a page that is too large for trafilatura."""
     from lxml import html
 
-    seen = _Seen()
-    parser = html.HTMLParser(target=seen, encoding="utf-8", huge_tree=True)
-    data = text.encode("utf-8", "replace")
-    for start in range(0, len(data), CHUNK):
-        parser.feed(data[start : start + CHUNK])
+    found = _VisibleText()
+    parser = html.HTMLParser(target=found, encoding="utf-8", huge_tree=True)
+    for chunk in chunks(text.encode("utf-8", "replace")):
+        parser.feed(chunk)
     parser.close()
-    body = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", "".join(seen.parts))).strip()
-    title = " ".join("".join(seen.title).split())
-    return Document(body, title=title or None, language=seen.language)
+    body = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", "".join(found.parts))).strip()
+    title = " ".join("".join(found.title).split())
+    return Document(body, title=title or None, language=found.language)
 
 
 def _title(tree: Any) -> str | None:
@@ -166,7 +166,7 @@ def _title(tree: Any) -> str | None:
 
 
 def _language(tree: Any) -> str | None:
-    """What the page declares: nothing is guessed."""
+    """The declared language. It is never guessed."""
     for attribute in ("lang", "{http://www.w3.org/XML/1998/namespace}lang", "xml:lang"):
         if language := (tree.get(attribute) or "").strip():
             return str(language)

@@ -12,18 +12,11 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
+from http import client
 from typing import Any
 from urllib.parse import urljoin
 
-from urllib3.exceptions import (
-    DecodeError,
-    HTTPError,
-    IncompleteRead,
-    ProtocolError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3 import exceptions
 from urllib3.response import BaseHTTPResponse
 from urllib3.util.request import ACCEPT_ENCODING
 
@@ -39,6 +32,15 @@ HEADERS = 1 << 20  # bytes on the wire that an answer may have beside its body
 LONGEST_PAUSE = 86400.0  # seconds; longer ones in Retry-After are mistakes
 ENCODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "identity")
 REDIRECTS = (301, 302, 303, 307, 308)
+
+_FIXED_HEADERS = {
+    "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
+    "Accept-Encoding": ACCEPT_ENCODING,
+}
+# Of `urlopen`: leave everything to this module.
+_OPTIONS: dict[str, Any] = dict.fromkeys(
+    ("redirect", "retries", "assert_same_host", "preload_content"), False
+)
 
 
 def get(
@@ -78,10 +80,13 @@ def get(
         before_request(chain)
         budget.begin(left, settings.max_bytes + HEADERS)
         here = without_credentials(chain[-1])
-        # Credentials for one origin are not sent to another (RFC 9110, section 15.4).
-        credentials = first.credentials if target.origin == first.origin else None
         conditions = _conditions(known) if known and known.get("final_url") == here else {}
-        response = _request(here, target, credentials, conditions, settings)
+        headers = {**_FIXED_HEADERS, "User-Agent": user_agent(settings), **conditions}
+        # Credentials for one origin are not sent to another (RFC 9110, section 15.4).
+        if first.credentials is not None and target.origin == first.origin:
+            token = base64.b64encode(first.credentials.encode()).decode("ascii")
+            headers["Authorization"] = f"Basic {token}"
+        response = _request(here, target, headers, settings)
         try:
             if response.status == 304 and conditions:
                 return Fetched(b"", here, meta={"status": 304})
@@ -134,22 +139,9 @@ def _conditions(known: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _request(
-    url: str,
-    target: ParsedURL,
-    credentials: str | None,
-    conditions: Mapping[str, str],
-    settings: FetchSettings,
+    url: str, target: ParsedURL, headers: Mapping[str, str], settings: FetchSettings
 ) -> BaseHTTPResponse:
     """Send one GET and read the headers of the response, but not yet its body."""
-    headers = {
-        "User-Agent": user_agent(settings),
-        "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
-        "Accept-Encoding": ACCEPT_ENCODING,
-        **conditions,
-    }
-    if credentials is not None:
-        token = base64.b64encode(credentials.encode()).decode("ascii")
-        headers["Authorization"] = f"Basic {token}"
     private = settings.allow_private_addresses
     while True:
         try:
@@ -159,24 +151,16 @@ def _request(
             manager = pools(private=private, proxy=proxy)
             pool = manager.connection_from_host(target.host, target.port, target.scheme)
             is_absolute = proxy and target.scheme == "http"  # RFC 9112, section 3.2.2
-            return pool.urlopen(
-                "GET",
-                target.absolute if is_absolute else target.target,
-                headers=headers,
-                redirect=False,
-                retries=False,
-                assert_same_host=False,
-                preload_content=False,
-                timeout=budget.left(),
-            )
-        except ProtocolError as error:
+            sent = target.absolute if is_absolute else target.target
+            return pool.urlopen("GET", sent, headers=headers, timeout=budget.left(), **_OPTIONS)
+        except exceptions.ProtocolError as error:
             # The server may have closed an idle connection just when it was used again. A GET may
             # then be sent once more on a new connection (RFC 9112, section 9.3.1).
             reason = error.args[-1]
             is_closed = isinstance(reason, OSError) and not isinstance(reason, TimeoutError)
             if not (budget.reused and is_closed):
                 raise _failure(url, error, settings) from error
-        except (HTTPError, OSError, TaskError) as error:
+        except (exceptions.HTTPError, OSError, TaskError) as error:
             raise _failure(url, error, settings) from error
 
 
@@ -216,7 +200,7 @@ def _body(
                 return bytes(data[:read_bytes])
             if len(data) > settings.max_bytes:
                 raise _too_large(settings)
-    except (HTTPError, OSError, TaskError) as error:
+    except (exceptions.HTTPError, OSError, TaskError) as error:
         raise _failure(url, error, settings) from error
     return bytes(data)
 
@@ -267,16 +251,20 @@ def _failure(url: str, error: Exception, settings: FetchSettings) -> TaskError:
     if isinstance(error, TaskError):
         return type(error)(f"{error}: {url}", error.error_class)
     reason = error.args[-1] if error.args else None
-    if isinstance(error, (ReadTimeoutError, TimeoutError)) or isinstance(reason, TimeoutError):
+    if isinstance(error, (exceptions.ReadTimeoutError, TimeoutError)) or isinstance(
+        reason, TimeoutError
+    ):
         message = f"no complete answer within {settings.timeout:g} s (fetch.timeout): {url}"
         return TransientError(message, "timeout")
-    if isinstance(error, SSLError) and isinstance(reason, ssl.CertificateError):
+    if isinstance(error, exceptions.SSLError) and isinstance(reason, ssl.CertificateError):
         return PermanentError(
             f"the certificate is not valid: {reason.verify_message}: {url}", "tls"
         )
-    if isinstance(error, DecodeError):
+    if isinstance(error, exceptions.DecodeError):
         return TransientError(f"the compressed answer is damaged: {url}", "connection")
-    if isinstance(error, IncompleteRead) or isinstance(reason, IncompleteRead):
+    if isinstance(error, exceptions.IncompleteRead) or isinstance(
+        reason, exceptions.IncompleteRead
+    ):
         return TransientError(f"the answer was cut off: {url}", "connection")
     # A plain OSError has a text of its own, such as that of a proxy that refuses.
     text = _printable(str(reason)) if type(reason) is OSError else ""
@@ -290,10 +278,7 @@ def _too_large(settings: FetchSettings) -> PermanentError:
 
 def _status(response: BaseHTTPResponse) -> str:
     """``404 Not Found``, with the standard's phrase if there is one."""
-    try:
-        phrase = HTTPStatus(response.status).phrase
-    except ValueError:
-        phrase = _printable(response.reason or "")
+    phrase = client.responses.get(response.status) or _printable(response.reason or "")
     return f"{response.status} {phrase}".strip()
 
 

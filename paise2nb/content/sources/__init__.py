@@ -17,15 +17,8 @@ from typing import Any
 from paise2nb.content.fetch import visit
 from paise2nb.content.handover import hand_over, is_up_to_date
 from paise2nb.content.sources.reading import feed_entries, page_links, sitemap_entries
+from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, UsageError
-from paise2nb.core.urls import (
-    DEFAULT_PORTS,
-    canonical_url,
-    host_of,
-    parse,
-    scheme_of,
-    without_credentials,
-)
 from paise2nb.jobs import UNFINISHED, NewJob
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import AppInfo, ContentSource, Task, hookimpl, task
@@ -39,15 +32,15 @@ MOST = 50_000  # URLs of one run; the limit of the sitemap protocol
 def check_url(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Accept an http or https URL. Raises UsageError."""
     try:
-        parse(args[0])
+        urls.parse(args[0])
     except (TypeError, ValueError) as error:
-        shown = without_credentials(str(args[0]))
+        shown = urls.without_credentials(str(args[0]))
         raise UsageError(f"{shown!r} is not an http or https URL: {error}") from None
     return args
 
 
 def _host(args: tuple[Any, ...]) -> str | None:
-    return host_of(args[0])
+    return urls.host_of(args[0])
 
 
 def check_links(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -123,11 +116,11 @@ def links(
 ) -> dict[str, int]:
     """Enqueue the pages that a page links to. A depth above 1 follows their links, too."""
     fetched = visit(context, url)
-    host = parse(fetched.url).host
+    host = urls.parse(fetched.url).host
     found = {
         link: None
         for link in _fetchable(page_links(fetched))
-        if (not same_host or parse(link).host == host)
+        if (not same_host or urls.parse(link).host == host)
         and (not pattern or any(fnmatchcase(link, glob) for glob in pattern))
     }
     if context.job.parent_id is not None:  # a page on the way becomes an item, too
@@ -161,20 +154,20 @@ def source_task(name: str, source: ContentSource, plugin: str) -> Task:
 
 
 def _fetchable(
-    urls: Iterable[str], schemes: Collection[str] = tuple(DEFAULT_PORTS)
+    found: Iterable[str], schemes: Collection[str] = tuple(urls.DEFAULT_PORTS)
 ) -> Iterator[str]:
     """The valid URLs of some schemes, each once and at most `MOST`."""
     seen: set[str] = set()
-    for url in urls:
+    for url in found:
         try:
-            scheme = scheme_of(url.strip())
-            if scheme in DEFAULT_PORTS:
-                parse(url)
+            scheme = urls.scheme_of(url.strip())
+            if scheme in urls.DEFAULT_PORTS:
+                urls.parse(url)
         except ValueError:
             continue
         if scheme not in schemes:
             continue
-        if (key := canonical_url(url)) not in seen and len(seen) < MOST:
+        if (key := urls.canonical_url(url)) not in seen and len(seen) < MOST:
             seen.add(key)
             yield url.partition("#")[0].strip()
 
@@ -195,17 +188,17 @@ def enqueue_new(
     Returns:
         The number of URLs ``found`` and of ``new`` jobs.
     """
-    urls = list(select(found))
-    jobs = _new_jobs(context, "fetch", [(url,) for url in urls])
+    selected = list(select(found))
+    jobs = _new_jobs(context, "fetch", [(url,) for url in selected])
     latest = context.job_store.latest(job.key for job in jobs)
     new = [
         job
-        for job, url in zip(jobs, urls, strict=True)
+        for job, url in zip(jobs, selected, strict=True)
         if is_new(context, url, found.get(url), latest.get(job.key or 0))
     ]
     # Not by `context.enqueue`: these keep their keys, so a user who enqueues one of them finds it.
     context.followups += new
-    return {"found": len(urls), "new": len(new)}
+    return {"found": len(selected), "new": len(new)}
 
 
 def _new_jobs(context: Context, task: str, every_args: list[tuple[Any, ...]]) -> list[NewJob]:
@@ -230,12 +223,12 @@ def is_new(
         known = json.loads(last["result"] or "{}")
         seen_at = context.job_store.clock.wall(last["finished_at"])
     else:  # its job was removed, or it was stored in another way
-        item_id = context.items.find(canonical_url(url))
+        item_id = context.items.find(urls.canonical_url(url))
         item = None if item_id is None else context.items.get(item_id)
         if item is None:
             return True
         known = {"size": item["size"], **item["metadata"].get("source", {})}
         seen_at = known.get("fetched_at", 0.0)
-    if scheme_of(url) in (None, "file") and "mtime_ns" in known:
+    if urls.scheme_of(url) in (None, "file") and "mtime_ns" in known:
         return not is_up_to_date(context.settings, known, 0, (url,))
     return changed_at is not None and changed_at > seen_at

@@ -1,6 +1,6 @@
-"""Addresses in what others wrote: feeds, sitemaps and pages, read without trust.
+"""Finding URLs in feeds, sitemaps and pages that may be hostile.
 
-No parser here loads anything, expands entities without bound, or sees more than it may hold.
+No parser here loads anything, expands entities without limit, or gets input without limit.
 """
 
 from __future__ import annotations
@@ -14,47 +14,46 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urljoin
 
-from paise2nb.content.extract.text import decode
+from paise2nb.content.extract.text import chunks, decode
 from paise2nb.content.extract.types import PAGES
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Fetched
 
-LARGEST = 50 << 20  # bytes of a sitemap, unpacked; the limit of its protocol
-MOST_TAGS = 500_000  # of a feed: its parser takes a kilobyte and fifty microseconds for each
-CHUNK = 65536  # bytes
+MAX_BYTES = 50 << 20  # of an unpacked sitemap; the limit of its protocol
+MAX_TAGS = 500_000  # of a feed; its parser takes a kilobyte and fifty microseconds for each
 FEEDS = ("application/rss+xml", "application/atom+xml")
 
 
 def feed_entries(fetched: Fetched) -> dict[str, float | None]:
-    """The addresses of a feed's entries, with the time of their last change.
+    """The URLs of the entries of a feed, with the time of their last change.
 
     Raises:
-        PermanentError: ``damaged``, it is no feed.
+        PermanentError: ``damaged``: it is not a feed. ``too_large``.
     """
     import feedparser
 
-    if fetched.data.count(b"<") > MOST_TAGS:
-        raise PermanentError(f"a feed of more than {MOST_TAGS} tags: {fetched.url}", "too_large")
+    if fetched.data.count(b"<") > MAX_TAGS:
+        raise PermanentError(f"a feed of more than {MAX_TAGS} tags: {fetched.url}", "too_large")
     charset = f"; charset={fetched.charset}" if fetched.charset else ""
-    # Only a file object is surely taken for the feed, not for its name.
+    # From a file object, because feedparser may take bytes for a URL or a file name.
     headers = {"content-type": f"application/xml{charset}", "content-location": fetched.url}
     try:
         parsed: Any = feedparser.parse(io.BytesIO(fetched.data), response_headers=headers)
-    except ValueError as error:  # of a damaged declaration of the character set
-        raise PermanentError(f"no feed ({error}): {fetched.url}", "damaged") from error
+    except ValueError as error:  # a damaged declaration of the character set
+        raise PermanentError(f"not a feed ({error}): {fetched.url}", "damaged") from error
     if not parsed.get("version") and not parsed.entries:
         named = [
             link.get("href")
             for link in parsed.feed.get("links", ())
             if link.get("rel") == "alternate" and link.get("type") in FEEDS
         ]
-        hint = f", but the page names one, {named[0]}" if named else ""
-        raise PermanentError(f"no feed{hint}: {fetched.url}", "damaged")
+        hint = f", but the page links to one, {named[0]}" if named else ""
+        raise PermanentError(f"not a feed{hint}: {fetched.url}", "damaged")
     found: dict[str, float | None] = {}
     for entry in parsed.entries:
         moment = dict.get(entry, "updated_parsed") or dict.get(entry, "published_parsed")
         if link := entry.get("link"):
-            found[urljoin(fetched.url, link)] = _seconds(moment)
+            found[urljoin(fetched.url, link)] = _from_struct(moment)
     return found
 
 
@@ -69,30 +68,30 @@ def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str
     data = fetched.data
     if data.startswith(b"\x1f\x8b"):
         try:
-            data = zlib.decompressobj(31).decompress(data, LARGEST + 1)
+            data = zlib.decompressobj(31).decompress(data, MAX_BYTES + 1)
         except zlib.error as error:
-            raise PermanentError(f"no sitemap ({error}): {fetched.url}", "damaged") from error
-    if len(data) > LARGEST:
-        raise PermanentError(f"unpacks to more than {LARGEST} bytes: {fetched.url}", "too_large")
-    if data.lstrip().startswith((b"http:", b"https:")):  # the plain form: an address a line
+            raise PermanentError(f"not a sitemap ({error}): {fetched.url}", "damaged") from error
+    if len(data) > MAX_BYTES:
+        raise PermanentError(f"unpacks to more than {MAX_BYTES} bytes: {fetched.url}", "too_large")
+    if data.lstrip().startswith((b"http:", b"https:")):  # the plain form: one URL per line
         return dict.fromkeys(decode(data).split()), []
-    found = _Map()
+    found = _Sitemap()
     parser = etree.XMLParser(
         target=found, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )
     try:
-        for chunk in _chunks(data):
+        for chunk in chunks(data):
             parser.feed(chunk)
         parser.close()
     except etree.XMLSyntaxError as error:
-        raise PermanentError(f"no sitemap ({error.msg}): {fetched.url}", "damaged") from error
+        raise PermanentError(f"not a sitemap ({error.msg}): {fetched.url}", "damaged") from error
     if not found.pages and not found.maps:
-        raise PermanentError(f"no sitemap, or an empty one: {fetched.url}", "damaged")
+        raise PermanentError(f"not a sitemap, or an empty one: {fetched.url}", "damaged")
     return found.pages, found.maps
 
 
-class _Map:
-    """Collects the addresses of a sitemap, as a parser's target: no tree is built."""
+class _Sitemap:
+    """A parser target that collects the URLs of a sitemap, without building a tree."""
 
     def __init__(self) -> None:
         self.pages: dict[str, float | None] = {}
@@ -113,18 +112,18 @@ class _Map:
     def end(self, tag: str) -> None:
         self._field = None
         name = tag.rpartition("}")[2]
-        address = self._entry.get("loc", "").strip()
+        url = self._entry.get("loc", "").strip()
         if name == "url":
-            self.pages[address] = _iso(self._entry.get("lastmod"))
+            self.pages[url] = _from_w3c(self._entry.get("lastmod", "").strip())
         elif name == "sitemap":
-            self.maps.append(address)
+            self.maps.append(url)
 
     def close(self) -> None:
-        """The end of the sitemap."""
+        """Do nothing: the parser requires this method."""
 
 
 def page_links(fetched: Fetched) -> Iterator[str]:
-    """The addresses that a page links to."""
+    """The URLs that a page links to, as soon as the parser finds them."""
     from lxml import html
 
     if fetched.mime_type not in (None, *PAGES):
@@ -132,49 +131,45 @@ def page_links(fetched: Fetched) -> Iterator[str]:
     text = decode(fetched.data, fetched.charset).encode("utf-8", "replace")
     found = _Links(fetched.url)
     parser = html.HTMLParser(target=found, encoding="utf-8", huge_tree=True)
-    for chunk in _chunks(text):
+    for chunk in chunks(text):
         parser.feed(chunk)
-        yield from found.addresses
-        found.addresses.clear()
+        yield from found.urls
+        found.urls.clear()
     if text:
         parser.close()
-        yield from found.addresses
+        yield from found.urls
 
 
 class _Links:
-    """Collects the addresses that a page links to, as a parser's target."""
+    """A parser target that collects the URLs that a page links to."""
 
     def __init__(self, base: str) -> None:
         self.base = base
-        self.addresses: list[str] = []
+        self.urls: list[str] = []
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag not in ("base", "a", "area"):
             return
         with suppress(ValueError):
-            address = urljoin(self.base, attributes.get("href", "").strip())
+            url = urljoin(self.base, attributes.get("href", "").strip())
             if tag == "base":
-                self.base = address
+                self.base = url
             elif attributes.get("href"):
-                self.addresses.append(address)
+                self.urls.append(url)
 
     def close(self) -> None:
-        """The end of the page."""
+        """Do nothing: the parser requires this method."""
 
 
-def _chunks(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
-
-
-def _seconds(moment: Any) -> float | None:
+def _from_struct(moment: Any) -> float | None:
+    """The time of a `time.struct_time` in UTC, None if it is missing or out of range."""
     with suppress(TypeError, ValueError, OverflowError):
         return float(calendar.timegm(moment))
     return None
 
 
-def _iso(text: str | None) -> float | None:
-    """The time of a W3C date, which may be a year, a month or a day alone."""
-    text = (text or "").strip()
+def _from_w3c(text: str) -> float | None:
+    """The time of a W3C date, which may be only a year or a month."""
     with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text + "-01" * {4: 2, 7: 1}.get(len(text), 0))
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
