@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sqlite3
 import time
 import zlib
@@ -19,16 +18,11 @@ from typing import Any
 from paise2nb.collection.search import UNSTORABLE, facets_of, search
 from paise2nb.core.clock import iso
 from paise2nb.core.errors import NotFound
-from paise2nb.core.sqlite import Database
+from paise2nb.core.sqlite import Database, read_migrations
 from paise2nb.core.text import words
 from paise2nb.plugins import AppInfo, Document, hookimpl
 
-_SCHEMA = Path(__file__).with_name("schema.sql").read_text("utf-8")
-# `Database` ends a statement at each semicolon that ends a line. Those inside of triggers must not.
-MIGRATIONS = tuple(
-    re.sub(r";\n(?= |END)", "; ", script)
-    for script in re.split(r"^-- Version \d+\n", _SCHEMA, flags=re.MULTILINE)[1:]
-)
+MIGRATIONS = read_migrations(Path(__file__).with_name("schema.sql"))
 
 _COLUMNS = (
     "key, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at, stored_at,"

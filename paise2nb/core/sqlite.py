@@ -7,7 +7,9 @@ and interrupts within a transaction are treated alike.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -257,14 +259,47 @@ class Database:
                     f"{self.path} was written by a newer paise2nb (format {version}, this one "
                     f"knows {len(migrations)}); upgrade paise2nb, or use another --data-dir"
                 )
+            if version and _schema(connection) != _schema_after(migrations[:version]):
+                raise StorageError(
+                    f"{self.path} was written by an unreleased version of paise2nb (format "
+                    f"{version}, with another schema) and can't be opened; type: paise2 doctor"
+                )
             for number, script in enumerate(migrations[version:], version + 1):
-                # Not executescript(): it would commit the transaction first.
-                for statement in filter(str.strip, script.split(";\n")):
-                    connection.execute(statement)
+                _execute(connection, script)
                 connection.execute(f"PRAGMA user_version={number}")
 
         if self.read("PRAGMA user_version")[0][0] != len(migrations):
             self.write(upgrade)
+
+
+def read_migrations(path: Path) -> tuple[str, ...]:
+    """Return the scripts of a ``.sql`` file, which are separated by ``-- Version N``."""
+    scripts = re.split(r"^-- Version \d+\n", path.read_text("utf-8"), flags=re.MULTILINE)[1:]
+    # A statement ends at a semicolon that ends a line; those inside of triggers must not.
+    return tuple(re.sub(r";\n(?= |END)", "; ", script) for script in scripts)
+
+
+def _execute(connection: sqlite3.Connection, script: str) -> None:
+    # Not executescript(): it would commit the transaction first.
+    for statement in filter(str.strip, script.split(";\n")):
+        connection.execute(statement)
+
+
+def _schema(connection: sqlite3.Connection) -> str:
+    """Return a hash of a database's schema, whatever its comments and spaces."""
+    rows = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite%'"
+        " ORDER BY type, name"
+    )
+    text = "\n".join(" ".join(re.sub(r"--.*", "", row[0]).split()) for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _schema_after(scripts: Sequence[str]) -> str:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for script in scripts:
+            _execute(connection, script)
+        return _schema(connection)
 
 
 def put_aside(path: Path) -> list[Path]:

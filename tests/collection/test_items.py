@@ -179,7 +179,7 @@ def test_a_collection_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
     old = Database(tmp_path / "items.db", MIGRATIONS[:1], durable=True)
     old.write(lambda c: c.execute(
         "INSERT INTO items (key, url, mime_type, sha256, size, fetched_at, stored_at, metadata,"
-        " facets, text)"
+        " marks, text)"
         " VALUES ('http://example.org/a', 'x', 'text/plain', '0', 1, 1, 1, '{}', '', 'words')"
     ))  # fmt: skip
     old.close()
