@@ -1,7 +1,7 @@
-"""How a line becomes a call: click's commands, with the options that all of them take.
+"""How a command line becomes a call: click's commands, with the options that all of them take.
 
-The same table serves the shell and the notebook, so nothing here prints or ends the process:
-a command returns an object, and every mistake is one of the package's own exceptions.
+The same table serves the shell and the notebook, so nothing here prints a result or ends the
+process: a command returns an object, and every mistake is one of the package's own exceptions.
 """
 
 from __future__ import annotations
@@ -11,133 +11,130 @@ from difflib import get_close_matches
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from paise2nb.commands import completion
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import PaiseError, UsageError
+from paise2nb.core.render import in_cell_words
 
 ALIASES = {"workers": "worker"}
-FILTERS = (
-    ("state", "NAME", "Only jobs in this state: queued, running, retrying, failed, …"),
-    ("task", "NAME", "Only jobs of this task."),
-    ("tag", "NAME", "Only jobs with this tag."),
-    ("error", "CLASS", "Only jobs whose last error is of this class: timeout, http_4xx, …"),
+_FILTERS = (
+    ("state", "NAME", completion.states, "Only jobs in this state: queued, failed, …"),
+    ("task", "NAME", completion.tasks, "Only jobs of this task."),
+    ("tag", "NAME", completion.tags, "Only jobs with this tag."),
+    ("error", "CLASS", completion.errors, "Only jobs with this last error: timeout, http_4xx, …"),
 )
 
 
-def shared_options(hidden: bool) -> list[click.Option]:
-    """The options of all commands; hidden in the help of each but the first."""
-
-    def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
-        session = context.find_object(Session)
-        if session is not None and value not in (None, False):
-            setattr(session, str(option.name), value)
-
-    def override(context: click.Context, _: click.Parameter, values: Sequence[str]) -> None:
+def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
+    """Put the value of a shared option into the session."""
+    session = context.find_object(Session)
+    if session is None or value in (None, False, ()):
+        return
+    if option.name == "set":
         from paise2nb.config.settings import parse_assignment
 
-        session = context.find_object(Session)
-        if session is not None:
-            session.overrides.update(map(parse_assignment, values))
+        session.overrides.update(map(parse_assignment, value))
+    elif option.name == "immediate":
+        session.overrides["task_queue.sqlite.immediate"] = True
+    else:
+        setattr(session, str(option.name), value)
 
-    def immediate(context: click.Context, _: click.Parameter, value: bool) -> None:
-        session = context.find_object(Session)
-        if session is not None and value:
-            session.overrides["task_queue.sqlite.immediate"] = True
 
-    def version(context: click.Context, _: click.Parameter, value: bool) -> None:
-        if value and not context.resilient_parsing:
-            from paise2nb.core.version import __version__
+def _add_shared_options(command: click.Command, *, hidden: bool) -> None:
+    """Add the options of all commands; only the help of the whole table lists them."""
 
-            click.echo(f"paise2nb {__version__}")
-            context.exit()
-
-    def option(*names: str, call: Callable[..., None], help: str, **rest: Any) -> click.Option:
-        return click.Option(
-            names, callback=call, help=help, expose_value=False, hidden=hidden, **rest
+    def add(name: str, help: str, **rest: Any) -> None:
+        option = click.Option(
+            [name], help=help, callback=_keep, expose_value=False, hidden=hidden, **rest
         )
+        command.params.append(option)
 
-    return [
-        option(
-            "--profile", call=keep, metavar="NAME", help="development, test or production.",
-            shell_complete=completion.profiles,
-        ),
-        option("--data-dir", call=keep, metavar="DIR", help="Where everything is kept."),
-        option(
-            "--set", call=override, multiple=True, metavar="KEY=VALUE",
-            shell_complete=completion.settings,
-            help="A setting by its dotted key; the value is YAML. Repeatable.",
-        ),
-        option(
-            "--immediate", call=immediate, is_flag=True,
-            help="Run jobs in this process: task_queue.sqlite.immediate=true.",
-        ),
-        option("--json", call=keep, is_flag=True, help="The result as JSON."),
-        option("--debug", call=keep, is_flag=True, help="Show the traceback of an error."),
-        option("--version", call=version, is_flag=True, is_eager=True, help="Show the version."),
-    ]  # fmt: skip
+    profiles, settings = completion.profiles, completion.settings
+    names = "development, test or production."
+    add("--profile", f"The profile: {names}", metavar="NAME", shell_complete=profiles)
+    add("--data-dir", "The directory of the databases, the cache and the logs.", metavar="DIR")
+    override = "Override a setting; the value is YAML. Repeatable."
+    add("--set", override, metavar="KEY=VALUE", multiple=True, shell_complete=settings)
+    immediate = "Run jobs in this process (task_queue.sqlite.immediate=true)."
+    add("--immediate", immediate, is_flag=True)
+    add("--json", "Print the result as JSON.", is_flag=True)
+    add("--debug", "Show the traceback of an error.", is_flag=True)
+    package, message = "paise2nb", "paise2nb %(version)s"
+    click.version_option(
+        package_name=package, message=message, help="Show the version.", hidden=hidden
+    )(command)
 
 
-class Command(click.Command):
-    """One command of the table."""
+class _CellHelp(click.Command):
+    """Help whose examples can be pasted where it is read: a shell or a notebook."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def get_help(self, context: click.Context) -> str:
+        """Return the help text, in a notebook with ``%paise2`` in place of ``paise2``."""
+        text = super().get_help(context)
+        return in_cell_words(text) if context.command_path.startswith("%") else text
+
+
+class Command(_CellHelp):
+    """One command of the table.
+
+    Args:
+        reads_cell: whether it reads the body of a notebook cell.
+    """
+
+    def __init__(self, *args: Any, reads_cell: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params = [*self.params, *shared_options(hidden=True)]
+        self.reads_cell = reads_cell
         self.epilog = "Options of all commands: paise2 --help"
+        _add_shared_options(self, hidden=True)
 
-    def shell_complete(
-        self, context: click.Context, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        """Its options, and those of all commands."""
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return its own options, and those of all commands, which click hides."""
         found = super().shell_complete(context, incomplete)
-        return completion.with_hidden(self, context, incomplete, found)
+        if incomplete.startswith("--"):
+            hidden = (p for p in self.params if isinstance(p, click.Option) and p.hidden)
+            names = (name for option in hidden for name in option.opts)
+            found += [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return found
 
     def invoke(self, context: click.Context) -> Any:
-        """Run it; a cell's body that it does not read is a mistake."""
-        session = context.find_object(Session)
-        if session is not None and session.cell is not None and not reads_cell(self):
-            raise UsageError(f"{context.command_path} reads no cell; write it in one line")
+        """Run it. Raises UsageError for a cell that it does not read."""
+        if not self.reads_cell and context.ensure_object(Session).cell is not None:
+            raise UsageError(f"{context.command_path} reads no cell; write it on one line")
         return super().invoke(context)
 
 
-def reads_cell(command: click.Command) -> bool:
-    """Whether a command reads the body of a notebook cell."""
-    return bool(getattr(command.callback, "reads_cell", False))
-
-
 @click.pass_context
-def _help_alone(context: click.Context) -> None:
-    """Without a command the help is the answer."""
-    if context.invoked_subcommand is not None:
-        return
-    session = context.find_object(Session)
-    if session is not None and session.cell is not None:
-        raise UsageError("a cell of what? Name a command, such as %%paise2 enqueue fetch")
-    click.echo(context.get_help())
+def _show_help(context: click.Context) -> None:
+    """Show the help if no command was named."""
+    if context.invoked_subcommand is None:
+        if context.ensure_object(Session).cell is not None:
+            raise UsageError("the cell has no command; name one, such as %%paise2 enqueue fetch")
+        click.echo(context.get_help())
 
 
-class CommandGroup(click.Group):
+class CommandGroup(_CellHelp, click.Group):
     """The table, or a part of it such as ``worker``."""
 
     command_class = Command
 
-    def __init__(self, name: str, *, help: str, callback: Callable[..., Any] = _help_alone) -> None:
+    def __init__(self, name: str, *, help: str, callback: Callable[..., Any] = _show_help) -> None:
         super().__init__(name, help=help, callback=callback, invoke_without_command=True)
-        self.params = [*self.params, *shared_options(hidden=name != "paise2")]
+        _add_shared_options(self, hidden=name != "paise2")
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """In the order in which they are used, not of the alphabet."""
+        """Return the names in the order of use, not of the alphabet."""
         return list(self.commands)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of that name, or of the name that it also goes by."""
+        """Return the command of that name or alias."""
         return super().get_command(context, ALIASES.get(name, name))
 
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command and its arguments. Raises UsageError with the nearest known name."""
+        """Return the command and its arguments. Raises UsageError with the nearest known name."""
         known_or_option = self.get_command(context, args[0]) or args[0].startswith("-")
         if not known_or_option and not context.resilient_parsing:
             near = get_close_matches(args[0], self.commands, 1)
@@ -147,34 +144,32 @@ class CommandGroup(click.Group):
 
 
 def filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the filters, alike everywhere."""
-    for name, metavar, help in reversed(FILTERS):
-        complete = completion.FILTERS[name]
-        command = click.option(f"--{name}", metavar=metavar, help=help, shell_complete=complete)(
-            command
-        )
+    """Give a command the filters of jobs."""
+    for name, metavar, complete, help in reversed(_FILTERS):
+        option = click.option(f"--{name}", metavar=metavar, help=help, shell_complete=complete)
+        command = option(command)
     return command
 
 
 def run(table: click.Group, args: Sequence[str], session: Session, name: str = "paise2") -> Any:
-    """Run one line of the table; what its command returns.
+    """Run one line of the table and return the result of its command.
 
     Args:
         table: the commands.
         args: the words of the line.
         session: keeps the line's options.
-        name: how the line begins, for usage texts.
+        name: the first word of the line, for usage texts.
 
     Raises:
-        UsageError: the line itself is wrong; one line that says what to type.
-        PaiseError: what the command raises.
-        KeyboardInterrupt: it was interrupted.
+        UsageError: the line is wrong; the message says what to type.
+        PaiseError: the command raised it.
+        KeyboardInterrupt: the command was interrupted.
     """
     try:
-        # Not table.main(): it answers an interrupt with a line of its own.
+        # Not table.main(): on an interrupt that prints a line and ends the process.
         with table.make_context(name, list(args), obj=session) as context:
             return table.invoke(context)
-    except click.exceptions.Exit:  # --help and --version have printed what there is to say
+    except click.exceptions.Exit:  # after --help and --version
         return None
     except click.NoSuchOption as error:
         near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
@@ -189,5 +184,5 @@ def run(table: click.Group, args: Sequence[str], session: Session, name: str = "
 
 
 def _usage(error: click.UsageError) -> str:
-    where = error.ctx.command_path if error.ctx else "paise2"
-    return f"; `{where} --help` says what it takes"
+    command = error.ctx.command_path if error.ctx else "paise2"
+    return f"; `{command} --help` lists what it takes"

@@ -1,4 +1,4 @@
-"""Commands about what was stored: search, list, show, export."""
+"""Commands about stored items: search, list, show, export."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ from paise2nb.collection.export import Exported
 from paise2nb.collection.export import export as write
 from paise2nb.commands import completion
 from paise2nb.commands.cli import Command, filters
-from paise2nb.commands.jobs import pass_session, select
-from paise2nb.commands.session import Session
+from paise2nb.commands.jobs import select
+from paise2nb.commands.session import Session, pass_session
 from paise2nb.views.items import Diff, History, Item, Items, SearchResults
 
 
 @click.command("search", cls=Command)
 @click.argument("words", metavar="QUERY", nargs=-1, required=True)
-@click.option("--limit", type=click.IntRange(1), default=10, metavar="N", help="Hits; 10.")
+@click.option("--limit", type=click.IntRange(1), default=10, metavar="N", help="Hits; default 10.")
 @pass_session
 def search(session: Session, words: tuple[str, ...], limit: int) -> SearchResults:
     """Find items by words, "phrases" and prefixes*, best first.
 
-    site:example.org, tag:news, before:2026-02 and after:2025-12-31 choose among them.
+    site:, tag:, before: and after: restrict the search.
+
+    \b
+    Examples:
+      paise2 search canal locks
+      paise2 search "canal lock*" site:example.org after:2025-12-31
     """
-    # Of several words, the one that was quoted on the line is a phrase.
+    # Of several words, one that contains a space was quoted: it is a phrase.
     quoted = [f'"{word}"' if " " in word and len(words) > 1 else word for word in words]
     return session.app.search(" ".join(quoted), limit)
 
 
 @click.command("items", cls=Command)
 @click.option(
-    "--tag", metavar="NAME", help="Only items with this tag.", shell_complete=completion.tags
+    "--tag", metavar="NAME", shell_complete=completion.tags, help="Only items with this tag."
 )
-@click.option("--limit", type=click.IntRange(0), metavar="N", help="The newest N only.")
+@click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the newest N.")
 @pass_session
 def items(session: Session, tag: str | None, limit: int | None) -> Items:
     """List items, newest first."""
@@ -43,9 +48,9 @@ def items(session: Session, tag: str | None, limit: int | None) -> Items:
 
 @click.command("item", cls=Command)
 @click.argument("item_id", metavar="ID", type=int, shell_complete=completion.items)
-@click.option("--versions", is_flag=True, help="List what it has held over time.")
-@click.option("--diff", is_flag=True, help="What changed since the version before.")
-@click.option("--since", type=int, metavar="N", help="What changed since version N.")
+@click.option("--versions", is_flag=True, help="List its versions.")
+@click.option("--diff", is_flag=True, help="Show the changes since the previous version.")
+@click.option("--since", type=int, metavar="N", help="Show the changes since version N.")
 @pass_session
 def item(
     session: Session, item_id: int, versions: bool, diff: bool, since: int | None
@@ -60,12 +65,17 @@ def item(
 @click.command("export", cls=Command)
 @click.argument("path", metavar="PATH")
 @filters
-@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file or folder.")
 @pass_session
 def export(session: Session, /, path: str, force: bool, **given: Any) -> Exported:
     """Write items to .jsonl, .csv, .parquet or a Markdown folder.
 
-    Filters by state, task or error take the items that such jobs stored.
+    The filters --state, --task and --error select the items that such jobs have stored.
+
+    \b
+    Examples:
+      paise2 export all.jsonl
+      paise2 export pages/ --tag news
     """
     by_jobs = any(given[name] for name in ("state", "task", "error"))
     chosen = select(session, (), **given).items if by_jobs else session.app.items(tag=given["tag"])

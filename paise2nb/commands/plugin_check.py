@@ -1,7 +1,7 @@
-"""A plugin is tried in a fresh process before anything else loads it: the cell's rules, and --try.
+"""The check of a new plugin, in a separate process before anything else loads it.
 
-Whatever it does there, it does under limits of time and memory, and nothing of it is left. The
-answer comes back as JSON in a file, so that what the plugin prints can't be taken for it.
+Limits of time and memory apply there, and everything that the plugin started is ended. The answer
+comes back as JSON in a file, so that what the plugin prints can't be taken for it.
 """
 
 from __future__ import annotations
@@ -15,34 +15,32 @@ import inspect
 import json
 import os
 import re
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import CodeType
-from typing import IO, TYPE_CHECKING, Any
+from subprocess import PIPE, Popen
+from types import CodeType, ModuleType
+from typing import IO, Any
 
 import pluggy
 
-from paise2nb.core import processes as process
-from paise2nb.core.errors import PluginError
+from paise2nb.app import App
+from paise2nb.config.settings import Settings
+from paise2nb.core import processes
+from paise2nb.core.errors import PluginError, message
+from paise2nb.core.files import write_atomically
 from paise2nb.core.render import amount
+from paise2nb.core.urls import scheme_of, suffix_of
+from paise2nb.plugins import BUILT_IN, Plugins, Task
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from paise2nb.app import App
-    from paise2nb.config.settings import Settings
-    from paise2nb.plugins import Plugins, Task
-
-SECONDS = 10.0  # in which a plugin has to load
-START_SECONDS = 30.0  # that the fresh process may take until then
+LOAD_SECONDS = 10.0
+START_SECONDS = 30.0  # that the process may take before it loads the plugin
 POLL_SECONDS = 0.01
-FILES = 1024
-SAID = 2000  # characters of what it printed that are shown
-_TIMEOUT = re.compile(r"^Timeout \(\d", re.MULTILINE)  # what faulthandler writes
+MAX_FILES = 1024  # open at one time
+OUTPUT_LENGTH = 2000  # characters of the plugin's output that --try shows
+_FAULTHANDLER_TIMEOUT = re.compile(r"^Timeout \(\d", re.MULTILINE)
 _DEFINES = {"STORE_GLOBAL", "STORE_NAME"}
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
@@ -51,188 +49,172 @@ _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 
 def check(
-    settings: Settings, candidate: Path, notebook: Collection[str] = (), to_try: int | None = None
+    settings: Settings,
+    candidate: Path,
+    notebook_names: Collection[str] = (),
+    try_id: int | None = None,
+    *,
+    load_seconds: float = LOAD_SECONDS,
 ) -> dict[str, Any]:
-    """Load a plugin in a fresh process, and let it work on a job or an item if one is named.
+    """Load a plugin in a separate process, and run it on a job or an item if one is given.
 
     Args:
-        settings: what an app of that process is opened with.
-        candidate: the module's file, in a directory where nothing else lies.
-        notebook: the names that the notebook defines.
-        to_try: the id of the job or item.
+        settings: the settings that an app of that process is opened with.
+        candidate: the module's file, alone in its directory.
+        notebook_names: the names that are defined in the notebook.
+        try_id: the id of the job or item.
+        load_seconds: seconds that the plugin may take to load.
 
     Returns:
-        ``registers`` in words, ``said`` (what it printed), and what came of the trial.
+        ``registers`` (in words), ``said`` (its output), and the outcome of the run.
 
     Raises:
         PluginError: what is wrong, and in which line of the cell.
     """
-    answer, said = candidate.with_name("answer"), candidate.with_name("said")
-    seconds = SECONDS + (0 if to_try is None else settings.workers.timeout)
-    order = {
-        "settings": settings.to_json(), "candidate": str(candidate), "answer": str(answer),
-        "seconds": seconds, "to_try": to_try,
-    }  # fmt: skip
-    with said.open("wb") as output:
-        ended = _run(order, output, seconds, settings.workers.memory_mb)
-    text = said.read_text("utf-8", "replace")
-    if _TIMEOUT.search(text):
-        ended = f"still ran after {seconds:g} s"
+    answer_file, output_file = candidate.with_name("answer"), candidate.with_name("output")
+    seconds = load_seconds + (0 if try_id is None else settings.workers.timeout)
+    order: list[Any] = [settings.to_json(), str(candidate), str(answer_file), seconds, try_id]
+    with output_file.open("wb") as output:
+        ended = _run_process(order, output, seconds, settings.workers.memory_mb)
+    text = output_file.read_text("utf-8", "replace")
+    if _FAULTHANDLER_TIMEOUT.search(text):
+        ended = f"was still running after {seconds:g} s"
     try:
-        found: dict[str, Any] = json.loads(answer.read_bytes())
+        answer: dict[str, Any] = json.loads(answer_file.read_bytes())
     except (FileNotFoundError, ValueError):
-        found = {"problem": ended or "ended its process", "line": _last_line(text, candidate)}
+        # The line is in the traceback that faulthandler wrote at the timeout or the crash.
+        found = re.search(rf'File "{re.escape(str(candidate))}", line (\d+)', text)
+        answer = {"problem": ended, "line": int(found[1]) if found else None}
     lines = candidate.read_text("utf-8").splitlines()
-    for name, line in sorted(found.get("undefined", {}).items(), key=lambda pair: pair[1]):
-        if name in notebook:
+    undefined = answer.get("undefined", {})
+    for name, line in sorted(undefined.items(), key=lambda pair: (pair[1], pair[0]))[:1]:
+        if name in notebook_names:
             raise PluginError(
-                f"`{name}` is defined in the notebook, not in this cell ({_place(line, lines)}); "
-                "copy its definition into this cell, or import it"
+                f"`{name}` is defined in the notebook, not in this cell "
+                f"({_line_text(line, lines)}); copy its definition into this cell, or import it"
             )
-        found |= {"problem": f"NameError: name {name!r} is not defined", "line": line}
-        break
-    if "problem" in found:
-        problem, line = found["problem"], found.get("line")
-        raise PluginError(problem if line is None else f"{_place(line, lines)}: {problem}")
-    return {**found, "said": "" if to_try is None else text[-SAID:].strip()}
+        answer = {"problem": f"NameError: name {name!r} is not defined", "line": line}
+    if "problem" in answer:
+        problem, line = answer["problem"], answer["line"]
+        raise PluginError(problem if line is None else f"{_line_text(line, lines)}: {problem}")
+    return {**answer, "said": "" if try_id is None else text[-OUTPUT_LENGTH:].strip()}
 
 
-def _place(line: int, lines: list[str]) -> str:
-    shown = lines[line - 1].strip() if 0 < line <= len(lines) else ""
-    return f"line {line}, `{shown}`" if shown else f"line {line}"
+def _line_text(line: int, lines: list[str]) -> str:
+    code = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    return f"line {line}, `{code}`" if code else f"line {line}"
 
 
-def _run(order: dict[str, Any], output: IO[bytes], seconds: float, memory_mb: float) -> str | None:
-    """Run the other part; what ended it early, in words."""
-    mark = process.new_mark()
-    path = [entry or os.getcwd() for entry in sys.path]  # what can be imported here can there
-    program = (
-        f"import sys; sys.path[:] = {path!r}; "
-        "from paise2nb.commands.plugin_check import main; main()"
+def _run_process(order: list[Any], output: IO[bytes], seconds: float, memory_mb: float) -> str:
+    """Run `main` in a separate process, and say how it ended."""
+    mark = processes.new_mark()
+    path = [entry or os.getcwd() for entry in sys.path]  # the same imports work there
+    code = f"import sys; sys.path[:] = {path!r}; from {__name__} import main; main()"
+    child = Popen(
+        [sys.executable, "-c", code],
+        stdin=PIPE,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        env={**os.environ, processes.MARK: mark},
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
-        env={**os.environ, process.MARK: mark},
-    )  # fmt: skip
     try:
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
             pipe.write(json.dumps(order).encode())
-        deadline = time.monotonic() + seconds + START_SECONDS  # it ends itself before that
+        deadline = time.monotonic() + seconds + START_SECONDS  # faulthandler ends it before
         while child.poll() is None:
-            if (held := process.family_mb(child.pid)) > memory_mb:
-                return f"took {held:,.0f} MB of memory, more than {memory_mb:g} MB"
+            if (used := processes.family_mb(child.pid)) > memory_mb:
+                return f"used {used:,.0f} MB of memory; the limit is {memory_mb:g} MB"
             if time.monotonic() > deadline:
-                return f"still ran after {seconds:g} s"
+                return f"was still running after {seconds:g} s"
             time.sleep(POLL_SECONDS)
     finally:
         child.kill()
         status = child.wait()
-        process.end_marked(mark)
+        processes.end_marked(mark)
     return f"ended its process with {f'status {status}' if status >= 0 else f'signal {-status}'}"
 
 
-def _last_line(said: str, candidate: Path) -> int | None:
-    """Where it was, by the traceback that a watchdog or a crash has left."""
-    found = re.search(rf'File "{re.escape(str(candidate))}", line (\d+)', said)
-    return int(found[1]) if found else None
-
-
-# In the fresh process ------------------------------------------------------------------------
+# In the separate process ---------------------------------------------------------------------
 
 
 def main() -> None:
-    """Load the candidate, look at it, try it; write the answer."""
+    """Load the plugin of the order on standard input, check and try it, and write the answer."""
     order = json.loads(sys.stdin.buffer.read())
-    candidate, answer, me = Path(order["candidate"]), Path(order["answer"]), os.getpid()
-    process.adopt_orphans()
-    process.bound_files(FILES)
+    settings, candidate, answer_file, seconds, try_id = order
+    pid = os.getpid()
+    processes.adopt_orphans()
+    processes.bound_files(MAX_FILES)
     faulthandler.enable()
-    from paise2nb.plugins import BUILT_IN
-
     for name in BUILT_IN:
         importlib.import_module(name)
-    # The candidate's own time begins; at its end a traceback is left, whatever it is busy with.
-    faulthandler.dump_traceback_later(order["seconds"], exit=True)
+    # From here on the time is the plugin's own. At its end a traceback shows where it was.
+    faulthandler.dump_traceback_later(seconds, exit=True)
     try:
-        found = _look(order, candidate)
+        answer = _check_rules(Settings.from_json(settings), Path(candidate), try_id)
     except Exception as error:
-        found = _blamed(error, candidate)
-    if os.getpid() == me:  # what it may have forked comes here, too
-        aside = answer.with_suffix(".aside")
-        aside.write_text(json.dumps(found, default=repr), "utf-8")
-        aside.replace(answer)
+        answer = _locate(error, candidate)
+    if os.getpid() == pid:  # a child that the plugin forked comes here, too
+        write_atomically(Path(answer_file), json.dumps(answer, default=repr), sync=False)
     sys.stdout.flush()
-    os._exit(0)  # whatever threads it has started
+    os._exit(0)  # whatever threads the plugin has started
 
 
-def _look(order: dict[str, Any], candidate: Path) -> dict[str, Any]:
-    from paise2nb.config.settings import Settings
-    from paise2nb.plugins import Plugins
-
-    settings = Settings.from_json(order["settings"])
+def _check_rules(settings: Settings, candidate: Path, try_id: int | None) -> dict[str, Any]:
     plugins = Plugins.of(settings, candidate)
-    module = next(
-        module for module in sys.modules.values()
-        if getattr(module, "__file__", None) == str(candidate)
-    )  # fmt: skip
-    if undefined := _undefined(candidate, module):
+    modules = list(sys.modules.values())
+    module = next(m for m in modules if getattr(m, "__file__", None) == str(candidate))
+    if undefined := _undefined_names(candidate, module):
         return {"undefined": undefined}
     rows = [row for row in plugins.describe() if row["origin"] == str(candidate)]
     if not rows:
-        return {"problem": "the cell registers nothing; decorate a function with @task, say"}
+        return _problem("the cell registers nothing; decorate a function, for example with @task")
     for problem, line in _broken_rules(plugins, module):
-        return {"problem": problem, "line": line}
+        return _problem(problem, line)
     if any(name == module.__name__ for _, name in plugins.startup_hooks()):
-        _open_with(settings, plugins)
-    found: dict[str, Any] = {
-        "registers": ", ".join(f"{row['kind']} {row['name']}".rstrip() for row in rows)
-    }
-    if order["to_try"] is not None:
-        found |= _tried(settings, plugins, module.__name__, order["to_try"])
-    return found
+        with_defaults = settings
+        for name, values in plugins.defaults():
+            with_defaults = with_defaults.override(values, f"plugin {name}")
+        App(with_defaults, plugins=plugins).close()  # calls the hooks of an app that opens
+    names = ", ".join(f"{row['kind']} {row['name']}".rstrip() for row in rows)
+    if try_id is None:
+        return {"registers": names}
+    return {"registers": names, **_try(settings, plugins, module.__name__, try_id)}
 
 
-def _open_with(settings: Settings, plugins: Plugins) -> None:
-    """Open and close an app, for what an app asks of a plugin when it opens. Raises PaiseError."""
-    from paise2nb.app import App
-
-    for name, values in plugins.defaults():
-        settings = settings.override(values, f"plugin {name}")
-    App(settings, plugins=plugins).close()
+def _problem(text: str, line: int | None = None) -> dict[str, Any]:
+    return {"problem": text, "line": line}
 
 
-def _blamed(error: Exception, candidate: Path) -> dict[str, Any]:
-    """What went wrong, and in which line of the candidate."""
+def _locate(error: Exception, candidate: str) -> dict[str, Any]:
+    """Return the problem that an exception means, and its line in the plugin."""
     cause: BaseException = error
     while isinstance(cause, PluginError) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, pluggy.PluginValidationError):
         hook = re.search(r"hook '(\w+)'", str(cause))
         function = getattr(cause.plugin, hook[1], None) if hook else None
-        return {"problem": str(error), "line": _line_of(function)}
-    if isinstance(cause, SyntaxError) and cause.filename == str(candidate):
-        return {"problem": f"{type(cause).__name__}: {cause.msg}", "line": cause.lineno}
+        return _problem(str(error), _line_of(function))
+    if isinstance(cause, SyntaxError) and cause.filename == candidate:
+        return _problem(f"{type(cause).__name__}: {cause.msg}", cause.lineno)
     line, frames = None, cause.__traceback__
     while frames is not None:
-        if frames.tb_frame.f_code.co_filename == str(candidate):
+        if frames.tb_frame.f_code.co_filename == candidate:
             line = frames.tb_lineno
         frames = frames.tb_next
-    from paise2nb.core.errors import message
-
     if isinstance(cause, NameError) and cause.name and line is not None:
         return {"undefined": {cause.name: line}}
     if line is None:
-        return {"problem": str(error), "line": _line_of(getattr(error, "function", None))}
-    return {"problem": message(cause), "line": line}
+        return _problem(str(error), _line_of(getattr(error, "function", None)))
+    return _problem(message(cause), line)
 
 
-def _undefined(candidate: Path, module: ModuleType) -> dict[str, int]:
-    """The global names that the module reads and nobody defines, and where it first does."""
+def _undefined_names(candidate: Path, module: ModuleType) -> dict[str, int]:
+    """Return the global names that the module reads but nothing defines, with their first line."""
     read: dict[str, int] = {}
     defined = {*vars(module), *vars(builtins)}
-    for code in _codes(compile(candidate.read_bytes(), str(candidate), "exec")):
+    for code in _code_objects(compile(candidate.read_bytes(), str(candidate), "exec")):
         for instruction in dis.get_instructions(code):
             if instruction.opname in _DEFINES:
                 defined.add(instruction.argval)
@@ -241,49 +223,46 @@ def _undefined(candidate: Path, module: ModuleType) -> dict[str, int]:
     return {name: line for name, line in read.items() if name not in defined}
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
+def _code_objects(code: CodeType) -> Iterator[CodeType]:
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _codes(constant)
+            yield from _code_objects(constant)
 
 
 def _broken_rules(plugins: Plugins, module: ModuleType) -> Iterator[tuple[str, int | None]]:
-    own = [task for task in plugins.tasks.values() if task.plugin == module.__name__]
-    for task in own:
-        for problem in _task_problems(task):
-            yield f"task {task.name!r}: {problem}", _line_of(task.function)
-    shapes = (
-        (plugins.fetchers(), "fetcher", "(context, url)", 2),
-        (plugins.extractors(), "extractor", "(context, data, source)", 3),
-    )
-    for found, kind, wanted, number in shapes:
+    for task in plugins.tasks.values():
+        if task.plugin == module.__name__:
+            for problem in _task_problems(task):
+                yield f"task {task.name!r}: {problem}", _line_of(task.function)
+    for found, kind, parameters in (
+        (plugins.fetchers(), "fetcher", "(context, url)"),
+        (plugins.extractors(), "extractor", "(context, data, source)"),
+    ):
         for entry in found:
-            if entry.plugin == module.__name__ and not _takes(entry.function, number):
-                name = entry.function.__name__
-                yield f"{kind} {name} has to take {wanted}", _line_of(entry.function)
-    if process.has_children():
+            function = entry.function
+            if entry.plugin == module.__name__ and not _takes(function, parameters.count(",") + 1):
+                yield f"{kind} {function.__name__} must take {parameters}", _line_of(function)
+    if processes.has_children():
         yield "it starts processes when it is imported; start them in a task", None
-    if left := [t for t in threading.enumerate()[1:] if not t.daemon]:
-        started = amount(len(left), "thread")
-        yield f"it starts {started} when it is imported; start threads in a task", None
+    if left := [thread for thread in threading.enumerate()[1:] if not thread.daemon]:
+        threads = amount(len(left), "thread")
+        yield f"it starts {threads} when it is imported; start threads in a task", None
 
 
 def _task_problems(task: Task) -> Iterator[str]:
     parameters = list(inspect.signature(task.function).parameters.values())
-    if not parameters or parameters[0].kind not in (
-        inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    ):  # fmt: skip
+    named_only = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    if not parameters or parameters[0].kind in named_only:
         yield f"it takes no context; write def {task.function.__name__}(context, …)"
     for parameter in parameters[1:]:
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-            yield f"no job can give it {parameter.name!r}, which has to be named: give a default"
         if parameter.default is not parameter.empty:
             try:
                 json.dumps(parameter.default, allow_nan=False)
             except (TypeError, ValueError):
                 yield f"the default of {parameter.name!r} is not JSON: {parameter.default!r}"
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            yield f"no job can pass {parameter.name!r} by name; give it a default"
 
 
 def _takes(function: Any, number: int) -> bool:
@@ -302,58 +281,44 @@ def _line_of(function: Any) -> int | None:
 # On a job or an item -------------------------------------------------------------------------
 
 
-def _tried(settings: Settings, plugins: Plugins, module: str, number: int) -> dict[str, Any]:
-    """What the candidate makes of the job, or else the item, of that number.
+def _try(settings: Settings, plugins: Plugins, module: str, number: int) -> dict[str, Any]:
+    """Run the plugin on the job, or else the item, of that number.
 
     Raises:
-        PluginError: what it raises, or that neither is anything for it.
+        PluginError: the plugin raised an exception, or handles neither of them.
     """
-    from paise2nb.app import App
-    from paise2nb.core.errors import message
-
     with App(settings, plugins=plugins) as app:
-        job = _job_for(app, module, number)
         try:
-            if job is not None:
-                value = app.replay(job)
-                return _shown(app, f"job {job}", value.task, value.value, len(value.followups))
-            if _item_for(app, module, number):
-                value = app.dry_run("extract", [number])
-                return _shown(app, f"item {number}", "extract", value.value, len(value.followups))
+            if (job := _job_for(app, module, number)) is not None:
+                return _run_outcome(app, f"job {job}", app.replay(job))
+            if _handles_item(app, module, number):
+                return _run_outcome(app, f"item {number}", app.dry_run("extract", [number]))
         except Exception as error:
             raise PluginError(message(error)) from error
-    raise PluginError(f"neither a job nor an item {number} is anything for this cell; nothing ran")
+    raise PluginError(f"the plugin handles neither job {number} nor item {number}; nothing was run")
 
 
 def _job_for(app: App, module: str, number: int) -> int | None:
-    """The job of that number or, of its tree, the one that the candidate has a part in."""
-    from paise2nb.content.extract.types import choose
-    from paise2nb.core.urls import scheme_of, suffix_of
+    """Return the first job in the tree of that job that the plugin handles."""
+    from paise2nb.content.extract.types import choose  # imports what only extraction needs
 
-    job_store = app.queue.job_store
+    job_store, plugins = app.queue.job_store, app.plugins
     for job_id, row in job_store.rows(job_store.trees([number]).get(number, [])).items():
-        if (task := app.plugins.tasks.get(row["task"])) is None:
-            continue
-        if task.plugin == module:
-            return job_id
+        handlers: list[Any] = [plugins.tasks.get(row["task"])]
         if row["task"] == "fetch":
-            fetcher = app.plugins.fetcher(scheme_of(row["args"][0]) or "file")
-            if fetcher is not None and fetcher.plugin == module:
-                return job_id
-        if row["task"] == "extract" and len(row["args"]) == 3:
+            handlers.append(plugins.fetcher(scheme_of(row["args"][0]) or "file"))
+        elif row["task"] == "extract" and len(row["args"]) == 3:
             url, key, facts = row["args"]
             with contextlib.suppress(KeyError):
                 data = app.cache.get(key)
                 suffix = suffix_of(url) or suffix_of(facts.get("final_url") or "")
-                _, extractor = choose(app.plugins, facts.get("mime_type"), data, suffix)
-                if extractor is not None and extractor.plugin == module:
-                    return job_id
+                handlers.append(choose(plugins, facts.get("mime_type"), data, suffix)[1])
+        if any(handler is not None and handler.plugin == module for handler in handlers):
+            return job_id
     return None
 
 
-def _item_for(app: App, module: str, number: int) -> bool:
-    from paise2nb.core.urls import suffix_of
-
+def _handles_item(app: App, module: str, number: int) -> bool:
     item = app.store.get(number)
     if item is None:
         return False
@@ -361,15 +326,16 @@ def _item_for(app: App, module: str, number: int) -> bool:
     return extractor is not None and extractor.plugin == module
 
 
-def _shown(app: App, what: str, task: str, value: Any, followups: int) -> dict[str, Any]:
+def _run_outcome(app: App, tried: str, run: Any) -> dict[str, Any]:
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(run.value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise PluginError(f"task {task!r} returned what is not JSON: {error}") from None
-    found = {"tried": what, "task": task, "value": value, "followups": followups}
-    if task == "extract":
-        found["documents"] = json.loads(app.cache.get(value["document"]))
-    return found
+        raise PluginError(f"task {run.task!r} returned a value that is not JSON: {error}") from None
+    followups = len(run.followups)
+    outcome = {"tried": tried, "task": run.task, "value": run.value, "followups": followups}
+    if run.task == "extract":
+        outcome["documents"] = json.loads(app.cache.get(run.value["document"]))
+    return outcome
 
 
 __all__ = ["check", "main"]

@@ -1,7 +1,7 @@
 """What a command works with: the options of its line, and the app that they lead to.
 
-The shell's session opens an app for one command; the notebook's (see `paise2nb.notebook.magic`)
-keeps one open for the kernel. Commands talk to the person through it, so they need not know which.
+The shell's session opens an app for one command; the notebook's (`paise2nb.notebook.session`)
+keeps one open for the kernel. Commands talk to the user through it and need not know which it is.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from paise2nb.core.display import Displayable
+from paise2nb.commands.results import Message
 from paise2nb.core.errors import UsageError
-from paise2nb.core.render import plain
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -25,29 +23,14 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None] | None
 
 
-@dataclass(repr=False)
-class Message(Displayable):
-    """A result that is a sentence, with what it says as data."""
-
-    text: str
-    data: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return self.data
-
-    def __str__(self) -> str:
-        return plain(self.text)
-
-
 class Session:
     """The shell's session: one command, one app.
 
     Attributes:
         profile, data_dir, overrides, json, debug: the options of all commands.
         cell: the body of a notebook cell, None elsewhere.
-        raw: an exception is the user's to look at, not an error of the command.
-        text: how the result is shown as text.
+        raw: whether an exception belongs to the user's own code and is shown unchanged.
+        text: the function that turns the result into text.
     """
 
     in_notebook = False
@@ -65,7 +48,7 @@ class Session:
 
     @property
     def app(self) -> App:
-        """The app of the chosen profile, opened when first asked for."""
+        """The app of the chosen profile, opened on first use."""
         if self._app is None:
             from paise2nb.app import App
 
@@ -73,9 +56,11 @@ class Session:
         return self._app
 
     def settings(self, profile: str | None = None, *, plugins: bool = True) -> Settings:
-        """The settings that this line's options lead to, without opening anything.
+        """Resolve the settings that this line's options lead to, without opening an app.
 
-        Without ``plugins`` none is loaded, and so their defaults are not among the layers.
+        Args:
+            profile: a profile to use in place of the line's own.
+            plugins: whether to load the plugins, whose defaults are a layer of the settings.
         """
         from paise2nb.app import resolve
         from paise2nb.config.settings import Settings
@@ -86,42 +71,42 @@ class Session:
         return Settings.resolve(chosen, data_dir=self.data_dir, overrides=self.overrides)
 
     def choose(self, profile: str | None) -> Any:
-        """Make a profile the one of the commands that follow.
+        """Choose the profile for the commands that follow.
 
-        A process can't set its parent's environment, so the shell gets the line to paste.
+        A process can't set its parent's environment, so the shell gets a line to paste.
         """
         name = self.settings(profile, plugins=False).profile
         line = f"export PAISE2_PROFILE={name}"
         return Message(line, {"profile": name, "line": line})
 
     def reload(self, settings: Settings | None = None) -> None:
-        """Work with the settings as they are now; a shell's next command does so anyway."""
+        """Read the settings again. Here nothing is open: the next command reads them anyway."""
 
     def plugins_changed(self) -> None:
-        """Load the plugins anew where an app is open; a shell's next command does so anyway."""
+        """Load the plugins again. Here nothing is open: the next command loads them anyway."""
 
     def names(self) -> set[str]:
-        """The names that the notebook defines."""
+        """Return the names that are defined in the notebook."""
         return set()
 
     def say(self, text: str) -> None:
-        """Tell the person something that is not the result."""
+        """Print a message that is not the result, to standard error."""
         click.echo(text, err=True)
 
     def ask(self, question: str) -> bool:
-        """Ask for a yes; no where nobody can answer."""
+        """Ask for a yes. Raises UsageError without a terminal."""
         if not sys.stdin.isatty():
-            raise UsageError(f"{question} Nobody is here to answer: add --yes")
+            raise UsageError(f"{question} There is no terminal to ask in: add --yes")
         return click.confirm(question, err=True)
 
     def take_cell(self) -> str | None:
-        """The body of the cell, for a command that reads one."""
+        """Return the body of the cell once, for a command that reads it."""
         cell, self.cell = self.cell, None
         return cell
 
     @contextmanager
-    def progress(self, words: str) -> Iterator[Progress]:
-        """A bar that is shown while the block runs, where a person watches."""
+    def progress(self, label: str) -> Iterator[Progress]:
+        """Show a progress bar while the block runs, if standard error is a terminal."""
         if self.json or not sys.stderr.isatty():
             yield None
             return
@@ -130,13 +115,16 @@ class Session:
         from rich.progress import Progress as Bar
 
         console = Console(stderr=True)
-        columns = (TextColumn(words), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Bar(*columns, console=console, transient=True) as bar:
-            row = bar.add_task(words, total=None)
+            row = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(row, completed=done, total=total)
 
     def close(self) -> None:
-        """Close what this session has opened."""
+        """Close the app that this session has opened."""
         if self._app is not None:
             self._app.close()
             self._app = None
+
+
+pass_session = click.make_pass_decorator(Session)

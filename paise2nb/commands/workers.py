@@ -8,68 +8,78 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
+from paise2nb.commands.arguments import time_span
 from paise2nb.commands.cli import CommandGroup
-from paise2nb.commands.jobs import pass_session, span
-from paise2nb.commands.session import Session
+from paise2nb.commands.session import Session, pass_session
 from paise2nb.core.render import plain
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.views.status import Log
 
 FOLLOW_SECONDS = 0.25
 
-worker = CommandGroup("worker", help="Start, stop and look at the background workers.")
+worker = CommandGroup("worker", help="Start, stop and show the background workers.")
+_timeout = click.option(
+    "--timeout", type=time_span, metavar="S", help="Time for running jobs to finish (default 30)."
+)
 
 
 @worker.command("start")
 @click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N", help="Processes.")
-@click.option("--pool", metavar="NAME", help="Only this pool.", shell_complete=completion.pools)
-@click.option("--burst", is_flag=True, help="Leave when nothing is left to do.")
-@click.option("--daemonize", is_flag=True, help="In the background; always so in a notebook.")
+@click.option("--pool", metavar="NAME", shell_complete=completion.pools, help="Only this pool.")
+@click.option("--burst", is_flag=True, help="Stop when no work is left.")
+@click.option("--daemonize", is_flag=True, help="Run in the background (always in a notebook).")
 @pass_session
 def start(
     session: Session, concurrency: int | None, pool: str | None, burst: bool, daemonize: bool
 ) -> WorkersStatus:
-    """Start the workers; return when every one is ready.
+    """Start the workers; return when all are ready.
 
-    In a shell without --daemonize they run here until Ctrl-C, which lets running jobs finish.
+    In a shell without --daemonize they run until Ctrl-C, which lets running jobs finish.
+
+    \b
+    Examples:
+      paise2 worker start --daemonize
+      paise2 worker start --burst --concurrency 8
     """
     workers = session.app.workers
     foreground = not daemonize and not session.in_notebook
-    workers.sizes(concurrency, pool)  # what is wrong with them is said first
+    workers.sizes(concurrency, pool)  # raises for wrong options before anything is printed
     if foreground and not workers.present():
         session.say("workers run here until Ctrl-C, which lets running jobs finish")
     return workers.start(concurrency, pool, burst=burst, foreground=foreground)
 
 
 @worker.command("stop")
-@click.option("--timeout", type=span, metavar="S", help="For running jobs to finish; 30 s.")
+@_timeout
 @pass_session
 def stop(session: Session, timeout: float | None) -> WorkersStatus:
     """Let running jobs finish, then stop.
 
-    What has not finished by the timeout goes back to the queue, and no attempt is charged.
+    Jobs that have not finished by the timeout go back to the queue and lose no attempt.
     """
     return session.app.workers.stop(timeout)
 
 
 @worker.command("restart")
-@click.option("--timeout", type=span, metavar="S", help="For running jobs to finish; 30 s.")
+@_timeout
 @pass_session
 def restart(session: Session, timeout: float | None) -> WorkersStatus:
-    """Stop, then start with the settings and plugins as they are now."""
+    """Stop, then start with the current settings and plugins."""
     return session.app.workers.restart(timeout)
 
 
 @worker.command("status")
 @pass_session
 def status(session: Session) -> WorkersStatus:
-    """Show who runs, and what keeps jobs from running."""
+    """Show the workers, and what keeps jobs from running."""
     return session.app.workers.status()
 
 
 @worker.command("logs")
-@click.option("-n", "lines", type=click.IntRange(0), default=20, metavar="N", help="Lines; 20.")
-@click.option("--follow", is_flag=True, help="Show what is added, until Ctrl-C.")
+@click.option(
+    "-n", "lines", type=click.IntRange(0), default=20, metavar="N", help="Lines (default 20)."
+)
+@click.option("--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
 @pass_session
 def logs(session: Session, lines: int, follow: bool) -> Any:
     """Show the last lines of the workers' log."""
@@ -82,7 +92,7 @@ def logs(session: Session, lines: int, follow: bool) -> Any:
 
 
 def _follow(log: Log) -> None:
-    """Print what is added to a log, in its next file too after it was rotated."""
+    """Print what is added to a log, also after it was rotated."""
     position = log.path.stat().st_size if log.path.exists() else 0
     while True:
         size = log.path.stat().st_size if log.path.exists() else 0
@@ -92,8 +102,8 @@ def _follow(log: Log) -> None:
             with log.path.open("rb") as file:
                 file.seek(position)
                 added = file.read()
-            # Whole lines only: a character may be cut at the end of what is there.
-            whole = added[: added.rfind(b"\n") + 1]
-            position += len(whole)
-            print(plain(whole.decode(errors="replace")), end="", flush=True)
+            # Only complete lines: the last character may be half-written.
+            complete = added[: added.rfind(b"\n") + 1]
+            position += len(complete)
+            print(plain(complete.decode(errors="replace")), end="", flush=True)
         time.sleep(FOLLOW_SECONDS)

@@ -1,7 +1,7 @@
-"""The notebook's face: ``%load_ext paise2nb`` adds the magic ``%paise2`` to a kernel.
+"""The notebook extension: ``%load_ext paise2nb`` adds the magic ``%paise2`` to a kernel.
 
-Nothing outside this package imports IPython, and loading it imports little: the command table
-and the parts of an app come with the first command.
+Only this package imports IPython. Loading it imports little: the command table and the parts of
+an app are imported by the first command.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from paise2nb.app import App
-    from paise2nb.notebook.dashboard import Panel
+    from paise2nb.notebook.panel import Panel
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -23,14 +23,14 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """Take the magic out again, and close what it has opened."""
+    """Remove the magic, and close what it has opened. Called by ``%unload_ext paise2nb``."""
     from paise2nb.notebook import magic
 
     magic.unload(shell)
 
 
 def watch(app: App) -> Panel:
-    """The live panel of an app: always the same one, however often it is displayed."""
-    from paise2nb.notebook.dashboard import panel_of
+    """Return the live panel of an app. It is the same one however often it is displayed."""
+    from paise2nb.notebook.panel import panel_of
 
     return panel_of(app)

@@ -1,6 +1,6 @@
-"""``%paise2`` and ``%%paise2``: the command table in a kernel, its results as objects.
+"""``%paise2`` and ``%%paise2``: the command table in a kernel, with results as objects.
 
-Errors are one line, and yet fail the cell, so that Run All stops there.
+An error is shown as one line and still fails the cell, so that Run All stops there.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "paise2"
 NOTEBOOK_HELP = f"""\
-%{NAME} jobs --help explains one of them. %%{NAME} enqueue fetch takes one argument a line from the
-cell. $name and {{expression}} give the values of variables where they are whole words, and
+%{NAME} jobs --help explains one command. %%{NAME} enqueue fetch takes one argument per line from
+the cell. Whole words $name and {{expression}} are replaced by the values of variables, and
 x = %{NAME} status keeps a result."""
 
 
@@ -35,47 +35,55 @@ class Magic:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
-        self.others: dict[str, App] = {}
+        self.other_apps: dict[str, App] = {}
+        self.matcher = matcher(self.session)
 
     def session(self) -> NotebookSession:
-        """The session of one line."""
+        """Make the session of one line."""
         from paise2nb.notebook.session import NotebookSession
 
-        return NotebookSession(self.shell, self.others)
+        return NotebookSession(self.shell, self.other_apps)
 
-    def run(self, line: str, cell: str | None, local: dict[str, Any] | None) -> Any:
-        """Run one line; its result.
+    def __call__(
+        self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one line and return its result.
 
         Args:
             line: the words after ``%paise2``.
             cell: the lines below ``%%paise2``, None for ``%paise2``.
-            local: the variables of the function in which the line stands.
+            local_ns: the variables of the function that contains the line.
 
         Raises:
-            Exception: what went wrong, shown in one line; raw from ``replay`` or with ``--debug``.
+            Exception: shown in one line, or unchanged from ``replay`` and with ``--debug``.
         """
         from paise2nb.commands import main
 
         session = self.session()
         session.cell = cell
         try:
-            words = split(line, {**self.shell.user_ns, **(local or {})})
+            words = split(line, {**self.shell.user_ns, **(local_ns or {})})
             result = main(words, session, f"%{NAME}")
             return result.to_dict() if session.json and hasattr(result, "to_dict") else result
         except KeyboardInterrupt as interrupt:
             _show_as(interrupt, "interrupted")
             raise
-        except PaiseError as error:
-            if not (session.debug or session.raw):
-                _show_as(error, f"error: {in_cell_words(str(error))}")
-            raise
         except Exception as error:
             if not (session.debug or session.raw):
-                said = one_line(f"error: {type(error).__name__}: {error}")
-                _show_as(error, f"{said}; --debug shows the traceback")
+                text = f"error: {type(error).__name__}: {error}; --debug shows the traceback"
+                if isinstance(error, PaiseError):
+                    text = f"error: {in_cell_words(str(error))}"
+                _show_as(error, text)
             raise
         finally:
             session.close()
+
+    def getdoc(self) -> str:
+        """Return what ``%paise2?`` shows: the help, and what is special to a notebook."""
+        from paise2nb.commands import table
+
+        with table.make_context(f"%{NAME}", [], resilient_parsing=True) as context:
+            return f"{context.get_help()}\n\n{NOTEBOOK_HELP}"
 
     def close(self) -> None:
         """Close every app that is open in this kernel."""
@@ -83,57 +91,40 @@ class Magic:
 
         current = apps.current()
         # The current one first: an older one may own the temporary directory of both.
-        opened = [*([] if current is None else [current]), *self.others.values()]
-        self.others.clear()
+        opened = [*([] if current is None else [current]), *self.other_apps.values()]
+        self.other_apps.clear()
         for app in opened:
-            # What can't be closed at the kernel's end is not worth a traceback there.
-            with suppress(PaiseError):
+            with suppress(PaiseError):  # at the end of the kernel an error helps nobody
                 app.close()
 
 
 def _show_as(error: BaseException, line: str) -> None:
-    """Make IPython show an exception as one line; to code that catches it, it stays what it is."""
-    error._render_traceback_ = lambda: [one_line(line)]  # type: ignore[attr-defined]
-
-
-def _help() -> str:
-    """What ``%paise2?`` shows: the commands as they are, and what is special to a notebook."""
-    from paise2nb.commands import table
-
-    with table.make_context(f"%{NAME}", [], resilient_parsing=True) as context:
-        return f"{context.get_help()}\n\n{NOTEBOOK_HELP}"
+    """Make IPython show an exception as one line. It stays what it is for code that catches it."""
+    vars(error)["_render_traceback_"] = lambda: [one_line(line)]
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register the magic in a shell; a second time changes nothing."""
+    """Register the magic in a shell. A second call changes nothing."""
     if NAME in shell.magics_manager.magics["line"]:
         return
     magic = Magic(shell)
-
-    @no_var_expand
-    @needs_local_scope
-    def paise2(line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
-        return magic.run(line, cell, local_ns)
-
-    paise2.magic = magic  # type: ignore[attr-defined]
-    paise2.matcher = matcher(magic)  # type: ignore[attr-defined]
-    paise2.getdoc = _help  # type: ignore[attr-defined]
-    shell.Completer.custom_matchers.append(paise2.matcher)  # type: ignore[attr-defined]
-    shell.register_magic_function(paise2, "line_cell", NAME)  # type: ignore[arg-type]
+    function: Any = no_var_expand(needs_local_scope(magic))
+    shell.register_magic_function(function, "line_cell", NAME)
+    shell.Completer.custom_matchers.append(magic.matcher)
     shell.input_transformers_cleanup.append(keep_question_marks)
     atexit.register(magic.close)
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Take the magic out of a shell, and close what it has opened."""
-    function = shell.magics_manager.magics["line"].pop(NAME, None)
+    """Remove the magic from a shell, and close what it has opened."""
+    magic = shell.magics_manager.magics["line"].pop(NAME, None)
     shell.magics_manager.magics["cell"].pop(NAME, None)
     with suppress(ValueError):
         shell.input_transformers_cleanup.remove(keep_question_marks)
-    if function is not None:
+    if magic is not None:
         with suppress(ValueError):
-            shell.Completer.custom_matchers.remove(function.matcher)
-        atexit.unregister(function.magic.close)
-        if dashboard := sys.modules.get("paise2nb.notebook.dashboard"):
-            dashboard.close_panels()
-        function.magic.close()
+            shell.Completer.custom_matchers.remove(magic.matcher)
+        atexit.unregister(magic.close)
+        if panel := sys.modules.get("paise2nb.notebook.panel"):
+            panel.close_panels()
+        magic.close()

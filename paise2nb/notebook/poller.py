@@ -1,7 +1,7 @@
-"""The one thread of a kernel that keeps what is displayed up to date.
+"""The one thread of a kernel that keeps displayed views up to date.
 
-A thread, because an event loop stands still while a cell runs. It rests while nothing is
-displayed, and never prints: only traits of widgets are set from it.
+It is a thread because an event loop stands still while a cell runs. It sleeps while nothing is
+displayed, and it never prints: it only sets traits of widgets.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ SECONDS = 1.0
 
 
 class View(Protocol):
-    """Something that is displayed, or not."""
+    """Something that may be displayed."""
 
     @property
     def displayed(self) -> bool:
-        """Whether anybody may see it."""
+        """Whether a user may see it."""
 
-    def refresh(self, *, anew: bool = True) -> None:
-        """Show what is true now; never raises."""
+    def refresh(self, *, reread: bool = True) -> None:
+        """Show the current state; never raises."""
 
 
 class Poller:
-    """Refreshes views once a second, in a daemon thread that starts with the first of them."""
+    """Refreshes displayed views once a second, in a daemon thread that starts when needed."""
 
     def __init__(self) -> None:
         self._views: WeakSet[View] = WeakSet()
@@ -36,12 +36,12 @@ class Poller:
         self._thread: threading.Thread | None = None
 
     def add(self, view: View) -> None:
-        """Keep a view up to date from now on, for as long as somebody else holds it."""
+        """Keep a view up to date for as long as something else refers to it."""
         with self._lock:
             self._views.add(view)
 
-    def look(self) -> None:
-        """Refresh what is displayed now, not in a second."""
+    def wake(self) -> None:
+        """Refresh the displayed views now."""
         with self._lock:
             if self._stop.is_set():
                 return
@@ -61,12 +61,12 @@ class Poller:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            asked = self._wake.is_set()
+            woken = self._wake.is_set()
             self._wake.clear()
             with self._lock:
                 displayed = [view for view in self._views if view.displayed]
             for view in displayed:
-                view.refresh(anew=asked)
+                view.refresh(reread=woken)
             self._wake.wait(SECONDS if displayed else None)
 
 

@@ -17,9 +17,8 @@ from paise2nb import doctor
 from paise2nb.collection import search
 from paise2nb.collection.export import export
 from paise2nb.commands import Session, main, table
-from paise2nb.commands.arguments import expand, lines_of
+from paise2nb.commands.arguments import argument_lines, expand, time_span
 from paise2nb.commands.cli import ALIASES, Command, CommandGroup
-from paise2nb.commands.jobs import span
 from paise2nb.core import disks, render
 from paise2nb.core.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
 
@@ -221,7 +220,7 @@ def test_a_word_that_names_no_file_stays_a_word(here: Path) -> None:
 
 
 def test_only_a_hash_with_a_blank_opens_a_comment() -> None:
-    assert lines_of("# a\n#b\nc # d\n#\n\n") == ["#b", "c # d"]
+    assert argument_lines("# a\n#b\nc # d\n#\n\n") == ["#b", "c # d"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +228,7 @@ def test_only_a_hash_with_a_blank_opens_a_comment() -> None:
     [("90", 90), ("1.5", 1.5), ("15m", 900), ("2h", 7200), ("1d", 86400), ("1w", 604800)],
 )
 def test_time_spans_are_read_with_their_unit(text: str, seconds: float) -> None:
-    assert span(text) == seconds
+    assert time_span(text) == seconds
 
 
 # Jobs ----------------------------------------------------------------------------------------
@@ -288,13 +287,13 @@ MISTAKES = [
     (["worker", "strat"], "did you mean 'start'?"),
     (["jobs", "--limt", "3"], "unknown option --limt; did you mean --limit?"),
     (["jobs", "--limit", "many"], "'many' is not a valid integer"),
-    (["job"], "missing argument 'ID'; `paise2 job --help` says what it takes"),
+    (["job"], "missing argument 'ID'; `paise2 job --help` lists what it takes"),
     (["job", "one"], "'one' is not a valid integer"),
     (["jobs", "--state", "broken"], "unknown state 'broken'"),
     (["jobs", "--task", "shuot"], "did you mean 'shout'?"),
     (["enqueue", "shuot", "x"], "did you mean 'shout'?"),
     (["enqueue", "shout"], "takes (word)"),
-    (["enqueue", "shout", "x", "--every", "5y"], "'5y' is no time span"),
+    (["enqueue", "shout", "x", "--every", "5y"], "'5y' is not a time span"),
     (["enqueue", "shout", "--column", "url"], "add --from FILE"),
     (["enqueue", "shout", "--from", "nowhere.txt"], "can't read nowhere.txt: No such file"),
     (["enqueue", "fetch", "*.nope"], "no file matches '*.nope'"),
@@ -304,8 +303,8 @@ MISTAKES = [
     (["status", "--set", "workers.concurency=2"], "did you mean workers.concurrency?"),
     (["status", "--set", "workers.concurrency=none"], "allowed: a whole number"),
     (["status", "--set", "workers"], "--set takes KEY=VALUE"),
-    (["retry"], "Give ids, or a filter"),
-    (["cancel"], "Give ids, or a filter"),
+    (["retry"], "give ids or a filter"),
+    (["cancel"], "give ids or a filter"),
     (["export", "all.docx"], "can't export to .docx; use .jsonl"),
     (["status", "extra"], "extra"),
     (["reset"], "add --yes"),
@@ -481,7 +480,7 @@ def test_plugins_are_listed_with_where_they_come_from(run: Run, here: Path) -> N
 def test_a_cell_is_refused_where_nobody_reads_it(run: Run) -> None:
     with pytest.raises(UsageError, match="status reads no cell"):
         run("status", cell="x\n")
-    with pytest.raises(UsageError, match="Name a command"):
+    with pytest.raises(UsageError, match="name one, such as %%paise2 enqueue fetch"):
         run(cell="https://x.example/\n")
 
 

@@ -16,12 +16,12 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.collection.export import Exported
-from paise2nb.commands.session import Message
+from paise2nb.commands.results import Message
 from paise2nb.core import render
 from paise2nb.jobs.workers_status import WorkersStatus
-from paise2nb.notebook.dashboard import close_panels
+from paise2nb.notebook.panel import close_panels
 from paise2nb.plugins import Document
-from paise2nb.views import snapshot as snapshot
+from paise2nb.views import snapshot
 from paise2nb.views.status import Log
 from tests.core.test_render import HOSTILE
 
@@ -51,7 +51,7 @@ OURS = {
 }  # fmt: skip
 ATTRIBUTES = {
     "class", "data-state", "href", "target", "rel", "width", "height", "viewbox", "role",
-    "aria-label", "x", "y", "rx", "fill", "opacity",
+    "aria-label", "x", "y", "preserveaspectratio",
 }  # fmt: skip
 
 
@@ -169,8 +169,8 @@ def test_nothing_hostile_lives_in_a_live_view(app: App, part: int) -> None:
         bundle = panel._repr_mimebundle_()
         assert not render.UNSAFE.search(bundle["text/plain"])
         check(bundle["text/html"])
-        places = [*panel._retries, *panel._failures]
-        pieces = [place.text for place in places] + [place.details for place in places]
+        rows = [*panel._retries.rows, *panel._failures.rows]
+        pieces = [row.text for row in rows] + [row.details for row in rows]
         for piece in (*panel._html.values(), *pieces):
             check(piece.value)
             seen += len(piece.value)

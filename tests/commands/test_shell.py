@@ -138,7 +138,9 @@ def test_a_foreground_worker_ends_when_all_is_done(paise2: Shell) -> None:
 def test_jobs_whose_pool_does_not_run_are_told_which_command_helps(paise2: Shell) -> None:
     paise2("worker", "start", "--daemonize", "--pool", "fetch")
     added = paise2("enqueue", "shout", "hello")
-    assert added.stderr == "no worker of pool default runs: paise2 worker start --pool default\n"
+    assert added.stderr == (
+        "pool default has no workers; start them: paise2 worker start --pool default\n"
+    )
     paise2("worker", "start", "--daemonize", "--pool", "default")
     assert paise2("wait", "1", "--timeout", "60").returncode == 0
     assert paise2("enqueue", "shout", "again").stderr == ""

@@ -1,4 +1,4 @@
-"""The live panel without a browser: what it says, what its buttons do, what it leaves behind."""
+"""The live panel without a browser: what it shows, what its buttons do, and what it closes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ipywidgets.widgets.widget import _instances
 import paise2nb
 from paise2nb.app import App
 from paise2nb.jobs import HostDelay, NewJob, Outcome
-from paise2nb.notebook import dashboard
-from paise2nb.notebook.dashboard import Panel, close_panels
+from paise2nb.notebook import panel_html
+from paise2nb.notebook.panel import Button, Panel, close_panels
 from paise2nb.notebook.poller import Poller
-from paise2nb.views import snapshot as snapshot
+from paise2nb.views import snapshot
 from paise2nb.views.remedies import REMEDIES
 
 PLUGIN = """
@@ -52,17 +52,17 @@ def app(tmp_path: Path) -> Iterator[App]:
         close_panels()
 
 
-def run_what_waits(app: App) -> None:
-    """Run the jobs that are ready here, once each, as a worker would."""
+def run_ready_jobs(app: App) -> None:
+    """Run each ready job once in this process, as a worker would."""
     settings = {"plugins": list(app.settings.plugins), "task_queue.sqlite.immediate": True}
     with paise2nb.open("development", app.data_dir, settings) as here:
         here.queue.run_ready()
 
 
 def shown(panel: Panel) -> str:
-    """All that the panel shows, without its tags."""
-    places = [*panel._retries, *panel._failures]
-    pieces = [*panel._html.values(), *(p.text for p in places), *(p.details for p in places)]
+    """The text of the panel, without tags."""
+    rows = [*panel._retries.rows, *panel._failures.rows]
+    pieces = [*panel._html.values(), *(row.text for row in rows), *(row.details for row in rows)]
     return re.sub(r"<[^>]+>", "", " ".join(piece.value for piece in pieces))
 
 
@@ -79,11 +79,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def press(panel: Panel, name: str) -> None:
-    """Press a button, and wait until what it does is done."""
-    for place in (*panel._retries, *panel._failures):
-        until(lambda place=place: place.settled)  # type: ignore[misc]
+    """Press a button, and wait until its action has ended."""
+    until(lambda: all(row.settled for row in (*panel._retries.rows, *panel._failures.rows)))
     buttons(panel)[name].click()
-    until(lambda: not panel._doing)
+    until(lambda: not panel._action)
     panel.refresh()
 
 
@@ -94,7 +93,7 @@ def test_each_state_is_counted_by_its_roots(app: App, tmp_path: Path) -> None:
     panel = app.watch()
     counts = panel._html["counts"].value
     assert '<span class="paise2-count" data-state="queued">2</span>' in counts
-    run_what_waits(app)
+    run_ready_jobs(app)
     panel.refresh()
     counts = panel._html["counts"].value
     assert '<span class="paise2-count" data-state="completed">1</span>' in counts
@@ -102,13 +101,13 @@ def test_each_state_is_counted_by_its_roots(app: App, tmp_path: Path) -> None:
     assert "A page With words." in re.sub(r"<[^>]+>|\s+", " ", panel._html["items"].value)
 
 
-def test_its_buttons_are_named_as_promised(app: App) -> None:
+def test_the_buttons_have_their_names(app: App) -> None:
     panel = app.watch()
     assert {"Start workers", "Stop workers", "Retry failed"} <= set(buttons(panel))
     assert panel.concurrency.value == 1
 
 
-def test_workers_are_started_and_stopped_by_its_buttons(app: App) -> None:
+def test_buttons_start_and_stop_workers(app: App) -> None:
     panel = app.watch()
     app.enqueue("shout", "a")
     panel.concurrency.value = 2
@@ -123,26 +122,26 @@ def test_workers_are_started_and_stopped_by_its_buttons(app: App) -> None:
     assert app.workers.status().workers == []
 
 
-def test_retries_are_a_list_of_their_own_with_a_countdown(app: App) -> None:
+def test_retries_are_listed_with_a_countdown(app: App) -> None:
     panel = app.watch()
     app.enqueue("late", "tide")
-    run_what_waits(app)
+    run_ready_jobs(app)
     panel.refresh()
     assert re.search(r"in 1 min( \d s)? · attempt 2 of 4 · job 1: late tide", shown(panel))
     assert "the tide" in shown(panel)
     press(panel, "Retry now")
     assert app.job(1).state == "queued"
-    run_what_waits(app)
+    run_ready_jobs(app)
     panel.refresh()
     press(panel, "Cancel")
     assert app.job(1).state == "cancelled"
 
 
-def test_failures_are_grouped_with_what_cures_them(app: App) -> None:
+def test_failures_are_grouped_with_the_command_that_helps(app: App) -> None:
     panel = app.watch()
     app.enqueue_many("refused", ["404 Not Found: a", "404 Not Found: b", "403 Forbidden: c"])
     app.enqueue("stumble", "over")
-    run_what_waits(app)
+    run_ready_jobs(app)
     panel.refresh()
     assert "2 × 404 Not Found" in shown(panel)
     assert "1 × 403 Forbidden" in shown(panel)
@@ -152,10 +151,10 @@ def test_failures_are_grouped_with_what_cures_them(app: App) -> None:
     assert "Traceback (most recent call last)" in shown(panel)
 
 
-def test_all_of_a_group_are_retried_after_a_second_word(app: App) -> None:
+def test_a_group_is_retried_after_a_second_click(app: App) -> None:
     panel = app.watch()
     app.enqueue_many("refused", ["404 Not Found: a", "404 Not Found: b", "403 Forbidden: c"])
-    run_what_waits(app)
+    run_ready_jobs(app)
     panel.refresh()
     press(panel, "Retry all 2")
     assert app.status().jobs["failed"] == 3
@@ -165,15 +164,15 @@ def test_all_of_a_group_are_retried_after_a_second_word(app: App) -> None:
     assert app.status().jobs["queued"] == 3
 
 
-def test_a_job_that_has_just_come_under_the_pointer_is_not_meant(app: App) -> None:
+def test_a_click_on_a_row_that_has_just_changed_is_ignored(app: App) -> None:
     panel = app.watch()
     app.enqueue_many("late", ["tide", "train"])
-    run_what_waits(app)
+    run_ready_jobs(app)
     app.job(2).cancel()
     panel.refresh()
     app.job(1).cancel()
     app.job(2).retry()
-    run_what_waits(app)
+    run_ready_jobs(app)
     panel.refresh()
     buttons(panel)["Cancel"].click()
     assert app.job(2).state == "retrying"
@@ -190,7 +189,7 @@ def test_a_refresh_sends_again_what_a_thread_has_set(app: App) -> None:
     assert ["value" in state for state in sent] == [True]
 
 
-def test_what_goes_wrong_is_shown_and_the_panel_goes_on(app: App) -> None:
+def test_an_error_is_shown_and_the_panel_goes_on(app: App) -> None:
     panel = app.watch()
     path = app.queue.job_store.path
     path.rename(path.with_suffix(".away"))
@@ -212,7 +211,7 @@ def test_the_saved_form_is_the_same_for_the_same_work(app: App) -> None:
     assert "application/vnd.jupyter.widget-view+json" in first
 
 
-def test_an_app_has_one_panel_and_it_goes_with_the_app(app: App, tmp_path: Path) -> None:
+def test_an_app_has_one_panel_which_closes_with_it(app: App, tmp_path: Path) -> None:
     before = set(_instances)
     other = paise2nb.open("test", tmp_path / "other")
     panel = other.watch()
@@ -225,10 +224,10 @@ def test_an_app_has_one_panel_and_it_goes_with_the_app(app: App, tmp_path: Path)
     assert set(_instances) == before
 
 
-def test_a_panel_of_which_nothing_changed_sends_nothing(app: App) -> None:
+def test_an_unchanged_panel_sends_nothing(app: App) -> None:
     panel = app.watch()
     app.enqueue("stumble", "x")
-    run_what_waits(app)
+    run_ready_jobs(app)
     panel.refresh()
     sent: list[str] = []
     for name, piece in panel._html.items():
@@ -239,49 +238,49 @@ def test_a_panel_of_which_nothing_changed_sends_nothing(app: App) -> None:
 
 
 class Pane:
-    """A view that notes from which thread it was refreshed, and how often."""
+    """A view that records the threads that refresh it."""
 
     def __init__(self) -> None:
         self.displayed = False
         self.threads: list[threading.Thread] = []
         self.seen = threading.Event()
 
-    def refresh(self, *, anew: bool = True) -> None:
+    def refresh(self, *, reread: bool = True) -> None:
         self.threads.append(threading.current_thread())
         self.seen.set()
 
 
-def test_one_thread_refreshes_what_is_displayed_and_rests_otherwise() -> None:
+def test_one_thread_refreshes_displayed_views_and_sleeps_otherwise() -> None:
     poller, first, second = Poller(), Pane(), Pane()
     before = set(threading.enumerate())
     for pane in (first, second):
         poller.add(pane)
     assert set(threading.enumerate()) == before
     first.displayed = True
-    poller.look()
+    poller.wake()
     assert first.seen.wait(10)
     second.displayed = True
     second.seen.clear()
-    poller.look()
+    poller.wake()
     assert second.seen.wait(10)
     (thread,) = set(threading.enumerate()) - before
     assert set(first.threads + second.threads) == {thread}
     first.displayed = second.displayed = False
-    poller.look()
+    poller.wake()
     poller.stop()
     assert not thread.is_alive()
-    poller.look()
+    poller.wake()
     assert set(threading.enumerate()) == before
 
 
-def test_what_a_frontend_sends_is_left_to_the_frontends_choice() -> None:
-    button = dashboard.Button("x", lambda: None)
+def test_the_frontend_chooses_the_shell_of_its_messages() -> None:
+    button = Button("x", lambda: None)
     button.comm._reply_subshell_id = None
     button.description = "y"
     assert "_reply_subshell_id" not in vars(button.comm)
 
 
-# What it says --------------------------------------------------------------------------------
+# The words of a snapshot ---------------------------------------------------------------------
 
 
 def claim(app: App, pool: str = "fetch") -> Any:
@@ -299,9 +298,9 @@ def test_the_time_left_waits_for_the_last_retry(app: App) -> None:
 
 
 def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
-    table = app.queue.job_store
-    table.host_delay = 1.0
-    table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(301)])
+    job_store = app.queue.job_store
+    job_store.host_delay = 1.0
+    job_store.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(301)])
     claim(app)
     left = app.snapshot().left
     assert left is not None
@@ -313,34 +312,34 @@ def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
 
 
 def test_a_host_that_asked_for_a_pause_is_named(app: App) -> None:
-    table = app.queue.job_store
-    table.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(2)])
+    job_store = app.queue.job_store
+    job_store.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(2)])
     host_delays = [HostDelay("slow", pause=600)]
-    table.end(claim(app), Outcome("failed", "retrying", retry_in=600, host_delays=host_delays))
+    job_store.end(claim(app), Outcome("failed", "retrying", retry_in=600, host_delays=host_delays))
     left = app.snapshot().left
     assert left is not None
     assert left.startswith("slow asked for a pause: about ")
 
 
-def test_nothing_left_is_not_estimated(app: App) -> None:
+def test_without_work_there_is_no_estimate(app: App) -> None:
     assert app.snapshot().left is None
 
 
-def test_the_minutes_without_an_end_stand_in_the_plot_too(app: App) -> None:
+def test_the_plot_has_minutes_in_which_no_job_finished(app: App) -> None:
     app.enqueue("shout", "a")
-    run_what_waits(app)
+    run_ready_jobs(app)
     seen = app.snapshot()
     minutes = snapshot.by_minute(seen)
     assert len(minutes) == snapshot.PACE_MINUTES
     assert sum(done for _, done, _ in minutes) == 1
     assert snapshot.sparkline([0, 1, 2]) == "▁▅█"
-    assert dashboard.plot(seen).count("<rect") == 2
+    assert panel_html.plot(seen).count("<rect") == 1
 
 
 def test_a_terminal_shows_the_same(app: App) -> None:
     app.enqueue("late", "tide")
     app.enqueue("stumble", "over")
-    run_what_waits(app)
+    run_ready_jobs(app)
     words = snapshot.text(app.snapshot(), time.time())
     assert "1 retrying   1 failed" in words
     assert "attempt 2 of 4" in words
@@ -350,7 +349,7 @@ def test_a_terminal_shows_the_same(app: App) -> None:
 
 
 @pytest.mark.parametrize("word", REMEDIES)
-def test_each_remedy_names_a_command_that_exists(word: str) -> None:
+def test_a_remedy_is_a_command_that_exists(word: str) -> None:
     from paise2nb.commands import table
 
     command = REMEDIES[word].command.format(error_class=word, id=1)

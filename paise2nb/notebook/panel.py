@@ -1,0 +1,395 @@
+"""The live panel: what the background work is doing, and the buttons that change it.
+
+It is made of ipywidgets without JavaScript of its own: each part is a piece of HTML that is sent
+again when it has changed. Buttons may be pressed while a cell runs, so their work runs in threads
+and shared state is locked.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from paise2nb.core.render import amount
+from paise2nb.notebook import panel_html as html
+from paise2nb.notebook.poller import Poller
+from paise2nb.views.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from paise2nb.app import App
+    from paise2nb.views.jobs import Jobs
+
+REREAD_SECONDS = 5.0  # after which all is read again: a process that died changes no row
+DISPLAY_SECONDS = 10.0  # that a frontend has to report that it shows the panel
+CONFIRM_SECONDS = 5.0
+SETTLED_SECONDS = 0.8  # a row that changed less than this before a click ignores the click
+
+
+class SubshellWidget:
+    """A widget whose messages reach the kernel while a cell runs.
+
+    ipykernel 7.4 hands a frontend's message to the shell that last sent one on the comm. If that
+    is the main shell, a click waits for the cell. Without that record the frontend chooses.
+    """
+
+    comm: Any
+
+    def open(self) -> None:
+        """Open the comm."""
+        super().open()  # type: ignore[misc]  # a method of the widget class beside this one
+        self._forget_shell()
+
+    def _send(self, msg: Any, buffers: Any = None) -> None:
+        super()._send(msg, buffers)  # type: ignore[misc]  # as in open
+        self._forget_shell()
+
+    def _forget_shell(self) -> None:
+        getattr(self.comm, "__dict__", {}).pop("_reply_subshell_id", None)
+
+
+class Button(SubshellWidget, widgets.Button):
+    """A button that can be pressed at any time."""
+
+    def __init__(self, description: str, pressed: Callable[[], None], tooltip: str = "") -> None:
+        layout = widgets.Layout(width="auto")
+        super().__init__(description=description, tooltip=tooltip, layout=layout)
+        self.on_click(lambda _: pressed())
+
+
+class Number(SubshellWidget, widgets.BoundedIntText):
+    """A number that can be changed at any time."""
+
+
+class Row:
+    """A row of the panel with buttons; a refresh may make it show another entry.
+
+    Args:
+        buttons: for each, its name, its tooltip, and what it does with the row.
+    """
+
+    def __init__(self, *buttons: tuple[str, str, Callable[[Row], None]]) -> None:
+        self.text, self.details = widgets.HTML(), widgets.HTML()
+        self.text.layout.flex = "1 1 300px"
+        self.buttons = [
+            Button(name, partial(self._press, pressed), tooltip)
+            for name, tooltip, pressed in buttons
+        ]
+        wrap = widgets.Layout(flex_flow="row wrap", overflow="hidden")
+        line = widgets.Box([self.text, *self.buttons], layout=wrap)
+        self.box = widgets.VBox([line, self.details])
+        self.entry: dict[str, Any] = {}
+        self.key: object = None
+        self.changed_at = 0.0
+        self.confirm_until = 0.0
+
+    def show(self, key: object, entry: dict[str, Any]) -> None:
+        """Take another entry, or a new state of the same one."""
+        if key != self.key:
+            self.changed_at = 0.0 if self.key is None else time.monotonic()
+            self.key, self.confirm_until = key, 0.0
+        self.entry = entry
+
+    def _press(self, pressed: Callable[[Row], None]) -> None:
+        if self.settled:
+            pressed(self)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has shown this entry for so long that a click is meant for it."""
+        return time.monotonic() - self.changed_at >= SETTLED_SECONDS
+
+
+class RowGroup:
+    """A title, and rows for a list of entries. An entry keeps its row while it is listed.
+
+    Args:
+        title: shown unless the list is empty.
+        key: the key of an entry's identity.
+        buttons: those of each row, as `Row` takes them.
+    """
+
+    def __init__(
+        self, title: str, key: str, *buttons: tuple[str, str, Callable[[Row], None]]
+    ) -> None:
+        self.rows: list[Row] = []
+        self.title, self.box = widgets.HTML(), widgets.VBox()
+        self._title = html.block(html.heading(title))
+        self._key = key
+        self._buttons = buttons
+
+    def show(self, entries: Sequence[dict[str, Any]]) -> list[Row]:
+        """Show these entries, and return their rows in the same order."""
+        while len(self.rows) < len(entries):
+            self.rows.append(Row(*self._buttons))
+        keys = [entry[self._key] for entry in entries]
+        known = {row.key: row for row in self.rows}
+        free = [row for row in self.rows if row.key not in keys]
+        shown = [known.get(key) or free.pop(0) for key in keys]
+        for row, key, entry in zip(shown, keys, entries, strict=True):
+            row.show(key, entry)
+        self.title.value = self._title if entries else ""
+        children = tuple(row.box for row in shown)
+        if children != self.box.children:
+            self.box.children = children
+        return shown
+
+
+class Panel(SubshellWidget, widgets.VBox):
+    """The panel of one app. However often it is displayed, it is the same panel.
+
+    Args:
+        app: what it shows.
+        poller: updates it while it is displayed.
+    """
+
+    def __init__(self, app: App, poller: Poller) -> None:
+        self.app = app
+        self._poller = poller
+        self._lock = threading.RLock()
+        self._snapshot: Snapshot | None = None
+        self._version = -1
+        self._read_at = 0.0
+        self._displayed_at = -DISPLAY_SECONDS
+        self._action = ""  # what a thread is doing, such as stopping the workers
+        self._message = ""
+        names = "head counts message problems facts workers items log"
+        self._html = {name: widgets.HTML() for name in names.split()}
+        self._start = Button("Start workers", self._on_start, "Start the background workers")
+        self._stop = Button("Stop workers", self._on_stop, "Running jobs finish first")
+        self._retry = Button("Retry failed", self._on_retry, "Retry every failed job")
+        self._refresh = Button("Refresh", self._on_refresh, "Update the panel now")
+        self.concurrency = Number(
+            description="Concurrency",
+            tooltip="Number of processes in the pool default",
+            value=app.settings.workers.concurrency,
+            min=1,
+            max=1024,
+            style={"description_width": "initial"},
+            layout=widgets.Layout(width="150px"),
+        )
+        self._retries = RowGroup(
+            "Next retries",
+            "id",
+            ("Retry now", "Retry now instead of at that time", lambda row: self._act(row, "retry")),
+            ("Cancel", "Cancel this job", lambda row: self._act(row, "cancel")),
+        )
+        self._failures = RowGroup(
+            "Failures",
+            "group",
+            ("Retry", "Retry the job shown below", lambda row: self._act(row, "retry")),
+            ("Retry all", "Retry every job of this group", self._retry_all),
+        )
+        controls = (self._start, self._stop, self.concurrency, self._retry, self._refresh)
+        style = widgets.HTML(html.STYLES, layout=widgets.Layout(display="none"))
+        bar = widgets.Box(controls, layout=widgets.Layout(flex_flow="row wrap"))
+        lists = [w for group in (self._retries, self._failures) for w in (group.title, group.box)]
+        head, counts, *middle, items, log = self._html.values()
+        super().__init__([style, head, counts, bar, *middle, *lists, items, log], _view_count=0)
+        self.add_class("paise2-watch")
+        self.observe(lambda _: poller.wake(), "_view_count")
+        poller.add(self)
+        self.refresh()
+
+    @property
+    def displayed(self) -> bool:
+        """Whether a frontend shows it, or was asked to only a moment ago."""
+        if self.comm is None:
+            return False
+        return bool(self._view_count) or time.monotonic() - self._displayed_at < DISPLAY_SECONDS
+
+    def close(self) -> None:
+        """Close the panel and every widget in it."""
+        for widget in _inside(self):
+            widget.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        return repr(self._snapshot.status) if self._snapshot else "watch"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        self.refresh()
+        self._displayed_at = time.monotonic()
+        self._poller.wake()
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
+        bundle["text/plain"] = repr(self)
+        if self._snapshot is not None:
+            bundle["text/html"] = html.fallback(self._snapshot.status)
+        return bundle
+
+    # Showing ---------------------------------------------------------------------------------
+
+    def refresh(self, *, reread: bool = True) -> None:
+        """Show the current state. Errors are shown in the panel, never raised.
+
+        Args:
+            reread: read everything, even if no row of the database has changed.
+        """
+        with self._lock:
+            if self.app.closed:
+                text = "The app was closed. Run the cell again."
+                self._html["message"].value = html.block(text)
+                return
+            try:
+                self._show(self._read(reread), time.time())
+            except Exception as error:
+                text = str(error) or type(error).__name__
+                self._html["problems"].value = html.block(html.problem(text))
+
+    def _read(self, reread: bool) -> Snapshot:
+        now = time.monotonic()
+        if not reread:  # called by the poller's thread, whose connection sees others' writes
+            version = self.app.queue.job_store.version()
+            reread = version != self._version or now - self._read_at >= REREAD_SECONDS
+            self._version = version
+        if reread or self._snapshot is None:
+            self._snapshot, self._read_at = self.app.snapshot(), now
+        return self._snapshot
+
+    def _show(self, snapshot: Snapshot, now: float) -> None:
+        status = snapshot.status
+        message = self._message
+        if self._action:
+            running, stopping = status.jobs["running"], self._action == "stopping workers"
+            finishing = f"; {amount(running, 'job')} still running" if running and stopping else ""
+            message = f"{self._action}{finishing} …"
+        parts = {
+            "head": html.head(status, time.strftime("%H:%M:%S", time.localtime(now))),
+            "counts": html.counts(status),
+            "message": html.message(message) if message else "",
+            "problems": html.problems(status),
+            "facts": html.facts(snapshot, now),
+            "workers": html.workers(snapshot, now),
+            "items": html.latest_items(snapshot),
+            "log": html.log(snapshot),
+        }
+        for name, value in parts.items():
+            self._html[name].value = value
+        self._retry.disabled = not status.jobs["failed"]
+        self._start.button_style = "" if status.workers else "primary"
+        self._start.disabled = self._stop.disabled = bool(self._action)
+        for row in self._retries.show(snapshot.retries):
+            row.text.value = html.retry(row.entry, now)
+        for row in self._failures.show(snapshot.failures):
+            row.text.value = html.failure(row.entry)
+            row.details.value = html.failure_details(row.entry)
+            jobs, retry_all = row.entry["jobs"], row.buttons[1]
+            confirm = time.monotonic() < row.confirm_until
+            retry_all.description = f"Really retry {jobs:,}?" if confirm else f"Retry all {jobs:,}"
+            retry_all.button_style = "warning" if confirm else ""
+            retry_all.layout.display = "none" if jobs == 1 else ""
+
+    # Buttons ---------------------------------------------------------------------------------
+
+    def _run(self, action: str, work: Callable[[], str]) -> None:
+        """Run what may take a while in a thread, and show the message that it returns."""
+
+        def run() -> None:
+            try:
+                message = work()
+            except Exception as error:
+                message = str(error) or type(error).__name__
+            with self._lock:
+                self._action, self._message = "", message
+            self._poller.wake()
+
+        with self._lock:
+            if self._action:
+                return
+            self._action = action
+            self.refresh()
+        threading.Thread(target=run, name=f"paise2 {action}", daemon=True).start()
+
+    def _on_start(self) -> None:
+        def start() -> str:
+            status = self.app.workers.start(concurrency=self.concurrency.value)
+            running = sum(worker["pool"] == "default" for worker in status.workers)
+            message = status.message or ""
+            if running != self.concurrency.value and message.endswith("already running"):
+                message += "; stop them to change their number"
+            return message
+
+        self._run("starting workers", start)
+
+    def _on_stop(self) -> None:
+        self._run("stopping workers", lambda: self.app.workers.stop().message or "stopped")
+
+    def _on_refresh(self) -> None:
+        """Update the panel, and send again what a frontend has missed."""
+        self.refresh()
+        for widget in _inside(self):
+            if isinstance(widget, widgets.HTML | Button):
+                widget.send_state()
+
+    def _on_retry(self) -> None:
+        self._run_retry(lambda: self.app.jobs(state="failed"))
+
+    def _run_retry(self, selected: Callable[[], Jobs]) -> None:
+        self._run("retrying", lambda: f"{amount(len(selected().retry()), 'job')} back in the queue")
+
+    def _act(self, row: Row, command: str) -> None:
+        """Retry or cancel the job of a row."""
+        job = self.app.job(row.entry["id"])
+        result = "back in the queue" if command == "retry" else "cancelled"
+        self._run(command, lambda: f"{amount(len(getattr(job, command)()), 'job')} {result}")
+
+    def _retry_all(self, row: Row) -> None:
+        """Retry the jobs of a row's group. It takes a second click to confirm."""
+        if time.monotonic() >= row.confirm_until:
+            row.confirm_until = time.monotonic() + CONFIRM_SECONDS
+            self.refresh()
+            return
+        row.confirm_until = 0.0
+        error_class, status = row.entry["error_class"], row.entry["status"]
+
+        def selected() -> Jobs:
+            failed = self.app.jobs(state="failed", error=error_class)
+            if status is None:
+                return failed
+            ids = (job["id"] for job in failed.to_dicts() if job["error"].startswith(status))
+            return self.app.jobs(*ids)
+
+        self._run_retry(selected)
+
+
+def _inside(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+    """Yield every widget below one, with its layouts and styles."""
+    for name in ("layout", "style"):
+        if widget.has_trait(name):
+            yield getattr(widget, name)
+    for child in getattr(widget, "children", ()):
+        yield from _inside(child)
+        yield child
+
+
+# One panel for each app ----------------------------------------------------------------------
+
+_poller = Poller()
+_panels: dict[App, Panel] = {}
+
+
+def panel_of(app: App) -> Panel:
+    """Return the panel of an app, made on the first call."""
+    for known, panel in list(_panels.items()):
+        if known.closed or panel.comm is None:
+            panel.close()
+            del _panels[known]
+    if app not in _panels:
+        _panels[app] = Panel(app, _poller)
+    return _panels[app]
+
+
+def close_panels() -> None:
+    """Close all panels, and end the thread that updates them."""
+    global _poller
+    _poller.stop()
+    _poller = Poller()
+    while _panels:
+        _panels.popitem()[1].close()
+
+
+__all__ = ["Panel", "close_panels", "panel_of"]

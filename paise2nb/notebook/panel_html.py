@@ -1,0 +1,167 @@
+"""The panel's HTML: functions from a snapshot to text, without widgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paise2nb.core.render import (
+    STYLE,
+    amount,
+    bare_table,
+    escape,
+    in_cell_words,
+    link,
+    one_line,
+    read_css,
+)
+from paise2nb.views import snapshot as snapshots
+from paise2nb.views.snapshot import Snapshot
+from paise2nb.views.status import Status
+
+STYLES = f"{STYLE}<style>{read_css(Path(__file__).with_name('panel.css'))}</style>"
+
+
+def block(*parts: str) -> str:
+    """Return HTML in the panel's style."""
+    return f'<div class="paise2">{"".join(parts)}</div>'
+
+
+def sentence(text: str) -> str:
+    """Return a message on one line, its commands written as a cell takes them."""
+    return escape(one_line(in_cell_words(text)))
+
+
+def section(title: str, *parts: str) -> str:
+    """Return a part of the panel with its title, or nothing for an empty one."""
+    return block(heading(title), *parts) if any(parts) else ""
+
+
+def heading(text: str) -> str:
+    """Return the title of a part of the panel."""
+    return f"<h4>{escape(text)}</h4>"
+
+
+def head(status: Status, clock: str) -> str:
+    """Return the profile and the time of the update."""
+    return block(
+        f'<div class="head"><b>paise2</b> <span>{escape(status.profile)}</span>'
+        f'<span class="updated">Updated {clock}</span></div>'
+    )
+
+
+def counts(status: Status) -> str:
+    """Return the number of roots in each state."""
+    tiles = (
+        f'<div class="tile{"" if number else " zero"}">'
+        f'<span class="paise2-count" data-state="{escape(state)}">{number}</span>'
+        f"<span>{escape(state)}</span></div>"
+        for state, number in status.roots.items()
+    )
+    return block(f'<div class="tiles">{"".join(tiles)}</div>')
+
+
+def plot(snapshot: Snapshot) -> str:
+    """Return the jobs that finished in each of the last minutes as bars, the failed ones on top."""
+    minutes = snapshots.by_minute(snapshot)
+    highest = max(completed + failed for _, completed, failed in minutes) or 1
+    bars = "".join(
+        f'<rect class="{state}" x="{x}" y="{-top / highest:.3f}" width=".75"'
+        f' height="{number / highest:.3f}"/>'
+        for x, (_, completed, failed) in enumerate(minutes)
+        for state, top, number in (
+            ("completed", completed, completed),
+            ("failed", completed + failed, failed),
+        )
+        if number
+    )
+    return bars and (
+        f'<svg viewBox="0 -1 {len(minutes)} 1" preserveAspectRatio="none" role="img"'
+        f' aria-label="jobs finished in each of the last {len(minutes)} minutes">{bars}</svg>'
+    )
+
+
+def facts(snapshot: Snapshot, now: float) -> str:
+    """Return the throughput, the time left, and how long the oldest job has been waiting."""
+    texts = [*snapshots.facts(snapshot, now), amount(snapshot.status.items, "item")]
+    text = escape(" · ".join(texts))
+    return block(f'<div class="facts">{plot(snapshot)}<span>{text}</span></div>')
+
+
+def message(text: str) -> str:
+    """Return what an action has done or is doing."""
+    return block(f'<div class="note">{sentence(text)}</div>')
+
+
+def problem(text: str) -> str:
+    """Return one thing that is wrong, with the command that helps."""
+    return f'<div class="problem">{sentence(text)}</div>'
+
+
+def problems(status: Status) -> str:
+    """Return what keeps jobs from running."""
+    texts = (f"paused: {status.paused}" if status.paused else "", status.problem)
+    return block(*(problem(text) for text in texts if text))
+
+
+def workers(snapshot: Snapshot, now: float) -> str:
+    """Return the table of workers."""
+    rows, columns = snapshots.worker_rows(snapshot, now)
+    immediate = snapshot.status.immediate
+    none = "Jobs run in this process." if immediate else "No workers are running."
+    table = bare_table(rows, columns) if rows else none
+    return section("Workers", f'<div class="scroll">{table}</div>')
+
+
+def retry(row: Mapping[str, Any], now: float) -> str:
+    """Return one job that will be retried: when, which attempt, which job, and why."""
+    return block(
+        f'<div class="entry"><span class="soon">{snapshots.countdown(row["due"], now)}</span>'
+        f" · {escape(row['attempt'])} · job {row['id']}: {escape(row['task'])}"
+        f" {link(row['argument'])}"
+        f'<div class="dim">{escape(one_line(row["error"] or "", 200))}</div></div>'
+    )
+
+
+def failure(row: Mapping[str, Any]) -> str:
+    """Return one group of failures: how many there are, and what helps."""
+    return block(
+        f'<div class="entry"><b class="bad">{row["jobs"]:,} × {escape(row["name"])}</b>'
+        f" · {sentence(row['advice'])} <code>{sentence(row['command'])}</code></div>"
+    )
+
+
+def failure_details(row: Mapping[str, Any]) -> str:
+    """Return the last failure of a group, folded."""
+    opened = link(row["argument"], "Open")
+    attempts = amount(row["attempts"], "attempt") + (f" · {opened}" if "href" in opened else "")
+    traceback = f"<pre>{escape(row['traceback'])}</pre>" if row["traceback"] else ""
+    return block(
+        f"<details><summary>job {row['id']}: {escape(row['task'])} "
+        f"{escape(one_line(row['argument'], 100))}</summary>"
+        f'<div class="entry">{escape(one_line(row["error"] or "", 400))}</div>'
+        f'<div class="dim">{attempts}</div>{traceback}</details>'
+    )
+
+
+def latest_items(snapshot: Snapshot) -> str:
+    """Return the newest items: the title as a link, and the beginning of the text."""
+    entries = (
+        f'<div class="entry">{link(row["url"], row["title"] or row["url"])}'
+        f'<div class="dim">{escape(row["snippet"])}</div></div>'
+        for row in snapshot.items
+    )
+    return section("Latest items", *entries)
+
+
+def log(snapshot: Snapshot) -> str:
+    """Return the last lines of the workers' log."""
+    lines = escape("\n".join(snapshot.log))
+    return section("Log", f"<pre>{lines}</pre>" if lines else "")
+
+
+def fallback(status: Status) -> str:
+    """Return what a saved notebook shows without a kernel. It is the same for the same work."""
+    lines = (f"<div>{sentence(line)}</div>" for line in status.lines())
+    return STYLES + counts(status) + block(*lines)
