@@ -378,12 +378,7 @@ class App:
 
     def status(self) -> Status:
         """The state of the queue, the workers and the collection."""
-        return take_status(
-            self._client,
-            profile=self.profile,
-            data_dir=self.data_dir,
-            write_dirs=self.parts.write_dirs(),
-        )
+        return take_status(self._client, self.parts)
 
     def snapshot(self) -> Snapshot:
         """Everything that a live view shows."""

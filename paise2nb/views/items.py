@@ -16,7 +16,24 @@ _EMPHASIS = str.maketrans({render.HIT_START: "**", render.HIT_END: "**"})
 
 
 class Item(Record):
-    """One stored document. Fields that a list leaves out, such as the text, are read on demand."""
+    """One stored document. Fields that a list leaves out, such as the text, are read on demand.
+
+    Attributes:
+        id: its number.
+        url: the URL as it was enqueued.
+        title, author, language: as the document declares them, or None.
+        date: a day or a UTC moment in ISO 8601, or None.
+        mime_type, sha256, size: of the bytes; the size is in bytes.
+        tag: the tag of the job that stored it.
+        fetched_at, stored_at: when its current content was fetched and stored, in ISO 8601.
+        visited_at: when the content was last found unchanged.
+        site: the name of the website.
+        words: the number of words in the text.
+        versions: the number of versions, including the current one.
+        duplicates: the ids of other items with the same bytes.
+        metadata: what the extractor found besides.
+        text: the extracted text.
+    """
 
     id: int
     url: str
@@ -144,7 +161,13 @@ class Items(Listing[Item]):
 
 
 class SearchResult(Record):
-    """One item that a search found. ``result["url"]`` is the same as ``result.url``."""
+    """One item that a search found. ``result["url"]`` is the same as ``result.url``.
+
+    Attributes:
+        id, url, title: of the item.
+        snippet: the passage that matches, with the matching words in ``**``.
+        score: higher for better matches.
+    """
 
     id: int
     url: str
@@ -163,7 +186,7 @@ class SearchResult(Record):
         return value.translate(_EMPHASIS) if name == "snippet" else value
 
     def to_dict(self) -> dict[str, Any]:
-        """An entry of ``search --json``; words that match are in ``**`` in the snippet."""
+        """An entry of ``search --json``."""
         return {name: self._value(name) for name in self.fields}
 
     def __str__(self) -> str:

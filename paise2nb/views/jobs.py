@@ -84,6 +84,20 @@ class Job(_JobActions, Record):
     """One job. Its attributes are read from its row each time.
 
     Attributes:
+        id: its number.
+        task: the name of its task.
+        args: the arguments.
+        state: queued, scheduled, running, retrying, completed, failed or cancelled.
+        waiting_for: what a queued job waits for; None if it may start.
+        tag: inherited by its follow-up jobs and items.
+        attempt: the number of attempts so far; released ones do not count.
+        max_attempts: the number of attempts before the job fails for good.
+        error_class, error: the last failure.
+        enqueued_at, started_at, finished_at: ISO 8601 in UTC.
+        run_at: when a scheduled or retrying job is due, in ISO 8601.
+        worker_pid: the process that runs it, or ran it last.
+        parent_id: the job that enqueued it.
+        root_id: the first job of its tree.
         answer: how the enqueue that returned it was answered: new, waiting or fresh; else None.
     """
 

@@ -15,6 +15,7 @@ from paise2nb.core.disks import full_disk
 from paise2nb.core.display import Displayable, arguments
 from paise2nb.core.processes import identity
 from paise2nb.jobs import UNFINISHED, JobStore
+from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.views.client import JobClient
 
@@ -124,16 +125,12 @@ class Status(Displayable):
         return render.panel(f"<table><tbody>{''.join(rows)}</tbody></table>", problem)
 
 
-def take_status(
-    client: JobClient, *, profile: str, data_dir: Path, write_dirs: Iterable[Path]
-) -> Status:
-    """Read the status.
+def take_status(client: JobClient, parts: Parts) -> Status:
+    """Read the status of an app.
 
     Args:
         client: the app's client.
-        profile: the name of the profile.
-        data_dir: the data directory.
-        write_dirs: the directories that jobs write to; a full disk there pauses the workers.
+        parts: the app's parts.
     """
     job_store, now = client.job_store, client.job_store.now()
     jobs, roots = job_store.counts()
@@ -144,8 +141,8 @@ def take_status(
     minutes = max(1.0, (now - pace[0][0] * 60) / 60) if pace else 1.0
     per_minute = sum(completed for _, completed, _ in pace) / minutes
     return Status(
-        profile=profile,
-        data_dir=str(data_dir),
+        profile=parts.profile,
+        data_dir=str(parts.data_dir),
         immediate=client.immediate,
         jobs=jobs,
         roots=roots,
@@ -156,7 +153,7 @@ def take_status(
         completed_per_minute=round(per_minute, 2),
         seconds_left=_seconds_left(job_store, jobs, per_minute) if found.workers else None,
         items=client.items.count(),
-        paused=_pause_reason(job_store, write_dirs),
+        paused=_pause_reason(job_store, parts.write_dirs()),
         problem=found.problem,
         retries=[{**row, "in": row["run_at"] - now} for row in retries],
         failures=job_store.failures(),
