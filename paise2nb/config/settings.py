@@ -160,7 +160,7 @@ class FetchSettings:
     allow_private_addresses: Annotated[bool, "fetch from loopback, link-local and private networks"]
     proxy: Annotated[
         Proxy | None,
-        "proxy, `http://HOST:PORT`; `environment`: as http_proxy, https_proxy and no_proxy say; "
+        "proxy, `http://HOST:PORT`; `environment`: from http_proxy, https_proxy and no_proxy; "
         "null: none",
     ]
 
@@ -180,8 +180,8 @@ class ExtractSettings:
 class EntryPointSettings:
     """Which installed plugins are loaded."""
 
-    allow: Annotated[tuple[str, ...], "entry points of plugins to load; `*` matches anything"]
-    deny: Annotated[tuple[str, ...], "exceptions, which are listed but never imported"]
+    allow: Annotated[tuple[str, ...], "installed plugins to load, by name; `*` matches anything"]
+    deny: Annotated[tuple[str, ...], "installed plugins to list but never import"]
 
 
 @dataclass(frozen=True)
@@ -266,9 +266,7 @@ class Settings:
 
     def set_by(self, origin: str) -> dict[str, Any]:
         """Return the values that one layer has set, as a mapping for `override`."""
-        return _nested(
-            {key: entry for key, entry in self.entries.items() if entry.origin == origin}
-        )
+        return _nested({k: entry for k, entry in self.entries.items() if entry.origin == origin})
 
     def with_data_dir(self, path: str | Path) -> Settings:
         """Return these settings with another data directory, as for profile test."""
