@@ -168,11 +168,11 @@ def progress_bar(done: float, total: float | None, width: int = 30) -> str:
 
 
 @contextmanager
-def progress_line(words: str) -> Iterator[Callable[[int, int], None]]:
+def progress_line(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar in a notebook, and nothing elsewhere. Give a function of (done, total).
 
     The bar overwrites one line of the output. At the end the line reads the same whatever was
-    shown meanwhile: ``WORDS: done``, or ``stopped`` after an error.
+    shown meanwhile: ``LABEL: done``, or ``stopped`` after an error.
     """
     in_kernel = type(sys.stdout).__module__.startswith("ipykernel.")
     drawn = 0.0
@@ -189,12 +189,12 @@ def progress_line(words: str) -> Iterator[Callable[[int, int], None]]:
             drawn = now
             write(progress_bar(done, total))
 
-    word = "stopped"
+    outcome = "stopped"
     try:
         yield draw
-        word = "done"
+        outcome = "done"
     finally:
-        write(f"{words}: {word}")
+        write(f"{label}: {outcome}")
         if in_kernel:
             sys.stdout.write("\n")
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import os
 import select
 import socket
-import time
 from contextlib import suppress
 from pathlib import Path
 
-TICK_NS = 2_500_000_000  # longer than the timestamp resolution of any filesystem: FAT has 2 s
 _ADDRESS_BYTES = 100  # of the 108 in sockaddr_un: unix(7)
 
 
@@ -50,18 +48,6 @@ class Notifier:
     def __init__(self, database: Path) -> None:
         self._directory = _Directory(sockets_directory(database))
         self._socket: socket.socket | None = None
-        self._names: list[str] = []
-        self._modified: int | None = None  # when `_names` was read; None: read it again
-
-    def _listeners(self) -> list[str]:
-        """The names in the directory, cached for the enqueue benchmark."""
-        modified = os.stat(self._directory.path).st_mtime_ns
-        if modified != self._modified:
-            self._names = os.listdir(self._directory.path)
-            # A second change within one tick of the filesystem's clock keeps the timestamp.
-            settled = time.time_ns() - modified > TICK_NS
-            self._modified = modified if settled else None
-        return self._names
 
     def notify(self) -> bool:
         """Send a byte to each socket, and remove the sockets of ended processes.
@@ -70,7 +56,7 @@ class Notifier:
             Whether any process is there to be woken.
         """
         try:
-            names = self._listeners()
+            names = os.listdir(self._directory.path)
         except OSError:
             return False
         if self._socket is None:

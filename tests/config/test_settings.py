@@ -70,7 +70,7 @@ entry_points: {allow: ["*"], deny: []}
 
 
 class Place:
-    """A home, a configuration directory and a working directory of a test's own."""
+    """A configuration directory and a working directory for one test."""
 
     def __init__(self, root: Path) -> None:
         self.config, self.cwd = root / "config", root / "work"
@@ -126,13 +126,13 @@ def test_profile_test_runs_in_the_caller_and_leaves_its_directory_to_the_app(pla
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_an_argument_names_the_data_directory_of_every_profile(
+def test_an_argument_sets_the_data_directory_in_every_profile(
     place: Place, profile: str, tmp_path: Path
 ) -> None:
     assert place.resolve(profile, data_dir=tmp_path / "here").data_dir == tmp_path / "here"
 
 
-def test_an_unknown_profile_is_answered_with_the_known_ones(place: Place) -> None:
+def test_the_message_about_an_unknown_profile_lists_the_known_ones(place: Place) -> None:
     assert place.error(profile="prodction") == (
         "--profile: unknown profile 'prodction'; did you mean production? "
         "known: development, test, production"
@@ -143,7 +143,7 @@ def test_an_unknown_profile_is_answered_with_the_known_ones(place: Place) -> Non
 # Layers --------------------------------------------------------------------------------------
 
 
-def test_each_layer_replaces_the_ones_before_and_says_so(place: Place) -> None:
+def test_each_layer_overrides_the_previous_ones_and_is_the_origin(place: Place) -> None:
     key = "fetch.timeout"
 
     def now(**more: Any) -> tuple[float, str]:
@@ -159,7 +159,7 @@ def test_each_layer_replaces_the_ones_before_and_says_so(place: Place) -> None:
     assert now(overrides={key: 34}) == (34, "--set")
 
 
-def test_the_environment_chooses_profile_and_data_directory(place: Place, tmp_path: Path) -> None:
+def test_the_environment_sets_profile_and_data_directory(place: Place, tmp_path: Path) -> None:
     (place.cwd / "paise2.yaml").write_text("data_dir: from_file\n")
     environ = {"PAISE2_PROFILE": "production", "PAISE2_DATA_DIR": "here"}
     settings = place.resolve(environ=environ)
@@ -171,12 +171,12 @@ def test_the_environment_chooses_profile_and_data_directory(place: Place, tmp_pa
     assert settings.origin("data_dir") == "--data-dir"
 
 
-def test_an_empty_environment_variable_is_no_choice(place: Place) -> None:
+def test_an_empty_environment_variable_is_ignored(place: Place) -> None:
     settings = place.resolve(environ={"PAISE2_PROFILE": "", "PAISE2_DATA_DIR": ""})
     assert settings == place.resolve()
 
 
-def test_mappings_merge_and_lists_replace(place: Place) -> None:
+def test_mappings_merge_and_lists_are_replaced(place: Place) -> None:
     (place.config / "paise2.yaml").write_text(
         "plugins: [one, two]\n"
         "workers:\n"
@@ -210,7 +210,7 @@ def test_null_removes_a_pool_or_a_policy(place: Place) -> None:
         {"workers": {"retry.policies": {"fetch.timeout.max_retries": 7}}},
     ],
 )
-def test_a_dotted_key_and_a_nested_one_say_the_same(
+def test_dotted_and_nested_keys_are_equivalent(
     place: Place, overrides: Mapping[str, object]
 ) -> None:
     settings = place.resolve(overrides=overrides)
@@ -219,12 +219,12 @@ def test_a_dotted_key_and_a_nested_one_say_the_same(
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "workers:\n  # concurrency: 2\n", "\ufeff\n"])
-def test_a_file_that_says_nothing_changes_nothing(place: Place, text: str) -> None:
+def test_an_empty_file_changes_nothing(place: Place, text: str) -> None:
     (place.cwd / "paise2.yaml").write_text(text, "utf-8")
     assert place.resolve() == Settings.resolve(environ={}, cwd=place.config)
 
 
-def test_anchors_are_allowed_and_a_knot_of_them_is_refused(place: Place) -> None:
+def test_anchors_are_allowed_but_not_cycles_of_them(place: Place) -> None:
     file = place.cwd / "paise2.yaml"
     file.write_text("workers: {pools: {a: &a {threads: 3}, b: *a}}\n")
     assert place.resolve().workers.pools["b"].threads == 3
@@ -234,7 +234,7 @@ def test_anchors_are_allowed_and_a_knot_of_them_is_refused(place: Place) -> None
     assert f"{file}:2: unknown key workers.retry.retry" in place.error()
 
 
-def test_the_users_files_are_named_whether_they_exist_or_not(place: Place) -> None:
+def test_the_paths_of_the_users_files_are_known_even_if_there_are_none(place: Place) -> None:
     files = config_files(place.environ, place.cwd)
     assert files == [place.config / "paise2.yaml", place.cwd / "paise2.yaml"]
     assert config_files({}, place.cwd)[0] == Path.home() / ".config/paise2/paise2.yaml"
@@ -243,7 +243,7 @@ def test_the_users_files_are_named_whether_they_exist_or_not(place: Place) -> No
 # Paths ---------------------------------------------------------------------------------------
 
 
-def test_a_relative_path_starts_where_it_was_written(place: Place) -> None:
+def test_a_relative_path_starts_at_the_file_that_contains_it(place: Place) -> None:
     (place.config / "paise2.yaml").write_text(
         "data_dir: ../data\nplugins: [plugin.py, package.module, ~/own.py]\n"
     )
@@ -257,7 +257,7 @@ def test_a_relative_path_starts_where_it_was_written(place: Place) -> None:
     assert settings.plugins == (str(place.config / "plugin.py"), "package.module", own)
 
 
-def test_a_null_data_directory_is_the_profiles_own_again(place: Place) -> None:
+def test_null_restores_the_data_directory_of_the_profile(place: Place) -> None:
     (place.cwd / "paise2.yaml").write_text("data_dir: /elsewhere\n")
     settings = place.resolve("production", overrides={"data_dir": None})
     assert settings.data_dir == Path.home() / ".local/share/paise2"
@@ -325,11 +325,11 @@ MISTAKES_IN_A_FILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "answer"), MISTAKES_IN_A_FILE)
-def test_a_mistake_in_a_file_is_answered_in_one_line(place: Place, text: str, answer: str) -> None:
+@pytest.mark.parametrize(("text", "message"), MISTAKES_IN_A_FILE)
+def test_a_mistake_in_a_file_is_reported_in_one_line(place: Place, text: str, message: str) -> None:
     file = place.cwd / "paise2.yaml"
     file.write_text(text)
-    assert place.error() == f"{file}:{answer.replace('{file}', str(file))}"
+    assert place.error() == f"{file}:{message.replace('{file}', str(file))}"
 
 
 @pytest.mark.parametrize(
@@ -344,13 +344,13 @@ def test_a_mistake_in_a_file_is_answered_in_one_line(place: Place, text: str, an
         ("fetch: " + "[" * 20_000, 1),
     ],
 )
-def test_what_is_not_yaml_is_answered_with_its_line(place: Place, text: str, line: int) -> None:
+def test_invalid_yaml_is_reported_with_its_line(place: Place, text: str, line: int) -> None:
     file = place.cwd / "paise2.yaml"
     file.write_text(text)
     assert place.error().startswith(f"{file}:{line}: not valid YAML: ")
 
 
-def test_a_mistake_counts_even_where_a_later_layer_replaces_the_value(place: Place) -> None:
+def test_a_mistake_is_reported_even_if_a_later_layer_overrides_the_value(place: Place) -> None:
     (place.config / "paise2.yaml").write_text("fetch: {timeout: soon}\n")
     assert "paise2.yaml:1: fetch.timeout is 'soon'" in place.error(overrides={"fetch.timeout": 3})
 
@@ -364,9 +364,9 @@ def test_a_file_that_cannot_be_read_is_named(place: Place) -> None:
     assert place.error() == f"{file}: can't be read: Is a directory; fix or move it"
 
 
-def test_mistakes_elsewhere_name_their_place_too(place: Place) -> None:
-    answer = place.error(overrides={"workers": {"concurency": 2}})
-    assert answer.startswith("--set: unknown key workers.concurency; did you mean")
+def test_mistakes_outside_files_are_reported_with_their_origin(place: Place) -> None:
+    message = place.error(overrides={"workers": {"concurency": 2}})
+    assert message.startswith("--set: unknown key workers.concurency; did you mean")
     assert place.error(environ={"PAISE2_DATA_DIR": "a\tb"}) == (
         "PAISE2_DATA_DIR: data_dir is 'a\\tb'; allowed: a path or null"
     )
@@ -374,12 +374,12 @@ def test_mistakes_elsewhere_name_their_place_too(place: Place) -> None:
     assert place.error(defaults=[("mine", {"x.y": 1})]).startswith("plugin mine: unknown key x.y")
 
 
-def test_an_unknown_key_cannot_break_the_line_or_the_terminal(place: Place) -> None:
+def test_an_unknown_key_is_harmless_in_a_terminal_and_cut(place: Place) -> None:
     assert "\x1b" not in place.error(overrides={"a\n\x1b[31m": 1})
     assert len(place.error(overrides={"a" * 10_000: "b" * 10_000})) < 400
 
 
-def test_a_task_stands_in_one_pool(place: Place) -> None:
+def test_two_pools_cannot_run_the_same_task(place: Place) -> None:
     file = place.cwd / "paise2.yaml"
     file.write_text("workers:\n  pools:\n    web:\n      tasks: [fetch]\n")
     assert place.error() == (
@@ -389,7 +389,7 @@ def test_a_task_stands_in_one_pool(place: Place) -> None:
 
 
 @pytest.mark.parametrize("number", [3, 3.5])
-def test_a_whole_number_serves_for_a_fraction(place: Place, number: float) -> None:
+def test_a_whole_number_is_allowed_in_place_of_a_fraction(place: Place, number: float) -> None:
     assert place.resolve(overrides={"fetch.timeout": number}).fetch.timeout == number
 
 
@@ -413,7 +413,7 @@ def test_the_value_of_an_assignment_is_yaml(text: str, key: str, value: object) 
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("text", "message"),
     [
         ("fetch.robots",
          "--set takes KEY=VALUE, such as workers.concurrency=2, not 'fetch.robots'"),
@@ -422,18 +422,18 @@ def test_the_value_of_an_assignment_is_yaml(text: str, key: str, value: object) 
          "in the value of 'plugins'"),
     ],
 )  # fmt: skip
-def test_an_assignment_that_is_none_says_what_one_looks_like(text: str, answer: str) -> None:
+def test_the_message_about_an_invalid_assignment_shows_a_valid_one(text: str, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_assignment(text)
-    assert str(caught.value) == answer
+    assert str(caught.value) == message
 
 
-def test_an_assignment_names_itself_as_the_origin(place: Place) -> None:
+def test_the_origin_of_an_assignment_is_the_option(place: Place) -> None:
     settings = place.resolve(overrides=dict([parse_assignment("workers={pools: {a: {}}}")]))
     assert settings.origin("workers.pools.a.threads") == "--set"
 
 
-def test_yaml_of_a_cell_names_the_cell_and_its_line(place: Place) -> None:
+def test_the_origin_of_a_cell_is_the_cell_and_the_line(place: Place) -> None:
     cell = parse_mapping("fetch:\n  timeout: soon\n", "the cell")
     assert place.error(overrides=cell).startswith("the cell:2: fetch.timeout is 'soon'")
     cell = parse_mapping("fetch:\n  timeout: 4\n", "the cell")
@@ -450,7 +450,7 @@ def test_a_cell_can_be_checked_without_the_file_that_it_replaces(place: Place) -
 # The object ----------------------------------------------------------------------------------
 
 
-def test_settings_reach_another_process_exactly(place: Place) -> None:
+def test_settings_survive_the_transfer_to_another_process(place: Place) -> None:
     (place.cwd / "paise2.yaml").write_text("fetch: {host_delay: 0.1}\nplugins: [a.py]\n")
     settings = place.resolve(
         overrides={"workers.pools.slow.threads": 3, "workers.retry.policies.a.é.backoff": 1.7}
@@ -461,7 +461,7 @@ def test_settings_reach_another_process_exactly(place: Place) -> None:
     assert there.to_json() == settings.to_json()
 
 
-def test_a_worker_needs_no_yaml(place: Place) -> None:
+def test_a_worker_does_not_import_yaml(place: Place) -> None:
     code = (
         "import sys; from paise2nb.config.settings import Settings; "
         "Settings.from_json(sys.stdin.read()); print('yaml' in sys.modules)"
@@ -474,12 +474,12 @@ def test_a_worker_needs_no_yaml(place: Place) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "[[1]]", "not json", '[[["profile"], "test", ""]]'])
-def test_settings_of_another_version_say_to_restart(text: str) -> None:
+def test_the_message_about_settings_of_another_version_tells_how_to_restart(text: str) -> None:
     with pytest.raises(SettingsError, match="paise2 worker restart"):
         Settings.from_json(text)
 
 
-def test_equality_is_of_values_not_of_origins(place: Place) -> None:
+def test_settings_are_equal_if_their_values_are(place: Place) -> None:
     assert place.resolve(overrides={"fetch.timeout": 30}) == place.resolve()
     assert place.resolve(overrides={"fetch.timeout": 31}) != place.resolve()
 
@@ -495,7 +495,7 @@ def test_settings_cannot_be_changed(place: Place) -> None:
     assert settings.to_dict()["plugins"] == []
 
 
-def test_some_values_can_be_overridden_later(place: Place, tmp_path: Path) -> None:
+def test_values_can_be_overridden_later(place: Place, tmp_path: Path) -> None:
     settings = place.resolve("test")
     moved = settings.with_data_dir(tmp_path)
     assert (settings.data_dir, moved.data_dir) == (None, tmp_path)
@@ -506,7 +506,7 @@ def test_some_values_can_be_overridden_later(place: Place, tmp_path: Path) -> No
         moved.override({"workers.concurrency": 0}, "--concurrency")
 
 
-def test_a_key_is_asked_for_by_its_dotted_name(place: Place) -> None:
+def test_values_are_looked_up_by_dotted_key(place: Place) -> None:
     settings = place.resolve()
     assert settings.get("profile") == "development"
     assert settings.get("workers.pools.fetch.threads") == 16
@@ -518,7 +518,7 @@ def test_a_key_is_asked_for_by_its_dotted_name(place: Place) -> None:
         settings.origin("fetch")
 
 
-def test_rows_give_every_key_once_in_the_order_of_its_declaration(place: Place) -> None:
+def test_rows_contain_every_key_once_in_the_order_of_the_declaration(place: Place) -> None:
     keys = [row["key"] for row in place.resolve(overrides={"workers.pools.a.threads": 2}).rows()]
     assert keys[:3] == ["profile", "data_dir", "workers.concurrency"]
     assert keys.index("workers.pools.a.tasks") < keys.index("workers.cancel_grace")
@@ -530,7 +530,7 @@ def test_rows_give_every_key_once_in_the_order_of_its_declaration(place: Place) 
     )
 
 
-def test_what_config_show_gives_is_what_a_file_may_hold(place: Place) -> None:
+def test_the_output_of_config_show_is_a_valid_file(place: Place) -> None:
     settings = place.resolve("production", overrides={"workers.retry.policies.a.b.backoff": 1.5})
     (place.cwd / "paise2.yaml").write_text(yaml.safe_dump(settings.to_dict()))
     assert place.resolve("production") == settings

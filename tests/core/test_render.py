@@ -1,4 +1,4 @@
-"""What is shown can't act: no tag, link or control of a page's author survives any rendering."""
+"""Untrusted text is harmless when shown: no tag, script or control character survives."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HOSTILE = [
 
 
 def live_tags(markup: str) -> list[str]:
-    """The tags in HTML but those that our own tables are made of."""
+    """The tags in HTML, except those of our own tables."""
     markup = markup.removeprefix(render.STYLE)
     ours = r"</?(?:div|table|thead|tbody|tr|th|td|span|mark)(?: class=\"[a-z0-9 ]+\")?>"
     ours += r'|<a href="https?://[^"<>]*" target="_blank" rel="noopener noreferrer">|</a>'
@@ -52,7 +52,7 @@ def live_tags(markup: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_hostile_is_alive_in_html(text: str) -> None:
+def test_hostile_text_is_harmless_in_html(text: str) -> None:
     rows = [{"url": text, "title": text, "snippet": text, "state": text}]
     columns = [
         Column("url", html=render.link),
@@ -67,7 +67,7 @@ def test_nothing_hostile_is_alive_in_html(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_hostile_reaches_a_terminal(text: str) -> None:
+def test_hostile_text_is_harmless_in_a_terminal(text: str) -> None:
     rows = [{"title": text}]
     for shown in (
         render.plain(text),
@@ -92,17 +92,17 @@ def test_nothing_hostile_reaches_a_terminal(text: str) -> None:
         (" javascript:alert(1)", False),
     ],
 )
-def test_only_addresses_that_run_nothing_become_links(url: str, is_link: bool) -> None:
+def test_only_urls_that_run_no_script_become_links(url: str, is_link: bool) -> None:
     assert render.link(url).startswith("<a href=") is is_link
 
 
-def test_an_address_is_escaped_in_its_link() -> None:
+def test_a_url_is_escaped_in_its_link() -> None:
     assert 'href="https://example.org/?a=1&amp;b=&quot;"' in render.link(
         'https://example.org/?a=1&b="'
     )
 
 
-def test_hits_are_marked_in_both_forms() -> None:
+def test_hits_are_marked_in_text_and_html() -> None:
     snippet = f"a {HIT_START}red{HIT_END}  fox\n<b>"
     assert render.snippet_html(snippet) == "a <mark>red</mark> fox &lt;b&gt;"
     assert render.snippet_text(snippet) == "a «red» fox <b>"
@@ -115,7 +115,7 @@ def test_hits_are_marked_in_both_forms() -> None:
         (245, "4 min 5 s"), (3600, "1 h"), (7260, "2 h 1 min"), (86400 * 2 + 3 * 3600, "2 d 3 h"),
     ],
 )  # fmt: skip
-def test_durations_are_read_in_at_most_two_units(seconds: float, text: str) -> None:
+def test_durations_have_at_most_two_units(seconds: float, text: str) -> None:
     assert render.duration(seconds) == text
 
 
@@ -123,11 +123,11 @@ def test_durations_are_read_in_at_most_two_units(seconds: float, text: str) -> N
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (20_971_520, "21 MB"), (5e13, "50 TB")],
 )
-def test_sizes_are_read_in_decimal_units(count: float, text: str) -> None:
+def test_sizes_have_decimal_units(count: float, text: str) -> None:
     assert render.size(count) == text
 
 
-def test_a_long_table_is_cut_and_says_so() -> None:
+def test_a_long_table_is_cut_and_tells_how_many_rows_are_left() -> None:
     rows = [{"id": n} for n in range(1200)]
     text = render.text_table(rows, [Column("id", right=True)])
     assert len(text.splitlines()) == 1 + 20 + 1
@@ -137,14 +137,14 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     assert len(render.text_table(rows, ["id"], limit=None).splitlines()) == 1201
 
 
-def test_a_view_of_the_first_rows_says_how_many_there_are() -> None:
+def test_a_table_of_the_first_rows_tells_how_many_rows_are_left() -> None:
     rows = [{"id": n} for n in range(20)]
     assert render.text_table(rows, ["id"], of=50_000).endswith("… 49,980 more")
     assert "… 49,980 more" in render.html_table(rows, ["id"], of=50_000)
     assert "more" not in render.text_table(rows, ["id"], of=20)
 
 
-def test_a_narrow_terminal_cuts_the_wide_column_only() -> None:
+def test_a_narrow_terminal_cuts_only_the_wide_column() -> None:
     rows = [{"id": 123456, "state": "completed", "url": "https://example.org/" + "a" * 200}]
     columns = [Column("id", right=True), "state", Column("url", wide=True)]
     line = render.text_table(rows, columns, width=50).splitlines()[1]
@@ -169,5 +169,5 @@ def test_wide_characters_stay_aligned() -> None:
         (7, None, "─" * 10 + " 7"),
     ],
 )
-def test_a_progress_bar_says_its_counts(done: float, total: float | None, text: str) -> None:
+def test_a_progress_bar_shows_its_counts(done: float, total: float | None, text: str) -> None:
     assert render.progress_bar(done, total, width=10) == text

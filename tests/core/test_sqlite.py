@@ -1,4 +1,4 @@
-"""SQLite as it is used here: privacy, versions, interrupts and crashes, with real files."""
+"""Databases in real files: privacy, versions, damage, interrupts and crashes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def words(database: Database) -> list[str]:
 
 
 def another_can_write(path: Path) -> bool:
-    """Whether no lock was left behind: another connection writes without waiting."""
+    """Whether another connection can write without waiting, because no lock was left behind."""
     connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -56,14 +56,14 @@ def another_can_write(path: Path) -> bool:
 # Privacy -------------------------------------------------------------------------------------
 
 
-def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
+def test_all_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     page = tmp_path / "page.txt"
     page.write_text("some words")
     script = (
         "import os, sys; os.umask(0); import paise2nb;"
         " app = paise2nb.open('test', data_dir=sys.argv[1]);"
         " job = app.enqueue('fetch', sys.argv[2]);"
-        " assert job.state == 'completed', job.error; os._exit(0)"  # logs of SQLite stay behind
+        " assert job.state == 'completed', job.error; os._exit(0)"  # leaves the logs of SQLite
     )
     data = tmp_path / "above" / "data"
     subprocess.run([sys.executable, "-c", script, str(data), str(page)], check=True)
@@ -82,24 +82,24 @@ def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
     assert odd == {}
 
 
-def test_a_directory_that_is_there_already_keeps_its_permissions(tmp_path: Path) -> None:
+def test_an_existing_directory_keeps_its_permissions(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     make_private_directory(shared)
     assert stat.S_IMODE(shared.stat().st_mode) == 0o755
 
 
-# What can't be used --------------------------------------------------------------------------
+# Unusable files and directories --------------------------------------------------------------
 
 
-def test_a_directory_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(StorageError, match=r"can't create .*/file.*--data-dir"):
         paise2nb.open("test", data_dir=tmp_path / "file" / "data")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="machine: root may write everywhere")
-def test_a_directory_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
     with pytest.raises(StorageError, match=r"can't write to .*/locked; choose another"):
@@ -107,7 +107,7 @@ def test_a_directory_that_can_not_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but some text" * 99, b"\0" * 9000])
-def test_a_damaged_file_is_named_with_what_helps(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_named_with_a_command_that_helps(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tasks.db"
     path.write_bytes(content)
     with pytest.raises(StorageError, match=r"tasks\.db: .*paise2 doctor"):
@@ -121,7 +121,7 @@ def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None:
         Database(tmp_path / "x.db", SCHEMA, durable=False)
 
 
-def test_a_vanished_directory_is_named_and_not_made_anew(tmp_path: Path) -> None:
+def test_a_deleted_directory_is_named_and_not_created_again(tmp_path: Path) -> None:
     database = Database(tmp_path / "data" / "x.db", SCHEMA, durable=False)
     database.close()
     for path in (tmp_path / "data").iterdir():
@@ -135,7 +135,7 @@ def test_a_vanished_directory_is_named_and_not_made_anew(tmp_path: Path) -> None
 # Versions ------------------------------------------------------------------------------------
 
 
-def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_newer_version_is_rejected_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     JobStore(path).close()
     connection = sqlite3.connect(path)
@@ -148,7 +148,7 @@ def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_an_older_version_is_led_to_this_one_with_its_rows(tmp_path: Path) -> None:
+def test_an_older_version_is_migrated_with_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     old = Database(path, SCHEMA, durable=False)
     old.write(add_word, "kept")
@@ -169,7 +169,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     database.close()
 
 
-def test_many_processes_may_create_one_file(tmp_path: Path) -> None:
+def test_many_processes_can_create_the_same_file(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from paise2nb.jobs import JobStore, NewJob;"
         " JobStore(Path(sys.argv[1])).add([NewJob('work', '[]', 1)])"
@@ -177,16 +177,16 @@ def test_many_processes_may_create_one_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path / "tasks.db")]
     started = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait() for process in started] == [0] * 4
-    table = JobStore(tmp_path / "tasks.db")
-    assert len(table.find()) == 4
-    table.close()
+    job_store = JobStore(tmp_path / "tasks.db")
+    assert len(job_store.find()) == 4
+    job_store.close()
 
 
 # All or nothing ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_whatever_is_raised_leaves_no_row_and_no_lock(
+def test_an_exception_leaves_no_row_and_no_lock(
     database: Database, error: type[BaseException]
 ) -> None:
     def work(connection: sqlite3.Connection) -> None:
@@ -217,7 +217,7 @@ def test_a_crash_between_two_statements_leaves_nothing(tmp_path: Path) -> None:
     database.close()
 
 
-def test_an_error_of_sqlite_names_the_file(database: Database) -> None:
+def test_an_sqlite_error_names_the_file(database: Database) -> None:
     for use in (
         lambda: database.read("SELECT nonsense"),
         lambda: database.write(lambda connection: connection.execute("nonsense")),
@@ -227,8 +227,8 @@ def test_an_error_of_sqlite_names_the_file(database: Database) -> None:
 
 
 def test_interrupts_at_random_moments_leave_no_lock_and_no_half_bulk(tmp_path: Path) -> None:
-    """Ctrl-C while jobs are added: all of a bulk is there or none, and nothing is locked."""
-    table = JobStore(tmp_path / "tasks.db", durable=False)
+    """Ctrl-C while jobs are enqueued: a bulk is stored whole or not at all, and no lock is left."""
+    job_store = JobStore(tmp_path / "tasks.db", durable=False)
     bulk = [NewJob("work", '["x"]', 1) for _ in range(50)]
     chance = random.Random(20)
     armed = False
@@ -244,27 +244,27 @@ def test_interrupts_at_random_moments_leave_no_lock_and_no_half_bulk(tmp_path: P
             try:
                 armed = True
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 1.5e-3))
-                table.add(bulk)
-                table.counts()
+                job_store.add(bulk)
+                job_store.counts()
                 armed = False
             except KeyboardInterrupt:
                 armed = False
                 interrupted += 1
             signal.setitimer(signal.ITIMER_REAL, 0)
-            assert another_can_write(table.path)
-            assert len(table.find()) % len(bulk) == 0
+            assert another_can_write(job_store.path)
+            assert len(job_store.find()) % len(bulk) == 0
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert interrupted
-    assert table.counts()[0]["queued"] == len(table.find())
-    table.close()
+    assert job_store.counts()[0]["queued"] == len(job_store.find())
+    job_store.close()
 
 
 # Threads and processes -----------------------------------------------------------------------
 
 
-def test_who_waits_for_a_stopped_writer_is_told_in_the_end(
+def test_waiting_for_a_stopped_writer_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = (
@@ -286,18 +286,18 @@ def test_who_waits_for_a_stopped_writer_is_told_in_the_end(
         monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.2)
         with pytest.raises(StorageError, match=r"x\.db: another process held it for too long"):
             database.write(add_word, "waits")
-        assert words(database) == []  # who only reads waits for nobody
+        assert words(database) == []  # reading does not wait
         monkeypatch.undo()
         other.send_signal(signal.SIGCONT)
-        database.write(add_word, "goes on")
-        assert words(database) == ["goes on"]
+        database.write(add_word, "continues")
+        assert words(database) == ["continues"]
         assert other.wait(60) == 0
     finally:
         other.kill()
         other.wait()
 
 
-def test_threads_take_turns(database: Database) -> None:
+def test_many_threads_can_write(database: Database) -> None:
     def work(number: int) -> None:
         for _ in range(20):
             database.write(add_word, str(number))
@@ -310,13 +310,13 @@ def test_threads_take_turns(database: Database) -> None:
     assert Counter(words(database)) == {str(number): 20 for number in range(6)}
 
 
-def test_a_file_that_grows_under_many_threads_is_not_taken_for_a_truncated_one(
+def test_a_growing_file_is_not_mistaken_for_a_truncated_one(
     database: Database,
 ) -> None:
     ended = threading.Event()
     failures: list[Exception] = []
 
-    def look() -> None:
+    def read() -> None:
         try:
             while not ended.is_set():
                 database.read("SELECT 1")
@@ -324,8 +324,8 @@ def test_a_file_that_grows_under_many_threads_is_not_taken_for_a_truncated_one(
             failures.append(error)
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # threads change places in the middle of everything
-    threads = [threading.Thread(target=look) for _ in range(3)]
+    sys.setswitchinterval(1e-6)  # switches threads in the middle of everything
+    threads = [threading.Thread(target=read) for _ in range(3)]
     try:
         for thread in threads:
             thread.start()
@@ -357,7 +357,7 @@ def test_threads_that_have_ended_leave_no_connection_open(database: Database) ->
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="machine: no fork")
-def test_a_fork_gets_a_connection_of_its_own(database: Database) -> None:
+def test_a_fork_has_its_own_connection(database: Database) -> None:
     before = database.connection()
     child = os.fork()
     if child == 0:
@@ -368,13 +368,13 @@ def test_a_fork_gets_a_connection_of_its_own(database: Database) -> None:
     assert database.connection() is before
 
 
-def test_a_closed_database_opens_anew_when_it_is_used(database: Database) -> None:
+def test_a_closed_database_is_opened_again_when_used(database: Database) -> None:
     database.write(add_word, "kept")
     database.close()
     assert words(database) == ["kept"]
 
 
-def test_a_checkpoint_bounds_the_log(database: Database) -> None:
+def test_a_checkpoint_truncates_the_log(database: Database) -> None:
     for _ in range(50):
         database.write(add_word, "x" * 1000)
     log = database.path.with_name("x.db-wal")
