@@ -1,4 +1,4 @@
-"""The conformance kit: all that is built in keeps every rule, and what is broken is told why."""
+"""The public kit for plugin authors: its rules pass for good parts and explain what is wrong."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.alternative_plugins.cache import SQLiteCache
 from tests.alternative_plugins.store import JSONLinesStore
 from tests.site import PAGE
 
-SECOND = {"plugins": ["tests.alternative_plugins"]}
+ALTERNATIVE = {"plugins": ["tests.alternative_plugins"]}
 
 
 def built_in_cache(directory: Path) -> Cache:
     return Cache(directory / "cache")
 
 
-def second_cache(directory: Path) -> SQLiteCache:
+def alternative_cache(directory: Path) -> SQLiteCache:
     return SQLiteCache(directory / "cache.db")
 
 
@@ -34,39 +34,41 @@ def built_in_store(directory: Path) -> ItemStore:
     return ItemStore(directory / "items.db")
 
 
-def second_store(directory: Path) -> JSONLinesStore:
+def alternative_store(directory: Path) -> JSONLinesStore:
     return JSONLinesStore(directory / "items")
 
 
 @pytest.mark.parametrize("rule", rules("cache"), ids=str)
-@pytest.mark.parametrize("make", [built_in_cache, second_cache])
-def test_a_cache_keeps_the_rules(make: Any, rule: Rule) -> None:
+@pytest.mark.parametrize("make", [built_in_cache, alternative_cache])
+def test_a_cache_follows_the_rules(make: Any, rule: Rule) -> None:
     rule.check(make)
 
 
 @pytest.mark.parametrize("rule", rules("store"), ids=str)
-@pytest.mark.parametrize("make", [built_in_store, second_store])
-def test_a_store_keeps_the_rules(make: Any, rule: Rule) -> None:
+@pytest.mark.parametrize("make", [built_in_store, alternative_store])
+def test_a_store_follows_the_rules(make: Any, rule: Rule) -> None:
     rule.check(make)
 
 
 @pytest.mark.parametrize("rule", rules("queue"), ids=str)
 @pytest.mark.parametrize("provider", ["none", "sqlite", "folder"])
-def test_a_queue_keeps_the_rules(provider: str, rule: Rule) -> None:
-    plugins = SECOND if provider == "folder" else {}
+def test_a_queue_follows_the_rules(provider: str, rule: Rule) -> None:
+    plugins = ALTERNATIVE if provider == "folder" else {}
     rule.check({**plugins, "task_queue.provider": provider})
 
 
 @pytest.mark.parametrize("rule", rules("fetcher"), ids=str)
 @pytest.mark.parametrize("scheme", ["http", "file", "data"])
-def test_a_fetcher_keeps_the_rules(scheme: str, rule: Rule, tmp_path: Path) -> None:
+def test_a_fetcher_follows_the_rules(scheme: str, rule: Rule, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_bytes(PAGE)
     with Site() as site:
         examples = {
             "http": Fetching(site.add("/page", PAGE), (site.add("/x", b"", status=500), "http://")),
             "file": Fetching(str(file), (str(tmp_path), str(tmp_path / "none"))),
-            "data": Fetching("data:,some%20words", ("data:no-comma", "data:;base64,?"), SECOND),
+            "data": Fetching(
+                "data:,some%20words", ("data:no-comma", "data:;base64,?"), ALTERNATIVE
+            ),
         }
         rule.check(examples[scheme])
 
@@ -75,17 +77,17 @@ SAMPLES = {
     "html": Extracting(PAGE, "text/html"),
     "pdf": Extracting(documents.pdf("some words"), "application/pdf"),
     "plain": Extracting(b"some words", "text/plain"),
-    "two lines": Extracting(b"one\ntwo", "text/x-shopping-list", settings=SECOND),
+    "shopping list": Extracting(b"one\ntwo", "text/x-shopping-list", settings=ALTERNATIVE),
 }
 
 
 @pytest.mark.parametrize("rule", rules("extractor"), ids=str)
 @pytest.mark.parametrize("sample", SAMPLES)
-def test_an_extractor_keeps_the_rules(sample: str, rule: Rule) -> None:
+def test_an_extractor_follows_the_rules(sample: str, rule: Rule) -> None:
     rule.check(SAMPLES[sample])
 
 
-# Broken ones ---------------------------------------------------------------------------------
+# Broken parts --------------------------------------------------------------------------------
 
 
 class InMemory:
@@ -119,40 +121,40 @@ class InMemory:
     def close(self) -> None: ...
 
 
-class OwnCache(Cache):
+class CacheInDirectory(Cache):
     """The built-in cache in the directory of a check."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory / "cache")
 
 
-class Shouting(OwnCache):
+class UpperCaseKeys(CacheInDirectory):
     def put(self, data: bytes) -> str:
         return super().put(data).upper()
 
 
-class Forgiving(OwnCache):
+class NoKeyError(CacheInDirectory):
     def get(self, key: str) -> bytes:
         return super().get(key) if key in self else b""
 
 
-class Ruthless(OwnCache):
+class RemovesNeeded(CacheInDirectory):
     def remove(self, needed: set[str], older_than: float) -> int:
         return super().remove(set(), older_than)
 
 
-class Ageing(OwnCache):
+class KeepsFirstTime(CacheInDirectory):
     def put(self, data: bytes) -> str:
         key = hashlib.sha256(data).hexdigest()
         return key if key in self else super().put(data)
 
 
-class Uncounted(OwnCache):
+class ClearReturnsNone(CacheInDirectory):
     def clear(self) -> None:  # type: ignore[override]
         super().clear()
 
 
-class Jealous(OwnCache):
+class OneProcessPerEntry(CacheInDirectory):
     """Takes an entry only from the process that had it first."""
 
     def put(self, data: bytes) -> str:
@@ -163,51 +165,51 @@ class Jealous(OwnCache):
         return super().put(data)
 
 
-class OwnStore(ItemStore):
+class StoreInDirectory(ItemStore):
     """The built-in store in the directory of a check."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory / "items.db")
 
 
-class Elsewhere(ItemStore):
+class AnotherFileEachTime(ItemStore):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory / f"{uuid.uuid4()}.db")
 
 
-class Wordless(OwnStore):
+class LosesFields(StoreInDirectory):
     def get(self, item_id: int) -> Any:
         found = super().get(item_id)
         return found and {**found, "metadata": {}, "title": None}
 
 
-class ByAddress(OwnStore):
+class KeyIsURL(StoreInDirectory):
     def put_many(self, entries: Any) -> list[int]:
         return super().put_many([(d, {**about, "key": about["url"]}) for d, about in entries])
 
 
-class Overtaken(OwnStore):
+class ForgetsVisits(StoreInDirectory):
     def put_many(self, entries: Any) -> list[int]:
         self.database.write(lambda connection: connection.execute("DELETE FROM visits"))
         return super().put_many(entries)
 
 
-class OneByOne(OwnStore):
+class PutsOneByOne(StoreInDirectory):
     def put_many(self, entries: Any) -> list[int]:
-        return [i for entry in entries for i in super(OneByOne, self).put_many([entry])]
+        return [i for entry in entries for i in super(PutsOneByOne, self).put_many([entry])]
 
 
-class Present(OwnStore):
+class OnlyNewestVersion(StoreInDirectory):
     def versions(self, item_id: int) -> list[dict[str, Any]]:
         return super().versions(item_id)[-1:]
 
 
-class OldestFirst(OwnStore):
+class OldestFirst(StoreInDirectory):
     def list(self, **named: Any) -> Any:
         return super().list(**named)[::-1]
 
 
-class Forgetful(OwnStore):
+class ReusesIds(StoreInDirectory):
     def clear(self) -> int:
         self.database.write(lambda connection: connection.execute("DELETE FROM sqlite_sequence"))
         number = super().clear()
@@ -215,7 +217,7 @@ class Forgetful(OwnStore):
         return number
 
 
-class AnyWord(OwnStore):
+class AnyWord(StoreInDirectory):
     def search(self, query: str, limit: int) -> list[dict[str, Any]]:
         words = query.split() if '"' not in query and ":" not in query else [query]
         hits = {
@@ -224,18 +226,18 @@ class AnyWord(OwnStore):
         return list(hits.values())
 
 
-class Literal(OwnStore):
+class RefusesQuotes(StoreInDirectory):
     def search(self, query: str, limit: int) -> list[dict[str, Any]]:
         if query.count('"') % 2:
             raise ValueError("unbalanced quotes")
         return super().search(query, limit)
 
 
-class Unfinished(OwnStore):
+class WithoutVisited(StoreInDirectory):
     visited = None  # type: ignore[assignment]
 
 
-class Lonely(OwnStore):
+class OneProcess(StoreInDirectory):
     """Opens for one process only."""
 
     def __init__(self, directory: Path) -> None:
@@ -245,61 +247,77 @@ class Lonely(OwnStore):
         super().__init__(directory)
 
 
-SHA, DISK, REMOVE = (str(rule) for rule in rules("cache")[:3])
-SHOWN, KEY, ALL, VERSIONS, LISTED, SEARCH, ON_DISK = (str(rule) for rule in rules("store")[:7])
-MANY = {"cache": str(rules("cache")[-1]), "store": str(rules("store")[-1])}
+HASH, DURABLE, REMOVE, SHARED_CACHE = map(str, rules("cache"))
+SHOWN, NEWEST, ALL, VERSIONS, LISTED, SEARCH, ON_DISK, SHARED_STORE = map(str, rules("store"))
+EXIT_CODES = "exit codes of two processes: ["
 
 
 @pytest.mark.parametrize(
     ("kind", "make", "broken"),
     [
-        ("cache", InMemory, {DISK: "another one in the same place lacks them"}),
-        ("cache", Shouting, {SHA: "put(b'') answered 'E3B0C4", REMOVE: "number of entries removed",
-                             DISK: "lacks them"}),
-        ("cache", Forgiving, {SHA: f"get('{'0' * 64}') answered b''"}),
-        ("cache", Ruthless, {REMOVE: "number of entries removed"}),
-        ("cache", Ageing, {REMOVE: "by the age of its first put()"}),
-        ("cache", Uncounted, {REMOVE: "clear() did not answer"}),
-        ("cache", Jealous, {MANY["cache"]: "processes ended with ["}),
-        ("store", Elsewhere, {ON_DISK: "another one in the same place lacks it"}),
-        ("store", Wordless, {SHOWN: "get() shows {'title': None, 'metadata': {}}"}),
-        ("store", ByAddress, {KEY: "the id of a key changed"}),
-        ("store", Overtaken, {KEY: "a fetch from before the visit replaced the content"}),
-        ("store", OneByOne, {ALL: "an entry is stored though the next failed"}),
-        ("store", Present, {VERSIONS: "versions() has (version, sha256) [(2, '2')]"}),
-        ("store", OldestFirst, {LISTED: "list({}) has 102, not 201"}),
-        ("store", Forgetful, {LISTED: "an id was given twice"}),
-        ("store", AnyWord, {SEARCH: "'bird nowhere' finds ab, not nothing"}),
-        ("store", Literal, {SEARCH: "ValueError: unbalanced quotes"}),
-        ("store", Unfinished, {SHOWN: "TypeError: 'NoneType' object is not callable",
-                               KEY: "TypeError"}),
-        ("store", Lonely, {MANY["store"]: "processes ended with ["}),
+        ("cache", InMemory, {DURABLE: "bytes in another cache in the directory: None"}),
+        (
+            "cache",
+            UpperCaseKeys,
+            {
+                HASH: "put(b''): 'E3B0C4",
+                REMOVE: "the number of entries that remove() returned: 3, not 2",
+                DURABLE: "bytes in another cache in the directory: None",
+            },
+        ),
+        ("cache", NoKeyError, {HASH: f"get('{'0' * 64}') returned b''"}),
+        ("cache", RemovesNeeded, {REMOVE: "entries that remove() returned: 3, not 2"}),
+        ("cache", KeepsFirstTime, {REMOVE: "by the age of its first put()"}),
+        ("cache", ClearReturnsNone, {REMOVE: "clear() twice, with one entry left: (None, None)"}),
+        ("cache", OneProcessPerEntry, {SHARED_CACHE: EXIT_CODES}),
+        ("store", AnotherFileEachTime, {ON_DISK: "another store in the directory lacks it"}),
+        ("store", LosesFields, {SHOWN: "get() shows {'title': None, 'metadata': {}}"}),
+        ("store", KeyIsURL, {NEWEST: "the id of a key changed"}),
+        ("store", ForgetsVisits, {NEWEST: "the text after a fetch from before the visit: 'late'"}),
+        ("store", PutsOneByOne, {ALL: "items though the next entry failed: (1, 1)"}),
+        ("store", OnlyNewestVersion, {VERSIONS: "in versions(): [(2, '2')], not [(1, '1'),"}),
+        ("store", OldestFirst, {LISTED: "list({}): '102', not '201'"}),
+        ("store", ReusesIds, {LISTED: "an id was given twice"}),
+        ("store", AnyWord, {SEARCH: "search('bird nowhere') finds: 'ab', not ''"}),
+        ("store", RefusesQuotes, {SEARCH: "ValueError: unbalanced quotes"}),
+        (
+            "store",
+            WithoutVisited,
+            {SHOWN: "TypeError: 'NoneType' object is not callable", NEWEST: "TypeError"},
+        ),
+        ("store", OneProcess, {SHARED_STORE: EXIT_CODES}),
     ],
-)  # fmt: skip
-def test_a_broken_part_is_told_which_rule_it_breaks_and_how(
+)
+def test_the_rules_explain_what_is_wrong_with_a_cache_or_store(
     kind: str, make: Any, broken: dict[str, str]
 ) -> None:
-    slow = {REMOVE, *MANY.values()} - broken.keys()
-    tried = [rule for rule in rules(kind) if str(rule) not in slow]
-    check(tried, make, broken)
+    slow = {REMOVE, SHARED_CACHE, SHARED_STORE} - broken.keys()
+    check([rule for rule in rules(kind) if str(rule) not in slow], make, broken)
 
 
-def check(tried: list[Rule], subject: Any, broken: dict[str, str]) -> None:
-    """Exactly these rules are broken, each with these words in its reason, and say what helps."""
-    said: dict[str, str] = {}
-    for rule in tried:
+def check(checked: list[Rule], subject: Any, broken: dict[str, str]) -> None:
+    """Exactly these rules are broken; each message has the rule, the reason and the advice."""
+    messages: dict[str, str] = {}
+    for rule in checked:
         try:
             rule.check(subject)
         except Broken as error:
-            said[str(rule)] = str(error)
-    assert said.keys() == broken.keys(), said
-    assert [says for says, words in broken.items() if words not in said[says]] == [], said
-    for rule in tried:
-        words = said.get(
-            str(rule), f"{rule.kind}: {rule.says}. Not here: What helps: {rule.advice}"
-        )
-        assert words.startswith(f"{rule.kind}: {rule.says}. Not here: ")
-        assert words.endswith(f"What helps: {rule.advice}")
+            messages[str(rule)] = str(error)
+    for rule in checked:
+        message = messages.get(str(rule))
+        assert not message or message.startswith(f'The {rule.kind} breaks the rule "{rule}": ')
+        assert not message or message.endswith(f". {rule.advice}")
+    assert messages.keys() == broken.keys(), messages
+    assert [rule for rule, reason in broken.items() if reason not in messages[rule]] == [], messages
+
+
+@pytest.mark.parametrize("kind", ["cache", "store", "queue", "fetcher", "extractor"])
+def test_every_rule_is_one_sentence_with_advice(kind: str) -> None:
+    for rule in rules(kind):
+        assert rule.kind == kind
+        assert str(rule) == rule.says
+        assert "\n" not in rule.says + rule.advice
+        assert rule.advice.endswith(".")
 
 
 QUEUES = """
@@ -307,12 +325,12 @@ import uuid
 from dataclasses import replace
 from huey import MemoryHuey
 from paise2nb import hookimpl
-from paise2nb.workers.queue import JobHuey, open_table
+from paise2nb.workers.queue import JobHuey, open_job_store
 
 class Provider:
     huey = JobHuey
     def create(self, app):
-        return self.huey(app, open_table(app, self.path(app)), immediate=self.immediate(app))
+        return self.huey(app, open_job_store(app, self.path(app)), immediate=self.immediate(app))
     def path(self, app): return None
     def immediate(self, app): return False
 
@@ -339,7 +357,7 @@ class Silent(Provider):
 class Leaky(Provider):
     class huey(JobHuey):
         def close(self):
-            self.table.clear()
+            self.job_store.clear()
             super().close()
 
 class Idle(Provider):
@@ -349,27 +367,27 @@ class Idle(Provider):
 def task_queue_providers():
     return {c.__name__.lower(): c() for c in Provider.__subclasses__()}
 """
-TABLE, ONCE, WAITS, WORKERS = map(str, rules("queue"))
+STORE, ONCE, WAITS, WORKERS = map(str, rules("queue"))
 
 
 @pytest.mark.parametrize(
-    ("provider", "says", "words"),
+    ("provider", "rule", "reason"),
     [
-        ("stock", TABLE, "AttributeError: 'MemoryHuey' object has no attribute 'table'"),
-        ("scattered", TABLE, "a second app does not see the job of the first"),
+        ("stock", STORE, "AttributeError: 'MemoryHuey' object has no attribute 'job_store'"),
+        ("scattered", STORE, "a second app does not see the job of the first"),
         ("twice", ONCE, "a job ran twice"),
-        ("barren", ONCE, "the follow-ups of a completion answered []"),
-        ("silent", ONCE, "a failure's traceback is lost"),
+        ("barren", ONCE, "follow-up jobs ran: [], not ['of attempt 2']"),
+        ("silent", ONCE, "the traceback of a failure is lost"),
         ("leaky", WAITS, "NotFound: no job 1"),
         ("idle", WORKERS, "provider idle gives a worker no jobs of"),
     ],
 )
-def test_a_broken_queue_is_told_which_rule_it_breaks_and_how(
-    tmp_path: Path, provider: str, says: str, words: str
+def test_the_rules_explain_what_is_wrong_with_a_queue(
+    tmp_path: Path, provider: str, rule: str, reason: str
 ) -> None:
     (tmp_path / "queues.py").write_text(QUEUES)
     settings = {"plugins": [str(tmp_path / "queues.py")], "task_queue.provider": provider}
-    check([rule for rule in rules("queue") if str(rule) == says], settings, {says: words})
+    check([each for each in rules("queue") if str(each) == rule], settings, {rule: reason})
 
 
 FETCHERS = """
@@ -428,19 +446,19 @@ ANSWERS, ERRORS = map(str, rules("fetcher"))
     ("scheme", "broken"),
     [
         ("good", {}),
-        ("none", {ANSWERS: "it answered NoneType"}),
-        ("text", {ANSWERS: "it answered str"}),
+        ("none", {ANSWERS: "it returned NoneType"}),
+        ("text", {ANSWERS: "it returned str"}),
         ("shout", {ANSWERS: "no fetcher is declared for shout:x", ERRORS: "no fetcher"}),
-        ("typed", {ANSWERS: "mime_type is 'Text/Plain; charset=utf-8', not like text/html"}),
+        ("typed", {ANSWERS: "mime_type 'Text/Plain; charset=utf-8' is not like text/html"}),
         ("meta", {ANSWERS: "TypeError: Object of type set is not JSON serializable"}),
         ("picture", {ANSWERS: "picture:x became no item: ['no extractor for image/png"}),
-        ("chance", {ANSWERS: "a second call brought other bytes"}),
-        ("greedy", {ERRORS: "it brought 10 bytes over fetch.max_bytes"}),
-        ("mute", {ERRORS: "'mute:wrong' brought Fetched("}),
+        ("chance", {ANSWERS: "a second call returned other bytes"}),
+        ("greedy", {ERRORS: "it returned 10 bytes, more than fetch.max_bytes"}),
+        ("mute", {ERRORS: "'mute:wrong' returned Fetched("}),
         ("system", {ERRORS: "OSError: no such thing"}),
     ],
 )
-def test_a_broken_fetcher_is_told_which_rule_it_breaks_and_how(
+def test_the_rules_explain_what_is_wrong_with_a_fetcher(
     tmp_path: Path, scheme: str, broken: dict[str, str]
 ) -> None:
     (tmp_path / "fetchers.py").write_text(FETCHERS)
@@ -484,19 +502,19 @@ DOCUMENTS, DAMAGED = map(str, rules("extractor"))
     ("kind", "broken"),
     [
         ("good", {}),
-        ("text", {DOCUMENTS: "it made str"}),
+        ("text", {DOCUMENTS: "it returned str"}),
         ("bytes", {DOCUMENTS: "a text is bytes"}),
         ("author", {DOCUMENTS: "author is ['Ada']"}),
-        ("date", {DOCUMENTS: "'yesterday' is not ISO 8601"}),
+        ("date", {DOCUMENTS: "'yesterday' is not a date in ISO 8601"}),
         ("meta", {DOCUMENTS: "TypeError: Object of type bytes is not JSON serializable"}),
         ("twins", {DOCUMENTS: "two documents have the same url"}),
-        ("clock", {DOCUMENTS: "a second call made others"}),
+        ("clock", {DOCUMENTS: "a second call returned others"}),
         ("empty", {DOCUMENTS: "became no item: ['no text in it"}),
         ("SHOUT", {DOCUMENTS: "no extractor is declared", DAMAGED: "no extractor is declared"}),
         ("strict", {DAMAGED: "UnicodeDecodeError"}),
     ],
 )
-def test_a_broken_extractor_is_told_which_rule_it_breaks_and_how(
+def test_the_rules_explain_what_is_wrong_with_an_extractor(
     tmp_path: Path, kind: str, broken: dict[str, str]
 ) -> None:
     (tmp_path / "extractors.py").write_text(EXTRACTORS)

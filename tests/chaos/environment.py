@@ -9,11 +9,11 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import paise2nb
 from paise2nb.app import App
@@ -21,20 +21,10 @@ from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError
 from paise2nb.jobs import STATES
 from tests.chaos.plugin import EFFECTS
-
-T = TypeVar("T")
+from tests.waiting import until
 
 PLUGIN = Path(__file__).with_name("plugin.py")
 ROOT = Path(__file__).parents[2]
-
-
-def until(condition: Callable[[], T], seconds: float = 60, pause: float = 0.005) -> T:
-    """Wait for a condition; its value. The time only bounds a failure."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(pause)
-    return value
 
 
 class Environment:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from paise2nb.core import processes as process
-from tests.chaos.environment import Environment, until
+from tests.chaos.environment import Environment
 from tests.chaos.scenarios import Scale, scenario
+from tests.waiting import until
 
 HOUR = 3600.0
 MOVES = (2 * HOUR, -2 * HOUR, 24 * HOUR, -24 * HOUR)

@@ -17,8 +17,9 @@ from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError
 from paise2nb.core.sqlite import LOG_BYTES
 from paise2nb.doctor import Finding, examine
-from tests.chaos.environment import Environment, until
+from tests.chaos.environment import Environment
 from tests.chaos.scenarios import Scale, scenario
+from tests.waiting import until
 
 
 @contextmanager

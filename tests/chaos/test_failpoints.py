@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from tests.chaos import failpoints
-from tests.chaos.environment import PLUGIN, Environment, until
+from tests.chaos.environment import PLUGIN, Environment
 from tests.chaos.scenarios import Scale, scenario
+from tests.waiting import until
 
 MOMENTS = ("before", "inside", "after")
 PLUGINS = [str(PLUGIN), str(Path(failpoints.__file__))]

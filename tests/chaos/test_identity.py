@@ -11,8 +11,9 @@ import time
 
 from paise2nb.core import processes as process
 from paise2nb.jobs.retry import crash_outcomes
-from tests.chaos.environment import Environment, until
+from tests.chaos.environment import Environment
 from tests.chaos.scenarios import Scale, scenario
+from tests.waiting import until
 
 
 @scenario(

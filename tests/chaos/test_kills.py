@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from paise2nb.core import processes as process
-from tests.chaos.environment import Environment, Standstill, until
+from tests.chaos.environment import Environment, Standstill
 from tests.chaos.scenarios import Scale, scenario
+from tests.waiting import until
 
 
 def trees(environment: Environment, jobs: int, seconds: float) -> set[str]:

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from paise2nb.core.errors import WorkersError
-from tests.chaos.environment import PLUGIN, Environment, until
+from tests.chaos.environment import PLUGIN, Environment
 from tests.chaos.scenarios import Scale, scenario
+from tests.waiting import until
 
 OUTCOMES = {"exit": "crashed", "segfault": "crashed", "memory": "memory"}
 # As shipped, three crashes in all, but without the waiting between them.

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import paise2nb
 from paise2nb import App, Job
 from paise2nb.core import processes as process
 from paise2nb.core.errors import JobFailed, UnknownTask, UsageError
-from paise2nb.views import snapshot as snapshot
+from paise2nb.views import snapshot
+from tests.waiting import until
 
 PLUGIN = '''
 import asyncio, os, resource, subprocess, sys, threading, time
@@ -161,15 +162,6 @@ def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
         opened.workers.start()
         yield opened
         opened.workers.stop(timeout=0)
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for a condition; its value. The time only bounds a failure."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-    return value
 
 
 def outcomes(job: Job) -> list[str]:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from paise2nb.config.settings import Settings
 from paise2nb.core import disks
 from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError, UsageError, WorkersError
+from tests.waiting import until
 
 PLUGIN = '''
 import ctypes, os, sys, threading, time
@@ -73,15 +73,6 @@ def hungry(context, word):
 '''
 
 Make = Callable[..., App]
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for a condition; its value. The time only bounds a failure."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-    return value
 
 
 @pytest.fixture

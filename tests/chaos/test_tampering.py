@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 import paise2nb
 from paise2nb.core.errors import StorageError
 from paise2nb.workers.queue import JSONSerializer
-from tests.chaos.environment import Environment, until
+from tests.chaos.environment import Environment
 from tests.chaos.scenarios import Scale, scenario
+from tests.waiting import until
 
 
 class Trap:
