@@ -19,9 +19,12 @@ from paise2nb.app import App, current, make_current
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
 from paise2nb.jobs import STATES, NewJob, Outcome
 from paise2nb.workers.executor import Executor
+from tests import example_plugin
 
-PLUGIN = """
-from paise2nb import PermanentError, TransientError, UsageError, task
+PLUGIN = (
+    example_plugin.SOURCE
+    + """
+from paise2nb import PermanentError, TransientError, UsageError
 
 def checked(app, arguments):
     if not arguments[0].startswith("ok"):
@@ -35,18 +38,10 @@ def checked(app, arguments):
 def careful(context, word):
     return word
 
-@task("echo")
-def echo(context, word):
-    return word
-
 @task("parent")
 def parent(context, task, *words):
     for word in words:
         context.enqueue(task, word)
-
-@task("later")
-async def later(context, word):
-    return word[::-1]
 
 @task("misled")
 def misled(context, word):
@@ -60,6 +55,7 @@ def gone(context, word):
 def slow(context, word):
     raise TimeoutError("too slow")
 """
+)
 
 Make = Callable[..., App]
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

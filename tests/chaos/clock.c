@@ -1,4 +1,4 @@
-/* A wall clock that can be moved: preloaded into a process, it adds the seconds that stand in the
+/* A wall clock that can be moved: preloaded into a process, it adds the seconds in the
    file named by CHAOS_CLOCK, as a double. The steady clocks are left as they are. */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-"""The house of each scenario, and its end."""
+"""The environment of each scenario."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ from tests.chaos.environment import Environment
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[Environment]:
-    with Environment(tmp_path, seed=1, patience=6) as environment:
+    with Environment(tmp_path, seed=1, tolerance=6) as environment:
         yield environment

@@ -1,10 +1,15 @@
-"""Failpoints: a process that loads this module ends at once around a transaction of its database.
+"""Failpoints: end a process around a transaction of its database.
 
-The variable PAISE2_CHAOS_FAILPOINTS holds a directory and points such as ``claim:inside:3``: the
-method that writes (with the state that an execution ends in, ``end.completed``), the moment
-(``before`` the transaction begins, ``inside`` it with all statements done, ``after`` it is
-committed), and which one of those that the process makes. Each point fires once, and leaves a
-file of its name.
+A process that loads this module as a plugin exits at the points that the environment variable
+PAISE2_CHAOS_FAILPOINTS names. The variable holds a directory and points such as
+``claim:inside:3``:
+
+- the method that writes; for ``end`` with the state of the outcome, as in ``end.completed``,
+- the moment: ``before`` the transaction begins, ``inside`` it after all statements, or ``after``
+  it is committed,
+- the number of the call in this process.
+
+Each point fires once, and then leaves a file of its name in the directory.
 """
 
 from __future__ import annotations
@@ -23,14 +28,14 @@ VARIABLE = "PAISE2_CHAOS_FAILPOINTS"
 STATUS = 77  # the exit status of a process that a failpoint ended
 
 
-def variable(directory: Path, points: list[str]) -> dict[str, str]:
-    """The environment that arms the points."""
+def variables(directory: Path, points: list[str]) -> dict[str, str]:
+    """The environment variables that set these points."""
     directory.mkdir(exist_ok=True)
     return {VARIABLE: " ".join([str(directory), *points])}
 
 
-def kind() -> str:
-    """The method of the job store that asked for the transaction."""
+def writing_method() -> str:
+    """The name of the method of the job store that asked for the transaction."""
     frame = sys._getframe(2)
     method = frame.f_locals.get("method")  # of the decorator `transaction`
     if method is None:
@@ -39,37 +44,37 @@ def kind() -> str:
     return method.__name__ + (f".{outcomes[0].state}" if outcomes else "")
 
 
-def arm(directory: Path, points: set[str]) -> None:
+def set_points(directory: Path, points: set[str]) -> None:
     """Wrap the transactions of this process."""
-    plain = Database.write
-    seen: Counter[str] = Counter()
+    original = Database.write
+    calls: Counter[str] = Counter()
 
-    def reached(point: str) -> None:
+    def reach(point: str) -> None:
         if point in points:
             try:
                 os.close(os.open(directory / point, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
+            except FileExistsError:  # it has fired in another process
                 return
             os._exit(STATUS)
 
     def write(self: Database, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        name = kind()
-        seen[name] += 1
-        number = seen[name]
+        name = writing_method()
+        calls[name] += 1
+        number = calls[name]
 
         def inside(*parameters: Any, **named: Any) -> Any:
             value = work(*parameters, **named)
-            reached(f"{name}:inside:{number}")
+            reach(f"{name}:inside:{number}")
             return value
 
-        reached(f"{name}:before:{number}")
-        value = plain(self, inside, *args, **kwargs)
-        reached(f"{name}:after:{number}")
+        reach(f"{name}:before:{number}")
+        value = original(self, inside, *args, **kwargs)
+        reach(f"{name}:after:{number}")
         return value
 
     Database.write = write  # type: ignore[method-assign]
 
 
 if VARIABLE in os.environ:
-    place, *armed = os.environ[VARIABLE].split(" ")
-    arm(Path(place), set(armed))
+    directory, *points = os.environ[VARIABLE].split(" ")
+    set_points(Path(directory), set(points))

@@ -1,4 +1,4 @@
-"""The tasks of the chaos suite. An effect is a row by key, with how often it was written."""
+"""The tasks of the chaos suite. An effect is a row with a key and how often it was written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EFFECTS = "effects.db"
 
 
 def store(context: Any, key: str) -> int:
-    """Write the effect of that key; how often that has been done by now."""
+    """Write the effect of a key; returns how often it has been written by now."""
     connection = sqlite3.connect(context.data_dir / EFFECTS, timeout=60, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous=OFF")
@@ -30,8 +30,8 @@ def store(context: Any, key: str) -> int:
     return int(times)
 
 
-def held(path: str) -> None:
-    """Until the file is there."""
+def wait_for(path: str) -> None:
+    """Wait until the file exists."""
     while not Path(path).exists():
         time.sleep(0.01)
 
@@ -39,7 +39,7 @@ def held(path: str) -> None:
 @task("effect")
 def effect(context: Any, key: str, seconds: float = 0) -> str:
     if seconds > 300:
-        raise ValueError("nobody asks for that but a mutated row")
+        raise ValueError("only a mutated row has such a time")
     time.sleep(seconds)
     store(context, key)
     return key
@@ -47,7 +47,7 @@ def effect(context: Any, key: str, seconds: float = 0) -> str:
 
 @task("tree")
 def tree(context: Any, key: str, seconds: float = 0) -> str:
-    """An effect, and a follow-up with one of its own."""
+    """Write an effect, and enqueue a follow-up job that writes another."""
     context.enqueue("effect", f"{key}/leaf", seconds)
     return effect(context, key, seconds)
 
@@ -67,7 +67,7 @@ def flaky(context: Any, key: str) -> str:
 
 @task("retried", max_retries=3)
 def retried(context: Any, key: str) -> str:
-    """Fails once, then waits for as long as the settings say."""
+    """Fail once, and then succeed after the retry delay of the settings."""
     if store(context, key) == 1:
         raise ConnectionError("the first time fails")
     store(context, f"{key}/again")
@@ -82,9 +82,9 @@ def broken(context: Any, key: str) -> None:
 
 @task("hold")
 def hold(context: Any, key: str, path: str) -> str:
-    """Runs until the file is there."""
+    """Run until the file exists."""
     context.enqueue("effect", f"{key}/leaf")
-    held(path)
+    wait_for(path)
     store(context, key)
     return str(os.getpid())
 
@@ -93,8 +93,8 @@ def _die(how: str) -> None:
     if how == "segfault":
         ctypes.string_at(0)
     if how == "memory":
-        kept = bytearray(700_000_000)
-        kept[::4096] = b"x" * len(kept[::4096])
+        allocated = bytearray(700_000_000)
+        allocated[::4096] = b"x" * len(allocated[::4096])
         time.sleep(600)
     os._exit(9)
 
@@ -106,13 +106,13 @@ def die(context: Any, how: str) -> None:
 
 @task("thread_die", pool="many", max_retries=0, memory_mb=400)
 def thread_die(context: Any, how: str, path: str) -> None:
-    held(path)
+    wait_for(path)
     _die(how)
 
 
 @task("thread_hold", pool="many")
 def thread_hold(context: Any, key: str, path: str) -> str:
-    held(path)
+    wait_for(path)
     store(context, key)
     return key
 

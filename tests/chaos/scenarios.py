@@ -1,4 +1,4 @@
-"""What a scenario is: one function, with a short scale for every test run and a full one."""
+"""A scenario is one function with a short scale for every test run and a full one."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ import pytest
 from tests.chaos.environment import Environment
 
 Scale = Mapping[str, float]
-Hurt = Callable[[Environment, Scale], None]
+Run = Callable[[Environment, Scale], None]
 
 
 class Scenario(NamedTuple):
     """One row of the table.
 
-    Args:
-        row: its number.
-        title: what is done to whom.
+    Attributes:
+        row: its number. Scenarios that test the same promise share one.
+        title: what happens in it.
+        short: the scale of the short form.
         full: the scale of the full form.
         seeds: how many seeds the full form runs.
-        run: the scenario itself: it asserts, and notes its figures in the house.
+        run: asserts what must hold, and stores its figures in the environment.
     """
 
     row: int
     title: str
+    short: Scale
     full: Scale
     seeds: int
-    run: Hurt
+    run: Run
 
 
 SCENARIOS: list[Scenario] = []
@@ -36,11 +38,11 @@ SCENARIOS: list[Scenario] = []
 
 def scenario(
     row: int, title: str, *, short: Scale, full: Scale, seeds: int = 1
-) -> Callable[[Hurt], Hurt]:
+) -> Callable[[Run], Run]:
     """Register a test as a scenario; pytest runs it with the short scale."""
 
-    def register(run: Hurt) -> Hurt:
-        SCENARIOS.append(Scenario(row, title, full, seeds, run))
+    def register(run: Run) -> Run:
+        SCENARIOS.append(Scenario(row, title, short, full, seeds, run))
         return pytest.mark.parametrize("scale", [pytest.param(short, id="short")])(run)
 
     return register

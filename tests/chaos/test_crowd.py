@@ -1,4 +1,4 @@
-"""Many producers and many workers at once."""
+"""Many processes enqueue while many workers run."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ print(worst)
 
 @scenario(
     11,
-    "a crowd of producers and workers",
+    "many producers and workers at the same time",
     short={"producers": 4, "workers": 3, "jobs": 400},
     full={"producers": 16, "workers": 8, "jobs": 20_000},
 )
-def test_a_crowd_meets_no_lock_error_and_waits_for_nobody_long(
+def test_many_processes_get_no_lock_error_and_none_waits_long(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
     app.workers.start(concurrency=int(scale["workers"]))
     each = int(scale["jobs"] / scale["producers"])
-    crowd = [
+    processes = [
         subprocess.Popen(
             environment.program(PRODUCER, name, each), stdout=subprocess.PIPE, text=True
         )
         for name in range(int(scale["producers"]))
     ]
-    worst = [float(producer.communicate(timeout=1200)[0]) for producer in crowd]
-    assert {producer.returncode for producer in crowd} == {0}
+    worst = [float(producer.communicate(timeout=1200)[0]) for producer in processes]
+    assert {producer.returncode for producer in processes} == {0}
     app.wait(timeout=1200)
-    environment.check_all_done({f"{name}-{n}" for name in range(len(crowd)) for n in range(each)})
+    environment.check_all_done(
+        {f"{name}-{n}" for name in range(len(processes)) for n in range(each)}
+    )
     log = (environment.data_dir / "logs" / "workers.log").read_text()
     assert "locked" not in log
     assert "another process held it" not in log

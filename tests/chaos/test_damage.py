@@ -1,4 +1,4 @@
-"""The disk fills up; the job table is deleted, truncated, overwritten, or read for very long."""
+"""A full disk, a destroyed database of jobs, and a reader that keeps its transaction open."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.waiting import until
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """A file system of 12 MB of its own."""
-    place.mkdir()
+def small_disk(mount_point: Path) -> Iterator[None]:
+    """Mount a file system of 12 MB."""
+    mount_point.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", str(place)],
+        ["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", str(mount_point)],
         capture_output=True, check=False,
     )  # fmt: skip
     if mounted.returncode:
@@ -35,11 +35,11 @@ def small_disk(place: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(mount_point)], check=True)
 
 
 def fill(filler: Path) -> None:
-    """Take all the space that is left."""
+    """Use all space that is left."""
     with filler.open("wb", buffering=0) as file:
         for size in (100_000, 1000, 1):
             try:
@@ -52,37 +52,38 @@ def fill(filler: Path) -> None:
 @scenario(
     8, "a full disk", short={"rounds": 1, "seconds": 1}, full={"rounds": 10, "seconds": 10}, seeds=3
 )
-def test_a_full_disk_pauses_the_queue_and_charges_nobody(
+def test_a_full_disk_pauses_the_queue_and_charges_no_attempt(
     environment: Environment, scale: Scale
 ) -> None:
-    small = environment.place / "small"
+    small = environment.root / "small"
     with small_disk(small):
         environment.data_dir = small / "data"
         app = environment.open()
         app.workers.start()
         expected: set[str] = set()
-        said = []
-        for turn in range(int(scale["rounds"])):
-            kinds = {kind: [f"{kind} {turn} {n}" for n in range(30)] for kind in ("tree", "flaky")}
-            app.enqueue_many("tree", [(key, 0.01) for key in kinds["tree"]])
-            app.enqueue_many("flaky", kinds["flaky"])
-            expected |= {*kinds["tree"], *kinds["flaky"], *(f"{k}/leaf" for k in kinds["tree"])}
+        delays = []
+        for round_number in range(int(scale["rounds"])):
+            trees = [f"tree {round_number} {n}" for n in range(30)]
+            flaky = [f"flaky {round_number} {n}" for n in range(30)]
+            app.enqueue_many("tree", [(key, 0.01) for key in trees])
+            app.enqueue_many("flaky", flaky)
+            expected |= {*trees, *flaky, *(f"{key}/leaf" for key in trees)}
             done = app.status().jobs["completed"]
             goal = done + environment.random.randint(1, 20)
             until(lambda goal=goal: app.status().jobs["completed"] >= goal)
             fill(small / "filler")
             began = time.monotonic()
             with pytest.raises(StorageError, match="no space left on the disk; free some"):
-                enqueue_until_refused(app, f"late {turn}", expected)
+                enqueue_until_refused(app, f"late {round_number}", expected)
             assert "no space left" in until(lambda: app.status().paused)
-            said.append(time.monotonic() - began)
+            delays.append(time.monotonic() - began)
             until(lambda: not app.status().jobs["running"] or app.status().paused)
             until(lambda began=began: time.monotonic() - began >= scale["seconds"])
             (small / "filler").unlink()
             app.wait(timeout=60)
             assert app.status().paused is None
         environment.check_all_done(expected)
-        # Its own failure is what a flaky job is charged with, and nothing else.
+        # A flaky job is charged with the failure that it raises, and with nothing else.
         charged = environment.rows(
             "SELECT error FROM attempts WHERE outcome != 'released' AND error != ?",
             "ConnectionError: the first time fails",
@@ -92,7 +93,7 @@ def test_a_full_disk_pauses_the_queue_and_charges_nobody(
         assert {row["task"]: row["attempt"] for row in attempts} == {
             "effect": 1, "flaky": 2, "tree": 1,
         }  # fmt: skip
-        environment.within(max(said), 2, "error said after")
+        environment.within(max(delays), 2, "error shown after")
         app.workers.stop(timeout=10)
         app.close()
 
@@ -119,39 +120,39 @@ def shorten(path: Path) -> None:
 
 def overwrite(path: Path) -> None:
     size = path.stat().st_size
-    with closing(sqlite3.connect(path)) as connection:  # what is in the log would mend it again
+    with closing(sqlite3.connect(path)) as connection:  # the write-ahead log would repair the file
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as file:
         file.write(b"\x5a" * size)
 
 
-HURTS: tuple[Callable[[Path], None], ...] = (delete, truncate, shorten, overwrite)
+DAMAGES: tuple[Callable[[Path], None], ...] = (delete, truncate, shorten, overwrite)
 
 
-@scenario(9, "the job table destroyed", short={"rounds": 1}, full={"rounds": 10})
-def test_a_destroyed_job_table_is_noticed_put_aside_and_accepts_nothing_more(
+@scenario(9, "the database of jobs destroyed", short={"rounds": 1}, full={"rounds": 10})
+def test_a_destroyed_job_store_is_noticed_and_renamed_and_accepts_no_job(
     environment: Environment, scale: Scale
 ) -> None:
     noticed = []
-    for number, hurt in enumerate(HURTS * int(scale["rounds"])):
-        environment.data_dir = environment.place / f"data {number}"
+    for number, damage in enumerate(DAMAGES * int(scale["rounds"])):
+        environment.data_dir = environment.root / f"data {number}"
         app = environment.open()
         app.workers.start(concurrency=1)
         app.enqueue_many("effect", [str(n) for n in range(1000)])
         app.wait(timeout=60)
-        app.queue.job_store.checkpoint()
+        environment.job_store.checkpoint()
         assert app.status().jobs["completed"] == 1000
-        path = app.queue.job_store.path
+        path = environment.data_dir / "tasks.db"
         names = [row["process"] for row in environment.workers()]
         began = time.monotonic()
-        hurt(path)
+        damage(path)
         until(lambda app=app: is_refused(app))
         until(lambda names=names: not any(map(process.alive, names)))
         noticed.append(time.monotonic() - began)
         with pytest.raises(StorageError):
             app.enqueue("effect", "lost?")
-        finding = wrong(app, "jobs")
-        if hurt is delete:
+        finding = problem(app, "jobs")
+        if damage is delete:
             assert "is gone" in finding.text
         else:
             [aside, *_] = sorted(path.parent.glob("tasks.db.damaged-*"))
@@ -166,26 +167,28 @@ def is_refused(app: App) -> bool:
     try:
         app.status()
     except StorageError:
-        return not app.queue.job_store.path.exists()
+        return not (app.data_dir / "tasks.db").exists()
     return False
 
 
-def wrong(app: App, check: str) -> Finding:
-    """What `doctor` finds wrong there; it says what to do."""
+def problem(app: App, check: str) -> Finding:
+    """The problem that `doctor` finds in one check, with its advice."""
     [finding] = [f for f in examine(lambda: app.settings).findings if f.check == check]
     assert finding.state != "ok"
     assert finding.advice
     return finding
 
 
-@scenario(12, "a reader that holds its transaction", short={"seconds": 0}, full={"seconds": 60})
-def test_the_log_is_bounded_again_after_a_long_reader(
+@scenario(
+    12, "a reader that keeps its transaction open", short={"seconds": 0}, full={"seconds": 60}
+)
+def test_the_write_ahead_log_shrinks_after_a_long_reader(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
     app.workers.start(concurrency=1)
     log = app.data_dir / "tasks.db-wal"
-    with closing(sqlite3.connect(app.queue.job_store.path)) as reader:
+    with closing(sqlite3.connect(environment.data_dir / "tasks.db")) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM jobs").fetchall()
         began = time.monotonic()
@@ -198,7 +201,7 @@ def test_the_log_is_bounded_again_after_a_long_reader(
             seconds=scale["seconds"] + 60,
         )
         environment.figures["log at most"] = f"{log.stat().st_size / 1e6:.0f} MB"
-        assert wrong(app, "log").state == "warning"
+        assert problem(app, "log").state == "warning"
         reader.rollback()
     until(lambda: grow(app) and log.stat().st_size <= LOG_BYTES)
     environment.figures["log afterwards"] = f"{log.stat().st_size / 1e6:.0f} MB"

@@ -1,4 +1,4 @@
-"""A process ends at each commit boundary: before, within and after every kind of transaction."""
+"""A process exits before, inside or after each kind of transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHILE_WORKING = ("claim", "end.completed", "end.retrying", "end.failed")
 
 
 def batch(environment: Environment, number: int) -> set[str]:
-    """Jobs that end in every way, some at a later time; the effects that they have."""
+    """Enqueue jobs with every outcome, some for later; returns the effects to expect."""
     app = environment.app
     names = {f"{number}-{index}" for index in range(6)}
     app.enqueue_many("tree", [f"tree {name}" for name in names])
@@ -33,62 +33,62 @@ def batch(environment: Environment, number: int) -> set[str]:
     return expected | trees | {f"{tree}/leaf" for tree in trees}
 
 
-@scenario(3, "workers end at commit boundaries", short={"rounds": 1}, full={"rounds": 20}, seeds=3)
-def test_a_worker_that_ends_at_any_commit_boundary_leaves_no_half_move(
+@scenario(3, "workers exit around a commit", short={"rounds": 1}, full={"rounds": 20}, seeds=3)
+def test_a_worker_that_exits_around_a_commit_leaves_no_partial_change(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open(plugins=PLUGINS)
     expected: set[str] = set()
     batches = fired = 0
-    for turn in range(int(scale["rounds"])):
-        marks = environment.place / f"marks-{turn}"
+    for round_number in range(int(scale["rounds"])):
+        fired_points = environment.root / f"points-{round_number}"
         points = [f"{kind}:{moment}:1" for kind in WHILE_STARTING for moment in MOMENTS]
         points += [
             f"{kind}:{moment}:{environment.random.randint(1, 4 if kind != 'end.failed' else 2)}"
             for kind in WHILE_WORKING
             for moment in MOMENTS
         ]
-        with environment.environment(**failpoints.variable(marks, points)):
+        with environment.variables(**failpoints.variables(fired_points, points)):
             subprocess.Popen(
                 environment.program("app.workers.start(foreground=True)"),
                 start_new_session=True, stdout=subprocess.DEVNULL,
             )  # fmt: skip
-        deadline = time.monotonic() + 60 * environment.patience
-        while missing := set(points) - set(os.listdir(marks)):
+        deadline = time.monotonic() + 60 * environment.tolerance
+        while missing := set(points) - set(os.listdir(fired_points)):
             assert time.monotonic() < deadline, f"not reached: {missing}"
-            if app.queue.job_store.busy() < 20:
+            if environment.job_store.busy() < 20:
                 expected |= batch(environment, batches)
                 batches += 1
             environment.check_counts()
             time.sleep(0.01)
         fired += len(points)
-        app.wait(timeout=60 * environment.patience)
-        until(lambda: app.queue.job_store.next_time() is None)
+        app.wait(timeout=60 * environment.tolerance)
+        until(lambda: environment.job_store.next_time() is None)
         app.wait(timeout=60)
         environment.check()
         app.workers.stop(timeout=30)
         environment.check()
     check_ends(environment, expected)
-    environment.figures["boundaries"] = fired
+    environment.figures["points"] = fired
 
 
 def check_ends(environment: Environment, expected: set[str]) -> None:
-    """Each effect is there; what fails by design has failed, all else has completed."""
+    """Check that every effect is there, "broken" jobs have failed and all others completed."""
     wrong = environment.rows(
         "SELECT * FROM jobs WHERE state != iif(task = 'broken', 'failed', 'completed')"
     )
     assert not [dict(row) for row in wrong]
     lost = expected - environment.effects().keys()
-    jobs = environment.rows("SELECT count(*) - count(DISTINCT task || args) AS doubled FROM jobs")
-    environment.figures |= {"lost": len(lost), "duplicates": jobs[0]["doubled"]}
+    jobs = environment.rows(
+        "SELECT count(*) - count(DISTINCT task || args) AS duplicates FROM jobs"
+    )
+    environment.figures |= {"lost": len(lost), "duplicates": jobs[0]["duplicates"]}
     assert not lost
-    assert not jobs[0]["doubled"]
+    assert not jobs[0]["duplicates"]
 
 
-@scenario(
-    3, "supervisors end at commit boundaries", short={"points": 4}, full={"points": 60}, seeds=3
-)
-def test_a_supervisor_that_ends_at_any_commit_boundary_is_followed_by_another(
+@scenario(3, "supervisors exit around a commit", short={"points": 4}, full={"points": 60}, seeds=3)
+def test_after_a_supervisor_exits_around_a_commit_another_takes_over(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open(plugins=PLUGINS)
@@ -96,13 +96,13 @@ def test_a_supervisor_that_ends_at_any_commit_boundary_is_followed_by_another(
     expected: set[str] = set()
     for number in range(int(scale["points"])):
         name, moment = kinds[number % len(kinds)], environment.random.choice(MOMENTS)
-        marks = environment.place / f"marks-{number}"
-        with environment.environment(**failpoints.variable(marks, [f"{name}:{moment}:1"])):
+        fired_points = environment.root / f"points-{number}"
+        with environment.variables(**failpoints.variables(fired_points, [f"{name}:{moment}:1"])):
             supervisor = subprocess.Popen(
                 environment.program("app.workers.start(foreground=True)"), start_new_session=True,
                 stdout=subprocess.DEVNULL,
             )  # fmt: skip
-        go = environment.place / f"go {number}"
+        go = environment.root / f"go {number}"
         if name == "rescue_jobs":
             job = app.enqueue("hold", f"held {number}", str(go))
             until(lambda job=job: job.state == "running")
@@ -119,10 +119,10 @@ def test_a_supervisor_that_ends_at_any_commit_boundary_is_followed_by_another(
     app.wait(timeout=60)
     environment.check()
     check_ends(environment, expected)
-    environment.figures["boundaries"] = scale["points"]
+    environment.figures["points"] = scale["points"]
 
 
-USER_MOVES = {
+USER_COMMANDS = {
     "add": "app.enqueue_many('effect', [f'{sys.argv[1]} {n}' for n in range(10)])",
     "cancel": "app.jobs(tag='old').cancel()",
     "retry": "app.jobs(state='failed').retry()",
@@ -130,40 +130,42 @@ USER_MOVES = {
 }
 
 
-@scenario(3, "users end at commit boundaries", short={"rounds": 1}, full={"rounds": 20}, seeds=3)
-def test_a_user_who_ends_at_any_commit_boundary_has_done_all_or_nothing(
+@scenario(3, "users exit around a commit", short={"rounds": 1}, full={"rounds": 20}, seeds=3)
+def test_a_command_that_exits_around_a_commit_has_done_all_or_nothing(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open(plugins=PLUGINS)
     fired = 0
-    for turn in range(int(scale["rounds"])):
-        for kind, text in USER_MOVES.items():
+    for round_number in range(int(scale["rounds"])):
+        for kind, text in USER_COMMANDS.items():
             moment = environment.random.choice(MOMENTS)
-            app.queue.job_store.clear()
+            environment.job_store.clear()
             app.enqueue_many("effect", [f"old {n}" for n in range(10)], tag="old")
             if kind in ("retry", "prune"):
                 with_state = "UPDATE jobs SET state = 'failed', ready = 0, finished_at = 1"
-                app.queue.job_store.database.write(lambda c, sql=with_state: c.execute(sql))
+                environment.job_store.database.write(lambda c, sql=with_state: c.execute(sql))
                 counts = (
                     "UPDATE counters SET jobs = 10 * (name = 'failed'), roots = jobs WHERE kind"
                 )
                 late = "UPDATE counters SET jobs = (SELECT last FROM ids) WHERE kind = 'id'"
                 for sql in (f"{counts} = 'state'", "UPDATE counters SET roots = jobs", late):
-                    app.queue.job_store.database.write(lambda c, sql=sql: c.execute(sql))
+                    environment.job_store.database.write(lambda c, sql=sql: c.execute(sql))
             before = environment.rows("SELECT state FROM jobs ORDER BY id")
-            marks = environment.place / f"marks-{turn}-{kind}"
-            with environment.environment(**failpoints.variable(marks, [f"{kind}:{moment}:1"])):
+            fired_points = environment.root / f"points-{round_number}-{kind}"
+            with environment.variables(
+                **failpoints.variables(fired_points, [f"{kind}:{moment}:1"])
+            ):
                 ended = subprocess.run(environment.program(text, kind), timeout=120, check=False)
             assert ended.returncode == failpoints.STATUS
             fired += 1
             after = environment.rows("SELECT state FROM jobs ORDER BY id")
-            moved = {
+            changed = {
                 "add": [*before, *([("queued",)] * 10)],
                 "cancel": [("cancelled",)] * 10,
                 "retry": [("queued",)] * 10,
                 "prune": [],
             }[kind]
-            wanted = moved if moment == "after" else before
+            wanted = changed if moment == "after" else before
             assert [tuple(row) for row in after] == [tuple(row) for row in wanted], (kind, moment)
             environment.check_counts()
-    environment.figures["boundaries"] = fired
+    environment.figures["points"] = fired

@@ -1,4 +1,4 @@
-"""Who is who: workers that were declared dead, recycled pids, many starts at once, a late stop."""
+"""Workers that were declared dead, reused pids, many starts at once, and a stop with a deadline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.waiting import until
 
 
 @scenario(
-    7, "a stopped worker declared dead, then let go on", short={"rounds": 3}, full={"rounds": 100}
+    7, "a suspended worker declared dead, then resumed", short={"rounds": 3}, full={"rounds": 100}
 )
 def test_the_late_outcome_of_a_worker_declared_dead_is_refused(
     environment: Environment, scale: Scale
@@ -25,15 +25,15 @@ def test_the_late_outcome_of_a_worker_declared_dead_is_refused(
     app = environment.open()
     app.workers.start(concurrency=2)
     expected: set[str] = set()
-    for turn in range(int(scale["rounds"])):
-        go = environment.place / f"go {turn}"
-        job = app.enqueue("hold", f"held {turn}", str(go))
-        expected |= {f"held {turn}", f"held {turn}/leaf"}
+    for round_number in range(int(scale["rounds"])):
+        go = environment.root / f"go {round_number}"
+        job = app.enqueue("hold", f"held {round_number}", str(go))
+        expected |= {f"held {round_number}", f"held {round_number}/leaf"}
         until(lambda job=job: job.state == "running")
         stopped = job.worker_pid
-        [row] = [row for row in app.queue.job_store.workers() if row["pid"] == stopped]
+        [row] = [row for row in environment.job_store.workers() if row["pid"] == stopped]
         stop_between_writes(environment, stopped)
-        assert app.queue.job_store.rescue_jobs(row["id"], crash_outcomes(app.settings, None)) == [
+        assert environment.job_store.rescue_jobs(row["id"], crash_outcomes(app.settings, None)) == [
             job.id
         ]
         until(lambda job=job: job.state == "running" and len(job.attempts) == 1)
@@ -44,7 +44,9 @@ def test_the_late_outcome_of_a_worker_declared_dead_is_refused(
         ):  # the late outcome comes after the right one, or before
             until(lambda job=job: job.state == "completed")
         os.kill(stopped, signal.SIGCONT)
-        until(lambda name=row["process"]: not process.alive(name))  # it has heard, and leaves
+        until(
+            lambda name=row["process"]: not process.alive(name)
+        )  # it notices the refusal, and exits
         until(lambda job=job: job.state == "completed")
         assert [a["outcome"] for a in job.attempts] == ["crashed", "completed"]
         assert job.result() != str(stopped)
@@ -69,66 +71,71 @@ def stop_between_writes(environment: Environment, pid: int) -> None:
                 except BlockingIOError:  # another process has the lock, or this one
                     time.sleep(0.01)
             os.kill(pid, signal.SIGCONT)
-    raise AssertionError("it writes without end")
+    raise AssertionError("it never stops writing")
 
 
-@scenario(15, "a pid reused by an innocent process", short={"rounds": 1}, full={"rounds": 50})
-def test_an_innocent_process_with_a_recycled_pid_is_never_signalled(
+@scenario(15, "a pid reused by another process", short={"rounds": 1}, full={"rounds": 50})
+def test_another_process_with_a_reused_pid_is_never_signalled(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open(workers__cancel_grace=0)
-    for turn in range(int(scale["rounds"])):
-        innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    for round_number in range(int(scale["rounds"])):
+        other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         try:
-            real = process.identity(innocent.pid)
+            real = process.identity(other.pid)
             assert real is not None
             pid, start, boot = real.split("-")
-            recycled = f"{pid}-{int(start) - 1}-{boot}"
-            # It seems to be a worker with a job that is past every limit, and the supervisor.
-            job = app.enqueue("effect", str(turn))
-            worker = app.queue.job_store.register("default", 1, "ready")
-            claim = app.queue.job_store.claim(worker, app.limits("default"))
+            reused = f"{pid}-{int(start) - 1}-{boot}"
+            # Its pid is that of a worker whose job is past its timeout, and then of the supervisor.
+            job = app.enqueue("effect", str(round_number))
+            worker = environment.job_store.register("default", 1, "ready")
+            claim = environment.job_store.claim(worker, app.limits("default"))
             assert claim is not None
             assert claim.id == job.id
-            app.queue.job_store.database.write(
-                lambda connection, worker=worker, name=recycled: connection.execute(
+            environment.job_store.database.write(
+                lambda connection, worker=worker, name=reused: connection.execute(
                     "UPDATE workers SET process = ? WHERE id = ?", (name, worker.id)
                 )
             )
-            app.queue.job_store.database.write(
+            environment.job_store.database.write(
                 lambda connection: connection.execute("UPDATE jobs SET timeout = 0.0001")
             )
             app.workers.start(concurrency=1)
             job.wait(timeout=60)
             app.workers.stop(timeout=0)
-            app.queue.job_store.set_supervisor(process=recycled, state="running")
+            environment.job_store.set_supervisor(process=reused, state="running")
             assert "not running" in str(app.workers.stop(timeout=0))
-            assert innocent.poll() is None
+            assert other.poll() is None
         finally:
-            innocent.kill()
-            innocent.wait()
+            other.kill()
+            other.wait()
     environment.figures["signalled"] = 0
-    environment.check_all_done({str(turn) for turn in range(int(scale["rounds"]))})
+    environment.check_all_done({str(round_number) for round_number in range(int(scale["rounds"]))})
 
 
 @scenario(
-    14, "simultaneous starts", short={"starts": 6, "rounds": 1}, full={"starts": 50, "rounds": 20}
+    14,
+    "many starts at the same time",
+    short={"starts": 6, "rounds": 1},
+    full={"starts": 50, "rounds": 20},
 )
-def test_simultaneous_starts_make_one_supervisor(environment: Environment, scale: Scale) -> None:
+def test_many_starts_at_the_same_time_start_one_supervisor(
+    environment: Environment, scale: Scale
+) -> None:
     app = environment.open()
     log = environment.data_dir / "logs" / "workers.log"
-    for turn in range(int(scale["rounds"])):
+    for round_number in range(int(scale["rounds"])):
         command = environment.program("print(app.workers.start(concurrency=1).supervisor['pid'])")
         starts = [
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             for _ in range(int(scale["starts"]))
         ]
-        said = {start.communicate(timeout=600)[0] for start in starts}
+        outputs = {start.communicate(timeout=600)[0] for start in starts}
         assert {start.returncode for start in starts} == {0}
-        assert len(said) == 1, said
+        assert len(outputs) == 1, outputs
         pools = [row["pool"] for row in environment.workers()]
         assert sorted(pools) == ["default", "fetch", "many"]
-        assert log.read_text().count("supervisor starts") == turn + 1
+        assert log.read_text().count("supervisor starts") == round_number + 1
         app.workers.stop(timeout=10)
     environment.figures["supervisors each time"] = 1
 

@@ -30,7 +30,7 @@ while True:
             print("interrupted", flush=True)
             sys.stdin.readline()
             interrupted = False
-            print("goes on", flush=True)
+            print("continues", flush=True)
         while True:
             number = next(numbers)
             app.enqueue("effect", f"one {{number}}")
@@ -48,12 +48,12 @@ while True:
 
 @scenario(
     21,
-    "Ctrl-C in enqueue, bulk enqueue and wait",
+    "Ctrl-C in enqueue, enqueue_many and wait",
     short={"interrupts": 30},
     full={"interrupts": 300},
     seeds=3,
 )
-def test_an_interrupt_leaves_no_lock_and_stores_all_or_nothing(
+def test_an_interrupt_leaves_no_lock_and_no_partial_enqueue(
     environment: Environment, scale: Scale
 ) -> None:
     environment.open()
@@ -66,13 +66,13 @@ def test_an_interrupt_leaves_no_lock_and_stores_all_or_nothing(
         assert user.stdout is not None
         assert user.stdout.readline() == "begins\n"
         for _ in range(int(scale["interrupts"])):
-            time.sleep(environment.random.uniform(0, 0.03))  # the moment is random, not lucky
+            time.sleep(environment.random.uniform(0, 0.03))  # a random moment
             user.send_signal(signal.SIGINT)
             assert user.stdout.readline() == "interrupted\n"
             assert writable(environment), "a lock was left behind"
             user.stdin.write("\n")
             user.stdin.flush()
-            assert user.stdout.readline() == "goes on\n"
+            assert user.stdout.readline() == "continues\n"
     finally:
         user.kill()
         user.wait()
@@ -80,9 +80,9 @@ def test_an_interrupt_leaves_no_lock_and_stores_all_or_nothing(
     batches = environment.rows(
         "SELECT tag, count(*) AS jobs FROM jobs WHERE tag IS NOT NULL GROUP BY 1"
     )
-    torn = [dict(row) for row in batches if row["jobs"] != BATCH]
-    environment.figures |= {"batches": len(batches), "torn": len(torn)}
-    assert not torn
+    incomplete = [dict(row) for row in batches if row["jobs"] != BATCH]
+    environment.figures |= {"batches": len(batches), "incomplete": len(incomplete)}
+    assert not incomplete
     assert batches
 
 
@@ -97,7 +97,7 @@ def writable(environment: Environment) -> bool:
 
 
 def zombies(of: int) -> list[int]:
-    """The children of a process that ended and that nobody has asked for."""
+    """The children of a process that have ended and were not waited for."""
     listed = subprocess.run(
         ["ps", "-o", "pid=,stat=", "--ppid", str(of)], capture_output=True, text=True, check=False
     )
@@ -111,7 +111,7 @@ def zombies(of: int) -> list[int]:
     short={"times": 2},
     full={"times": 50},
 )
-def test_workers_do_not_notice_what_happens_to_the_kernel(
+def test_workers_continue_when_the_kernel_is_interrupted_restarted_or_killed(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
@@ -126,15 +126,15 @@ def test_workers_do_not_notice_what_happens_to_the_kernel(
         supervisor = environment.supervisor()
         workers = {row["process"] for row in environment.workers(ready=True)}
         assert supervisor is not None
-        for turn in range(int(scale["times"])):
-            key = f"turn {turn}"
+        for round_number in range(int(scale["times"])):
+            key = f"round_number {round_number}"
             run(client, f"app.enqueue('tree', {key!r}, 0.1); app.workers.start()")
             expected |= {key, f"{key}/leaf"}
             client.execute("app.enqueue('effect', 'never', delay=3000).wait()\nwhile True: pass")
-            if turn % 3 == 0:  # interrupted in a cell
-                time.sleep(environment.random.uniform(0, 0.3))  # the moment is random, not lucky
+            if round_number % 3 == 0:  # interrupted in a cell
+                time.sleep(environment.random.uniform(0, 0.3))  # a random moment
                 manager.interrupt_kernel()
-            elif turn % 3 == 1:
+            elif round_number % 3 == 1:
                 manager.restart_kernel(now=True)
             else:
                 assert manager.provisioner is not None
@@ -168,6 +168,6 @@ def connected(manager: KernelManager) -> BlockingKernelClient:
 
 
 def run(client: BlockingKernelClient, code: str) -> None:
-    """Run a cell; its error is raised here."""
+    """Run a cell, and fail if it raises."""
     reply = client.execute_interactive(code, timeout=120, output_hook=lambda message: None)
     assert reply["content"]["status"] == "ok", reply["content"]

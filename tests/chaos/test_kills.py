@@ -1,4 +1,4 @@
-"""Workers and supervisors killed at any moment: nothing is lost, and nothing is stored twice."""
+"""Workers and supervisors are killed at any moment: no job is lost or stored twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.waiting import until
 
 
 def trees(environment: Environment, jobs: int, seconds: float) -> set[str]:
-    """Enqueue jobs of one process each and of threads, each with a follow-up; all their effects."""
+    """Enqueue jobs for processes and threads, each with a follow-up job; returns the effects."""
     keys = [str(number) for number in range(jobs // 2)]
     environment.app.enqueue_many("tree", [(f"p{key}", seconds) for key in keys[::2]])
     environment.app.enqueue_many("threaded", [(f"t{key}", seconds) for key in keys[1::2]])
@@ -25,26 +25,26 @@ def trees(environment: Environment, jobs: int, seconds: float) -> set[str]:
 
 @scenario(
     1,
-    "SIGKILL of random workers",
+    "random workers killed",
     short={"kills": 14, "jobs": 140},
     full={"kills": 1000, "jobs": 6000},
     seeds=3,
 )
-def test_killed_workers_lose_nothing_and_store_each_effect_once(
+def test_killed_workers_lose_no_job_and_store_each_effect_once(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
     expected = trees(environment, int(scale["jobs"]), 0.01)
     app.workers.start()
     kills, standstill = 0, Standstill(environment)
-    while (completed := standstill.look()) < len(expected):
+    while (completed := standstill.update()) < len(expected):
         due = completed * scale["kills"] / (0.95 * len(expected))
         victims = environment.workers()
         if kills <= min(due, scale["kills"] - 1) and victims:
-            time.sleep(environment.random.uniform(0, 0.02))  # the moment is random, not lucky
+            time.sleep(environment.random.uniform(0, 0.02))  # a random moment
             kills += process.send(environment.random.choice(victims)["process"], signal.SIGKILL)
         time.sleep(0.002)
-        assert standstill.longest < 5 * environment.patience, "no progress"
+        assert standstill.longest < 5 * environment.tolerance, "no progress"
     environment.figures["kills"] = kills
     assert kills == scale["kills"]
     app.wait(timeout=60)
@@ -54,12 +54,12 @@ def test_killed_workers_lose_nothing_and_store_each_effect_once(
 
 @scenario(
     2,
-    "SIGKILL of supervisor and workers together",
+    "supervisor and workers killed together",
     short={"kills": 3, "jobs": 60},
     full={"kills": 200, "jobs": 3000},
     seeds=3,
 )
-def test_supervisor_and_workers_killed_together_start_again_cleanly(
+def test_workers_start_again_after_all_were_killed_with_their_supervisor(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
@@ -71,11 +71,11 @@ def test_supervisor_and_workers_killed_together_start_again_cleanly(
         starts.append(time.monotonic() - began)
         assert found.problem is None
         assert environment.ready_pools() == {"default": 2, "fetch": 1, "many": 1}
-        # Beside them only what those that were killed have left behind may still drain.
+        # Workers of the killed supervisor may still be draining.
         assert "failed" not in {worker["state"] for worker in found.workers}
         goal = len(expected) * kill / scale["kills"]
         until(lambda goal=goal: app.status().jobs["completed"] >= goal)
-        time.sleep(environment.random.uniform(0, 0.05))  # the moment is random, not lucky
+        time.sleep(environment.random.uniform(0, 0.05))  # a random moment
         environment.kill_all()
     app.workers.start()
     app.wait(timeout=300)
@@ -90,7 +90,7 @@ def test_supervisor_and_workers_killed_together_start_again_cleanly(
     full={"jobs": 3000, "kills": 40},
     seeds=3,
 )
-def test_scheduled_jobs_that_come_due_amid_kills_all_run(
+def test_scheduled_jobs_run_though_workers_are_killed_as_they_come_due(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
@@ -102,8 +102,8 @@ def test_scheduled_jobs_that_come_due_amid_kills_all_run(
     while (completed := app.status().jobs["completed"]) < len(keys):
         victims = environment.workers(ready=True)
         if kills <= completed * scale["kills"] / len(keys) and victims and kills < scale["kills"]:
-            due = app.queue.job_store.next_time()
-            if kills or due is None or due <= app.queue.job_store.now() + 0.005:
+            due = environment.job_store.next_time()
+            if kills or due is None or due <= environment.job_store.now() + 0.005:
                 environment.random.shuffle(victims)
                 for victim in victims[:2]:
                     process.send(victim["process"], signal.SIGKILL)
@@ -116,26 +116,26 @@ def test_scheduled_jobs_that_come_due_amid_kills_all_run(
 
 
 @scenario(6, "one worker killed", short={"kills": 8}, full={"kills": 100})
-def test_a_killed_workers_job_is_rescued_at_once_and_no_other_is_touched(
+def test_the_job_of_a_killed_worker_is_rescued_at_once_and_no_other_changes(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
     app.workers.start(concurrency=3)
-    steady = app.enqueue("hold", "steady", str(environment.place / "never"))
+    steady = app.enqueue("hold", "steady", str(environment.root / "never"))
     until(lambda: steady.state == "running")
     times = []
     for kill in range(int(scale["kills"])):
-        job = app.enqueue("hold", f"hurt {kill}", str(environment.place / f"go {kill}"))
+        job = app.enqueue("hold", f"killed {kill}", str(environment.root / f"go {kill}"))
         until(lambda job=job: job.state == "running")
         pid = job.worker_pid
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
         until(lambda job=job: len(job.attempts) == 1, pause=0.001)
         times.append(time.monotonic() - began)
-        Path(environment.place / f"go {kill}").touch()
+        Path(environment.root / f"go {kill}").touch()
         until(lambda job=job: job.state == "completed")
     assert (steady.state, steady.attempt, steady.attempts) == ("running", 1, [])
-    (environment.place / "never").touch()
+    (environment.root / "never").touch()
     app.wait(timeout=60)
     environment.check()
     ranked = sorted(times)

@@ -1,4 +1,4 @@
-"""No network, as after a laptop's sleep: the queue pauses, charges nobody and goes on by itself."""
+"""No network, as after a laptop wakes up: the queue pauses, charges no attempt, and resumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.environment import ROOT, Environment
 from tests.chaos.scenarios import Scale, scenario
 
-# Runs in a network namespace of its own, where even loopback is down at first.
+# Runs in a separate network namespace, where even loopback is down at first.
 PROGRAM = """
 import json, subprocess, sys, time
 from pathlib import Path
@@ -30,13 +30,13 @@ with Site("0.0.0.0") as site, paise2nb.open("development", sys.argv[1], settings
     jobs = app.enqueue_many("fetch", urls)
     while not (paused := app.status().paused):
         time.sleep(0.02)
-    said = time.monotonic() - began
+    delay = time.monotonic() - began
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     jobs.wait(timeout=120)
     after = app.status()
     outcomes = {a["outcome"] for job in jobs for a in job.attempts}
     print(json.dumps({
-        "paused": paused, "said": said, "afterwards": after.paused, "jobs": after.jobs,
+        "paused": paused, "delay": delay, "afterwards": after.paused, "jobs": after.jobs,
         "items": after.items, "attempts": sorted({job.attempt for job in jobs}),
         "outcomes": sorted(outcomes),
     }))
@@ -45,7 +45,7 @@ with Site("0.0.0.0") as site, paise2nb.open("development", sys.argv[1], settings
 
 
 def has_namespaces() -> bool:
-    """Whether this machine lets a test have a network of its own."""
+    """Whether a test may create a network namespace on this machine."""
     if not shutil.which("unshare") or not shutil.which("ip"):
         return False
     return (
@@ -54,7 +54,7 @@ def has_namespaces() -> bool:
 
 
 @scenario(8, "no network", short={"jobs": 40}, full={"jobs": 250})
-def test_without_a_network_the_queue_pauses_and_no_attempt_is_spent(
+def test_without_a_network_the_queue_pauses_and_charges_no_attempt(
     environment: Environment, scale: Scale
 ) -> None:
     if not has_namespaces():
@@ -72,5 +72,5 @@ def test_without_a_network_the_queue_pauses_and_no_attempt_is_spent(
     assert found["jobs"]["failed"] == 0
     assert found["attempts"] == [1]
     assert set(found["outcomes"]) == {"released", "completed"}
-    environment.within(found["said"], 2, "pause said after")
+    environment.within(found["delay"], 2, "pause shown after")
     environment.figures |= {"lost": 0}

@@ -1,4 +1,4 @@
-"""What others may do to the files: odd rows, a newer format, loose permissions."""
+"""Tampering with the files: mutated rows and messages, a newer format, loose permissions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.waiting import until
 
 
 class Trap:
-    """Unpickled, it leaves a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -45,7 +45,7 @@ json_values = st.recursive(
 
 
 def texts(trap: Path) -> st.SearchStrategy[Any]:
-    """What may stand where a row's arguments, or a message, ought to be."""
+    """What a row may have as its arguments, or a message as its text."""
     return st.one_of(
         st.text(max_size=40),
         st.binary(max_size=40),
@@ -69,8 +69,8 @@ odd_values = st.one_of(
     st.binary(max_size=20),
     st.just(Path("bytes that are no UTF-8")),  # stored as a text with these bytes
 )
-# What a crafted or damaged row may hold. The rest (state, ready, worker, number) says who may move
-# the row; a wrong one leaves it where it is.
+# The columns to mutate. The others (state, ready, worker, number) decide which process may change
+# the row; with a wrong value it stays as it is.
 COLUMNS = (
     "task", "args", "key", "priority", "tag", "attempt", "max_attempts", "crashes", "run",
     "timeout", "memory_mb", "interval", "error_class", "error", "progress", "result", "root_id",
@@ -79,11 +79,11 @@ COLUMNS = (
 
 
 @scenario(19, "mutated rows", short={"rows": 300}, full={"rows": 10_000}, seeds=3)
-def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(
+def test_mutated_rows_crash_no_worker_run_no_code_and_are_shown(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
-    trap = environment.place / "trap"
+    trap = environment.root / "trap"
     batches: list[list[dict[str, Any]]] = []
     columns = st.dictionaries(st.sampled_from(COLUMNS), odd_values, max_size=2)
     row = st.builds(
@@ -107,7 +107,7 @@ def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(
     app.workers.start()
     good = app.enqueue("effect", "afterwards", priority=-1000)
     good.wait(timeout=300)
-    # Some have an interval by now: they, and their follow-ups, never end.
+    # Some have an interval: they and their follow-up jobs never end.
     waiting = (
         "SELECT 1 FROM jobs WHERE id <= ? AND interval IS NULL AND (worker IS NOT NULL"
         " OR (ready = 1 AND task IN ('effect', 'threaded', 'cleanup'))) LIMIT 1"
@@ -133,50 +133,52 @@ def test_mutated_rows_crash_nothing_run_no_code_and_are_shown(
     job = undecodable[0]
     shell = [sys.executable, "-m", "paise2nb", "--data-dir", str(environment.data_dir)]
     for command in (["job", str(job.id)], ["jobs", "--limit", "5"], ["status"]):
-        said = subprocess.run(
+        done = subprocess.run(
             [*shell, *command, "--json"], capture_output=True, text=True, check=False
         )
-        assert said.returncode == 0, said.stderr
-        json.loads(said.stdout)
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
 
 
 def insert(environment: Environment, rows: list[dict[str, Any]]) -> int:
-    """Write the rows as they are; the number of those that the table itself took."""
-    taken = 0
+    """Insert the rows as they are; returns the number that SQLite accepted."""
+    accepted = 0
     with closing(
         sqlite3.connect(environment.data_dir / "tasks.db", isolation_level=None)
     ) as connection:
         [(last,)] = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchall()
         for row in rows:
-            whole = {
-                "id": last + taken + 1, "state": "queued", "ready": 1, "priority": 0,
+            values = {
+                "id": last + accepted + 1, "state": "queued", "ready": 1, "priority": 0,
                 "max_attempts": 1, "enqueued_at": 0.0, **row,
             }  # fmt: skip
             places = ", ".join(
                 "CAST(x'22ff22' AS TEXT)" if isinstance(value, Path) else "?"
-                for value in whole.values()
+                for value in values.values()
             )
-            values = [value for value in whole.values() if not isinstance(value, Path)]
+            parameters = [value for value in values.values() if not isinstance(value, Path)]
             connection.execute("BEGIN")
             try:
                 connection.execute(
-                    f"INSERT INTO jobs ({', '.join(whole)}) VALUES ({places})", values
+                    f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})", parameters
                 )
                 connection.execute(
                     "UPDATE counters SET jobs = jobs + 1, roots = roots + ? WHERE name = 'queued'",
-                    (whole.get("parent_id") is None,),
+                    (values.get("parent_id") is None,),
                 )
-                connection.execute("UPDATE counters SET jobs = ? WHERE kind = 'id'", (whole["id"],))
+                connection.execute(
+                    "UPDATE counters SET jobs = ? WHERE kind = 'id'", (values["id"],)
+                )
                 connection.execute("COMMIT")
-                taken += 1
+                accepted += 1
             except (sqlite3.IntegrityError, UnicodeEncodeError):
                 connection.execute("ROLLBACK")
-    return taken
+    return accepted
 
 
 @scenario(19, "mutated messages", short={"messages": 300}, full={"messages": 10_000}, seeds=3)
 def test_mutated_messages_run_no_code(environment: Environment, scale: Scale) -> None:
-    trap = environment.place / "trap"
+    trap = environment.root / "trap"
     serializer = JSONSerializer()
 
     @seed(environment.seed)
@@ -196,9 +198,9 @@ def test_mutated_messages_run_no_code(environment: Environment, scale: Scale) ->
 
 
 @scenario(
-    20, "a newer version migrates under a living worker", short={"jobs": 60}, full={"jobs": 6000}
+    20, "a newer version migrates while a worker runs", short={"jobs": 60}, full={"jobs": 6000}
 )
-def test_a_newer_format_is_refused_or_compatible_and_loses_nothing(
+def test_a_newer_format_is_refused_and_no_job_is_lost(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
@@ -214,13 +216,13 @@ def test_a_newer_format_is_refused_or_compatible_and_loses_nothing(
         )
         with pytest.raises(StorageError, match="newer paise2nb"):
             paise2nb.open("development", environment.data_dir, environment.settings())
-        # Those that live go on or leave; a new one of this version is refused.
+        # Running workers continue or exit; a new one of this version is refused.
         victim = environment.workers(ready=True)[0]
         os.kill(victim["pid"], 9)
-        until(lambda: victim["id"] not in {row["id"] for row in app.queue.job_store.workers()})
+        until(lambda: victim["id"] not in {row["id"] for row in environment.job_store.workers()})
         environment.check_counts()
         app.workers.stop(timeout=10)
-        newer.executescript(f"PRAGMA user_version = {version}")  # as the newer one would run on
+        newer.executescript(f"PRAGMA user_version = {version}")  # as if the newer version went on
     app.workers.start()
     app.wait(timeout=300)
     environment.check_all_done(set(keys))
@@ -243,7 +245,7 @@ def test_files_are_private_even_under_umask_0(environment: Environment, scale: S
     for path in (environment.data_dir, *environment.data_dir.rglob("*")):
         mode = path.lstat().st_mode
         if path.name.startswith("effects.db") or stat.S_ISSOCK(mode):
-            continue  # the suite's own; a socket within a private directory
+            continue  # written by the suite; a socket inside a private directory
         if stat.S_IMODE(mode) != (0o700 if path.is_dir() else 0o600):
             loose.append((str(path), oct(mode)))
     environment.figures["loose"] = len(loose)

@@ -21,18 +21,9 @@ from paise2nb.commands.arguments import argument_lines, expand, time_span
 from paise2nb.commands.cli import ALIASES, Command, CommandGroup
 from paise2nb.core import disks, render
 from paise2nb.core.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
+from tests import example_plugin
 
-PLUGIN = """
-from paise2nb import task
-
-@task("shout")
-def shout(context, word):
-    return word.upper()
-
-@task("stumble", max_retries=0)
-def stumble(context, word):
-    raise ValueError(word)
-"""
+PLUGIN = example_plugin.SOURCE
 
 Run = Callable[..., Any]
 

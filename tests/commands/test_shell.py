@@ -15,24 +15,9 @@ from typing import Any
 
 import pytest
 
-PLUGIN = """
-import time
-from pathlib import Path
-from paise2nb import task
+from tests import example_plugin
 
-@task("shout")
-def shout(context, word):
-    return word.upper()
-
-@task("stumble", max_retries=0)
-def stumble(context, word):
-    raise ValueError(word)
-
-@task("hold")
-def hold(context, path):
-    while not Path(path).exists():
-        time.sleep(0.01)
-"""
+PLUGIN = example_plugin.SOURCE
 
 Done = subprocess.CompletedProcess[str]
 Shell = Callable[..., Done]

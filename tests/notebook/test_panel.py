@@ -21,13 +21,12 @@ from paise2nb.notebook.panel import Button, Panel, close_panels
 from paise2nb.notebook.poller import Poller
 from paise2nb.views import snapshot
 from paise2nb.views.remedies import REMEDIES
+from tests import example_plugin
 
-PLUGIN = """
-from paise2nb import PermanentError, TransientError, task
-
-@task("stumble", max_retries=0)
-def stumble(context, word):
-    raise ValueError(word)
+PLUGIN = (
+    example_plugin.SOURCE
+    + """
+from paise2nb import PermanentError, TransientError
 
 @task("refused", max_retries=0)
 def refused(context, word):
@@ -36,11 +35,8 @@ def refused(context, word):
 @task("late", max_retries=3, retry_delay=3000)
 def late(context, word):
     raise TransientError("the " + word, "timeout")
-
-@task("shout")
-def shout(context, word):
-    return word.upper()
 """
+)
 
 
 @pytest.fixture

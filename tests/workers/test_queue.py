@@ -20,11 +20,14 @@ from paise2nb.app import App
 from paise2nb.core.errors import JobFailed, PermanentError, UsageError, WorkersError
 from paise2nb.jobs import Worker
 from paise2nb.workers.queue import IdleWaiter, JobHuey, JSONSerializer
+from tests import example_plugin
 
-PLUGIN = '''
-import asyncio, os, signal, time
+PLUGIN = (
+    example_plugin.SOURCE
+    + '''
+import os, signal
 from huey.exceptions import RetryTask
-from paise2nb import PermanentError, TransientError, hookimpl, task
+from paise2nb import PermanentError, TransientError, hookimpl
 
 def count(context, name):
     """How often this has been called, kept beside the data."""
@@ -32,11 +35,6 @@ def count(context, name):
     number = int(path.read_text()) + 1 if path.exists() else 1
     path.write_text(str(number))
     return number
-
-@task("echo")
-def echo(context, word):
-    context.log.info("saying %s", word)
-    return word
 
 @task("who")
 def who(context):
@@ -48,11 +46,6 @@ def meet(context, number, which):
     (context.data_dir / f"here {context.job.id}").touch()
     while len(list(context.data_dir.glob("here *"))) < number:
         time.sleep(0.001)
-
-@task("later")
-async def later(context, word):
-    await asyncio.sleep(0)
-    return word
 
 @task("flaky", max_retries=5)
 def flaky(context, times):
@@ -144,6 +137,7 @@ def lifecycle_actions():
 def die(context):
     os._exit(9)
 '''
+)
 
 Make = Callable[..., App]
 
@@ -463,7 +457,7 @@ def test_a_task_sees_its_execution(app: App) -> None:
 
 
 def test_a_coroutine_is_run(app: App) -> None:
-    assert app.enqueue("later", "soon").result() == "soon"
+    assert app.enqueue("later", "soon").result() == "noos"
 
 
 def test_progress_is_kept_while_it_runs(app: App) -> None:

@@ -20,28 +20,18 @@ from paise2nb.config.settings import Settings
 from paise2nb.core import disks
 from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError, UsageError, WorkersError
+from tests import example_plugin
 from tests.waiting import until
 
-PLUGIN = '''
-import ctypes, os, sys, threading, time
-from pathlib import Path
-from paise2nb import task
-
-@task("echo")
-def echo(context, word):
-    return word
+PLUGIN = (
+    example_plugin.SOURCE
+    + """
+import ctypes, os, sys, threading
 
 @task("where")
 def where(context, word):
     profile = os.environ["PAISE2_PROFILE"]
     return {"pid": os.getpid(), "modules": sorted(sys.modules), "profile": profile}
-
-@task("hold")
-def hold(context, path):
-    """Runs until the file is there."""
-    while not Path(path).exists():
-        time.sleep(0.01)
-    return "released"
 
 @task("thread_hold", pool="many")
 def thread_hold(context, path, name):
@@ -67,10 +57,11 @@ def stuck(context, word):
 
 @task("hungry", memory_mb=400, max_retries=0)
 def hungry(context, word):
-    kept = bytearray(900_000_000)
-    kept[::4096] = b"x" * len(kept[::4096])
+    allocated = bytearray(900_000_000)
+    allocated[::4096] = b"x" * len(allocated[::4096])
     time.sleep(600)
-'''
+"""
+)
 
 Make = Callable[..., App]
 
