@@ -1,7 +1,7 @@
-"""What tests share, and the rule about skips: a green run has to mean that everything ran.
+"""Fixtures that many tests use, and the rule about skips: a passed run means that all tests ran.
 
-A test may skip where the machine lacks something, with a reason that opens with ``machine:``.
-On a continuous integration machine any other skip fails the run.
+A test may be skipped if the machine lacks something, with a reason that begins with ``machine:``.
+In continuous integration any other skip fails the run.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from paise2nb.app import App
 from tests import alternative_plugins
 from tests.site import site as site  # a fixture for every test
 
-collect_ignore = [
-    "plugin_package"
-]  # tested where it is installed: tests/plugins/test_plugin_package.py
+# Its tests run where it is installed: see tests/plugins/test_plugin_package.py.
+collect_ignore = ["plugin_package"]
 
 FORCED = "machine:"
-# What runs over the built-in parts and over the second implementations of every extension point.
+# These tests run with the built-in parts and with the second implementation of each extension point.
 PIPELINE = ("tests/test_pipeline.py", "tests/content/test_tasks.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--seams", action="store_true",
-        help="run every chosen test over the second implementations of the extension points too",
+        "--alternative-plugins", action="store_true",
+        help="run all selected tests with the alternative plugins, too",
     )  # fmt: skip
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    everywhere = metafunc.config.getoption("--seams")
+    everywhere = metafunc.config.getoption("--alternative-plugins")
     if everywhere or metafunc.definition.nodeid.startswith(PIPELINE):
         metafunc.fixturenames.insert(0, "parts")
-        metafunc.parametrize("parts", ["built-in", "second"], indirect=True)
+        metafunc.parametrize("parts", ["built-in", "alternative"], indirect=True)
 
 
 @pytest.fixture
@@ -47,16 +46,16 @@ def parts(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> str:
-    """Whose providers every process of a test works with."""
-    if request.param == "second":
-        alternative_plugins.install(tmp_path_factory.mktemp("second"), monkeypatch)
+    """The providers that every process of a test uses: ``built-in`` or ``alternative``."""
+    if request.param == "alternative":
+        alternative_plugins.install(tmp_path_factory.mktemp("alternative"), monkeypatch)
     chosen: str = request.param
     return chosen
 
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., App]]:
-    """Open apps on one data directory, with the plugin that the test's module has as PLUGIN."""
+    """Open apps on one data directory, with the PLUGIN of the test's module."""
     plugin = tmp_path / "extra.py"
     plugin.write_text(request.module.PLUGIN)
     opened: list[App] = []
@@ -74,7 +73,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..
 
 
 def unforced_skips(config: pytest.Config) -> list[str]:
-    """The skips of this run that no lack of the machine explains."""
+    """The skipped tests that the machine did not force."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") != "true" or reporter is None:
         return []
@@ -95,6 +94,6 @@ def pytest_terminal_summary(
 ) -> None:
     skips = unforced_skips(config)
     if skips:
-        terminalreporter.section("skips that the machine did not force fail this run")
+        terminalreporter.section("failed: tests were skipped for other reasons than the machine")
         for line in skips:
             terminalreporter.write_line(line)

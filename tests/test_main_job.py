@@ -25,7 +25,7 @@ from paise2nb.app import App
 
 PAGES = 500
 DOCS = Path("/usr/share/doc/python3-doc/html")
-SECONDS = 400  # bounds a failure only
+SECONDS = 400  # only a failure takes this long
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,15 +34,15 @@ pytestmark = [
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a word."""
+    """Serves files without logging."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
 def pages() -> Iterator[dict[str, str]]:
-    """The addresses of real pages on loopback, each with a phrase from its own title."""
+    """The URLs of real pages on loopback, each with its title."""
     handler = functools.partial(Quiet, directory=str(DOCS.resolve()))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -59,7 +59,7 @@ def pages() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A directory of its own for settings and data; its workers are gone afterwards."""
+    """A directory for settings and data; its workers are stopped afterwards."""
     (tmp_path / "paise2.yaml").write_text(
         f"data_dir: {tmp_path / 'data'}\n"
         "workers: {concurrency: 2}\n"
@@ -71,7 +71,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def check_collection(app: App, pages: dict[str, str]) -> None:
-    """Every page is one item, nothing failed, and each is found by its own phrase."""
+    """Check that every page is one item, that none failed, and that each is found by its title."""
     status = app.status()
     assert status.jobs["failed"] == 0
     assert status.roots["completed"] == PAGES
@@ -86,14 +86,14 @@ def check_collection(app: App, pages: dict[str, str]) -> None:
 
 
 def paise2(home: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command as in a shell."""
+    """Run the command in a process."""
     return subprocess.run(
         [sys.executable, "-m", "paise2nb", *words], cwd=home, capture_output=True, text=True,
         timeout=SECONDS, check=False, **more,
     )  # fmt: skip
 
 
-def test_500_pages_from_the_shell_though_workers_are_killed(
+def test_500_pages_from_the_shell_while_workers_are_killed(
     home: Path, pages: dict[str, str]
 ) -> None:
     assert paise2(home, "worker", "start", "--daemonize").returncode == 0
@@ -101,7 +101,7 @@ def test_500_pages_from_the_shell_though_workers_are_killed(
     added = paise2(home, "enqueue", "fetch", "--from", "urls.txt", "--tag", "docs", "--json")
     assert added.returncode == 0, added.stderr
     assert json.loads(added.stdout)["new"] == PAGES
-    for share in (0.1, 0.3, 0.5):  # the fetch pool's process once, then two that extract
+    for share in (0.1, 0.3, 0.5):  # once the process of the pool `fetch`, then two that extract
         wait_for_items(home, int(PAGES * share))
         workers = json.loads(paise2(home, "worker", "status", "--json").stdout)["workers"]
         pool = "fetch" if share == 0.1 else "default"
@@ -122,7 +122,7 @@ def wait_for_items(home: Path, number: int) -> None:
             threading.Event().wait(pause)
 
 
-def test_500_pages_from_a_notebook_whose_kernel_answers_and_is_restarted(
+def test_500_pages_from_a_notebook_whose_kernel_stays_free_and_is_restarted(
     home: Path, pages: dict[str, str]
 ) -> None:
     manager = KernelManager(kernel_name="python3")
@@ -154,16 +154,16 @@ def test_500_pages_from_a_notebook_whose_kernel_answers_and_is_restarted(
 
 
 def run(client: BlockingKernelClient, code: str) -> str:
-    """Run a cell; its result and output as text. An error in it fails the test."""
-    said: list[str] = []
+    """Run a cell, and return its result and output as text; an error fails the test."""
+    output: list[str] = []
 
     def listen(message: dict[str, Any]) -> None:
         content = message["content"]
         if message["msg_type"] in ("execute_result", "display_data"):
-            said.append(content["data"]["text/plain"])
+            output.append(content["data"]["text/plain"])
         elif message["msg_type"] == "stream" and content["name"] == "stdout":
-            said.append(content["text"])
+            output.append(content["text"])
 
     reply = client.execute_interactive(code, timeout=SECONDS, output_hook=listen)
     assert reply["content"]["status"] == "ok", reply["content"]
-    return "\n".join(said)
+    return "\n".join(output)

@@ -1,6 +1,6 @@
-"""From addresses to a collection and back to nothing, at once or by workers, with anyone's parts.
+"""The whole pipeline: from URLs to a collection and a reset, immediately or by workers.
 
-Each test runs over the built-in parts and over the second implementations, `alternative_plugins`.
+Each test runs with the built-in parts and with `alternative_plugins`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SETTINGS = {
     "workers.retry.max_retries": 2,
     "cache.keep_days": 0,
 }
-SECONDS = 60  # bounds a failure only
+SECONDS = 60  # only a failure takes this long
 
 
-@pytest.fixture(params=["at once", "by workers"])
+@pytest.fixture(params=["immediate", "workers"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
-    profile = "test" if request.param == "at once" else "development"
+    profile = "test" if request.param == "immediate" else "development"
     with paise2nb.open(profile, data_dir=tmp_path / "data", settings=SETTINGS) as app:
         if not app.immediate:
             app.workers.start()
@@ -47,14 +47,14 @@ def page(site: Site, number: int, word: str = "first") -> str:
     return site.add(f"/page/{number}", body)
 
 
-def test_addresses_become_a_collection_that_is_searched_exported_and_forgotten(
+def test_urls_become_a_collection_that_is_searched_exported_and_reset(
     app: App, site: Site, tmp_path: Path
 ) -> None:
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n\nfrom a file")
     urls = [page(site, number) for number in range(6)]
-    given = [*urls, str(notes), site.url("/busy/1"), site.url("/gone"), urls[0]]
-    jobs = app.enqueue_many("fetch", given, tag="news")
+    all_urls = [*urls, str(notes), site.url("/busy/1"), site.url("/gone"), urls[0]]
+    jobs = app.enqueue_many("fetch", all_urls, tag="news")
     app.wait(SECONDS)
     assert jobs[0].id == jobs[-1].id
     assert [len(job.items) for job in jobs] == [1] * 8 + [0, 1]
@@ -63,7 +63,7 @@ def test_addresses_become_a_collection_that_is_searched_exported_and_forgotten(
     assert (status.items, status.roots["completed"], status.roots["failed"]) == (8, 8, 1)
     assert [job.error_class for job in app.jobs(state="failed")] == ["http_4xx"]
 
-    # Found, shown and written.
+    # Search, show and export.
     assert [hit["url"] for hit in app.search('"word of page 3" is')] == [urls[3]]
     assert len(app.search("wor* -first nowhere")) == 0
     assert len(app.search("tag:news first", limit=4)) == 4
@@ -74,7 +74,7 @@ def test_addresses_become_a_collection_that_is_searched_exported_and_forgotten(
         [*urls, notes.as_uri(), site.url("/busy/1")]
     )
 
-    # Visited once more: what has changed is a version more, and what is gone a retry away.
+    # Fetch again: a changed page has one more version, and a page that was gone is retried.
     page(site, 0, "second")
     page(site, 1)
     site.add("/gone", PAGE)
@@ -88,7 +88,7 @@ def test_addresses_become_a_collection_that_is_searched_exported_and_forgotten(
     app.wait(SECONDS)
     assert [item.id for item in changed.items] == [jobs[0].items[0].id]
 
-    # Tidied up: the bytes are old at once here, and then an extraction has nothing to read.
+    # Clean up: here cached bytes are old at once, and then an extraction has nothing to read.
     assert app.enqueue("cleanup").result(SECONDS)["cached"] > 0
     assert app.item(jobs[0].items[0].id).sha256 not in app.cache
     with pytest.raises(PermanentError, match="no longer in the cache"):
@@ -100,7 +100,7 @@ def test_addresses_become_a_collection_that_is_searched_exported_and_forgotten(
     assert (len(app.items()), len(app.search("word"))) == (0, 0)
 
 
-def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path, site: Site) -> None:
+def test_a_killed_worker_loses_no_page(tmp_path: Path, site: Site) -> None:
     urls = [page(site, number) for number in range(30)]
     with paise2nb.open("development", data_dir=tmp_path / "data", settings=SETTINGS) as app:
         app.workers.start()

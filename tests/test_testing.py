@@ -330,7 +330,11 @@ from paise2nb.workers.queue import JobHuey, open_job_store
 class Provider:
     huey = JobHuey
     def create(self, app):
-        return self.huey(app, open_job_store(app, self.path(app)), immediate=self.immediate(app))
+        huey = self.huey(app, open_job_store(app, self.path(app)), immediate=self.immediate(app))
+        run = huey._executor.run
+        huey._executor.run = lambda task: self.run(run, task)
+        return huey
+    def run(self, run, task): return run(task)
     def path(self, app): return None
     def immediate(self, app): return False
 
@@ -341,20 +345,17 @@ class Scattered(Provider):
     def path(self, app): return app.data_dir / f"{uuid.uuid4()}.db"
 
 class Twice(Provider):
-    class huey(JobHuey):
-        def _run(self, task):
-            super()._run(task)
-            return super()._run(task)
+    def run(self, run, task):
+        run(task)
+        return run(task)
 
-class Barren(Provider):
-    class huey(JobHuey):
-        def _run(self, task): return replace(super()._run(task), followups=[])
+class Childless(Provider):
+    def run(self, run, task): return replace(run(task), followups=[])
 
-class Silent(Provider):
-    class huey(JobHuey):
-        def _run(self, task): return replace(super()._run(task), traceback=None)
+class Traceless(Provider):
+    def run(self, run, task): return replace(run(task), traceback=None)
 
-class Leaky(Provider):
+class Lossy(Provider):
     class huey(JobHuey):
         def close(self):
             self.job_store.clear()
@@ -376,9 +377,9 @@ STORE, ONCE, WAITS, WORKERS = map(str, rules("queue"))
         ("stock", STORE, "AttributeError: 'MemoryHuey' object has no attribute 'job_store'"),
         ("scattered", STORE, "a second app does not see the job of the first"),
         ("twice", ONCE, "a job ran twice"),
-        ("barren", ONCE, "follow-up jobs ran: [], not ['of attempt 2']"),
-        ("silent", ONCE, "the traceback of a failure is lost"),
-        ("leaky", WAITS, "NotFound: no job 1"),
+        ("childless", ONCE, "follow-up jobs ran: [], not ['of attempt 2']"),
+        ("traceless", ONCE, "the traceback of a failure is lost"),
+        ("lossy", WAITS, "NotFound: no job 1"),
         ("idle", WORKERS, "provider idle gives a worker no jobs of"),
     ],
 )

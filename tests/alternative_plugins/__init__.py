@@ -1,8 +1,8 @@
-"""Every extension point a second time, by an author who likes other tools than the built-in ones.
+"""A second implementation of every extension point, so that tests can run without built-in parts.
 
-Items lie in a file of JSON lines, cached bytes in one SQLite file, the job table in a folder of its
-own with a diary of what was executed, and ``data:`` addresses can be fetched. As an entry point
-(see `tests.alternative_plugins.install`) it is loaded by every process that a test starts.
+Items are stored in a file of JSON lines, cached bytes in one SQLite file, and jobs in a job store
+in a separate folder with a diary of executions; ``data:`` URLs can be fetched. As an entry point
+(see `install`) it is loaded by every process that a test starts.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from paise2nb import (
 )
 from paise2nb.app import App
 from paise2nb.jobs.context import Context
+from paise2nb.jobs.parts import Parts
+from paise2nb.plugins.protocols import AppInfo
 from paise2nb.workers.queue import JobHuey, open_job_store
 from tests.alternative_plugins.cache import SQLiteCache
 from tests.alternative_plugins.store import JSONLinesStore
@@ -35,47 +37,44 @@ ROOT = Path(__file__).parents[2]
 
 
 def install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make this module an entry point of this process and of those that it starts."""
-    info = directory / "second_seams-1.dist-info"
+    """Make this package an entry point for this process and for those that it starts."""
+    info = directory / "alternative_plugins-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: second-seams\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[paise2]\nsecond = tests.alternative_plugins\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: alternative-plugins\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[paise2]\nalternative = tests.alternative_plugins\n")
     monkeypatch.syspath_prepend(str(directory))
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     monkeypatch.setenv("PYTHONPATH", str(directory), prepend=os.pathsep)
 
 
-def note(app: App, word: str, *facts: Any) -> None:
+def write_diary(app: AppInfo, event: str, *details: Any) -> None:
     """Add a line to the diary, which several processes write."""
-    line = json.dumps([word, app.is_worker, *facts]) + "\n"
+    line = json.dumps([event, app.is_worker, *details]) + "\n"
     with (app.data_dir / "diary.jsonl").open("a") as file:
         file.write(line)
 
 
-def diary(app: App) -> list[list[Any]]:
-    """The lines of the diary: a word, whether a worker wrote it, and facts."""
+def read_diary(app: AppInfo) -> list[list[Any]]:
+    """The lines of the diary: an event, whether a worker wrote it, and details."""
     return [json.loads(line) for line in (app.data_dir / "diary.jsonl").read_text().splitlines()]
 
 
 # TaskQueueProvider, ConfigurationProvider ----------------------------------------------------
 
 
-class DiaryHuey(JobHuey):
-    """A queue that writes down each execution."""
-
-    def _run(self, task: Any) -> Any:
-        ending = super()._run(task)
-        note(self.app, "ran", task.claim.task, ending.outcome)
-        return ending
-
-
 class FolderTaskQueueProvider:
-    """The job table in a folder of its own, whatever ``task_queue.sqlite.path`` says."""
+    """Keeps the job store in a separate folder, and ignores ``task_queue.sqlite.path``."""
 
-    def create(self, app: App) -> JobHuey:
+    def create(self, app: Parts) -> JobHuey:
         job_store = open_job_store(app, app.data_dir / "queue" / "jobs.db")
         immediate = app.settings.task_queue.sqlite.immediate and not app.is_worker
-        return DiaryHuey(app, job_store, immediate=immediate)
+        huey = JobHuey(app, job_store, immediate=immediate)
+
+        @huey.post_execute()
+        def record(task: Any, value: Any, error: BaseException | None) -> None:
+            write_diary(app, "ran", task.name, "failed" if error else "completed")
+
+        return huey
 
 
 @hookimpl
@@ -84,7 +83,7 @@ def task_queue_providers() -> dict[str, FolderTaskQueueProvider]:
 
 
 class Defaults:
-    """What this author finds sensible."""
+    """Defaults of settings."""
 
     def defaults(self) -> Mapping[str, Any]:
         return {"task_queue.provider": "folder", "history.keep_days": 7}
@@ -112,7 +111,7 @@ def cache_provider(app: App) -> SQLiteCache:
 
 
 class ReadingList:
-    """A source: the addresses in a file of the data directory, one a line."""
+    """A source: the URLs in a file of the data directory, one in each line."""
 
     def addresses(self, context: Context, name: str = "reading-list.txt") -> Iterable[str]:
         return (context.data_dir / name).read_text().splitlines()
@@ -125,10 +124,10 @@ def content_sources() -> dict[str, ReadingList]:
 
 @fetcher("data")
 def fetch_data(context: Context, url: str) -> Fetched:
-    """Fetch what an address itself holds (RFC 2397)."""
+    """Return the data that the URL contains (RFC 2397)."""
     head, comma, body = url.partition(",")
     if not comma:
-        raise PermanentError(f"a data: address needs a comma: {url[:40]}", "bad_address")
+        raise PermanentError(f"a data: URL needs a comma: {url[:40]}", "bad_address")
     kind, *parameters = head.removeprefix("data:").split(";")
     data = unquote_to_bytes(body)
     try:
@@ -142,7 +141,7 @@ def fetch_data(context: Context, url: str) -> Fetched:
 
 @extractor("text/x-shopping-list", suffixes=[".shopping"])
 def shopping_list(context: Context, data: bytes, source: Any) -> list[Document]:
-    """A document for each line."""
+    """Make a document of each line."""
     lines = data.decode(errors="replace").split("\n")
     return [
         Document(line, title=line, url=f"{source.url}/{number}")
@@ -155,17 +154,17 @@ def shopping_list(context: Context, data: bytes, source: Any) -> list[Document]:
 
 
 class Diarist:
-    """Writes down when apps open and close, and what reset forgets."""
+    """Records when apps open, close and are reset."""
 
     def opened(self, app: App) -> None:
-        note(app, "opened", os.getpid())
+        write_diary(app, "opened", os.getpid())
 
     def closed(self, app: App) -> None:
-        note(app, "closed", os.getpid(), app.store.count())
+        write_diary(app, "closed", os.getpid(), app.store.count())
 
     def reset(self, app: App, hard: bool) -> None:
         (app.data_dir / "diary.jsonl").unlink()
-        note(app, "reset", hard)
+        write_diary(app, "reset", hard)
 
 
 @hookimpl

@@ -69,4 +69,4 @@ class SQLiteCache:
             return connection.execute("DELETE FROM entries").rowcount
 
     def close(self) -> None:
-        """No connection stays open."""
+        """Do nothing: no connection stays open."""

@@ -1,7 +1,7 @@
-"""Items in a file of JSON lines: a journal that every process replays, and appends to in turn.
+"""Items in a file of JSON lines: a journal that every process replays and appends to.
 
-A line is one transaction, so it is there whole or not at all; a line without its end is what a
-killed writer left, and goes. Nothing is indexed: a search reads every text.
+A line is one transaction, so it is stored entirely or not at all: a line without its end was left
+by a killed writer and is removed. Nothing is indexed: a search reads every text.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class JSONLinesStore:
         self.path = directory / "items.jsonl"
         self._lock = threading.RLock()
         self._open: list[int] = []
-        self._turn = self._opened(directory / "turn")
+        self._lock_file = self._opened(directory / "lock")
         self._forget()
 
     def _opened(self, path: Path) -> int:
@@ -61,23 +61,23 @@ class JSONLinesStore:
     # The journal -----------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Replay what others have written; from the start where they have written the file anew."""
+        """Replay what other processes have written; from the start if the file was replaced."""
         if os.stat(self.path).st_ino != os.fstat(self._file).st_ino:
             self._open.remove(self._file)
             os.close(self._file)
             self._forget()
         size = os.fstat(self._file).st_size
         if size > self._read:
-            *whole, _ = os.pread(self._file, size - self._read, self._read).split(b"\n")
-            for line in whole:
+            *lines, _ = os.pread(self._file, size - self._read, self._read).split(b"\n")
+            for line in lines:
                 for record in json.loads(line):
                     self._apply(**record)
-            self._read += sum(len(line) + 1 for line in whole)
+            self._read += sum(len(line) + 1 for line in lines)
 
     def _apply(
         self,
         put: Row | None = None,
-        keep: bool = False,  # what it replaces, as a version
+        keep: bool = False,  # keep what it replaces as a version
         visit: Any = None,
         cleared: int | None = None,
     ) -> None:
@@ -95,19 +95,19 @@ class JSONLinesStore:
             self._last = max(self._last, cleared)
 
     @contextmanager
-    def _taking_turns(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         with self._lock:
-            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
                 self._catch_up()
                 yield
             finally:
-                fcntl.flock(self._turn, fcntl.LOCK_UN)
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def _append(self, records: list[Row]) -> None:
         if records:
             try:
-                os.ftruncate(self._file, self._read)  # a line without its end
+                os.ftruncate(self._file, self._read)  # removes a line without its end
                 os.write(self._file, (json.dumps(records) + "\n").encode())
                 os.fsync(self._file)
             except OSError as error:
@@ -127,7 +127,7 @@ class JSONLinesStore:
 
     def put_many(self, entries: Iterable[tuple[Document, Mapping[str, Any]]]) -> list[int]:
         rows = [_row(document, **provenance) for document, provenance in entries]
-        with self._taking_turns():
+        with self._locked():
             last, new, records = self._last, dict[str, Row](), []
             for row in rows:
                 old = new.get(row["key"]) or self._rows.get(self._ids.get(row["key"], 0))
@@ -146,27 +146,27 @@ class JSONLinesStore:
             return [row["id"] for row in rows]
 
     def visited(self, key: str, at: float) -> int | None:
-        with self._taking_turns():
+        with self._locked():
             item_id = self._ids.get(key)
             self._append([] if item_id is None else [{"visit": [item_id, at]}])
             return item_id
 
     def clear(self) -> int:
-        with self._taking_turns():
+        with self._locked():
             number = len(self._rows)
             self._append([{"cleared": self._last}])
             return number
 
     def checkpoint(self) -> None:
-        """Write the journal anew, without what was replaced and is no version."""
-        with self._taking_turns():
-            kept: list[Row] = [{"cleared": self._last}]
+        """Rewrite the journal without what was replaced and is not a version."""
+        with self._locked():
+            records: list[Row] = [{"cleared": self._last}]
             for item_id, row in self._rows.items():
-                held = (*self._before.get(item_id, ()), row)
-                kept += [{"put": old, "keep": number > 0} for number, old in enumerate(held)]
+                contents = (*self._before.get(item_id, ()), row)
+                records += [{"put": old, "keep": number > 0} for number, old in enumerate(contents)]
             aside = self.path.with_suffix(".aside")
             with aside.open("w") as file:
-                file.writelines(json.dumps([record]) + "\n" for record in kept)
+                file.writelines(json.dumps([record]) + "\n" for record in records)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self.path)
@@ -192,25 +192,25 @@ class JSONLinesStore:
                 "text": row["text"],
             }
 
-    def _held(self, item_id: int) -> list[Row]:
+    def _contents(self, item_id: int) -> list[Row]:
         with self._current() as rows:
             return [*self._before.get(item_id, ()), *filter(None, [rows.get(item_id)])]
 
     def versions(self, item_id: int) -> list[Row]:
-        kept = ("title", "sha256", "size")
+        fields = ("title", "sha256", "size")
         return [
-            {"version": n, **{k: r[k] for k in kept}, "fetched_at": iso(r["fetched_at"])}
-            for n, r in enumerate(self._held(item_id), 1)
+            {"version": n, **{k: r[k] for k in fields}, "fetched_at": iso(r["fetched_at"])}
+            for n, r in enumerate(self._contents(item_id), 1)
         ]
 
     def diff(self, item_id: int, a: int = -2, b: int = -1) -> str:
-        held = self._held(item_id)
-        if len(held) == 1 and (a, b) == (-2, -1):
+        contents = self._contents(item_id)
+        if len(contents) == 1 and (a, b) == (-2, -1):
             return ""
-        chosen = [number if number > 0 else len(held) + 1 + number for number in (a, b)]
-        if not all(0 < number <= len(held) for number in chosen):
-            raise NotFound(f"item {item_id} has {len(held)} versions, not {a} and {b}")
-        before, after = (held[number - 1]["text"].splitlines() for number in chosen)
+        chosen = [number if number > 0 else len(contents) + 1 + number for number in (a, b)]
+        if not all(0 < number <= len(contents) for number in chosen):
+            raise NotFound(f"item {item_id} has {len(contents)} versions, not {a} and {b}")
+        before, after = (contents[number - 1]["text"].splitlines() for number in chosen)
         names = [f"version {number}" for number in chosen]
         return "\n".join(difflib.unified_diff(before, after, *names, lineterm=""))
 

@@ -1,4 +1,4 @@
-"""The extension points: each is asked wherever its part is used, by every process and face."""
+"""The extension points: every process uses the parts that plugins provide."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SETTINGS = {
 
 
 @pytest.fixture
-def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second implementation of every point, in every process."""
+def alternative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the second implementation of every extension point, in every process."""
     alternative_plugins.install(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str], dict[str, object]]:
-    """Write a plugin; the setting that names it."""
+    """Write a plugin; returns the settings that load it."""
 
     def write_file(text: str) -> dict[str, object]:
         path = tmp_path / "extra.py"
@@ -49,10 +49,8 @@ def write(tmp_path: Path) -> Callable[[str], dict[str, object]]:
 # All of them ---------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("second")
-def test_with_second_implementations_no_built_in_part_is_touched(
-    tmp_path: Path, site: Site
-) -> None:
+@pytest.mark.usefixtures("alternative")
+def test_with_alternative_plugins_no_built_in_part_is_used(tmp_path: Path, site: Site) -> None:
     data = tmp_path / "data"
     with paise2nb.open("development", data, SETTINGS) as app:
         assert (type(app.store), type(app.cache)) == (JSONLinesStore, SQLiteCache)
@@ -61,20 +59,20 @@ def test_with_second_implementations_no_built_in_part_is_touched(
         assert [len(job.wait(60).items) for job in app.enqueue_many("fetch", urls)] == [1, 1]
         assert [hit["url"] for hit in app.search("needle")] == [urls[1]]
         app.workers.stop()
-        lines = alternative_plugins.diary(app)
+        lines = alternative_plugins.read_diary(app)
     left = {path.name for path in data.iterdir()}
     assert {"queue", "items", "cache.db"} <= left
     assert left.isdisjoint({"tasks.db", "items.db", "cache"})
-    # The app and the worker have opened and closed, and the worker's queue ran the jobs.
-    assert [(word, worker) for word, worker, *_ in lines if word in ("opened", "closed")] == [
+    # The app and the worker opened and closed, and the worker's queue ran the jobs.
+    assert [(event, worker) for event, worker, *_ in lines if event in ("opened", "closed")] == [
         ("opened", False), ("opened", True), ("closed", True),
     ]  # fmt: skip
-    ran = [facts for word, worker, *facts in lines if word == "ran" and worker]
+    ran = [details for event, worker, *details in lines if event == "ran" and worker]
     assert sorted(ran) == sorted([[t, "completed"] for t in ("fetch", "extract", "store")] * 2)
 
 
-@pytest.mark.usefixtures("second")
-def test_every_point_is_listed_with_its_plugin(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("alternative")
+def test_every_extension_point_is_listed_with_its_plugin(tmp_path: Path) -> None:
     with paise2nb.open("test", tmp_path / "data") as app:
         rows = [
             row for row in app.plugins.describe() if row["plugin"] == "tests.alternative_plugins"
@@ -90,8 +88,8 @@ def test_every_point_is_listed_with_its_plugin(tmp_path: Path) -> None:
 # ConfigurationProvider -----------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("second")
-def test_defaults_of_plugins_hold_in_the_shell_under_the_users_own(
+@pytest.mark.usefixtures("alternative")
+def test_the_shell_uses_defaults_of_plugins_unless_the_user_sets_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -101,14 +99,16 @@ def test_defaults_of_plugins_hold_in_the_shell_under_the_users_own(
         [*words, "config", "show"], capture_output=True, text=True, check=True
     ).stdout
     rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(shown)}
-    assert rows["task_queue.provider"] == ("folder", "plugin second")
+    assert rows["task_queue.provider"] == ("folder", "plugin alternative")
     assert rows["history.keep_days"] == (9, f"{tmp_path / 'paise2.yaml'}:1")
     subprocess.run([*words, "enqueue", "cleanup"], capture_output=True, check=True)
     assert (tmp_path / "data/queue/jobs.db").exists()
     assert not (tmp_path / "data/tasks.db").exists()
 
 
-def test_a_default_that_is_no_setting_is_refused(write: Callable[[str], dict[str, object]]) -> None:
+def test_a_default_for_an_unknown_setting_is_refused(
+    write: Callable[[str], dict[str, object]],
+) -> None:
     settings = write(
         "class Wrong:\n    def defaults(self): return {'fetch.timeoout': 1}\n"
         "@hookimpl\ndef configuration_providers(): return [Wrong()]\n"
@@ -120,12 +120,10 @@ def test_a_default_that_is_no_setting_is_refused(write: Callable[[str], dict[str
 # ContentSource -------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("second")
-def test_a_source_is_enqueued_by_its_name_and_brings_what_is_new(
-    tmp_path: Path, site: Site
-) -> None:
+@pytest.mark.usefixtures("alternative")
+def test_a_source_is_enqueued_by_name_and_enqueues_new_urls(tmp_path: Path, site: Site) -> None:
     data, secret = tmp_path / "data", tmp_path / "secret.txt"
-    secret.write_text("for nobody")
+    secret.write_text("a secret")
     with paise2nb.open("test", data, SETTINGS) as app:
         listed = [site.url("/ok"), "data:,a%20needle", secret.as_uri(), str(secret), "ftp://x/", ""]
         (data / "reading-list.txt").write_text("\n".join(listed))
@@ -156,7 +154,7 @@ def test_a_source_may_not_take_the_name_of_a_task(
 # ContentFetcher ------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("second")
+@pytest.mark.usefixtures("alternative")
 @pytest.mark.parametrize(
     ("url", "found"),
     [
@@ -168,7 +166,7 @@ def test_a_source_may_not_take_the_name_of_a_task(
         ("data:image/png,x", "unsupported"),
     ],
 )
-def test_another_scheme_is_fetched_like_any(tmp_path: Path, url: str, found: str) -> None:
+def test_a_url_of_another_scheme_is_fetched(tmp_path: Path, url: str, found: str) -> None:
     with paise2nb.open("test", tmp_path / "data") as app:
         job = app.enqueue("fetch", url)
         said = [item.text for item in job.items] or [
@@ -198,19 +196,19 @@ def action(opened: str = "pass", closed: str = "pass", reset: str = "pass") -> s
     return ACTION.format(opened=opened, closed=closed, reset=reset)
 
 
-@pytest.mark.usefixtures("second")
-def test_reset_asks_the_plugins_to_forget_what_is_theirs(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("alternative")
+def test_reset_calls_the_reset_actions_of_plugins(tmp_path: Path) -> None:
     with paise2nb.open("test", tmp_path / "data") as app:
         app.enqueue("fetch", "data:,words")
         session = Session()
         session.profile, session.data_dir = "test", str(app.data_dir)
         main(["reset", "--yes", "--hard"], session)
         session.close()
-        assert [line[0] for line in alternative_plugins.diary(app)] == ["reset", "closed"]
+        assert [line[0] for line in alternative_plugins.read_diary(app)] == ["reset", "closed"]
         assert (app.store.count(), app.cache.clear()) == (0, 0)
 
 
-def test_an_action_that_fails_at_opening_keeps_the_app_closed(
+def test_an_action_that_fails_while_opening_is_an_error(
     tmp_path: Path, write: Callable[[str], dict[str, object]]
 ) -> None:
     settings = write(action(opened="raise OSError('no socket')"))
@@ -218,7 +216,7 @@ def test_an_action_that_fails_at_opening_keeps_the_app_closed(
         paise2nb.open("test", tmp_path / "data", settings)
 
 
-def test_an_action_that_fails_in_a_worker_is_the_reason_why_it_does_not_start(
+def test_a_worker_does_not_start_if_an_action_fails_and_the_error_names_it(
     tmp_path: Path, write: Callable[[str], dict[str, object]]
 ) -> None:
     settings = write(action(opened="if app.is_worker: raise OSError('no socket')"))
@@ -228,7 +226,7 @@ def test_an_action_that_fails_in_a_worker_is_the_reason_why_it_does_not_start(
         app.workers.stop()
 
 
-def test_an_action_that_fails_at_closing_or_reset_is_named_and_stops_nothing_else(
+def test_an_action_that_fails_while_closing_or_resetting_is_named_and_the_rest_goes_on(
     tmp_path: Path, write: Callable[[str], dict[str, object]]
 ) -> None:
     settings = write(action(closed="1 / 0", reset="{}['key']"))
@@ -246,7 +244,7 @@ def test_an_action_that_fails_at_closing_or_reset_is_named_and_stops_nothing_els
 
 
 @pytest.mark.parametrize("point", ["cache_provider", "data_storage_provider"])
-def test_a_provider_that_fails_is_named_and_one_that_declines_is_passed_over(
+def test_a_provider_that_fails_is_named_and_one_that_returns_none_is_ignored(
     tmp_path: Path, write: Callable[[str], dict[str, object]], point: str
 ) -> None:
     with pytest.raises(PluginError, match=rf"extra.py' failed in {point}: ZeroDivisionError"):
@@ -255,7 +253,7 @@ def test_a_provider_that_fails_is_named_and_one_that_declines_is_passed_over(
         assert app.enqueue("cleanup").result() == {"jobs": 0, "cached": 0}
 
 
-def test_a_queue_that_leads_a_worker_elsewhere_keeps_it_from_starting(
+def test_a_worker_does_not_start_if_its_queue_opens_another_job_store(
     tmp_path: Path, write: Callable[[str], dict[str, object]]
 ) -> None:
     settings = write(
@@ -272,8 +270,8 @@ def test_a_queue_that_leads_a_worker_elsewhere_keeps_it_from_starting(
         app.workers.stop()
 
 
-@pytest.mark.usefixtures("second")
-def test_doctor_looks_at_the_parts_that_plugins_provide(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("alternative")
+def test_doctor_checks_the_parts_that_plugins_provide(tmp_path: Path) -> None:
     with paise2nb.open("development", tmp_path / "data") as app:
         settings, table = app.settings, app.queue.job_store.path
     assert [
@@ -286,7 +284,7 @@ def test_doctor_looks_at_the_parts_that_plugins_provide(tmp_path: Path) -> None:
     ]
 
 
-def test_a_full_disk_is_looked_for_where_the_job_table_lies(tmp_path: Path) -> None:
+def test_the_directory_of_the_job_store_is_one_that_is_written(tmp_path: Path) -> None:
     elsewhere = {"task_queue.sqlite.path": tmp_path / "other" / "tasks.db"}
     with paise2nb.open("test", tmp_path / "data", elsewhere) as app:
-        assert set(app.write_dirs()) == {tmp_path / "data", tmp_path / "other"}
+        assert set(app.parts.write_dirs()) == {tmp_path / "data", tmp_path / "other"}

@@ -1,4 +1,4 @@
-"""A plugin as a package: installed with the project, found by its entry point, tested there."""
+"""A plugin as a package: it is installed, found by its entry point, and passes its tests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plugin's own directory; beside it a fresh environment that has it and the project.
+    """The directory of the plugin; beside it a new environment with the plugin and the project.
 
-    Their dependencies are those of this environment, whose packages the fresh one sees, too.
+    Their dependencies come from the packages of this environment.
     """
-    here = tmp_path_factory.mktemp("fresh")
+    here = tmp_path_factory.mktemp("package")
     shutil.copytree(ROOT / "tests/plugin_package", here / "package")
     venv.create(here / "venv")
     [packages] = (here / "venv/lib").glob("python*/site-packages")
@@ -37,9 +37,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(words: list[str], where: Path) -> str:
-    """Run a command as in a shell of its own; its output."""
+    """Run a command in a clean environment, and return its output."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    clean["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # of what this environment has
+    clean["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the packages of this environment
     ended = subprocess.run(
         words, cwd=where, env=clean, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         check=False,
@@ -48,7 +48,7 @@ def run(words: list[str], where: Path) -> str:
     return ended.stdout
 
 
-def test_it_is_found_by_its_entry_point_with_its_version(package: Path) -> None:
+def test_the_plugin_is_found_by_its_entry_point_with_its_version(package: Path) -> None:
     words = ["-m", "paise2nb", "plugins", "--json", "--data-dir", str(package.parent / "data")]
     rows = json.loads(run([str(package.parent / "venv/bin/python"), *words], package))
     assert [
@@ -62,6 +62,6 @@ def test_it_is_found_by_its_entry_point_with_its_version(package: Path) -> None:
     ]  # fmt: skip
 
 
-def test_its_own_tests_pass_there(package: Path) -> None:
-    said = run([str(package.parent / "venv/bin/python"), "-m", "pytest", "-q"], package)
-    assert "4 passed" in said, said
+def test_the_tests_of_the_plugin_pass(package: Path) -> None:
+    output = run([str(package.parent / "venv/bin/python"), "-m", "pytest", "-q"], package)
+    assert "4 passed" in output, output

@@ -1,4 +1,4 @@
-"""Contacts in vCard files (RFC 6350): each is an item of its own."""
+"""Contacts in vCard files (RFC 6350). Each contact becomes an item."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def contacts(context, data, source):
     text = data.decode(errors="replace").replace("\r\n", "\n").replace("\n ", "")
     found = re.findall(r"^BEGIN:VCARD\n(.*?)^END:VCARD", text, re.DOTALL | re.MULTILINE)
     if not found:
-        raise PermanentError(f"no contact in it: {source.url}", "damaged")
+        raise PermanentError(f"the file has no contact: {source.url}", "damaged")
     return [document(dict(fields(card)), f"{source.url}/{n}") for n, card in enumerate(found)]
 
 
 def fields(card: str) -> Iterator[tuple[str, str]]:
-    """The fields of one contact that are worth showing."""
+    """The fields of one contact that are shown."""
     for line in card.splitlines():
         name, _, value = line.partition(":")
         if (name := name.partition(";")[0].upper()) in SHOWN:
@@ -29,13 +29,13 @@ def fields(card: str) -> Iterator[tuple[str, str]]:
 
 
 def document(card: dict[str, str], url: str) -> Document:
-    """One contact."""
+    """Make a document of one contact."""
     text = "\n".join(f"{name}: {value}" for name, value in card.items())
     return Document(text, title=card.get("FN"), url=url, metadata={"kind": "contact"})
 
 
 @task("introduce")
 def introduce(context, name):
-    """Say who somebody is, once the contacts are there."""
+    """Return the text of the contact with this name; None if there is none."""
     found = context.items.search(f'"{name}"', 1)
     return context.items.get(found[0]["id"])["text"] if found else None

@@ -1,3 +1,3 @@
-"""The fixtures of the kit."""
+"""The fixtures of `paise2nb.testing`."""
 
 pytest_plugins = ["paise2nb.testing"]
