@@ -22,7 +22,7 @@ from tests.site import site as site  # a fixture for every test
 collect_ignore = ["plugin_package"]
 
 FORCED = "machine:"
-# These tests run with the built-in parts and with the second implementation of each extension point.
+# These tests run with the built-in parts and with the alternative plugins.
 PIPELINE = ("tests/test_pipeline.py", "tests/content/test_tasks.py")
 
 
