@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_the_late_outcome_of_a_worker_declared_dead_is_refused(
         until(lambda: len(environment.workers(ready=True)) >= 4)
     app.wait(timeout=60)
     log = (environment.data_dir / "logs" / "workers.log").read_text()
-    environment.figures["refused"] = log.count("its outcome is refused")
+    environment.figures["refused"] = len(re.findall(r"the outcome of job \d+ is refused", log))
     assert environment.figures["refused"] == scale["rounds"]
     environment.check_all_done(expected)
 
