@@ -120,7 +120,7 @@ class App:
                 last.callback(self.workers.stop, timeout=0)
             if _current is self:
                 _current = None
-                last.callback(self._mark_seen)
+                last.callback(self._client.mark_seen)
             for name, action in self._opened:
                 last.callback(self.plugins.call, name, "closed()", action.closed, self)
 
@@ -317,10 +317,9 @@ class App:
 
     def job(self, job_id: int) -> Job:
         """One job. Raises NotFound."""
-        rows = self.queue.job_store.rows([job_id])
-        if job_id not in rows:
-            raise NotFound(f"no job {job_id}; `paise2 jobs` lists them")
-        return Job(self._client, job_id, rows[job_id])
+        job = Job(self._client, job_id)
+        job.row()
+        return job
 
     def jobs(
         self,
@@ -387,9 +386,6 @@ class App:
     def since(self) -> Digest:
         """What happened since this was last called, or since a kernel with this app ended."""
         return take_digest(self._client)
-
-    def _mark_seen(self) -> None:
-        self._client.mark_seen()
 
     def logs(self, lines: int = 20) -> Log:
         """The last lines of the workers' log."""

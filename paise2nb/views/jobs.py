@@ -119,10 +119,10 @@ class Job(_JobActions, Record):
     parent_id: int | None
     root_id: int
 
-    def __init__(self, client: JobClient, job_id: int, row: dict[str, Any] | None = None) -> None:
+    def __init__(self, client: JobClient, job_id: int) -> None:
         self._client = client
         self._id = job_id
-        self._row = row
+        self._row: dict[str, Any] | None = None
         self.answer: str | None = None
 
     @property

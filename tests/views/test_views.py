@@ -191,6 +191,18 @@ def test_awaiting_a_failed_job_returns_it(app: App) -> None:
     assert asyncio.run(use()).state == "failed"
 
 
+def test_an_interrupted_wait_says_that_the_work_goes_on(waiting: App) -> None:
+    job = waiting.enqueue("echo", "x")
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for interrupted in (job, waiting.jobs(), waiting):
+        with pytest.raises(KeyboardInterrupt, match="stopped waiting; the work goes on"):
+            interrupted.wait(on_progress=interrupt)
+    assert job.state == "queued"
+
+
 # Listings ------------------------------------------------------------------------------------
 
 
@@ -207,6 +219,15 @@ def test_jobs_are_a_sequence_that_can_be_sliced(app: App) -> None:
     everything = app.jobs()
     assert isinstance(everything[:2], Jobs)
     assert bool(app.jobs(state="failed")) is False
+
+
+def test_a_slice_of_an_answer_to_an_enqueue_lists_its_jobs(app: App) -> None:
+    jobs = app.enqueue_many("echo", ["a", "b", "c"])
+    assert [job.answer for job in jobs] == ["new"] * 3
+    assert str(jobs) == "3 new"
+    assert str(jobs[1:]) == str(app.jobs(2, 3))
+    assert jobs[1:].ids == [2, 3]
+    assert type(jobs[1:]) is Jobs
 
 
 def test_items_and_search_results_are_sequences_that_can_be_sliced(app: App, here: Path) -> None:
