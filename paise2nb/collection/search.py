@@ -12,13 +12,11 @@ import hashlib
 import json
 import re
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from paise2nb.core.render import HIT_END, HIT_START
 from paise2nb.core.sqlite import Database
 from paise2nb.core.urls import ascii_host
-
-__all__ = ["HIT_END", "HIT_START", "UNSTORABLE", "facets_of", "parse_query", "search", "terms_of"]
 
 # Control characters other than tab and newline (among them HIT_START and HIT_END, so no stored
 # text contains these), and lone surrogates, which can't be encoded as UTF-8.
@@ -92,39 +90,71 @@ _OPERATOR = re.compile(
 )
 
 
-def search(database: Database, query: str, limit: int) -> list[dict[str, Any]]:
+class Query(NamedTuple):
+    """A parsed query.
+
+    Attributes:
+        terms: FTS5 expressions for its words, phrases and prefixes.
+        facets: An FTS5 expression for ``site:`` and ``tag:``.
+        days: SQL conditions for ``before:`` and ``after:``.
+        values: The values of the parameters of these conditions.
+    """
+
+    terms: list[str]
+    facets: str
+    days: str
+    values: dict[str, Any]
+
+
+def search(
+    database: Database,
+    query: str,
+    limit: int,
+    *,
+    read_for_ranking: int = READ_FOR_RANKING,
+    unranked: int = UNRANKED,
+) -> list[dict[str, Any]]:
     """The items that contain all words of a query, best first.
 
     See `paise2nb.collection.items.ItemStore.search`.
+
+    Args:
+        database: Holds the items and the index.
+        query: The query.
+        limit: The largest number of results.
+        read_for_ranking: The number of documents whose words the ranking may read.
+        unranked: The number of newest matches that are searched for titles if no term is ranked.
     """
-    terms, facets, days, values = parse_query(query)
-    values["limit"] = limit
-    if terms:
-        return _by_words(database, terms, facets, days, values)
-    if not facets and not days:
+    parsed = parse_query(query)
+    values = {**parsed.values, "facets": parsed.facets, "limit": limit, "ranked": RANKED}
+    if parsed.terms:
+        scored_terms = _scored_terms(database, parsed.terms, read_for_ranking)
+        if not scored_terms:
+            values["ranked"] = max(unranked, limit)
+        return _by_words(database, parsed, scored_terms, values)
+    if not parsed.facets and not parsed.days:
         return []
-    values["facets"] = facets
     selected = _WITHOUT_FACETS
-    if facets:
+    if parsed.facets:
         selected = _BY_COMMON_FACETS if database.read(_ARE_COMMON, values) else _BY_FACETS
-    sql = _SELECTED.format(selected.format(days))
+    sql = _SELECTED.format(selected.format(parsed.days))
     return [dict(row) for row in database.read(sql, values)]
 
 
 def _by_words(
-    database: Database, terms: list[str], facets: str, days: str, values: dict[str, Any]
+    database: Database, query: Query, scored_terms: list[str], values: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    words = f"({' '.join(terms)}) AND {facets}" if facets else " ".join(terms)
-    joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if days else ""
-    scored_terms = _scored_terms(database, terms)
-    values |= {"words": words, "scored_terms": " ".join(scored_terms), "ranked": RANKED}
-    if len(scored_terms) == len(terms):
-        sql = _BEST.format(_BY_WORDS, joined, days)
+    words = " ".join(query.terms)
+    if query.facets:
+        words = f"({words}) AND {query.facets}"
+    joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if query.days else ""
+    values |= {"words": words, "scored_terms": " ".join(scored_terms)}
+    if len(scored_terms) == len(query.terms):
+        sql = _BEST.format(_BY_WORDS, joined, query.days)
     elif scored_terms:
-        sql = _BEST_BY_SCORED_TERMS.format(joined, days)
+        sql = _BEST_BY_SCORED_TERMS.format(joined, query.days)
     else:
-        values["ranked"] = max(UNRANKED, values["limit"])
-        sql = _BEST.format(_BY_TITLE, joined, days)
+        sql = _BEST.format(_BY_TITLE, joined, query.days)
     best = database.read(sql, values)
     # A query of its own: in the one above SQLite would make a snippet of every ranked match.
     rows = database.read(
@@ -139,14 +169,14 @@ def _by_words(
     ]
 
 
-def _scored_terms(database: Database, terms: list[str]) -> list[str]:
+def _scored_terms(database: Database, terms: list[str], budget: int) -> list[str]:
     """The terms that count in the ranking: all of them, or all but the most common.
 
     Prefixes always count, because counting their documents costs as much as ranking them.
     """
     ((last,),) = database.read("SELECT coalesce(max(id), 0) FROM items")
     words = {term: terms_of(term.strip('"')) for term in terms if not term.endswith("*")}
-    if last * PHRASE_COST * sum(map(len, words.values())) <= READ_FOR_RANKING:
+    if last * PHRASE_COST * sum(map(len, words.values())) <= budget:
         return terms
     all_words = json.dumps([word for each in words.values() for word in each])
     rows = database.read(_DOCUMENT_COUNTS, {"words": all_words, "last": last})
@@ -156,18 +186,13 @@ def _scored_terms(database: Database, terms: list[str]) -> list[str]:
         for term, each in words.items()
     }
     scored_terms = sorted(terms, key=lambda term: costs.get(term, 0.0))
-    while sum(costs.get(term, 0.0) for term in scored_terms) > READ_FOR_RANKING:
+    while sum(costs.get(term, 0.0) for term in scored_terms) > budget:
         scored_terms.pop()
     return scored_terms
 
 
-def parse_query(query: str) -> tuple[list[str], str, str, dict[str, Any]]:
-    """Split a query into its terms and its operators.
-
-    Returns:
-        The terms, an FTS5 expression for ``site:`` and ``tag:``, SQL conditions for ``before:``
-        and ``after:``, and the values of their parameters.
-    """
+def parse_query(query: str) -> Query:
+    """Split a query into its terms and its operators."""
     facets: dict[str, list[str]] = {}
     days, values = "", dict[str, Any]()
     for number, (kind, quoted, word, order, day) in enumerate(_OPERATOR.findall(query)):
@@ -181,7 +206,7 @@ def parse_query(query: str) -> tuple[list[str], str, str, dict[str, Any]]:
                 value = ascii_host(value.removeprefix("."))
         facets.setdefault(kind, []).append(_facet(kind, value))
     chosen = " AND ".join(f"facets : ({' OR '.join(each)})" for each in facets.values())
-    return terms_of(_OPERATOR.sub(" ", query)), chosen, days, values
+    return Query(terms_of(_OPERATOR.sub(" ", query)), chosen, days, values)
 
 
 def terms_of(query: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Bytes by their hash: whole or absent, whatever is cut off, killed or done twice."""
+"""The cache: entries are complete or absent, even after kills, damage and concurrent writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def age(cache: Cache, key: str, days: float) -> None:
     os.utime(cache.directory / key[:2] / key[2:], (then, then))
 
 
-def test_bytes_come_back_by_the_hash_of_their_content(cache: Cache) -> None:
+def test_bytes_are_found_by_the_hash_of_their_content(cache: Cache) -> None:
     key = cache.put(b"words")
     assert key == hashlib.sha256(b"words").hexdigest()
     assert cache.get(key) == b"words"
@@ -39,11 +39,11 @@ def test_bytes_come_back_by_the_hash_of_their_content(cache: Cache) -> None:
     assert cache.size() == 5
 
 
-def test_empty_bytes_are_bytes(cache: Cache) -> None:
+def test_empty_bytes_can_be_stored(cache: Cache) -> None:
     assert cache.get(cache.put(b"")) == b""
 
 
-def test_what_is_missing_is_a_key_error(cache: Cache) -> None:
+def test_a_missing_entry_is_a_key_error(cache: Cache) -> None:
     key = "0" * 64
     assert key not in cache
     with pytest.raises(KeyError):
@@ -72,7 +72,7 @@ def test_a_damaged_entry_counts_as_absent_and_can_be_put_again(cache: Cache) -> 
     assert cache.get(cache.put(b"words")) == b"words"
 
 
-def test_removal_spares_what_is_needed_and_what_is_young(cache: Cache) -> None:
+def test_removal_keeps_needed_and_new_entries(cache: Cache) -> None:
     needed, young, old = (cache.put(word) for word in (b"needed", b"young", b"old"))
     age(cache, needed, 40)
     age(cache, old, 40)
@@ -83,14 +83,14 @@ def test_removal_spares_what_is_needed_and_what_is_young(cache: Cache) -> None:
     assert cache.size() == 0
 
 
-def test_putting_an_old_entry_again_makes_it_young(cache: Cache) -> None:
+def test_putting_an_old_entry_again_makes_it_new(cache: Cache) -> None:
     key = cache.put(b"words")
     age(cache, key, 40)
     cache.put(b"words")
     assert cache.remove(set(), 30 * DAY) == 0
 
 
-def test_clearing_counts_what_was_there(cache: Cache) -> None:
+def test_clearing_counts_the_entries(cache: Cache) -> None:
     cache.put(b"one")
     cache.put(b"two")
     assert cache.clear() == 2
@@ -133,7 +133,7 @@ def test_many_threads_put_the_same_bytes(cache: Cache) -> None:
     assert cache.size() == 50
 
 
-def test_a_killed_writer_leaves_only_whole_entries(cache: Cache) -> None:
+def test_a_killed_writer_leaves_only_complete_entries(cache: Cache) -> None:
     script = (
         "import os, sys; from pathlib import Path; from paise2nb.collection.cache import Cache\n"
         "cache = Cache(Path(sys.argv[1]))\n"
@@ -143,10 +143,10 @@ def test_a_killed_writer_leaves_only_whole_entries(cache: Cache) -> None:
         [sys.executable, "-c", script, str(cache.directory)], stdout=subprocess.PIPE, text=True
     ) as writer:
         assert writer.stdout is not None
-        said = [writer.stdout.readline().strip() for _ in range(20)]
+        keys = [writer.stdout.readline().strip() for _ in range(20)]
         writer.send_signal(signal.SIGKILL)
-        said += [line.strip() for line in writer.stdout if len(line) == 65]
-    for key in said:
+        keys += [line.strip() for line in writer.stdout if len(line) == 65]
+    for key in keys:
         assert len(cache.get(key)) == 300_000
     listed = [p.parent.name + p.name for p in cache.directory.glob("??/*")]
     for key in listed:
@@ -155,7 +155,7 @@ def test_a_killed_writer_leaves_only_whole_entries(cache: Cache) -> None:
     assert list(cache.directory.glob("??/*")) == []
 
 
-def test_a_directory_that_can_not_be_made_says_so(tmp_path: Path) -> None:
+def test_the_error_of_a_directory_that_can_not_be_created_has_a_hint(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="choose another with --data-dir"):
         Cache(tmp_path / "file" / "cache")

@@ -1,4 +1,4 @@
-"""The collection: one item for each address, and words that find it."""
+"""The collection: one item for each URL, and the searches that find it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from paise2nb.collection.items import MIGRATIONS, ItemStore
-from paise2nb.collection.search import HIT_END, HIT_START, RANKED, terms_of
+from paise2nb.collection.search import RANKED, search, terms_of
 from paise2nb.core.errors import NotFound, StorageError
+from paise2nb.core.render import HIT_END, HIT_START
 from paise2nb.core.urls import canonical_url
 from paise2nb.plugins import Document
 
@@ -39,14 +40,14 @@ def put(store: ItemStore, url: str, text: str, title: str | None = None, **chang
     return store.put(Document(text, title=title), url=url, **named)
 
 
-def found(store: ItemStore, query: str) -> list[int]:
-    return [row["id"] for row in store.search(query, 100)]
+def found(store: ItemStore, query: str, limit: int = 100, **limits: int) -> list[int]:
+    return [row["id"] for row in search(store.database, query, limit, **limits)]
 
 
 # Storing -------------------------------------------------------------------------------------
 
 
-def test_an_item_comes_back_as_it_was_stored(store: ItemStore) -> None:
+def test_an_item_is_read_as_it_was_stored(store: ItemStore) -> None:
     document = Document(
         "The text.", title="A title", author="Ada", date="2026-01-02", language="en",
         metadata={"pages": 3},
@@ -67,7 +68,7 @@ def test_an_item_comes_back_as_it_was_stored(store: ItemStore) -> None:
     assert store.get(item_id + 1) is None
 
 
-def test_spellings_of_one_address_are_one_item(store: ItemStore) -> None:
+def test_all_spellings_of_a_url_are_one_item(store: ItemStore) -> None:
     first = put(store, "http://example.org/a", "old words")
     second = put(store, "HTTP://EXAMPLE.org:80/a?utm_source=x#top", "new words")
     assert first == second
@@ -78,16 +79,16 @@ def test_spellings_of_one_address_are_one_item(store: ItemStore) -> None:
     assert store.find("http://example.org/b") is None
 
 
-def test_two_addresses_with_equal_bytes_are_two_items(store: ItemStore) -> None:
+def test_two_urls_with_equal_bytes_are_two_items(store: ItemStore) -> None:
     assert put(store, "http://example.org/a", "same") != put(store, "http://example.org/b", "same")
     assert store.count() == 2
 
 
 def test_older_content_never_replaces_newer(store: ItemStore) -> None:
-    first = put(store, "http://example.org/a", "fresh", fetched_at=2000.0, tag="news")
+    first = put(store, "http://example.org/a", "newer", fetched_at=2000.0, tag="news")
     assert put(store, "http://example.org/a", "stale", fetched_at=1999.9, tag="old") == first
     assert found(store, "stale") == []
-    assert found(store, "fresh") == [first]
+    assert found(store, "newer") == [first]
     assert put(store, "http://example.org/a", "again", fetched_at=2000.0) == first
     assert found(store, "again") == [first]
     row = store.get(first)
@@ -95,7 +96,7 @@ def test_older_content_never_replaces_newer(store: ItemStore) -> None:
     assert row["tag"] == "news"  # an untagged re-fetch keeps the tag
 
 
-def test_a_visit_that_found_nothing_new_is_noted(store: ItemStore) -> None:
+def test_a_visit_that_found_no_change_is_recorded(store: ItemStore) -> None:
     item = put(store, "http://example.org/a", "words", fetched_at=1000.0)
     assert store.visited("http://example.org/a", 1500.0) == item
     assert store.visited("http://example.org/b", 1500.0) is None
@@ -105,7 +106,7 @@ def test_a_visit_that_found_nothing_new_is_noted(store: ItemStore) -> None:
         "1970-01-01T00:16:40.000Z", "1970-01-01T00:25:00.000Z",
     )  # fmt: skip
     assert store.list()[0]["visited_at"] == row["visited_at"]
-    put(store, "http://example.org/a", "stale", fetched_at=1400.0)  # it was overtaken by the visit
+    put(store, "http://example.org/a", "stale", fetched_at=1400.0)  # the visit was later
     assert found(store, "stale") == []
 
 
@@ -127,7 +128,7 @@ def test_many_are_stored_together_or_not_at_all(store: ItemStore) -> None:
 # Versions ------------------------------------------------------------------------------------
 
 
-def test_an_item_keeps_what_it_held_before(store: ItemStore) -> None:
+def test_an_item_keeps_its_earlier_versions(store: ItemStore) -> None:
     url = "http://example.org/a"
     for number, text in enumerate(["one\ntwo", "one\ntwo", "one\n2\nthree", "one\n2\nthree é"]):
         item = put(
@@ -152,14 +153,14 @@ def test_an_item_keeps_what_it_held_before(store: ItemStore) -> None:
         "@@ -1,2 +1,3 @@", " one", "-two", "+2", "+three é",
     ]  # fmt: skip
     assert store.diff(item, 2, 2) == ""
-    assert found(store, "two") == []  # a search finds what an item holds now
+    assert found(store, "two") == []  # a search finds the present text only
     with pytest.raises(NotFound, match="has 3 versions, none is 4"):
         store.diff(item, 1, 4)
     with pytest.raises(NotFound):
         store.diff(99, 1, 2)
 
 
-def test_storing_the_same_again_makes_no_version(store: ItemStore) -> None:
+def test_storing_equal_content_again_adds_no_version(store: ItemStore) -> None:
     for text in ("words", "words", "words extracted in a better way"):
         item = put(store, "http://example.org/a", text)  # the same bytes each time
     assert len(store.versions(item)) == 1
@@ -173,7 +174,7 @@ def test_items_with_equal_bytes_name_each_other(store: ItemStore) -> None:
     assert [store.get(item)["duplicates"] for item in ids] == [[3, 5], [4], [1, 5], [2], [1, 3]]  # type: ignore[index]
 
 
-def test_a_collection_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+def test_a_collection_of_the_first_format_is_migrated(tmp_path: Path) -> None:
     from paise2nb.core.sqlite import Database
 
     old = Database(tmp_path / "items.db", MIGRATIONS[:1], durable=True)
@@ -194,7 +195,7 @@ def test_a_collection_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
 # What is not stored --------------------------------------------------------------------------
 
 
-def test_what_can_not_be_written_is_left_out_of_texts(store: ItemStore) -> None:
+def test_characters_that_can_not_be_stored_are_left_out(store: ItemStore) -> None:
     text = f"a\x00b {HIT_START}c{HIT_END} \ud800 d\te\nf \x1b[31m 𝄞"
     item_id = put(store, "http://example.org/a", text, title="  two\n lines\x07 ")
     row = store.get(item_id)
@@ -262,7 +263,7 @@ def test_a_title_weighs_more_than_text(store: ItemStore) -> None:
     assert scores[0] > scores[1] > 0
 
 
-def test_a_hit_has_its_snippet(store: ItemStore) -> None:
+def test_a_result_has_its_snippet(store: ItemStore) -> None:
     text = f"{'before ' * 100}the needle itself{' after' * 100}"
     item = put(store, "http://example.org/a", text, title="T")
     (row,) = store.search("needle", 10)
@@ -274,7 +275,7 @@ def test_a_hit_has_its_snippet(store: ItemStore) -> None:
     assert len(row["snippet"].split()) <= 30
 
 
-def test_of_a_word_in_thousands_of_documents_the_newest_are_ranked(store: ItemStore) -> None:
+def test_only_the_newest_matches_of_a_common_word_are_ranked(store: ItemStore) -> None:
     def entry(number: int) -> tuple[Document, dict[str, Any]]:
         url = f"http://example.org/{number}"
         return Document("common words" + (" rarity" if number == 0 else "")), {
@@ -289,31 +290,27 @@ def test_of_a_word_in_thousands_of_documents_the_newest_are_ranked(store: ItemSt
     assert found(store, "common tag:old") == [1]
 
 
-def test_a_phrase_of_words_that_most_documents_hold_gives_the_newest(
-    store: ItemStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paise2nb.collection.search.READ_FOR_RANKING", 16)
-    assert found(store, '"to be"') == []
+def test_a_phrase_of_common_words_gives_the_newest_items(store: ItemStore) -> None:
+    few = {"read_for_ranking": 16}
+    assert found(store, '"to be"', **few) == []
     short = put(store, "http://example.org/short", "to be or not to be")
     title = put(store, "http://example.org/title", "a play", title="To be, or not to be")
     news = put(store, "http://example.org/new", f"to be or not{' and more' * 50}", tag="news")
     put(store, "http://example.org/other", "to not be")
-    assert found(store, '"to be"') == [title, short, news]  # 2 words of 4 documents: ranked
+    assert found(store, '"to be"', **few) == [title, short, news]  # 2 words of 4 documents: ranked
     newest = put(store, "http://example.org/newest", f"to be{' and more' * 50}")
-    rows = store.search('"to be"', 10)
+    rows = search(store.database, '"to be"', 10, **few)
     assert [(row["id"], row["score"]) for row in rows] == [
         (title, 1.0), (newest, 0.0), (news, 0.0), (short, 0.0),
     ]  # fmt: skip
     assert f"{HIT_START}to be{HIT_END}" in rows[1]["snippet"]
-    assert found(store, '"to be" tag:news') == [news]
-    monkeypatch.setattr("paise2nb.collection.search.UNRANKED", 2)
-    assert found(store, '"to be"') == [title, newest, news, short]  # as many as were asked for
-    assert [row["id"] for row in store.search('"to be"', 2)] == [newest, news]
+    assert found(store, '"to be" tag:news', **few) == [news]
+    two = {**few, "unranked": 2}
+    assert found(store, '"to be"', **two) == [title, newest, news, short]  # as many as asked for
+    assert found(store, '"to be"', 2, **two) == [newest, news]
 
 
-def test_the_commonest_words_do_not_count_beside_rarer_ones(
-    store: ItemStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commonest_words_do_not_count_beside_rarer_ones(store: ItemStore) -> None:
     often = put(store, "http://example.org/often", f"{'words ' * 20}zebra")
     best = put(store, "http://example.org/best", f"words zebra zebra{' filler' * 18}")
     for number in range(5):
@@ -327,13 +324,12 @@ def test_the_commonest_words_do_not_count_beside_rarer_ones(
         "words zebra before:2030",
     )
     assert [found(store, query) for query in queries] == [[often, best]] * 4
-    monkeypatch.setattr(
-        "paise2nb.collection.search.READ_FOR_RANKING", 6
-    )  # 7 hold the one, 2 the other
-    assert [found(store, query) for query in queries] == [[best, often]] * 4
+    # 7 items have the one word, 2 the other.
+    ids = [found(store, query, read_for_ranking=6) for query in queries]
+    assert ids == [[best, often]] * 4
 
 
-def test_operators_that_many_items_fit_give_the_one_fetched_last_first(store: ItemStore) -> None:
+def test_operators_with_many_matches_give_the_latest_fetch_first(store: ItemStore) -> None:
     def entry(number: int, fetched_at: float) -> tuple[Document, dict[str, Any]]:
         url = f"http://news.example.org/{number}"
         return Document(f"words {number}"), {
@@ -366,12 +362,12 @@ OPERATORS = [
     ("after:2026-02", [3, 4]),
     ("tag:news missing", []),
     ('"site:example.org" words', []),  # a phrase is text
-    ("words before:yesterday", []),  # and so is what is no date
+    ("words before:yesterday", []),  # and so is an invalid date
 ]
 
 
 @pytest.mark.parametrize(("query", "ids"), OPERATORS)
-def test_operators_choose_by_site_tag_and_date(
+def test_operators_select_by_site_tag_and_date(
     store: ItemStore, query: str, ids: list[int]
 ) -> None:
     january, february = 1767225600.0, 1767225600.0 + 40 * 86400
@@ -409,7 +405,7 @@ def test_the_limit_holds(store: ItemStore) -> None:
         ("", ""),
     ],
 )  # fmt: skip
-def test_a_query_becomes_a_safe_expression(query: str, expression: str) -> None:
+def test_a_query_becomes_a_valid_expression(query: str, expression: str) -> None:
     assert " ".join(terms_of(query)) == expression
 
 
@@ -418,19 +414,16 @@ ODD = "\"'*()[]{}^:+-~/\\;,.!?&|<>=@#$%\x00\x01\x02\t\n aXé中🎉\ud800\ue000\
 
 
 @pytest.mark.parametrize("read_for_ranking", [0, 2, 100_000])
-def test_no_query_is_an_error(
-    store: ItemStore, monkeypatch: pytest.MonkeyPatch, read_for_ranking: int
-) -> None:
-    monkeypatch.setattr("paise2nb.collection.search.READ_FOR_RANKING", read_for_ranking)
+def test_no_query_is_an_error(store: ItemStore, read_for_ranking: int) -> None:
     item = put(store, "http://example.org/a", "a X é 中 aX", title="aXé")
 
     @settings(max_examples=300, deadline=None)
     @given(operator=OPERATOR, query=some.text(alphabet=ODD, max_size=20) | some.text(max_size=40))
-    def search(operator: str, query: str) -> None:
-        assert found(store, query) in ([], [item])
-        assert found(store, f"a {operator}{query}") in ([], [item])
+    def try_query(operator: str, query: str) -> None:
+        for text in (query, f"a {operator}{query}"):
+            assert found(store, text, read_for_ranking=read_for_ranking) in ([], [item])
 
-    search()
+    try_query()
 
 
 # The file ------------------------------------------------------------------------------------
@@ -456,7 +449,7 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
         ItemStore(path)
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "items.db"
     path.write_text("words, and more of them, but no database" * 100)
     with pytest.raises(StorageError, match=r"items\.db: .*paise2 doctor"):

@@ -1,4 +1,4 @@
-"""Archives: many items in one file, and nothing that a bomb or a crafted name could do."""
+"""Archives: many items from one file, and no harm by bombs and crafted names."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ FORMS: dict[str, Callable[[Mapping[str, bytes]], bytes]] = {
 
 
 def fetched(app: App, site: Site, body: bytes, path: str = "/a.zip") -> list[dict[str, object]]:
-    """The items that an archive at a path becomes, by address."""
+    """The items that an archive becomes, sorted by URL."""
     app.enqueue("fetch", site.add(path, body, "application/octet-stream"))
     rows = [app.store.get(row["id"]) for row in app.items().to_dicts()]
     return sorted((row for row in rows if row), key=lambda row: str(row["url"]))
@@ -86,7 +86,7 @@ def failure(app: App, site: Site, body: bytes, path: str = "/a.zip") -> tuple[st
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_each_member_is_an_item_by_its_own_kind(app: App, site: Site, name: str) -> None:
+def test_each_member_becomes_an_item_of_its_own_type(app: App, site: Site, name: str) -> None:
     rows = fetched(app, site, FORMS[name](MEMBERS), f"/{name}")
     base = site.url(f"/{name}!/")
     assert [(row["url"], row["mime_type"], row["text"]) for row in rows] == [
@@ -98,7 +98,7 @@ def test_each_member_is_an_item_by_its_own_kind(app: App, site: Site, name: str)
     assert rows[1]["size"] == len(MEMBERS["./notes.md"])
 
 
-def test_a_member_is_extracted_again_by_itself(app: App, site: Site) -> None:
+def test_a_member_can_be_extracted_again_alone(app: App, site: Site) -> None:
     row = fetched(app, site, zipped(MEMBERS))[1]
     assert app.cache.get(str(row["sha256"])) == MEMBERS["./notes.md"]
     job = app.enqueue("extract", row["id"])
@@ -107,12 +107,12 @@ def test_a_member_is_extracted_again_by_itself(app: App, site: Site) -> None:
     assert len(app.items()) == 3
 
 
-def test_one_compressed_file_is_one_item(app: App, site: Site) -> None:
+def test_a_single_compressed_file_is_one_item(app: App, site: Site) -> None:
     (row,) = fetched(app, site, gzip.compress(b"words"), "/notes.txt.gz")
     assert (row["url"], row["text"]) == (site.url("/notes.txt.gz!/notes.txt"), "words")
 
 
-def test_archives_in_archives_are_opened(app: App, site: Site) -> None:
+def test_archives_in_archives_are_extracted(app: App, site: Site) -> None:
     inner = gzip.compress(tarred({"b.txt": b"words"}))
     (row,) = fetched(app, site, zipped({"inner.tgz": inner}))
     assert row["url"] == site.url("/a.zip!/inner.tgz!/b.txt")
@@ -123,7 +123,9 @@ def test_archives_in_archives_are_opened(app: App, site: Site) -> None:
     ["../x.txt", "a/../../x.txt", "/etc/x.txt", "..\\x.txt", "C:\\x.txt", "C:/x.txt", "..", "a/.."],
 )
 @pytest.mark.parametrize("form", ["a.zip", "a.tar"])
-def test_names_that_lead_elsewhere_are_refused(app: App, site: Site, form: str, name: str) -> None:
+def test_member_names_outside_of_the_archive_are_refused(
+    app: App, site: Site, form: str, name: str
+) -> None:
     body = FORMS[form]({name: b"evil words", "good.txt": b"good words"})
     (row,) = fetched(app, site, body, f"/{form}")
     assert row["url"] == site.url(f"/{form}!/good.txt")
@@ -148,7 +150,7 @@ def nested(depth: int) -> bytes:
 
 
 def lying() -> bytes:
-    """A zip whose member says that it is small, and is not."""
+    """A zip file with a member that is larger than declared."""
     size = (TOTAL + 1).to_bytes(4, "little")
     return zipped({"a.txt": bytes(TOTAL + 1)}).replace(size, (10).to_bytes(4, "little"))
 
@@ -173,7 +175,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("name", "make", "word", "message"), HOSTILE)
-def test_what_is_too_much_or_broken_fails_with_the_reason(
+def test_archives_that_are_too_large_or_damaged_fail_with_the_reason(
     app: App, site: Site, name: str, make: Callable[[], bytes], word: str, message: str
 ) -> None:
     error_class, error = failure(app, site, make(), f"/{name}")
@@ -182,7 +184,7 @@ def test_what_is_too_much_or_broken_fails_with_the_reason(
     assert error.endswith(site.url(f"/{name}"))
 
 
-def test_damage_anywhere_ends_in_items_or_a_reason(app: App) -> None:
+def test_random_damage_gives_documents_or_a_permanent_error(app: App) -> None:
     from paise2nb.content.extract.archives import read
     from paise2nb.plugins import Source
 

@@ -1,5 +1,4 @@
-"""Every kind of document, made by the libraries that people make them with, on the whole way: each
-is found by a phrase from inside it."""
+"""Documents of every type, made by common libraries, are fetched, stored and found by a phrase."""
 
 from __future__ import annotations
 
@@ -115,15 +114,13 @@ KINDS: dict[str, Callable[[str], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_document_is_found_by_a_phrase_from_inside_it(
-    site: Site, tmp_path: Path, kind: str
-) -> None:
+def test_a_document_is_found_by_a_phrase_in_it(site: Site, tmp_path: Path, kind: str) -> None:
     phrase = PHRASE.format(kind.replace(".", " "))
     data = KINDS[kind](phrase)
     (tmp_path / f"file.{kind}").write_bytes(data)
     settings = {"fetch.allow_private_addresses": True, "fetch.host_delay": 0}
     with paise2nb.open("test", data_dir=tmp_path / "data", settings=settings) as app:
-        served = app.enqueue(  # as servers do that do not know what they serve
+        served = app.enqueue(  # declared as servers declare unknown files
             "fetch", site.add(f"/file.{kind}", data, "application/octet-stream")
         )
         local = app.enqueue("fetch", str(tmp_path / f"file.{kind}"))

@@ -1,4 +1,4 @@
-"""Kinds, character sets and documents: what becomes of bytes, whatever was said about them."""
+"""MIME types, character sets, pages and documents: what is extracted from which bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 # Kinds ---------------------------------------------------------------------------------------
 
 KINDS = [
-    # declared, bytes, suffix → kind
+    # declared, bytes, suffix → MIME type
     ("text/html", HTML, "", "text/html"),
     ("TEXT/HTML", b"<p>fragment", ".php", "text/html"),
     ("text/html", PDF, "", "application/pdf"),
@@ -96,11 +96,13 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("declared", "data", "suffix", "kind"), KINDS)
-def test_the_kind_of_bytes(declared: str | None, data: bytes, suffix: str, kind: str) -> None:
+def test_the_type_of_bytes_is_found(
+    declared: str | None, data: bytes, suffix: str, kind: str
+) -> None:
     assert media_type(declared, data, suffix) == kind
 
 
-def test_hostile_bytes_are_looked_at_in_no_time() -> None:
+def test_hostile_bytes_cause_no_backtracking() -> None:
     for data in (b"<!---->" * 600, b"<?xml " * 700, b"<!-- " * 800, b" " * 4096):
         assert media_type(None, data) in ("text/plain", "application/xml")
     assert text.first_heading("# a" + "#" * 2_000_000 + "x") == "a"
@@ -139,7 +141,7 @@ RUSSIAN = "Съешь же ещё этих мягких французских �
         (b"plain", "base64", "plain"),
     ],
 )  # fmt: skip
-def test_the_character_set_is_found(data: bytes, declared: str | None, expected: str) -> None:
+def test_the_character_set_is_detected(data: bytes, declared: str | None, expected: str) -> None:
     assert text.decode(data, declared) == expected
 
 
@@ -151,7 +153,7 @@ def test_the_character_set_is_found(data: bytes, declared: str | None, expected:
         '<?xml version="1.0" encoding="windows-1251"?>',
     ],
 )
-def test_a_page_says_its_own_character_set(declaration: str) -> None:
+def test_the_character_set_that_a_page_declares_is_used(declaration: str) -> None:
     page = f"{declaration}<p>мир</p>"
     assert text.decode(page.encode("cp1251")) == page
     assert text.decode(page.encode("cp1251"), "cp1251") == page
@@ -175,13 +177,13 @@ def test_a_page_says_its_own_character_set(declaration: str) -> None:
         ("", None),
     ],
 )
-def test_a_markdown_text_is_called_by_its_first_heading(markdown: str, title: str | None) -> None:
+def test_the_first_heading_of_markdown_is_its_title(markdown: str, title: str | None) -> None:
     document = text.read(markdown.encode(), Source("u", "text/markdown"))
     assert (document.text, document.title) == (markdown, title)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "text/csv", "application/json"])
-def test_text_stays_as_it_is(kind: str) -> None:
+def test_text_is_not_changed(kind: str) -> None:
     data = '# a,"b"\n{"c": [1]}\n'
     assert text.read(data.encode(), Source("u", kind)) == Document(data)
 
@@ -203,7 +205,7 @@ def page(html: str | bytes, charset: str | None = None) -> Document:
     return pages.read(data, Source("https://example.org/a", "text/html", charset))
 
 
-def test_a_page_is_its_body_and_what_it_says_about_itself() -> None:
+def test_a_page_has_its_main_text_and_its_metadata() -> None:
     found = page(ARTICLE)
     assert "The first paragraph has enough words" in found.text
     assert "navigation" not in found.text
@@ -228,30 +230,30 @@ def test_a_page_is_its_body_and_what_it_says_about_itself() -> None:
         ("<p>The author of this text is Ada Lovelace.</p>", None),
     ],
 )
-def test_a_byline_is_found_as_trafilatura_finds_it(byline: str, author: str | None) -> None:
+def test_the_author_is_the_one_that_trafilatura_finds(byline: str, author: str | None) -> None:
     html = re.sub('<meta name="author"[^>]*>', "", ARTICLE).replace("</h1>", f"</h1>{byline}")
     assert page(html).author == author
     assert trafilatura.extract_metadata(html).author == author
 
 
-def test_all_names_by_which_trafilatura_knows_a_byline_are_known() -> None:
+def test_every_name_by_which_trafilatura_finds_authors_is_known() -> None:
     literals = re.findall("'([^']+)'", " ".join(path.path for path in AUTHOR_XPATHS))
     names = re.sub(r"\[(\w)\w\]", r"\1", "|".join(literals)).split("|")  # [Aa]uthor → Author
     assert {"byline", "xiaobian", "Byline"} <= set(names)
-    # Its `rel='me'` asks for an element of the name rel, which HTML has not.
+    # Its `rel='me'` looks for an element named rel, which HTML does not have.
     assert [name for name in names if not pages.BYLINE.search(name)] == ["me"]
 
 
 @pytest.mark.parametrize(
-    "said",
+    "metadata",
     ["null", "3", "[[[]]]", '{"@type": {}}', "{", "[" * 5000, '{"@context": [], "@graph": 1}'],
 )
-def test_a_page_says_what_it_does_beside_metadata_of_any_shape(said: str) -> None:
-    odd = f'<script type="application/ld+json">{said}</script></head>'
+def test_odd_json_metadata_changes_nothing_else(metadata: str) -> None:
+    odd = f'<script type="application/ld+json">{metadata}</script></head>'
     assert page(ARTICLE.replace("</head>", odd)) == page(ARTICLE)
 
 
-def test_memory_that_runs_out_beside_the_body_is_no_page_without_a_title(
+def test_a_memory_error_in_the_metadata_fails_the_extraction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def run_out(tree: object) -> None:
@@ -262,13 +264,13 @@ def test_memory_that_runs_out_beside_the_body_is_no_page_without_a_title(
         page(ARTICLE)
 
 
-def test_a_date_that_only_stands_in_the_text_is_looked_for_with_precision() -> None:
+def test_a_date_in_the_text_is_only_found_with_precision() -> None:
     html = b"<html><head><title>T</title></head><body><p>Last updated on March 4, 2024.</p></body>"
     assert page(html).date is None
     assert pages.read(html, Source("u", "text/html"), precise=True).date == "2024-03-04"
 
 
-def test_precision_leaves_out_what_is_doubtful() -> None:
+def test_precision_leaves_out_doubtful_text() -> None:
     doubtful = '<p class="related-links">Read more about other things, all of them elsewhere.</p>'
     html = ARTICLE.replace("</article>", f"{doubtful}</article>").encode()
     source = Source("https://example.org/a", "text/html")
@@ -295,13 +297,13 @@ def test_a_page_in_another_character_set_is_read() -> None:
         ("<html><body><p>unclosed <b>tags <i>everywhere", "unclosed tags everywhere", None),
     ],
 )  # fmt: skip
-def test_odd_pages_have_their_words(html: str, words: str, title: str | None) -> None:
+def test_odd_markup_keeps_its_words(html: str, words: str, title: str | None) -> None:
     found = page(html)
     assert words in " ".join(found.text.split())
     assert found.title == title
 
 
-def test_an_index_of_links_is_found_by_its_links() -> None:
+def test_a_list_of_links_keeps_its_links() -> None:
     links = "".join(f"<li><a href='/{n}'>Chapter number {n} of it</a></li>" for n in range(500))
     found = page(f"<html><body><h1>All</h1><p>Each chapter.</p><ul>{links}</ul></body></html>")
     assert "Chapter number 77 of it" in found.text
@@ -337,7 +339,7 @@ def test_documents_are_read(make, kind, title, author, date) -> None:  # type: i
 
 @pytest.mark.parametrize("kind", ["application/pdf", WORD, SHEET, "application/epub+zip"])
 @pytest.mark.parametrize("data", [b"", b"junk", b"%PDF-1.7 junk", ZIP])
-def test_a_damaged_document_is_a_failure_that_names_it(kind: str, data: bytes) -> None:
+def test_the_error_of_a_damaged_document_names_it(kind: str, data: bytes) -> None:
     with pytest.raises(PermanentError, match=f"can't be read as {kind}".replace("+", r"\+")) as got:
         through_library.read(data, Source("https://example.org/x", kind))
     assert got.value.error_class == "damaged"
@@ -346,12 +348,12 @@ def test_a_damaged_document_is_a_failure_that_names_it(kind: str, data: bytes) -
 
 
 @pytest.mark.parametrize("make", [row[0] for row in READ], ids=lambda make: make.__name__)
-def test_damage_anywhere_ends_in_a_document_or_a_reason(make) -> None:  # type: ignore[no-untyped-def]
+def test_random_damage_gives_a_document_or_a_permanent_error(make) -> None:  # type: ignore[no-untyped-def]
     dice = random.Random(make.__name__)
-    whole = make("A needle in a haystack")
+    intact = make("A needle in a haystack")
     kind = next(row[1] for row in READ if row[0] is make)
     for _ in range(60):
-        data = bytearray(whole)
+        data = bytearray(intact)
         for _ in range(dice.choice([1, 5, 50])):
             at = dice.randrange(len(data) + 1)
             data[at : at + dice.randrange(20)] = dice.randbytes(dice.randrange(20))
@@ -372,7 +374,7 @@ def test_entities_of_xml_do_not_expand() -> None:
     assert len(found.text) < 1000
 
 
-def test_documents_of_many_threads_come_out_whole() -> None:
+def test_many_threads_can_extract_documents() -> None:
     found: dict[int, str] = {}
 
     def read(number: int) -> None:
@@ -404,7 +406,7 @@ def test_the_modules_are_light_until_they_are_used() -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 100])
-def test_a_word_that_lies_across_pieces_is_counted_once(
+def test_a_word_across_two_pieces_is_counted_once(
     monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     monkeypatch.setattr("paise2nb.core.text._PIECE", piece)

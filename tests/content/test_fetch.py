@@ -1,4 +1,4 @@
-"""Addresses, HTTP and files: what is fetched, what is refused, and the word for each failure."""
+"""URLs, HTTP and files: what is fetched, what is refused, and the error class of each failure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def settings() -> FetchSettings:
     return replace(Settings.resolve("test").fetch, allow_private_addresses=True, timeout=20.0)
 
 
-# Addresses -----------------------------------------------------------------------------------
+# URLs ----------------------------------------------------------------------------------------
 
 SAME = [
     ("HTTP://Example.ORG/a", "http://example.org/a"),
@@ -72,7 +72,7 @@ SAME = [
 
 
 @pytest.mark.parametrize(("spelling", "canonical"), SAME)
-def test_spellings_of_one_address_have_one_key(spelling: str, canonical: str) -> None:
+def test_all_spellings_of_a_url_have_one_key(spelling: str, canonical: str) -> None:
     assert canonical_url(spelling) == canonical
     assert canonical_url(canonical) == canonical
 
@@ -98,7 +98,7 @@ def test_spellings_of_one_address_have_one_key(spelling: str, canonical: str) ->
         ("ftp://example.org/", "ftp scheme where http or https was expected"),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_reason(url: str, reason: str) -> None:
+def test_an_invalid_url_is_refused_with_the_reason(url: str, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}$"):
         parse(url)
 
@@ -116,7 +116,7 @@ def test_credentials_are_never_shown(url: str, shown: str) -> None:
     assert without_credentials(url) == shown
 
 
-def test_a_suffix_is_that_of_the_path() -> None:
+def test_the_suffix_is_that_of_the_path() -> None:
     assert suffix_of("http://example.org/a.PDF?x=y.html#z.txt") == ".pdf"
     assert suffix_of("http://example.org/") == ""
 
@@ -124,9 +124,7 @@ def test_a_suffix_is_that_of_the_path() -> None:
 # Good answers --------------------------------------------------------------------------------
 
 
-def test_a_page_comes_with_what_the_server_said_about_it(
-    site: Site, settings: FetchSettings
-) -> None:
+def test_a_page_has_the_facts_that_the_server_sent(site: Site, settings: FetchSettings) -> None:
     url = site.add(
         "/page",
         b"Gr\xfc\xdfe",
@@ -148,7 +146,7 @@ def test_a_page_without_a_type_has_none(site: Site, settings: FetchSettings) -> 
     assert (fetched.data, fetched.mime_type, fetched.charset) == (b"words", None, None)
 
 
-def test_requests_carry_a_name_and_ask_for_what_can_be_read(
+def test_requests_have_a_user_agent_and_accept_known_encodings(
     site: Site, settings: FetchSettings
 ) -> None:
     get(site.url(), settings)
@@ -160,7 +158,7 @@ def test_requests_carry_a_name_and_ask_for_what_can_be_read(
     assert first["Accept-Encoding"] == "gzip,deflate,br,zstd"
 
 
-def test_the_path_is_fetched_as_it_was_given(site: Site, settings: FetchSettings) -> None:
+def test_the_path_is_requested_as_given(site: Site, settings: FetchSettings) -> None:
     site.add("/a/%C3%BC/x")
     get(site.url("/a/ü/x?utm_source=b c#part"), settings)
     assert site.requests[0].path == "/a/%C3%BC/x?utm_source=b%20c"
@@ -172,7 +170,7 @@ def test_compressed_pages_are_decoded(site: Site, settings: FetchSettings, encod
     assert get(url, settings).data == PAGE
 
 
-def test_only_what_has_changed_is_asked_for(site: Site, settings: FetchSettings) -> None:
+def test_a_known_answer_makes_the_request_conditional(site: Site, settings: FetchSettings) -> None:
     def answer(visit: Visit, argument: str) -> None:
         if visit.headers["If-None-Match"] == '"7"':
             visit.begin(None, status=304)
@@ -190,12 +188,12 @@ def test_only_what_has_changed_is_asked_for(site: Site, settings: FetchSettings)
     assert get(url, settings, known={"final_url": url}).data == PAGE  # nothing to compare
 
 
-def test_a_part_may_be_enough(site: Site, settings: FetchSettings) -> None:
+def test_only_the_first_bytes_are_read_if_asked_for(site: Site, settings: FetchSettings) -> None:
     assert len(get(site.url("/endless"), settings, read_bytes=1000).data) == 1000
     assert get(site.url("/ok"), settings, read_bytes=10**6).data == PAGE
 
 
-def test_a_connection_is_used_again(site: Site, settings: FetchSettings) -> None:
+def test_connections_are_reused(site: Site, settings: FetchSettings) -> None:
     ports = []
     url = site.on(
         "/page", lambda visit, _: (ports.append(visit.client_address[1]), visit.answer())[1]
@@ -208,11 +206,11 @@ def test_a_connection_is_used_again(site: Site, settings: FetchSettings) -> None
     assert len(set(ports)) == 1
 
 
-def test_a_kept_connection_that_the_server_closed_costs_no_attempt(
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced(
     site: Site, settings: FetchSettings
 ) -> None:
     def close_after_answer(visit: Visit, argument: str) -> None:
-        visit.answer()  # promises to keep the connection, and hangs up at the next request
+        visit.answer()  # keeps the connection, but closes it at the next request
         visit.server.site.on("/page", hang_up_once)
 
     def hang_up_once(visit: Visit, argument: str) -> None:
@@ -225,7 +223,7 @@ def test_a_kept_connection_that_the_server_closed_costs_no_attempt(
     assert len(site.requests) == 3
 
 
-def test_proxies_of_the_environment_are_not_used(
+def test_proxies_of_the_environment_are_not_used_by_default(
     site: Site, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -259,7 +257,7 @@ def test_redirects_are_followed(site: Site, settings: FetchSettings, status: int
     assert (fetched.data, fetched.url) == (PAGE, site.url("/ok"))
 
 
-def test_as_many_redirects_as_allowed(site: Site, settings: FetchSettings) -> None:
+def test_the_number_of_redirects_is_limited(site: Site, settings: FetchSettings) -> None:
     assert get(site.url("/redirect/5"), settings).data == PAGE
     with pytest.raises(PermanentError, match="more than 5 times") as caught:
         get(site.url("/redirect/6"), settings)
@@ -268,7 +266,7 @@ def test_as_many_redirects_as_allowed(site: Site, settings: FetchSettings) -> No
         get(site.url("/redirect/1"), replace(settings, max_redirects=0))
 
 
-def test_a_redirect_in_utf_8_is_understood(site: Site, settings: FetchSettings) -> None:
+def test_a_redirect_may_be_in_utf_8(site: Site, settings: FetchSettings) -> None:
     site.add("/gr%C3%BC%C3%9Fe", b"hello", "text/plain")
 
     def answer(visit: Visit, argument: str) -> None:
@@ -277,7 +275,7 @@ def test_a_redirect_in_utf_8_is_understood(site: Site, settings: FetchSettings) 
     assert get(site.on("/page", answer), settings).data == b"hello"
 
 
-def test_a_password_goes_to_its_own_origin_only(site: Site, settings: FetchSettings) -> None:
+def test_a_password_is_sent_to_its_origin_only(site: Site, settings: FetchSettings) -> None:
     with Site() as other:
         url = site.url(f"/to?url={other.url('/ok')}").replace("//", "//ada:l%3Avelace@", 1)
         fetched = get(url, settings)
@@ -322,7 +320,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("path", "kind", "word", "message"), FAILURES)
-def test_each_failure_has_its_word(
+def test_each_failure_has_its_error_class(
     site: Site,
     settings: FetchSettings,
     path: str,
@@ -365,7 +363,7 @@ Crawl-delay: 2.5
         ("/robots.txt", True),
     ],
 )
-def test_the_rules_of_a_host_are_kept(
+def test_the_rules_of_a_host_are_obeyed(
     site: Site, settings: FetchSettings, tmp_path: Path, path: str, allowed: bool
 ) -> None:
     site.add("/robots.txt", b"\xef\xbb\xbf" + ROBOTS, "text/plain")
@@ -431,7 +429,7 @@ STANDARD = [
 
 
 @pytest.mark.parametrize(("rules", "agent", "path", "allowed"), STANDARD)
-def test_rules_are_read_as_the_standard_says(
+def test_rules_follow_the_standard(
     site: Site, settings: FetchSettings, tmp_path: Path,
     rules: str, agent: str, path: str, allowed: bool,
 ) -> None:  # fmt: skip
@@ -459,7 +457,7 @@ def test_rules_are_read_as_the_standard_says(
         ("/to?url=/closed", "robots"),
     ],
 )
-def test_a_host_without_rules_is_open_and_a_failing_one_closed(
+def test_a_host_without_rules_allows_everything_and_a_failing_one_nothing(
     site: Site, settings: FetchSettings, tmp_path: Path, path: str, word: str | None
 ) -> None:
     site.add("/closed", b"User-agent: *\nDisallow: /", "text/plain")
@@ -472,7 +470,7 @@ def test_a_host_without_rules_is_open_and_a_failing_one_closed(
         assert caught.value.error_class == word
 
 
-def test_rules_are_asked_for_once_a_day_and_shared(
+def test_rules_are_fetched_once_a_day_and_shared(
     site: Site, settings: FetchSettings, tmp_path: Path
 ) -> None:
     def check() -> None:
@@ -495,7 +493,7 @@ def test_rules_are_asked_for_once_a_day_and_shared(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rules_that_can_not_be_had_are_waited_for_once_by_all_who_want_them(
+def test_threads_share_the_failure_of_a_request_for_rules(
     site: Site, settings: FetchSettings, tmp_path: Path
 ) -> None:
     site.on("/robots.txt", lambda visit, _: visit.server.site.closing.wait())
@@ -525,7 +523,7 @@ def test_a_server_that_failed_is_asked_again_soon(
     assert 86400 - 300 <= age < 86400
 
 
-def test_of_endless_rules_the_first_half_megabyte_counts(
+def test_only_the_first_half_megabyte_of_rules_is_read(
     site: Site, settings: FetchSettings, tmp_path: Path
 ) -> None:
     def endless(visit: Visit, argument: str) -> None:
@@ -544,7 +542,7 @@ def test_of_endless_rules_the_first_half_megabyte_counts(
 
 
 @pytest.mark.parametrize("path", ["/hang", "/drip", "/drip-headers", "/to?url=/drip"])
-def test_the_time_limit_is_for_all_of_it(site: Site, settings: FetchSettings, path: str) -> None:
+def test_the_timeout_is_for_the_whole_fetch(site: Site, settings: FetchSettings, path: str) -> None:
     started = time.monotonic()
     with pytest.raises(TransientError, match=r"no complete answer within 0\.3 s") as caught:
         get(site.url(path), replace(settings, timeout=0.3))
@@ -552,7 +550,7 @@ def test_the_time_limit_is_for_all_of_it(site: Site, settings: FetchSettings, pa
     assert time.monotonic() - started < 10
 
 
-def test_nobody_listens(settings: FetchSettings) -> None:
+def test_a_refused_connection_is_a_connection_error(settings: FetchSettings) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(TransientError, match=r"no connection to .* refused") as caught:
@@ -560,13 +558,13 @@ def test_nobody_listens(settings: FetchSettings) -> None:
     assert caught.value.error_class == "connection"
 
 
-def test_a_host_that_nobody_knows(settings: FetchSettings) -> None:
+def test_an_unknown_host_is_a_dns_error(settings: FetchSettings) -> None:
     with pytest.raises(TransientError, match=r"nowhere\.invalid") as caught:
         get("http://nowhere.invalid/", settings)
     assert caught.value.error_class == "dns"
 
 
-def test_an_announced_size_is_believed_at_once(site: Site, settings: FetchSettings) -> None:
+def test_a_declared_size_over_the_limit_fails_at_once(site: Site, settings: FetchSettings) -> None:
     url = site.add("/page", b"x" * 100)
     assert len(get(url, replace(settings, max_bytes=100)).data) == 100
     with pytest.raises(PermanentError, match="larger than 99 bytes"):
@@ -656,7 +654,7 @@ def test_public_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
 
-def test_a_name_is_resolved_once_and_the_connection_goes_there(
+def test_a_name_is_resolved_only_once(
     site: Site, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -672,7 +670,7 @@ def test_a_name_is_resolved_once_and_the_connection_goes_there(
     assert site.requests[0].headers["Host"] == f"rebinding.example:{site.port}"
 
 
-def test_one_private_address_among_public_ones_is_enough_to_refuse(
+def test_one_private_address_among_public_ones_is_refused(
     settings: FetchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mixed(host: str, port: int, *args: Any, **named: Any) -> list[Any]:
@@ -684,7 +682,7 @@ def test_one_private_address_among_public_ones_is_enough_to_refuse(
         get("http://mixed.example/", replace(settings, allow_private_addresses=False))
 
 
-def test_the_next_address_is_tried_where_one_does_not_answer(
+def test_the_next_address_is_tried_if_one_does_not_answer(
     site: Site, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def several(host: str, port: int, *args: Any, **named: Any) -> list[Any]:
@@ -718,7 +716,7 @@ def certificate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def secure_site(site: Site, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """The site under TLS as ``secure.example``; ``names`` are the ones that clients asked for."""
+    """The site under TLS as ``secure.example``. ``names`` are the names that clients asked for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     names: list[str | None] = []
@@ -750,9 +748,7 @@ def test_the_server_name_and_the_certificate_are_those_of_the_host(
     assert caught.value.error_class == "tls"
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(
-    secure_site: Site, settings: FetchSettings
-) -> None:
+def test_an_untrusted_certificate_is_refused(secure_site: Site, settings: FetchSettings) -> None:
     with pytest.raises(PermanentError, match="certificate is not valid") as caught:
         get(f"https://secure.example:{secure_site.port}/ok", settings)
     assert caught.value.error_class == "tls"
@@ -763,7 +759,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
 
 
 class Relay(BaseHTTPRequestHandler):
-    """A proxy that leads everything to one site, whatever it is asked for."""
+    """A proxy that answers every request with a page of one site."""
 
     server: Any
 
@@ -814,7 +810,7 @@ def relay(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 ADA = "Basic YWRhOnBhc3M="
 
 
-def test_a_proxy_that_is_chosen_leads_everywhere(relay: Any, settings: FetchSettings) -> None:
+def test_a_configured_proxy_is_used_for_all_hosts(relay: Any, settings: FetchSettings) -> None:
     chosen = replace(settings, proxy=relay.url, allow_private_addresses=False)
     assert get("http://far.invalid/a?b#c", chosen).data == PAGE
     assert relay.asked == [("http://far.invalid/a?b", ADA)]
@@ -827,7 +823,7 @@ def test_a_proxy_that_is_chosen_leads_everywhere(relay: Any, settings: FetchSett
         get("http://another.invalid/", replace(chosen, proxy=relay.url + "/"))
 
 
-def test_proxies_of_the_environment_are_used_where_that_is_chosen(
+def test_proxies_of_the_environment_are_used_if_configured(
     relay: Any, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", relay.url)
@@ -859,7 +855,7 @@ def test_the_server_name_and_the_certificate_are_checked_through_a_proxy(
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f.1", "[::ffff:7f00:1]", "10.0.0.1"])
-def test_a_proxy_is_no_way_to_a_private_address(
+def test_private_addresses_are_refused_behind_a_proxy(
     relay: Any, settings: FetchSettings, host: str
 ) -> None:
     chosen = replace(settings, proxy=relay.url, allow_private_addresses=False)
@@ -872,9 +868,7 @@ def test_a_proxy_is_no_way_to_a_private_address(
 # Files ---------------------------------------------------------------------------------------
 
 
-def test_a_file_is_read_with_what_shows_that_it_changed(
-    tmp_path: Path, settings: FetchSettings
-) -> None:
+def test_a_file_is_read_with_its_modification_time(tmp_path: Path, settings: FetchSettings) -> None:
     path = tmp_path / "a b.txt"
     path.write_text("words")
     for name in (str(path), path.as_uri()):
@@ -883,7 +877,9 @@ def test_a_file_is_read_with_what_shows_that_it_changed(
         assert fetched.meta == {"mtime_ns": path.stat().st_mtime_ns}
 
 
-def test_files_that_can_not_be_read_say_why(tmp_path: Path, settings: FetchSettings) -> None:
+def test_the_error_of_an_unreadable_file_has_the_reason(
+    tmp_path: Path, settings: FetchSettings
+) -> None:
     pipe, large = tmp_path / "pipe", tmp_path / "large"
     os.mkfifo(pipe)
     large.write_bytes(b"x" * 11)

@@ -18,14 +18,14 @@ from tests.benchmarks.hostile import run
 
 
 @pytest.mark.slow
-def test_no_bomb_loop_laugh_or_damage_costs_a_worker_or_much_memory(tmp_path: Path) -> None:
+def test_hostile_content_costs_no_worker_and_little_memory(tmp_path: Path) -> None:
     report = run(tmp_path, documents=60, seconds=300)
     assert report.problems() == [], report
     assert report.ends["fetch failed too_large"] == 3  # in gzip, br and zstd
     assert report.ends["extract failed crash"] + report.ends["extract failed memory"] >= 2
 
 
-def test_a_page_of_many_tags_is_all_that_is_visible_of_it() -> None:
+def test_a_page_of_many_tags_keeps_all_visible_text() -> None:
     head = "<html lang=de><head><title>A &amp; B</title><script>x='<p>no</p>'</script></head><body>"
     rows = "<tr><td>c<b>el</b>l<td>grün" * pages.MAX_TAGS
     found = pages.read(f"{head}<table>{rows}".encode(), Source("http://x/", "text/html"))
@@ -42,19 +42,19 @@ def test_a_page_of_many_tags_is_all_that_is_visible_of_it() -> None:
     ],
     ids=["too much", "a lie", "cut off"],
 )
-def test_a_zipped_document_is_weighed_before_it_is_read(data: bytes, word: str) -> None:
+def test_the_unpacked_size_of_a_document_is_checked_first(data: bytes, word: str) -> None:
     with pytest.raises(PermanentError) as caught:
         through_library.read(data, Source("http://x/a.docx", WORD))
     assert caught.value.error_class == word
 
 
-def test_a_parser_gets_no_more_memory_than_is_granted_and_the_process_keeps_its_own() -> None:
+def test_the_memory_limit_of_a_parser_ends_with_it() -> None:
     source = Source("http://x/a.xls", "application/vnd.ms-excel")
     assert "words" in through_library.read(documents.xls("words"), source, 200).text
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
 
 
-def test_a_feed_of_too_many_tags_is_refused() -> None:
+def test_a_feed_with_too_many_tags_is_refused() -> None:
     with pytest.raises(PermanentError, match="more than 500000 tags") as caught:
         feed_entries(Fetched(b"<item>" * 500_001, "http://x/feed"))
     assert caught.value.error_class == "too_large"

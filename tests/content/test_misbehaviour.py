@@ -1,5 +1,7 @@
-"""A site that misbehaves in every way, through real workers: each address ends in the right state
-after the right number of attempts, and nothing is asked earlier than it may be."""
+"""Real workers fetch from a site that misbehaves in every way.
+
+Each URL has the right outcome after the right number of attempts, and no request comes too early.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 DONE = "completed"
 ENDS = {
-    # address: state or the word of the error, attempts, requests
+    # path: state or error class, attempts, requests
     "/ok": (DONE, 1, 1),
     "/ok?utm_source=x#part": (DONE, 1, 1),
     "/busy/2": (DONE, 3, 3),
@@ -77,7 +79,7 @@ asked_until: list[float] = []
 
 
 def until(visit: Visit, argument: str) -> None:
-    """Busy until a date, which it names; then a page."""
+    """Refuse with a date in Retry-After until that date, then answer with a page."""
     if asked_until:
         visit.answer()
         return
@@ -89,7 +91,7 @@ def until(visit: Visit, argument: str) -> None:
 @pytest.mark.parametrize(
     ("timeout", "ends"), [(60, ENDS), (1, NEVER_END)], ids=["with an end", "without an end"]
 )
-def test_each_address_ends_as_it_should_after_the_right_number_of_attempts(
+def test_each_url_has_the_right_outcome_after_the_right_number_of_attempts(
     tmp_path: Path, timeout: float, ends: dict[str, tuple[str, int, int]]
 ) -> None:
     asked_until.clear()
@@ -98,7 +100,7 @@ def test_each_address_ends_as_it_should_after_the_right_number_of_attempts(
         site.on("/until", until)
         site.add("/picture", b"\x89PNG\r\n\x1a\n", "image/png")
         site.add("/empty", b"<html></html>")
-        # A host of its own for each: one that asks for a pause makes no other wait.
+        # Each has a host of its own, so that a pause at one does not delay the others.
         hosts = {f"127.0.1.{number}": path for number, path in enumerate(ends, 1)}
         app.workers.start()
         try:

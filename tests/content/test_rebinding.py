@@ -1,5 +1,5 @@
-"""A network of a test's own, with a public address and a name server that lies: whatever leads
-there, by name, redirect or rebinding, nothing reaches what is private."""
+"""A network namespace with a public address and a lying name server: no name, redirect or rebinding
+reaches a private address."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-# In a namespace whose loopback has a public address too, and a name server of which some names
-# have another address each time they are asked for.
+# Runs in a namespace in which loopback also has a public address, and in which a name server
+# answers some names with a different address each time.
 LIARS = r"""
 import json, socket, subprocess, sys, threading
 from pathlib import Path
@@ -27,7 +27,7 @@ import paise2nb
 from tests.site import Site, Visit
 from tests.content.test_fetch import PRIVATE
 
-Visit.protocol_version = "HTTP/1.0"  # each request on a connection of its own, resolved anew
+Visit.protocol_version = "HTTP/1.0"  # each request resolves the name again
 
 ADDRESSES = {
     "public": [["8.8.8.8"]], "inside": [["10.0.0.1"]], "both": [["8.8.8.8", "127.0.0.1"]],
@@ -78,7 +78,7 @@ print(json.dumps({"reached": reached, "ends": {host: sorted(e) for host, e in en
 
 
 def has_namespaces() -> bool:
-    """Whether this machine lets a test have a network and mounts of its own."""
+    """Whether a test can have its own network and mounts on this machine."""
     if not shutil.which("unshare") or not shutil.which("ip"):
         return False
     tried = subprocess.run(["unshare", "-n", "-m", "true"], capture_output=True, check=False)

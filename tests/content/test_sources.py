@@ -1,4 +1,4 @@
-"""Tasks that find work, in a real app over a real site: what is new or changed, and no more."""
+"""Sources in a real app over a real site: they enqueue only what is new or has changed."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_only_entries_that_are_new_or_changed_are_enqueued(app: App, site: Site)
     assert fetches(app)[3:] == [site.url("/ok?1"), site.url("/ok?4")]
 
 
-def test_an_item_counts_when_its_jobs_are_forgotten(app: App, site: Site) -> None:
+def test_a_stored_item_counts_after_its_jobs_are_removed(app: App, site: Site) -> None:
     site.add("/feed", rss(("/ok?1", 1.0), ("/ok?2", 1.0)))
     run(app, "feed", site.url("/feed"))
     app.reset()
@@ -96,7 +96,7 @@ def test_an_item_counts_when_its_jobs_are_forgotten(app: App, site: Site) -> Non
     assert run(app, "feed", site.url("/feed")) == {"found": 2, "new": 1}
 
 
-def test_what_a_user_enqueues_after_a_feed_is_found_fresh(app: App, site: Site) -> None:
+def test_a_page_from_a_feed_is_up_to_date_for_the_user(app: App, site: Site) -> None:
     site.add("/feed", rss(("/ok?1", None)))
     run(app, "feed", site.url("/feed"))
     [known] = app.jobs(task="fetch")
@@ -118,9 +118,7 @@ def due_at(app: App, job_id: int) -> float:
     return float(app.queue.job_store.rows([job_id])[job_id]["run_at"])
 
 
-def test_what_recurs_is_one_row_with_the_latest_interval_that_was_asked_for(
-    app: App, site: Site
-) -> None:
+def test_a_recurring_job_is_one_row_with_the_latest_interval(app: App, site: Site) -> None:
     url = site.add("/feed", rss(("/ok?1", None)))
     once = app.enqueue("feed", url, delay=1000)
     due = due_at(app, once.id)
@@ -134,11 +132,11 @@ def test_what_recurs_is_one_row_with_the_latest_interval_that_was_asked_for(
     assert (once.state, once.every) == ("scheduled", 3600)
     assert due_at(app, once.id) == pytest.approx(due - 86400 + 3600)
     assert len(app.jobs(task="feed")) == 1
-    # An address that is fresh is no reason not to look at it every day.
+    # Being up to date now is no reason not to fetch it every day.
     assert app.enqueue("fetch", site.url("/ok?1"), every=86400).answer == "new"
 
 
-def test_what_recurs_is_listed_paused_taken_up_and_removed_like_any_job(
+def test_a_recurring_job_is_listed_cancelled_retried_and_removed_like_any_other(
     app: App, site: Site
 ) -> None:
     job = app.enqueue("feed", site.add("/feed", rss(("/ok?1", None))), every=86400)
@@ -158,9 +156,7 @@ def test_what_recurs_is_listed_paused_taken_up_and_removed_like_any_job(
     assert len(app.jobs()) == 0
 
 
-def test_what_was_missed_in_a_sleep_is_caught_up_once_by_one_of_many_workers(
-    tmp_path: Path, site: Site
-) -> None:
+def test_runs_missed_while_asleep_are_caught_up_once(tmp_path: Path, site: Site) -> None:
     settings = {
         "workers.concurrency": 3, "fetch.host_delay": 0, "fetch.allow_private_addresses": True,
     }  # fmt: skip
@@ -188,10 +184,10 @@ LEADING_AWAY = ["file:///etc/passwd", "/etc/../../etc/passwd", "javascript:1", "
 
 
 @pytest.mark.parametrize("link", [*LEADING_AWAY, "gopher://x/", "data:text/plain,x"])
-def test_a_feed_leads_to_no_file_and_nothing_odd(app: App, site: Site, link: str) -> None:
+def test_a_feed_can_not_lead_to_files_or_other_schemes(app: App, site: Site, link: str) -> None:
     site.add("/feed", rss((link, None)))
     run(app, "feed", site.url("/feed"))
-    assert all(address.startswith(site.url("/")) for address in fetches(app))
+    assert all(url.startswith(site.url("/")) for url in fetches(app))
 
 
 def feed_of(data: bytes) -> dict[str, float | None]:
@@ -208,7 +204,7 @@ LAUGHS = (
 )
 
 
-def test_laughs_and_outside_entities_in_a_feed_are_harmless() -> None:
+def test_expanding_and_external_entities_in_a_feed_are_harmless() -> None:
     body = LAUGHS.encode() + rss(("http://example.org/&j;", None)).partition(b"?>")[2]
     try:
         assert all(len(link) < 10_000 for link in feed_of(body))
@@ -220,12 +216,12 @@ def test_laughs_and_outside_entities_in_a_feed_are_harmless() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no feed", PAGE, b"/etc/passwd", b"http://example.org/"])
-def test_what_is_no_feed_is_said(data: bytes) -> None:
+def test_content_that_is_not_a_feed_is_refused(data: bytes) -> None:
     with pytest.raises(paise2nb.PermanentError, match="not a feed: http://example"):
         feed_of(data)
 
 
-def test_the_feed_that_a_page_names_is_said() -> None:
+def test_the_error_names_the_feed_that_a_page_links_to() -> None:
     page = PAGE.replace(
         b"<title>",
         b"<link rel='alternate' hreflang='de' href='/de'>"
@@ -248,7 +244,7 @@ def test_atom_and_relative_links_are_read() -> None:
 # Sitemaps ------------------------------------------------------------------------------------
 
 
-def test_an_index_leads_to_its_sitemaps_and_these_to_pages(app: App, site: Site) -> None:
+def test_a_sitemap_index_leads_to_sitemaps_and_these_to_pages(app: App, site: Site) -> None:
     pages = sitemap(f"<loc>{site.url('/ok?1')}</loc>", f"<loc> {site.url('/ok?2')}\n</loc>")
     site.add("/one.xml.gz", gzip.compress(pages), "application/octet-stream")
     site.add(
@@ -266,7 +262,7 @@ def test_an_index_leads_to_its_sitemaps_and_these_to_pages(app: App, site: Site)
     assert len(app.jobs(task="sitemap")) == 3
 
 
-def test_an_index_in_an_index_is_refused(app: App, site: Site) -> None:
+def test_a_sitemap_index_in_another_one_is_refused(app: App, site: Site) -> None:
     url = site.url("/index.xml")
     site.add("/index.xml", sitemap(f"<loc>{url}?again</loc>", kind="sitemap"))
     app.enqueue("sitemap", url)
@@ -309,9 +305,9 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("data", "word"), HOSTILE)
-def test_hostile_sitemaps_end_in_a_reason_or_in_nothing(data: bytes, word: str | None) -> None:
+def test_hostile_sitemaps_are_refused_or_harmless(data: bytes, word: str | None) -> None:
     if word is None:
-        assert all(len(address) < 100 and "root" not in address for address in map_of(data)[0])
+        assert all(len(url) < 100 and "root" not in url for url in map_of(data)[0])
     else:
         with pytest.raises(paise2nb.PermanentError) as caught:
             map_of(data)
@@ -353,7 +349,9 @@ def test_a_folder_becomes_its_files(
 
 
 def test_only_files_that_are_new_or_changed_are_enqueued(app: App, place: Path) -> None:
-    (place / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")  # of no use, once is enough
+    (place / "picture.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+    )  # fails to be extracted, and is not tried again
     assert run(app, "folder", str(place)) == {"found": 3, "new": 3}
     assert run(app, "folder", str(place)) == {"found": 3, "new": 0}
     (place / "new.txt").write_text("new words")
@@ -365,7 +363,7 @@ def test_only_files_that_are_new_or_changed_are_enqueued(app: App, place: Path) 
 
 
 @pytest.mark.parametrize("argument", ["/no/such/place", "a.txt", "http://example.org/", 7, "a\0"])
-def test_what_is_no_folder_is_refused(app: App, argument: Any) -> None:
+def test_an_argument_that_is_not_a_folder_is_refused(app: App, argument: Any) -> None:
     with pytest.raises(UsageError, match="is not a folder"):
         app.enqueue("folder", argument)
 
@@ -383,8 +381,8 @@ def test_only_a_user_or_a_folder_leads_to_a_file(tmp_path: Path) -> None:
     with paise2nb.open(
         "test", data_dir=tmp_path / "data", settings={"plugins": [str(plugin)]}
     ) as app:
-        for address in (str(secret), secret.as_uri()):
-            app.enqueue("follow", address)
+        for url in (str(secret), secret.as_uri()):
+            app.enqueue("follow", url)
         assert [job["error_class"] for job in app.jobs(task="fetch").to_dicts()] == ["blocked"] * 2
         assert len(app.items()) == 0
 
@@ -399,7 +397,7 @@ def page(*links: str) -> bytes:
 
 @pytest.fixture
 def web(site: Site) -> Site:
-    """Pages that link in circles; /c is two links away from /, /d three."""
+    """Pages that link in circles. /c is two links away from /, and /d is three."""
     site.add("/", page("/a", "b", "/a#part", "http://elsewhere.invalid/", *LEADING_AWAY))
     site.add("/a", page("/", "/b", "/c", "/c.pdf"))
     site.add("/b", page("/a", "/b"))
@@ -420,7 +418,7 @@ def test_links_are_followed_to_a_depth(app: App, web: Site, depth: int, paths: l
     run(app, "links", web.url("/"), depth, tag="web")
     assert stored(app, web) == paths
     assert {row["tag"] for row in app.items().to_dicts()} == {"web"}
-    assert all(address.startswith(web.url("/")) for address in fetches(app))
+    assert all(url.startswith(web.url("/")) for url in fetches(app))
 
 
 def test_links_to_other_hosts_and_by_pattern(app: App, web: Site) -> None:
@@ -443,13 +441,15 @@ def test_a_second_run_finds_what_is_new_further_down(app: App, web: Site) -> Non
     [("links", ("file:///etc/passwd",)), ("links", ("http://x/", 0)), ("links", ("http://x/", "x")),
      ("feed", ("/etc/passwd",)), ("feed", (7,)), ("sitemap", ("http://ada:secret@x y/",))],
 )  # fmt: skip
-def test_what_is_no_address_is_refused(app: App, task: str, args: tuple[Any, ...]) -> None:
+def test_arguments_that_are_not_valid_are_refused(
+    app: App, task: str, args: tuple[Any, ...]
+) -> None:
     with pytest.raises(UsageError) as caught:
         app.enqueue(task, *args)
     assert "secret" not in str(caught.value)
 
 
-def test_links_are_read_as_a_browser_reads_them() -> None:
+def test_links_are_resolved_as_in_a_browser() -> None:
     html = (
         "<base href='http://b.example/x/'><a href=' y '>1</a><a>2</a><a href=''>3</a><area href=z>"
     )
@@ -468,18 +468,18 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_damage_anywhere_ends_in_addresses_or_a_reason(kind: str) -> None:
-    read, whole = DAMAGED[kind]
+def test_random_damage_gives_urls_or_a_permanent_error(kind: str) -> None:
+    read, intact = DAMAGED[kind]
     rng = random.Random(7)
     for _ in range(400):
-        data = bytearray(whole)
+        data = bytearray(intact)
         for _ in range(rng.randint(1, 5)):
             place = rng.randrange(len(data))
             data[place : place + rng.choice((0, 1, 9))] = rng.randbytes(rng.choice((0, 1, 3)))
         with suppress(paise2nb.PermanentError):  # any other exception fails the test
             read(Fetched(bytes(data), "http://example.org/f"))
     with suppress(paise2nb.PermanentError):
-        read(Fetched(whole.replace(b"version='1.0'", b"encoding='ut\xf7-8'"), "http://x/"))
+        read(Fetched(intact.replace(b"version='1.0'", b"encoding='ut\xf7-8'"), "http://x/"))
 
 
 # On the command line -------------------------------------------------------------------------
@@ -493,8 +493,8 @@ def test_options_of_sources_are_given_by_name(app: App, place: Path) -> None:
         app.plugins.task("feed").with_options(("x",), {"same_host": True})
 
 
-def test_a_line_of_the_shell_names_options(tmp_path: Path, place: Path) -> None:
-    def said(*words: str) -> tuple[int, Any]:
+def test_options_of_sources_work_in_the_shell(tmp_path: Path, place: Path) -> None:
+    def shell(*words: str) -> tuple[int, Any]:
         line = ["--profile", "test", "--data-dir", str(tmp_path / "data"), "--json"]
         done = subprocess.run(
             [sys.executable, "-m", "paise2nb", *line, "enqueue", *words],
@@ -502,10 +502,10 @@ def test_a_line_of_the_shell_names_options(tmp_path: Path, place: Path) -> None:
         )  # fmt: skip
         return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
 
-    status, answer = said("folder", "papers", "--recursive", "--pattern", "*.md")
+    status, answer = shell("folder", "papers", "--recursive", "--pattern", "*.md")
     assert status == 0
     assert answer["jobs"][0]["args"] == [str(place), True, ["*.md"]]
-    assert said("links", "http://example.org/", "--recursive") == (
+    assert shell("links", "http://example.org/", "--recursive") == (
         2, "error: task 'links' takes no --recursive\n",
     )  # fmt: skip
     with paise2nb.open("test", data_dir=tmp_path / "data") as app:

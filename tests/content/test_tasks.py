@@ -1,4 +1,4 @@
-"""From an address to an item: the four core tasks, in a real app that runs them at once."""
+"""From a URL to an item: the four core tasks, in a real app that runs them at once."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def tree_error(app: App, *args: Any, task: str = "fetch") -> tuple[str, str]:
     return failed[-1]["error_class"], failed[-1]["error"]
 
 
-# The way of one address ----------------------------------------------------------------------
+# From a URL to an item -----------------------------------------------------------------------
 
 
-def test_an_address_becomes_an_item(app: App, site: Site) -> None:
+def test_a_url_becomes_an_item(app: App, site: Site) -> None:
     url = site.add("/page?id=1", PAGE)
     url = site.add("/page", PAGE) + "?id=1#part"
     row = item_of(app, url, tag="news")
@@ -98,7 +98,7 @@ def test_an_address_becomes_an_item(app: App, site: Site) -> None:
     assert app.search('"much is written"')[0]["id"] == row["id"]
 
 
-def test_the_result_of_a_fetch_says_what_came(app: App, site: Site) -> None:
+def test_the_result_of_a_fetch_describes_the_answer(app: App, site: Site) -> None:
     url = site.add("/page", PAGE, headers={"ETag": '"7"'})
     result = app.enqueue("fetch", url).result()
     assert result == {
@@ -107,13 +107,13 @@ def test_the_result_of_a_fetch_says_what_came(app: App, site: Site) -> None:
     }  # fmt: skip
 
 
-def test_a_redirected_item_keeps_the_address_that_was_asked_for(app: App, site: Site) -> None:
+def test_a_redirected_item_keeps_the_url_that_was_enqueued(app: App, site: Site) -> None:
     row = item_of(app, site.url("/redirect/1"))
     assert row["url"] == site.url("/redirect/1")
     assert row["metadata"]["source"]["final_url"] == site.url("/ok")
 
 
-def test_the_name_after_a_redirect_tells_the_kind_too(app: App, site: Site) -> None:
+def test_the_suffix_after_a_redirect_counts_too(app: App, site: Site) -> None:
     site.add("/real.md", b"# Called\n\ntext", "application/octet-stream")
     assert item_of(app, site.url("/to?url=/real.md"))["mime_type"] == "text/markdown"
 
@@ -131,7 +131,7 @@ def test_passwords_stay_in_the_fetch(app: App, site: Site) -> None:
     assert "secret" not in repr([j for j in app.jobs().to_dicts() if j["task"] != "fetch"])
 
 
-def test_two_addresses_with_equal_bytes_are_two_items(app: App, site: Site) -> None:
+def test_two_urls_with_equal_bytes_are_two_items(app: App, site: Site) -> None:
     app.enqueue_many("fetch", [site.url("/ok?1"), site.url("/ok?2")])
     first, second = app.items().to_dicts()
     assert first["sha256"] == second["sha256"]
@@ -165,7 +165,7 @@ def test_a_failed_fetch_leaves_the_item_as_it_was(app: App, site: Site, path: st
 
 
 def with_etag(site: Site, path: str = "/page") -> str:
-    """An address that answers 304 to whoever knows its present ETag."""
+    """The URL of a page that answers 304 to requests with its ETag."""
 
     def answer(visit: Visit, argument: str) -> None:
         if visit.headers["If-None-Match"] == '"1"':
@@ -176,7 +176,7 @@ def with_etag(site: Site, path: str = "/page") -> str:
     return site.on(path, answer)
 
 
-def test_an_unchanged_address_is_visited_and_its_item_stays(app: App, site: Site) -> None:
+def test_an_unchanged_page_is_visited_and_its_item_stays(app: App, site: Site) -> None:
     url = with_etag(site)
     before = item_of(app, url)
     job = app.enqueue("fetch", url, force=True)
@@ -188,9 +188,7 @@ def test_an_unchanged_address_is_visited_and_its_item_stays(app: App, site: Site
     assert {**after, "visited_at": None} == {**before, "visited_at": None}
 
 
-def test_a_replay_fetches_an_unchanged_address_whole_and_changes_no_row(
-    app: App, site: Site
-) -> None:
+def test_a_replay_fetches_an_unchanged_page_and_changes_no_row(app: App, site: Site) -> None:
     url = with_etag(site)
     before = item_of(app, url)
     [job] = app.jobs(task="fetch")
@@ -200,7 +198,7 @@ def test_a_replay_fetches_an_unchanged_address_whole_and_changes_no_row(
     assert app.store.get(before["id"]) == before
 
 
-def test_bytes_that_the_cache_has_lost_are_fetched_whole(app: App, site: Site) -> None:
+def test_bytes_missing_from_the_cache_are_fetched_again(app: App, site: Site) -> None:
     url = with_etag(site)
     item_of(app, url)
     app.cache.clear()
@@ -209,7 +207,7 @@ def test_bytes_that_the_cache_has_lost_are_fetched_whole(app: App, site: Site) -
     assert app.cache.get(row["sha256"]) == PAGE
 
 
-def test_a_changed_address_is_a_version_more(app: App, site: Site) -> None:
+def test_a_changed_page_adds_a_version(app: App, site: Site) -> None:
     item_of(app, site.add("/page", b"old words", "text/plain"))
     row = item_of(app, site.add("/page", b"new words", "text/plain"), force=True)
     assert row["versions"] == 2
@@ -231,7 +229,7 @@ def test_a_changed_address_is_a_version_more(app: App, site: Site) -> None:
         main(["item", str(row["id"]), "--since", "3"], session)
 
 
-def test_what_a_host_closes_is_not_asked_for(app: App, site: Site) -> None:
+def test_disallowed_pages_are_not_fetched(app: App, site: Site) -> None:
     site.add("/robots.txt", b"User-agent: *\nDisallow: /ok", "text/plain")
     with paise2nb.open(
         "test", data_dir=app.data_dir, settings={"fetch.allow_private_addresses": True}
@@ -257,7 +255,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("body", "kind", "word", "message"), FAILURES)
-def test_what_is_no_document_fails_for_good_with_the_reason(
+def test_content_without_a_document_fails_permanently_with_the_reason(
     app: App, site: Site, body: bytes, kind: str | None, word: str, message: str
 ) -> None:
     url = site.add("/page", body, kind)
@@ -268,7 +266,7 @@ def test_what_is_no_document_fails_for_good_with_the_reason(
     assert len(app.items()) == 0
 
 
-def test_a_failed_answer_is_named(app: App, site: Site) -> None:
+def test_the_error_names_the_http_status(app: App, site: Site) -> None:
     assert tree_error(app, site.url("/gone")) == (
         "http_4xx", f"404 Not Found: {site.url('/gone')}",
     )  # fmt: skip
@@ -277,7 +275,7 @@ def test_a_failed_answer_is_named(app: App, site: Site) -> None:
 # Files ---------------------------------------------------------------------------------------
 
 
-def test_a_path_becomes_absolute_and_an_item(
+def test_a_path_becomes_absolute_and_then_an_item(
     app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "my notes.md"
@@ -291,23 +289,23 @@ def test_a_path_becomes_absolute_and_an_item(
     assert (row["url"], row["title"], row["mime_type"]) == (path.as_uri(), "Notes", "text/markdown")
 
 
-def test_what_has_no_title_is_known_by_its_name_unless_it_is_a_page(
+def test_the_file_name_is_the_title_of_documents_without_one_except_pages(
     app: App, site: Site, tmp_path: Path
 ) -> None:
     note = tmp_path / "Notes, 100%.txt"
     note.write_text("words of a note")
-    addresses = [
+    urls = [
         site.add("/data/table%201.csv", b"a,b\n1,2\n", "text/csv"),
         site.add("/plain.html", b"<p>words of a page</p>"),
         site.add("/titled.md", b"# Its heading\n\nwords", "text/markdown"),
     ]
-    app.enqueue_many("fetch", [note, *addresses]).wait(30)
+    app.enqueue_many("fetch", [note, *urls]).wait(30)
     titles = [item.title for item in reversed(app.items())]
     assert titles == ["Notes, 100%.txt", "table 1.csv", None, "Its heading"]
     assert [hit["title"] for hit in app.search("100")] == ["Notes, 100%.txt"]
 
 
-def test_a_file_and_its_address_are_one_item(app: App, tmp_path: Path) -> None:
+def test_a_path_and_its_file_url_are_one_item(app: App, tmp_path: Path) -> None:
     path = tmp_path / "a b.txt"
     path.write_text("words")
     app.enqueue("fetch", str(path))
@@ -318,7 +316,7 @@ def test_a_file_and_its_address_are_one_item(app: App, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["notes.txt", "table.csv", "data.json", "a:b.txt", "per%20cent.txt"]
 )
-def test_a_name_does_not_matter_to_a_fetch(app: App, tmp_path: Path, name: str) -> None:
+def test_any_file_name_can_be_fetched(app: App, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"needle": 1}')
     assert item_of(app, str(tmp_path / name))["text"] == '{"needle": 1}'
 
@@ -347,21 +345,23 @@ def test_a_name_does_not_matter_to_a_fetch(app: App, tmp_path: Path, name: str) 
         ("x" * 5000, "is not a path that can be read"),
     ],
 )
-def test_what_can_not_be_fetched_is_refused_in_words(app: App, argument: Any, message: str) -> None:
+def test_an_argument_that_can_not_be_fetched_is_refused_with_the_reason(
+    app: App, argument: Any, message: str
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         app.enqueue("fetch", argument)
     assert "secret" not in str(caught.value)
     assert len(app.jobs()) == 0
 
 
-def test_all_or_nothing(app: App, site: Site) -> None:
+def test_one_bad_argument_refuses_all(app: App, site: Site) -> None:
     with pytest.raises(UsageError):
         app.enqueue_many("fetch", [site.url(), "exmaple"])
     assert len(app.jobs()) == 0
     assert site.requests == []
 
 
-def test_a_fresh_address_is_not_fetched_again(app: App, site: Site) -> None:
+def test_a_page_that_is_up_to_date_is_not_fetched_again(app: App, site: Site) -> None:
     url = site.url("/ok")
     first = app.enqueue("fetch", url)
     assert app.enqueue("fetch", url + "?utm_source=again#part").id == first.id
@@ -369,13 +369,13 @@ def test_a_fresh_address_is_not_fetched_again(app: App, site: Site) -> None:
     assert len(site.requests) == 2
 
 
-def test_freshness_is_a_matter_of_age(app: App) -> None:
+def test_a_page_is_up_to_date_by_its_age(app: App) -> None:
     args = ("http://example.org/",)
     assert is_up_to_date(app.settings, {}, 86000, args)
     assert not is_up_to_date(app.settings, {}, 87000, args)
 
 
-def test_a_file_is_fresh_until_it_changes(app: App, tmp_path: Path) -> None:
+def test_a_file_is_up_to_date_until_it_changes(app: App, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("words")
     first = app.enqueue("fetch", str(path))
@@ -390,18 +390,18 @@ def test_a_file_is_fresh_until_it_changes(app: App, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/x-bibtex", "text/plain", "application/octet-stream", None])
-def test_a_plugins_suffix_counts_where_the_type_says_nothing(
+def test_the_suffix_of_a_plugin_counts_if_the_type_is_vague(
     app: App, site: Site, kind: str | None
 ) -> None:
     assert item_of(app, site.add("/a.bib", b"@book", kind))["text"] == "bibliography @book"
 
 
-def test_a_plugins_suffix_does_not_beat_a_signature(app: App, site: Site) -> None:
+def test_a_signature_outweighs_the_suffix_of_a_plugin(app: App, site: Site) -> None:
     row = item_of(app, site.add("/a.bib", documents.pdf("words"), "application/octet-stream"))
     assert row["mime_type"] == "application/pdf"
 
 
-def test_one_source_may_hold_several_documents(app: App, site: Site) -> None:
+def test_one_source_may_have_several_documents(app: App, site: Site) -> None:
     url = site.add("/bundle", b"one two three", "application/x-bundle")
     app.enqueue("fetch", url)
     rows = app.items().to_dicts()
@@ -426,11 +426,11 @@ def test_a_plugins_fetcher_may_return_bytes_or_more(app: App) -> None:
 # Extracting again ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["id", "digits", "address"])
+@pytest.mark.parametrize("by", ["id", "digits", "url"])
 def test_an_item_is_extracted_again_without_fetching(app: App, site: Site, by: str) -> None:
     url = site.add("/page", "größer".encode("latin-1"), "text/plain; charset=latin-1")
     before = item_of(app, url, tag="news")
-    source = {"id": before["id"], "digits": str(before["id"]), "address": url}[by]
+    source = {"id": before["id"], "digits": str(before["id"]), "url": url}[by]
     app.enqueue("extract", source)
     after = app.store.get(before["id"])
     assert after is not None
@@ -440,12 +440,14 @@ def test_an_item_is_extracted_again_without_fetching(app: App, site: Site, by: s
 
 
 @pytest.mark.parametrize("source", [99, "99", "http://example.org/never", "exmaple"])
-def test_extracting_what_is_not_there_is_refused(app: App, source: Any) -> None:
+def test_extracting_an_unknown_item_is_refused(app: App, source: Any) -> None:
     with pytest.raises(NotFound, match="no item"):
         app.enqueue("extract", source)
 
 
-def test_bytes_that_are_gone_have_to_be_fetched_again(app: App, site: Site) -> None:
+def test_extracting_removed_bytes_fails_with_the_command_to_fetch_them(
+    app: App, site: Site
+) -> None:
     row = item_of(app, site.url("/ok"))
     app.cache.clear()
     error_class, error = tree_error(app, row["id"], task="extract")
@@ -456,9 +458,7 @@ def test_bytes_that_are_gone_have_to_be_fetched_again(app: App, site: Site) -> N
 # Cleanup -------------------------------------------------------------------------------------
 
 
-def test_cleanup_keeps_bytes_for_some_days_and_what_a_job_needs_for_longer(
-    app: App, site: Site
-) -> None:
+def test_cleanup_removes_old_bytes_unless_a_job_needs_them(app: App, site: Site) -> None:
     row = item_of(app, site.url("/ok"))
     entries = list((app.data_dir / "cache").glob("??/*"))
     assert app.enqueue("cleanup").result() == {"jobs": 0, "cached": 0}

@@ -178,8 +178,8 @@ def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[tuple[str,
         yield from _zipped(data, allowance)
         return
     opener = _OPENERS.get(signature(data))
-    whole = io.BytesIO(data)
-    stream = io.BufferedReader(_Counted(opener(whole) if opener else whole, allowance), CHUNK)
+    raw = io.BytesIO(data)
+    stream = io.BufferedReader(_Counted(opener(raw) if opener else raw, allowance), CHUNK)
     if signature(stream.peek(512)) == TAR:
         yield from _tarred(stream, allowance)
     elif opener:  # a single file, named like the archive without its suffix
