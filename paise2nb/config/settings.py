@@ -247,7 +247,7 @@ class Settings:
         ]
         entries: dict[Key, Entry] = {("profile",): chosen}
         for written, name, base in layers:
-            entries = _merged(entries, written, name, base)
+            entries = Layer(cls, name, base).apply(entries, written)
         return cls._of(entries)
 
     @classmethod
@@ -262,7 +262,7 @@ class Settings:
 
     def override(self, values: Mapping[str, object], origin: str) -> Settings:
         """Return these settings with other values, set by ``origin``. Raises SettingsError."""
-        return self._of(_merged(self.entries, values, origin, Path.cwd()))
+        return self._of(Layer(Settings, origin, Path.cwd()).apply(self.entries, values))
 
     def set_by(self, origin: str) -> dict[str, Any]:
         """Return the values that one layer has set, as a mapping for `override`."""
@@ -365,12 +365,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def _chosen_profile(profile: str | None, environ: Mapping[str, str]) -> Entry:
-    if profile is not None:
-        chosen = Entry(profile, "--profile")
-    elif environ.get("PAISE2_PROFILE"):
-        chosen = Entry(environ["PAISE2_PROFILE"], "PAISE2_PROFILE")
-    else:
-        chosen = Entry("development", "the default")
+    exported = environ.get("PAISE2_PROFILE") or None
+    named = Entry(profile, "--profile"), Entry(exported, "PAISE2_PROFILE")
+    default = Entry("development", "the default")
+    chosen = next((entry for entry in named if entry.value is not None), default)
     if chosen.value not in PROFILES:
         near = get_close_matches(str(chosen.value), PROFILES, 1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -392,18 +390,6 @@ def _nested(entries: Mapping[Key, Entry]) -> dict[str, Any]:
         section = reduce(lambda value, part: value.setdefault(part, {}), outer, nested)
         section[name] = copy(entry.value)
     return nested
-
-
-def _merged(
-    entries: Mapping[Key, Entry], written: Mapping[str, Any], name: str, base: Path
-) -> dict[Key, Entry]:
-    for key in written:
-        if key == "profile":
-            raise SettingsError(
-                f"{getattr(key, 'origin', name)}: unknown key profile; "
-                "a profile is chosen by --profile NAME or PAISE2_PROFILE"
-            )
-    return Layer(Settings, name, base).apply(entries, written)
 
 
 def _complete_pools(entries: dict[Key, Entry]) -> None:

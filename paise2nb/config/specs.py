@@ -172,6 +172,7 @@ def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[
 
 
 _REMOVED: Any = object()
+_HINTS: dict[Key, str] = {("profile",): "a profile is chosen by --profile NAME or PAISE2_PROFILE"}
 
 
 class Layer(NamedTuple):
@@ -269,6 +270,7 @@ class Layer(NamedTuple):
         known = others | siblings
         near = get_close_matches(path[-1][:80], known, 1, 0.5)
         hint = f"did you mean {known[near[0]]}?" if near else f"known here: {', '.join(siblings)}"
+        hint = _HINTS.get(path, hint)
         return SettingsError(f"{origin}: unknown key {printable('.'.join(path))}; {hint}")
 
 
