@@ -18,6 +18,12 @@ _COLUMNS = (
 )
 
 
+def no_worker_runs(jobs: int) -> str:
+    """The message for a number of jobs that wait while there are no workers."""
+    verb = "jobs wait" if jobs > 1 else "job waits"
+    return f"{jobs:,} {verb} and no worker runs; start some: paise2 worker start"
+
+
 @dataclass(repr=False)
 class WorkersStatus(Displayable):
     """The background workers.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from paise2nb.core import render
 from paise2nb.core.errors import Timeout, WorkersError
+from paise2nb.jobs.workers_status import no_worker_runs
 from paise2nb.views.client import JobClient
 
 STOPPED = "stopped waiting; the work goes on"
@@ -75,10 +76,7 @@ def waiting(
                 f"{left} of {total} jobs had not finished after {timeout:g} s; they go on"
             )
         if deadline is None and not _will_run(client):
-            verb = "jobs wait" if left > 1 else "job waits"
-            raise WorkersError(
-                f"{left:,} {verb} and no worker runs; start some: paise2 worker start"
-            )
+            raise WorkersError(no_worker_runs(left))
         yield max(pause, PAUSE_FACTOR * cost)
         pause = min(pause * 1.5, LONGEST_PAUSE)
 

@@ -22,7 +22,7 @@ from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs import IMMEDIATE
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import released
-from paise2nb.jobs.workers_status import WorkersStatus
+from paise2nb.jobs.workers_status import WorkersStatus, no_worker_runs
 from paise2nb.workers.spawn import STOP_SECONDS, spawn
 
 START_SECONDS = 60.0  # a start that takes longer has failed
@@ -81,8 +81,7 @@ class Workers:
         if supervisor is None:
             waiting = self._job_store.busy()
             if waiting and not workers and not self._immediate:
-                verb = "jobs wait" if waiting > 1 else "job waits"
-                return f"{waiting:,} {verb} and no worker runs; start some: paise2 worker start"
+                return no_worker_runs(waiting)
             return None
         if supervisor["problem"]:
             return f"{supervisor['problem']}; mend it, then: paise2 worker restart"
