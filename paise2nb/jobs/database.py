@@ -112,7 +112,7 @@ class JobDatabase:
 
         return self.database.write(work)
 
-    def shown(self, seconds: float | None) -> str | None:
+    def iso_time(self, seconds: float | None) -> str | None:
         """A row's time in ISO 8601, by the present setting of the wall clock."""
         try:
             return None if seconds is None else iso(self.clock.wall(seconds))

@@ -102,15 +102,8 @@ class ExecutionMixin(EnqueueMixin):
             tx.host_limits.send_back(found["id"])
             tx.host_limits.release(found["host"], waited=-1)
         limit = limits.get(found["task"], Limits(None, None))
-        values = {
-            **limit._asdict(),
-            "id": found["id"],
-            "pool": worker.pool,
-            "worker": worker.id,
-            "pid": worker.pid,
-            "now": now,
-        }
-        row = tx.execute(SQL["claim"], values).fetchone()
+        values = (worker.pool, worker.id, worker.pid, now, *limit)
+        row = tx.execute(SQL["claim"], (*values, found["id"], worker.id)).fetchone()
         if row is None:
             return None
         tx.counters.move(found["state"], "running", found["parent_id"] is None)
@@ -119,11 +112,7 @@ class ExecutionMixin(EnqueueMixin):
     def _next(
         self, tx: Transaction, worker: Worker, limits: dict[str, Limits], now: float
     ) -> sqlite3.Row | None:
-        sought = {
-            "tasks": _as_json(tuple(limits)),
-            "isolated": "[0, 1]" if worker.single_threaded else "[0]",
-            "now": now,
-        }
+        sought = now, _as_json(tuple(limits)), "[0, 1]" if worker.single_threaded else "[0]"
         row: sqlite3.Row = tx.execute(SQL["next_job"], sought).fetchone()
         if row["due"]:
             self._promote(tx, now)
@@ -181,7 +170,8 @@ class ExecutionMixin(EnqueueMixin):
     def _end(self, tx: Transaction, claim: Claim, outcome: Outcome) -> bool:
         now = self.now()
         outcome = self._write_plugin_state(tx, claim, outcome)
-        row = tx.execute(SQL["end"], _row_after(claim, outcome, now)).fetchone()
+        token = (claim.id, claim.run, claim.started_at)
+        row = tx.execute(SQL["end"], (*_row_after(claim, outcome, now), *token)).fetchone()
         if row is None:
             self._leave_cancelled(tx, claim, outcome)
             return False
@@ -275,20 +265,25 @@ class ExecutionMixin(EnqueueMixin):
         return unwritten
 
 
-def _row_after(claim: Claim, outcome: Outcome, now: float) -> dict[str, Any]:
-    """The values with which the row of a job is written when its execution ends."""
+def _row_after(claim: Claim, outcome: Outcome, now: float) -> tuple[object, ...]:
+    """The values that the end of an execution writes into the row of its job."""
     snoozed = outcome.outcome == "snoozed"
     charged = outcome.outcome != "released" and not snoozed
     crashed = outcome.outcome in ("crashed", "timeout", "memory")
     starts_over = outcome.state == "queued" and charged
-    return {
-        **vars(outcome),
-        "id": claim.id,
-        "run": claim.run,
-        "started_at": claim.started_at,
-        "snoozed": snoozed,
-        "run_at": now + (outcome.retry_in or 0) if outcome.state == "retrying" else None,
-        "attempt": 0 if starts_over else claim.attempt - (not charged),
-        "crashes": 0 if starts_over else claim.crashes + crashed,
-        "finished_at": None if outcome.state in UNFINISHED else now,
-    }
+    return (
+        outcome.state,
+        outcome.state == "queued",
+        now + (outcome.retry_in or 0) if outcome.state == "retrying" else None,
+        snoozed,
+        0 if starts_over else claim.attempt - (not charged),
+        0 if starts_over else claim.crashes + crashed,
+        outcome.max_attempts,
+        None if outcome.state in UNFINISHED else now,
+        outcome.result,
+        outcome.error_class,
+        outcome.error,
+        outcome.isolated,
+        outcome.host,
+        outcome.resume,
+    )

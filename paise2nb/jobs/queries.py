@@ -75,7 +75,7 @@ class QueryMixin(JobDatabase):
         for row in self._read(SQL["attempts"], {"id": job_id}):
             values = dict(row)
             del values["job_id"]
-            times = {name: self.shown(row[name]) for name in ("started_at", "finished_at")}
+            times = {name: self.iso_time(row[name]) for name in ("started_at", "finished_at")}
             attempts.append({"number": values.pop("run"), **values, **times})
         return attempts
 

@@ -5,13 +5,13 @@
 -- numbers of jobs by state and by minute, and "attempts" only the executions that the job's own
 -- row does not describe (all except the one that completed it).
 --
--- Counting is deferred for jobs that are enqueued one by one: an INSERT that leaves "counters"
--- alone writes one page less in its commit, which is what the line "enqueue, one by one" of
--- python -m tests.benchmarks.queue pays for. The counter of kind "id" is the id up to which jobs
--- are counted. All later jobs were queued by a user, with ids that have no gaps, so the view "ids"
+-- Counting is deferred for jobs that are enqueued one by one, because an enqueue that leaves
+-- "counters" alone writes one page less: see the line "enqueue, one by one" of
+-- python -m tests.benchmarks.queue. The counter of kind "id" is the id up to which jobs are
+-- counted. All later jobs were queued by a user, and their ids have no gaps, so the view "ids"
 -- finds the last id, and the view "counts" adds the difference to the queued jobs. The difference
--- is written down when follow-ups or delayed jobs are added, or more than 64 jobs are not counted.
--- No id is used twice.
+-- is written down when follow-up or delayed jobs are added, or when more than 64 jobs are not
+-- counted. No id is used twice.
 --
 -- jobs.ready: 1 if the job may be claimed now. jobs.run: the number of executions that have begun.
 -- jobs.host_slot: 0 without a host, 1 waiting for a slot of its host, 2 with a slot.

@@ -1,5 +1,8 @@
 -- The statements of the job store that are longer than a line; sql.py loads them by name.
--- The indexes are named where SQLite's planner, which knows no statistics, would choose another.
+--
+-- An index is named where SQLite's planner, which has no statistics, would choose another one. The
+-- parameters of next_job, claim and end have no names: binding them by name would take 10 % of the
+-- CPU time of an outcome with the next claim (the lines "drain" of tests.benchmarks.queue).
 
 -- name: tree
 -- The jobs of a JSON list, each with all that descends from it.
@@ -43,10 +46,10 @@ UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= :now LIMIT 1
 -- One index seek for each task. One query with a part for each task would use many small sorters,
 -- which cost thirty times as much (the lines "drain" of tests.benchmarks.queue). Tells as well
 -- whether jobs are due that have to be made ready first, and always returns one row.
-SELECT (SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= :now LIMIT 1) AS due, found.*
+SELECT (SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1) AS due, found.*
 FROM (SELECT 1) LEFT JOIN (
     SELECT jobs.id, jobs.task, state, parent_id, host
-    FROM json_each(:tasks) AS tasks JOIN json_each(:isolated) AS kinds JOIN jobs ON jobs.id = (
+    FROM json_each(?) AS tasks JOIN json_each(?) AS kinds JOIN jobs ON jobs.id = (
         SELECT id FROM jobs INDEXED BY jobs_active
         WHERE ready = 1 AND task = tasks.value AND isolated = kinds.value
         ORDER BY priority DESC, id LIMIT 1
@@ -77,12 +80,12 @@ WHERE id IN (SELECT value FROM json_each(:ids))
 -- attempts would make its retries come without a delay. A worker without a row is dead.
 UPDATE jobs SET
     state = 'running', ready = 0, run_at = NULL, waiting_for = NULL, progress = NULL,
-    pool = :pool, worker = :worker, worker_pid = :pid, started_at = :now, finished_at = NULL,
-    timeout = :timeout, memory_mb = :memory_mb,
+    finished_at = NULL,
+    pool = ?, worker = ?, worker_pid = ?, started_at = ?, timeout = ?, memory_mb = ?,
     attempt = max(attempt, 0) + 1, run = run + 1,
     crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),
     max_attempts = max_attempts + 0, interval = max(interval + 0, 1)
-WHERE id = :id AND EXISTS (SELECT 1 FROM workers WHERE workers.id = :worker)
+WHERE id = ? AND EXISTS (SELECT 1 FROM workers WHERE workers.id = ?)
 RETURNING {claim_columns}
 
 -- name: unused_slots
@@ -104,12 +107,11 @@ GROUP BY host LIMIT :limit
 -- name: end
 -- A snoozed execution gives its run number back: started_at tells it from the next one.
 UPDATE jobs SET
-    state = :state, ready = :state = 'queued', run_at = :run_at, worker = NULL, host_slot = 0,
-    host = coalesce(:host, host), resume = :resume, run = run - :snoozed,
-    isolated = max(isolated, :isolated), attempt = :attempt, crashes = :crashes,
-    max_attempts = coalesce(:max_attempts, max_attempts), finished_at = :finished_at,
-    error_class = :error_class, error = :error, result = :result
-WHERE id = :id AND run = :run AND started_at IS :started_at AND state = 'running'
+    worker = NULL, host_slot = 0, state = ?, ready = ?, run_at = ?, run = run - ?,
+    attempt = ?, crashes = ?, max_attempts = coalesce(?, max_attempts), finished_at = ?,
+    result = ?, error_class = ?, error = ?, isolated = max(isolated, ?),
+    host = coalesce(?, host), resume = ?
+WHERE id = ? AND run = ? AND started_at IS ? AND state = 'running'
 RETURNING interval
 
 -- name: leave_cancelled
@@ -247,6 +249,10 @@ DELETE FROM counters WHERE kind IN ('completed', 'failed') AND name < ?
 -- name: register
 INSERT INTO workers (pool, process, threads, state, started_at, heartbeat_at)
 VALUES (:pool, :process, :threads, :state, :now, :now)
+
+-- name: claimed_ids
+SELECT worker, id FROM jobs INDEXED BY jobs_active WHERE ready = 0 AND worker IS NOT NULL
+ORDER BY id
 
 -- name: claimed
 SELECT id, run, worker, state, timeout, memory_mb, finished_at FROM jobs INDEXED BY jobs_active

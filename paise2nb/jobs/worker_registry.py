@@ -34,13 +34,13 @@ class WorkerRegistry(JobDatabase):
     def workers(self) -> list[dict[str, Any]]:
         """The registered worker processes, with the ids of the jobs that they have claimed."""
         jobs: dict[int, list[int]] = {}
-        for row in self.claimed():
+        for row in self._read(SQL["claimed_ids"]):
             jobs.setdefault(row["worker"], []).append(row["id"])
         return [
             {
                 **row,
                 "pid": int(row["process"].split("-")[0]),
-                "jobs": sorted(jobs.get(row["id"], [])),
+                "jobs": jobs.get(row["id"], []),
             }
             for row in map(dict, self._read("SELECT * FROM workers ORDER BY id"))
         ]

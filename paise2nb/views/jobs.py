@@ -264,7 +264,7 @@ _ALREADY = {"waiting": "already waiting", "fresh": "already up to date"}
 def _public(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of ``jobs --json``."""
     job = {key: row[key] for key in JOB_KEYS}
-    job.update({key: job_store.shown(row[key]) for key in _TIMES})
+    job.update({key: job_store.iso_time(row[key]) for key in _TIMES})
     job["args"] = [redacted(a) if isinstance(a, str) else a for a in row["args"]]
     return job
 

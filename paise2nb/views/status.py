@@ -149,7 +149,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
         workers=found.workers,
         supervisor=found.supervisor,
         oldest_queued_seconds=None if oldest is None else max(0.0, now - oldest),
-        next_retry_at=job_store.shown(retries[0]["run_at"]) if retries else None,
+        next_retry_at=job_store.iso_time(retries[0]["run_at"]) if retries else None,
         completed_per_minute=round(per_minute, 2),
         seconds_left=_seconds_left(job_store, jobs, per_minute) if found.workers else None,
         items=client.items.count(),

@@ -60,8 +60,8 @@ class Workers:
                 "pid": row["pid"],
                 "state": _shown_state(row),
                 "jobs": row["jobs"],
-                "started_at": self._job_store.shown(row["started_at"]),
-                "heartbeat_at": self._job_store.shown(row["heartbeat_at"]),
+                "started_at": self._job_store.iso_time(row["started_at"]),
+                "heartbeat_at": self._job_store.iso_time(row["heartbeat_at"]),
                 "error": row["error"],
             }
             for row in rows
@@ -72,7 +72,7 @@ class Workers:
         supervisor = None
         if row is not None and alive:
             pid = int(row["process"].split("-")[0])
-            supervisor = {"pid": pid, "started_at": self._job_store.shown(row["started_at"])}
+            supervisor = {"pid": pid, "started_at": self._job_store.iso_time(row["started_at"])}
         return WorkersStatus(workers, supervisor, self._problem(row if alive else None, workers))
 
     def _problem(

@@ -1,8 +1,8 @@
-"""The queue beside raw SqliteHuey, in one run: ``python -m tests.benchmarks.queue``.
+"""Compare the queue with plain SqliteHuey: ``python -m tests.benchmarks.queue``.
 
-Prints a table of medians and of ratios to the peer. The machine is noisy: both are measured in
-turn, several rounds, and the ratio is that of the medians. Temporary files go to ``--dir``, which
-should be on a real disk: on one in memory a commit costs nothing.
+Prints a table of medians and ratios. Machines are noisy, so both are measured alternately, in
+several rounds, and the ratio is that of the medians. Temporary files go to ``--dir``, which should
+be on a real disk: in memory a commit costs nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def noop(context, number):
 def stamp(context, number):
     return time.time()
 """
-DRAIN = """
+HUEY_CONSUMER = """
 import logging, sys, time
 logging.disable(logging.CRITICAL)
 from huey import SqliteHuey
@@ -60,15 +60,15 @@ print("done", flush=True)
 """
 
 
-class Place:
-    """Fresh directories, and the plugin with the tasks that do nothing."""
+class Workspace:
+    """New directories, and a plugin with tasks that do nothing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.plugin = root / "noop.py"
         self.plugin.write_text(PLUGIN)
 
-    def fresh(self) -> Path:
+    def new_directory(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.root))
 
     def app(self, directory: Path, **settings: Any) -> App:
@@ -83,13 +83,13 @@ def rate(number: int, work: Callable[[], object]) -> float:
     return number / (time.perf_counter() - began)
 
 
-def raw_huey(place: Place) -> tuple[SqliteHuey, Callable[[int], object]]:
-    huey = SqliteHuey("bench", filename=str(place.fresh() / "huey.db"))
+def raw_huey(workspace: Workspace) -> tuple[SqliteHuey, Callable[[int], object]]:
+    huey = SqliteHuey("bench", filename=str(workspace.new_directory() / "huey.db"))
 
     def noop(number: int) -> None:
         return None
 
-    noop.__module__ = "__main__"  # so that the processes of `DRAIN` know it
+    noop.__module__ = "__main__"  # so that the processes of `HUEY_CONSUMER` know it
     return huey, huey.task()(noop)
 
 
@@ -101,28 +101,28 @@ def each(function: Callable[[int], object], number: int) -> None:
 # Enqueueing ----------------------------------------------------------------------------------
 
 
-def enqueue_raw(place: Place, number: int) -> float:
-    _, noop = raw_huey(place)
+def enqueue_raw(workspace: Workspace, number: int) -> float:
+    _, noop = raw_huey(workspace)
     return rate(number, lambda: each(noop, number))
 
 
-def enqueue_ours(place: Place, number: int) -> float:
-    with place.app(place.fresh()) as app:
+def enqueue_ours(workspace: Workspace, number: int) -> float:
+    with workspace.app(workspace.new_directory()) as app:
         return rate(number, lambda: each(lambda n: app.enqueue("noop", n), number))
 
 
-def enqueue_many(place: Place, number: int) -> float:
-    with place.app(place.fresh()) as app:
+def enqueue_many(workspace: Workspace, number: int) -> float:
+    with workspace.app(workspace.new_directory()) as app:
         return rate(number, lambda: app.enqueue_many("noop", range(number)))
 
 
-def insert_bare(place: Place, number: int, together: int) -> float:
-    """The floor of an enqueue: the same rows in the same table by SQLite alone.
+def insert_bare(workspace: Workspace, number: int, together: int) -> float:
+    """The least that an enqueue costs: the same rows in the same job_store, by SQLite alone.
 
-    No check of arguments, no look for duplicates, no line of writers, nobody woken.
+    It checks no arguments, looks for no duplicates, takes no file lock and wakes no worker.
     """
-    directory = place.fresh()
-    with place.app(directory) as app:
+    directory = workspace.new_directory()
+    with workspace.app(directory) as app:
         path = app.queue.job_store.path
     rows = [(f"[{n}]", hash(f"noop {n}")) for n in range(number)]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -143,55 +143,54 @@ def insert_bare(place: Place, number: int, together: int) -> float:
 # Draining ------------------------------------------------------------------------------------
 
 
-def drain_raw(place: Place, number: int, processes: int, threads: int) -> float:
-    huey, noop = raw_huey(place)
+def drain_raw(workspace: Workspace, number: int, processes: int, threads: int) -> float:
+    huey, noop = raw_huey(workspace)
     each(noop, number)
-    return _drain(number, [DRAIN, huey.storage.filename, str(threads)], processes)
+    return _drain(number, [HUEY_CONSUMER, huey.storage.filename, str(threads)], processes)
 
 
 def _drain(number: int, arguments: list[str], processes: int) -> float:
-    """Jobs a second from the word to start until every process has seen the end."""
+    """Jobs per second, from the start signal until every process has seen the end."""
+    command = [sys.executable, "-c", *arguments]
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
-    ]  # fmt: skip
-    _hear(children, "ready")
+    ]
+    _expect(children, "ready")
     began = time.perf_counter()
     for child in children:
         assert child.stdin is not None
         child.stdin.write("\n")
         child.stdin.flush()
-    _hear(children, "done")
+    _expect(children, "done")
     result = number / (time.perf_counter() - began)
     for child in children:
         child.communicate()
     return result
 
 
-def _hear(children: list[subprocess.Popen[str]], word: str) -> None:
+def _expect(children: list[subprocess.Popen[str]], word: str) -> None:
     for child in children:
         assert child.stdout is not None
-        said = child.stdout.readline()
-        if said != f"{word}\n":
-            raise RuntimeError(f"a process said {said!r} in place of {word!r}")
+        line = child.stdout.readline()
+        if line != f"{word}\n":
+            raise RuntimeError(f"a process printed {line!r} instead of {word!r}")
 
 
-OURS = """
+JOB_CONSUMER = """
 import logging, sys, time
 logging.disable(logging.CRITICAL)
 from paise2nb.app import App
 from paise2nb.config.settings import Settings
 app = App(Settings.from_json(sys.argv[1]), is_worker=True)
-table = app.queue.job_store
-app.queue.work_for(table.register("default", int(sys.argv[2])), app.limits("default"))
+job_store = app.queue.job_store
+worker = job_store.register("default", int(sys.argv[2]))
+app.queue.work_for(worker, app.limits("default"))
 consumer = app.queue.create_consumer(workers=int(sys.argv[2]), periodic=False)
 print("ready", flush=True)
 sys.stdin.readline()
 consumer.start()
-while table.busy():
+while job_store.busy():
     time.sleep(0.002)
 app.queue.stop_claiming()
 consumer.stop(graceful=True)
@@ -199,20 +198,22 @@ print("done", flush=True)
 """
 
 
-def drain_ours(place: Place, number: int, processes: int, threads: int) -> float:
-    directory = place.fresh()
-    with place.app(directory) as app:
+def drain_ours(workspace: Workspace, number: int, processes: int, threads: int) -> float:
+    directory = workspace.new_directory()
+    with workspace.app(directory) as app:
         app.enqueue_many("noop", range(number))
         settings = app.settings.to_json()
-    return _drain(number, [OURS, settings, str(threads)], processes)
+    return _drain(number, [JOB_CONSUMER, settings, str(threads)], processes)
 
 
-# Waiting -------------------------------------------------------------------------------------
+# Idle workers --------------------------------------------------------------------------------
 
 
-def pickup(place: Place, idle: float, rounds: int) -> tuple[list[float], float, float, list[float]]:
-    """Milliseconds from enqueue to body; idle CPU in %; memory in MB; spawn to first body."""
-    with place.app(place.fresh(), workers__concurrency=1) as app:
+def pickup(
+    workspace: Workspace, idle: float, rounds: int
+) -> tuple[list[float], float, float, list[float]]:
+    """Milliseconds until a job starts, idle CPU in %, memory in MB, seconds to the first start."""
+    with workspace.app(workspace.new_directory(), workers__concurrency=1) as app:
         app.enqueue("stamp", -1)
         began = time.time()
         app.workers.start()
@@ -244,29 +245,31 @@ def _memory(pid: int) -> float:
 
 
 def finished(app: App, number: int) -> None:
-    """Fill the table with finished jobs, by its own moves."""
-    table = JobStore(
-        app.queue.job_store.path, durable=False
-    )  # or the filling takes ten times as long
+    """Fill the job store with finished jobs, in the usual way."""
+    # Not durable: that would take ten times as long.
+    job_store = JobStore(app.queue.job_store.path, durable=False)
     jobs = [NewJob("noop", f"[{n}]", 4, key=n + 10**9) for n in range(number)]
     for start in range(0, number, 50_000):
-        table.add(jobs[start : start + 50_000])
-    worker = table.register("default", 1, "ready")
+        job_store.add(jobs[start : start + 50_000])
+    worker = job_store.register("default", 1, "ready")
     limits = app.limits("default")
-    claim: Claim | None = table.claim(worker, limits)
+    claim: Claim | None = job_store.claim(worker, limits)
     while claim is not None:
-        _, claim = table.end(claim, Outcome("completed", "completed", "null"), worker, limits)
-    table.leave(worker)
-    table.close()
+        _, claim = job_store.end(claim, Outcome("completed", "completed", "null"), worker, limits)
+    job_store.leave(worker)
+    job_store.close()
 
 
-def with_history(place: Place, number: int) -> dict[str, list[float]]:
-    """Microseconds of claim and enqueue beside nothing and beside many, and of a status.
+def with_history(workspace: Workspace, number: int) -> dict[str, list[float]]:
+    """Microseconds of claim, enqueue and status, with and without many finished jobs.
 
-    In turn, job by job: what else writes to the disk meanwhile hits both alike.
+    Measured alternately, job by job, so that other disk writes affect both alike.
     """
     figures: dict[str, list[float]] = {}
-    with place.app(place.fresh()) as empty, place.app(place.fresh()) as full:
+    with (
+        workspace.app(workspace.new_directory()) as empty,
+        workspace.app(workspace.new_directory()) as full,
+    ):
         finished(full, number)
         os.sync()
         apps = {"empty": empty, "full": full}
@@ -274,7 +277,7 @@ def with_history(place: Place, number: int) -> dict[str, list[float]]:
             name: (app.queue.job_store.register("default", 1, "ready"), app.limits("default"))
             for name, app in apps.items()
         }
-        counters: dict[str, Callable[[str, App, int], object]] = {
+        actions: dict[str, Callable[[str, App, int], object]] = {
             "enqueue": lambda name, app, n: app.enqueue("noop", n),
             "claim": lambda name, app, n: app.queue.job_store.claim(*claimants[name]),
             "status": lambda name, app, n: app.status(),
@@ -282,23 +285,23 @@ def with_history(place: Place, number: int) -> dict[str, list[float]]:
         for kind, times in (("enqueue", 500), ("claim", 400), ("status", 50)):
             for n in range(times):
                 for name, app in apps.items():
-                    took = _times(lambda _, m=counters[kind], a=(name, app, n): m(*a), 1)
+                    took = _times(lambda _, action=actions[kind], a=(name, app, n): action(*a), 1)
                     figures.setdefault(f"{kind} {name}", []).extend(took)
     return figures
 
 
-def with_line(place: Place, number: int) -> dict[str, list[float]]:
-    """Microseconds of claim and status beside nothing and beside many jobs of one slow host."""
+def with_waiting_jobs(workspace: Workspace, number: int) -> dict[str, list[float]]:
+    """Microseconds of claim and status, with and without many waiting jobs of one slow host."""
     figures: dict[str, list[float]] = {}
-    for name, size in (("none", 0), ("line", number)):
-        with place.app(place.fresh()) as app:
-            table = app.queue.job_store
-            table.host_delay = 1000.0
-            table.add([NewJob("noop", f"[{n}]", 4, host="slow") for n in range(size)])
+    for name, size in (("none", 0), ("many", number)):
+        with workspace.app(workspace.new_directory()) as app:
+            job_store = app.queue.job_store
+            job_store.host_delay = 1000.0
+            job_store.add([NewJob("noop", f"[{n}]", 4, host="slow") for n in range(size)])
             app.enqueue_many("noop", range(500))
-            worker, limits = table.register("default", 1, "ready"), app.limits("default")
+            worker, limits = job_store.register("default", 1, "ready"), app.limits("default")
             figures[f"claim {name}"] = _times(
-                lambda n, t=table, w=worker, of=limits: t.claim(w, of), 400
+                lambda n, t=job_store, w=worker, of=limits: t.claim(w, of), 400
             )
             app.status()
             figures[f"status {name}"] = _times(lambda n, app=app: app.status(), 50)
@@ -314,7 +317,7 @@ def _times(work: Callable[[int], object], number: int) -> list[float]:
     return times
 
 
-# The table -----------------------------------------------------------------------------------
+# The results ---------------------------------------------------------------------------------
 
 
 def compare(name: str, raw: Iterable[float], ours: Iterable[float], goal: str) -> None:
@@ -328,63 +331,65 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--number", type=int, default=3000)
-    parser.add_argument("--idle", type=float, default=60, help="seconds of waiting for the pickup")
+    parser.add_argument("--idle", type=float, default=60, help="seconds of idle waiting")
+    parser.add_argument("--history", type=int, default=1_000_000, help="finished jobs; 0: skip")
     parser.add_argument(
-        "--history", type=int, default=1_000_000, help="finished jobs; 0: leave out"
+        "--waiting", type=int, default=100_000, help="waiting jobs of one slow host"
     )
-    parser.add_argument("--line", type=int, default=100_000, help="jobs of one slow host")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as root:
-        place = Place(Path(root))
-        measure(place, arguments)
+        workspace = Workspace(Path(root))
+        measure(workspace, arguments)
 
 
-def measure(place: Place, arguments: argparse.Namespace) -> None:
-    """Each line of the table."""
+def measure(workspace: Workspace, arguments: argparse.Namespace) -> None:
+    """Print each line of the job_store."""
     number, rounds = arguments.number, range(arguments.rounds)
-    print("| | raw SqliteHuey | paise2nb | ratio | to reach |\n|---|---|---|---|---|")
-    turns = [
+    print("| | plain SqliteHuey | paise2nb | ratio | goal |\n|---|---|---|---|---|")
+    rates = [
         (
-            enqueue_raw(place, number),
-            enqueue_ours(place, number),
-            insert_bare(place, number, 1),
-            enqueue_many(place, 20_000),
-            insert_bare(place, 20_000, 20_000),
+            enqueue_raw(workspace, number),
+            enqueue_ours(workspace, number),
+            insert_bare(workspace, number, 1),
+            enqueue_many(workspace, 20_000),
+            insert_bare(workspace, 20_000, 20_000),
         )
         for _ in rounds
     ]
-    raw, ours, bare, bulk, bare_bulk = zip(*turns, strict=True)
+    raw, ours, bare, bulk, bare_bulk = zip(*rates, strict=True)
     compare("enqueue, one by one", raw, ours, "≥ 0.9×")
-    compare("its floor: the bare INSERT", raw, bare, "")
+    compare("its minimum: INSERT alone", raw, bare, "")
     compare("enqueue_many of 20,000", raw, bulk, "≥ 20×")
-    compare("its floor: the bare INSERT", raw, bare_bulk, "")
+    compare("its minimum: INSERT alone", raw, bare_bulk, "")
     for processes, threads in ((1, 4), (2, 2)):
         drains = [
             (
-                drain_raw(place, number, processes, threads),
-                drain_ours(place, number, processes, threads),
+                drain_raw(workspace, number, processes, threads),
+                drain_ours(workspace, number, processes, threads),
             )
             for _ in rounds
         ]
         name = f"drain, {processes} × {threads} threads"
         compare(name, [d[0] for d in drains], [d[1] for d in drains], "≥ 2×")
-    waits, busy, memory, spawns = pickup(place, arguments.idle, 20)
+    waits, busy, memory, spawns = pickup(workspace, arguments.idle, 20)
     p50, worst = statistics.median(waits), max(waits)
     print(f"| pickup after a pause | | p50 {p50:.1f} ms, max {worst:.1f} ms | | ≤ 2, ≤ 50 ms |")
     print(f"| idle CPU of a worker | | {busy:.2f} % | | ≤ 0.3 % |")
     print(f"| memory of a worker | | {memory:.0f} MB | | ≤ 60 MB |")
-    print(f"| spawned to first body | | {spawns[0]:.2f} s | | ≤ 0.6 s |")
-    figures = {k: statistics.median(v) for k, v in with_line(place, arguments.line).items()}
+    print(f"| start of workers to first job | | {spawns[0]:.2f} s | | ≤ 0.6 s |")
+    figures = {
+        k: statistics.median(v) for k, v in with_waiting_jobs(workspace, arguments.waiting).items()
+    }
     for name, goal in (("claim", "≤ 1.2×"), ("status", "")):
-        a, b = figures[f"{name} none"], figures[f"{name} line"]
+        a, b = figures[f"{name} none"], figures[f"{name} many"]
         print(
-            f"| {name} beside {arguments.line:,} jobs of one slow host | | {b:,.0f} µs"
+            f"| {name} beside {arguments.waiting:,} waiting jobs of one slow host | | {b:,.0f} µs"
             f" (none: {a:,.0f} µs) | {b / a:.2f}× | {goal} |"
         )
     if arguments.history:
         figures = {
-            k: statistics.median(v) for k, v in with_history(place, arguments.history).items()
+            k: statistics.median(v) for k, v in with_history(workspace, arguments.history).items()
         }
         for name in ("enqueue", "claim"):
             a, b = figures[f"{name} empty"], figures[f"{name} full"]

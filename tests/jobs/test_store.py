@@ -704,7 +704,7 @@ def test_cache_keys_are_found_anywhere_in_the_arguments(store: JobStore, worker:
 
 @pytest.mark.parametrize("seconds", [1e17, -1e17, 6.7e16, float("inf"), float("nan"), "x", b"x"])
 def test_an_impossible_time_is_not_shown(store: JobStore, seconds: Any) -> None:
-    assert store.shown(seconds) is None
+    assert store.iso_time(seconds) is None
 
 
 @pytest.mark.parametrize("args", ["{not json", "5", '"word"', '{"a": 1}', "[" * 100_000])
