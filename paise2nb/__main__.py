@@ -1,4 +1,4 @@
-"""The shell's face: ``paise2 …`` and ``python -m paise2nb …``."""
+"""The command line: ``paise2 …`` and ``python -m paise2nb …``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ INTERRUPTED = 130
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command line; its exit status.
+    """Run one command line and return its exit status.
 
     Args:
-        args: the words after the program's name; those of this process if None.
+        args: the words after the program's name; None takes those of this process.
     """
     from paise2nb.commands import Session, table
     from paise2nb.commands import main as run
@@ -27,7 +27,7 @@ def main(args: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if "_PAISE2_COMPLETE" in os.environ:  # set by the script that click writes for shells
+    if "_PAISE2_COMPLETE" in os.environ:  # set by the completion script that click generates
         table.main(prog_name="paise2")
     words = sys.argv[1:] if args is None else args
     session = Session()
@@ -41,15 +41,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has left. What is still buffered must not raise once more at exit.
+        # The reader has closed the pipe. What is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return complain(error, debug=session.debug or "--debug" in words)
+        return print_error(error, debug=session.debug or "--debug" in words)
 
 
 def show(result: Any, session: Any) -> None:
-    """Print a result: JSON, or its text, with colours in a terminal."""
+    """Print a result as JSON or as text, with colours in a terminal."""
     if session.json:
         print(as_json(result), flush=True)
     elif result is not None:
@@ -61,14 +61,14 @@ def show(result: Any, session: Any) -> None:
 
 
 def as_json(result: Any) -> str:
-    """A result as JSON in which no character can act on a terminal."""
+    """Format a result as JSON without characters that act on a terminal."""
     data = result.to_dict() if hasattr(result, "to_dict") else result
     text = json.dumps(data, ensure_ascii=False, indent=2, default=str)
     return UNSAFE.sub(lambda found: _escaped(found[0]), text)
 
 
 def _escaped(character: str) -> str:
-    """One character as a JSON escape, in UTF-16 code units (RFC 8259, section 7)."""
+    """Format a character as a JSON escape, in UTF-16 code units (RFC 8259, section 7)."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
@@ -80,16 +80,16 @@ def paint(text: str) -> None:
     Console(highlight=False).print(painted(text), soft_wrap=True)
 
 
-def complain(error: Exception, *, debug: bool) -> int:
-    """Say what went wrong in one line on standard error; the exit status."""
+def print_error(error: Exception, *, debug: bool) -> int:
+    """Print an error in one line on standard error, and return the exit status."""
     if debug:
         traceback.print_exception(error)
     if isinstance(error, PaiseError):
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_status
-    words = f"{type(error).__name__}: {error}"
+    text = one_line(f"{type(error).__name__}: {error}")
     hint = "" if debug else "; --debug shows the traceback"
-    print(f"error: {one_line(words)}{hint}", file=sys.stderr)
+    print(f"error: {text}{hint}", file=sys.stderr)
     return 1
 
 

@@ -1,12 +1,13 @@
-"""The checks of ``paise2 doctor``: from the interpreter up to the running workers.
+"""The checks of ``paise2 doctor``, from the interpreter up to the running workers.
 
-Each finding says what to do about it. Nothing is changed, and a check that breaks is a finding.
+Each finding says what to do about it. Nothing is changed, and a check that fails is a finding.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -18,23 +19,38 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from paise2nb import jobs
+from paise2nb.app import App
+from paise2nb.collection import items
 from paise2nb.config.settings import Settings
 from paise2nb.core.disks import network_filesystem
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import PaiseError, PluginError
 from paise2nb.core.render import TONES, amount, escape, one_line, panel, plain, size
 from paise2nb.core.sqlite import LOG_BYTES, put_aside
+from paise2nb.core.version import __version__
+from paise2nb.plugins import Plugins
 
-OLDEST_PYTHON = (3, 11)
-OLDEST_SQLITE = (3, 35)  # RETURNING
-OLDEST_HUEY = (3, 5)
-LITTLE_SPACE = 1_000_000_000  # bytes
-NO_SPACE = 50_000_000
+OLDEST = {
+    "Python": ((3, 11), "install a newer Python"),
+    "SQLite": ((3, 35), "use a Python with a newer SQLite"),  # the first with RETURNING
+    "huey": ((3, 5), "pip install --upgrade huey"),
+}
+WARN_BYTES = 1_000_000_000  # of free disk space
+FAIL_BYTES = 50_000_000
+CHOOSE_DIRECTORY = "choose another with --data-dir or PAISE2_DATA_DIR"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: ``ok``, ``warning`` or ``wrong``, and then what to do."""
+    """The outcome of one check.
+
+    Attributes:
+        state: ``ok``, ``warning`` or ``wrong``.
+        check: what was checked.
+        text: what was found.
+        advice: what to do about it.
+    """
 
     state: str
     check: str
@@ -44,7 +60,7 @@ class Finding:
 
 @dataclass(repr=False)
 class Report(Displayable):
-    """All findings; ``exit_status`` is 1 if something is wrong."""
+    """All findings. ``exit_status`` is 1 if something is wrong."""
 
     findings: list[Finding]
 
@@ -54,11 +70,9 @@ class Report(Displayable):
         return int(any(finding.state == "wrong" for finding in self.findings))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "ok": not self.exit_status,
-            "findings": [dict(vars(finding)) for finding in self.findings],
-        }
+        """Return the findings, for JSON."""
+        findings = [dict(vars(finding)) for finding in self.findings]
+        return {"ok": not self.exit_status, "findings": findings}
 
     def __str__(self) -> str:
         lines = []
@@ -70,7 +84,7 @@ class Report(Displayable):
 
     def __repr__(self) -> str:
         bad = [finding for finding in self.findings if finding.state != "ok"]
-        return str(Report(bad)) if bad else "all is well"
+        return str(Report(bad)) if bad else "no problems found"
 
     def _repr_html_(self) -> str:
         lines = (
@@ -82,116 +96,91 @@ class Report(Displayable):
 
 
 def examine(resolve: Callable[[], Settings]) -> Report:
-    """Run every check that can be run; later ones need what earlier ones found whole.
+    """Run the checks, up to the first that later ones depend on.
 
     Args:
-        resolve: gives the settings, or raises what is wrong with them.
+        resolve: returns the settings, or raises the PaiseError that says what is wrong with them.
     """
-    findings = list(_guarded("installation", _installation))
+    findings = list(_run("installation", _installation))
     try:
         settings = resolve()
-    except PluginError as error:
-        return Report([*findings, Finding("wrong", "plugins", str(error))])
     except PaiseError as error:
-        return Report([*findings, Finding("wrong", "settings", str(error), "mend that value")])
+        check = "plugins" if isinstance(error, PluginError) else "settings"
+        advice = "" if isinstance(error, PluginError) else "fix this value"
+        return Report([*findings, Finding("wrong", check, str(error), advice)])
     findings.append(Finding("ok", "settings", f"profile {settings.profile}"))
-    findings += _guarded("plugins", lambda: _plugins(settings))
-    if settings.data_dir is None:
+    findings += _run("plugins", lambda: _plugins(settings))
+    directory = settings.data_dir
+    if directory is None:
         findings.append(Finding("ok", "data directory", "a temporary one for each run"))
         return Report(findings)
-    directory = settings.data_dir
-    findings += _guarded("data directory", lambda: _directory(directory))
-    findings += _guarded("databases", lambda: _databases(settings, directory))
+    findings += _run("data directory", lambda: _directory(directory))
+    findings += _run("databases", lambda: _databases(settings, directory))
     if directory.is_dir() and not Report(findings).exit_status:
-        findings += _guarded("workers", lambda: _workers(settings))
+        findings += _run("workers", lambda: _workers(settings))
     return Report(findings)
 
 
-def _guarded(check: str, run: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _run(check: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
-        yield from run()
+        yield from findings()
     except Exception as error:
-        words = str(error) if isinstance(error, PaiseError) else f"{type(error).__name__}: {error}"
-        yield Finding("wrong", check, words, "mend that, then run paise2 doctor again")
-
-
-def _version(text: str) -> tuple[int, ...]:
-    numbers = []
-    for part in text.split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
+        text = str(error) if isinstance(error, PaiseError) else f"{type(error).__name__}: {error}"
+        yield Finding("wrong", check, text, "fix this, then run paise2 doctor again")
 
 
 def _installation() -> Iterator[Finding]:
-    from paise2nb.core.version import __version__
-
-    huey = importlib.metadata.version("huey")
-    for name, found, least, advice in (
-        ("Python", sys.version.split()[0], OLDEST_PYTHON, "install a newer Python"),
-        ("SQLite", sqlite3.sqlite_version, OLDEST_SQLITE, "use a Python with a newer SQLite"),
-        ("huey", huey, OLDEST_HUEY, "pip install --upgrade huey"),
-    ):
-        if _version(found) >= least:
-            yield Finding("ok", name, found)
+    installed = {
+        "Python": sys.version,
+        "SQLite": sqlite3.sqlite_version,
+        "huey": importlib.metadata.version("huey"),
+    }
+    for name, (oldest, advice) in OLDEST.items():
+        version = installed[name].split()[0]
+        if tuple(map(int, re.findall(r"\d+", version)[:2])) >= oldest:
+            yield Finding("ok", name, version)
         else:
-            wanted = ".".join(map(str, least))
-            yield Finding("wrong", name, f"{found}; {wanted} or newer is needed", advice)
+            text = f"{version}; {'.'.join(map(str, oldest))} or newer is needed"
+            yield Finding("wrong", name, text, advice)
     with closing(sqlite3.connect(":memory:")) as connection:
         try:
             connection.execute("CREATE VIRTUAL TABLE words USING fts5 (text)")
-            yield Finding("ok", "full-text search", "FTS5 is there")
+            yield Finding("ok", "full-text search", "FTS5 is available")
         except sqlite3.OperationalError:
-            yield Finding(
-                "wrong", "full-text search", "this SQLite has no FTS5",
-                "use a Python whose SQLite has it, such as python.org's or conda's",
-            )  # fmt: skip
+            advice = "use a Python whose SQLite has it, such as python.org's or conda's"
+            yield Finding("wrong", "full-text search", "this SQLite lacks FTS5", advice)
     yield Finding("ok", "paise2nb", __version__)
 
 
 def _plugins(settings: Settings) -> Iterator[Finding]:
-    from paise2nb.plugins import Plugins
-
     loaded = Plugins.of(settings)
     yield Finding("ok", "plugins", f"all load; tasks: {', '.join(sorted(loaded.tasks))}")
 
 
 def _directory(path: Path) -> Iterator[Finding]:
-    parent = path
-    while not parent.exists():
-        parent = parent.parent
+    parent = next(directory for directory in (path, *path.parents) if directory.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        yield Finding(
-            "wrong", "data directory", f"can't write to {parent}",
-            "choose another with --data-dir or PAISE2_DATA_DIR",
-        )  # fmt: skip
+        yield Finding("wrong", "data directory", f"can't write to {parent}", CHOOSE_DIRECTORY)
         return
     if parent != path:
-        yield Finding("ok", "data directory", f"{path} will be made when it is needed")
+        yield Finding("ok", "data directory", f"{path} will be created when it is needed")
     elif stat.S_IMODE(path.stat().st_mode) & 0o077:
-        yield Finding(
-            "warning", "data directory", f"{path} can be read by other users", f"chmod 700 {path}"
-        )
+        text = f"{path} can be read by other users"
+        yield Finding("warning", "data directory", text, f"chmod 700 {path}")
     else:
-        yield Finding("ok", "data directory", f"{path} is yours alone")
+        yield Finding("ok", "data directory", f"only you can read {path}")
     if kind := network_filesystem(parent):
-        yield Finding(
-            "wrong", "filesystem", f"{path} lies on a network filesystem ({kind})",
-            "SQLite needs a local one: choose another with --data-dir or PAISE2_DATA_DIR",
-        )  # fmt: skip
+        text = f"{path} is on a network filesystem ({kind})"
+        yield Finding("wrong", "filesystem", text, f"SQLite needs a local one: {CHOOSE_DIRECTORY}")
     free = shutil.disk_usage(parent).free
-    if free < LITTLE_SPACE:
-        state = "wrong" if free < NO_SPACE else "warning"
-        yield Finding(state, "disk", f"{size(free)} left", "free some space, or run paise2 reset")
+    if free < WARN_BYTES:
+        state = "wrong" if free < FAIL_BYTES else "warning"
+        yield Finding(state, "disk", f"{size(free)} free", "free some space, or run paise2 reset")
     else:
-        yield Finding("ok", "disk", f"{size(free)} left")
+        yield Finding("ok", "disk", f"{size(free)} free")
 
 
 def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
-    from paise2nb import jobs
-    from paise2nb.collection import items
-
     for check, path, known in (
         ("jobs", settings.task_queue.sqlite.path or directory / "tasks.db", jobs.MIGRATIONS),
         ("items", settings.data_storage.sqlite.path or directory / "items.db", items.MIGRATIONS),
@@ -200,28 +189,22 @@ def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
             yield _database(check, path, len(known))
             yield from _log(path)
         elif aside := put_aside(path):
-            yield Finding(
-                "wrong", check, f"{path} was damaged and put aside",
-                f"mend it and move it back, or begin anew: mv {aside[-1]}* elsewhere/",
-            )  # fmt: skip
+            advice = f"repair it and move it back, or start again: mv {aside[-1]}* elsewhere/"
+            yield Finding("wrong", check, f"{path} was damaged and moved aside", advice)
         elif path.with_name(f"{path.name}.lock").exists():
-            yield Finding(
-                "wrong", check, f"{path} is gone, though it was there before",
-                "stop the workers, then restore it from a backup, or go on: a new one is made",
-            )  # fmt: skip
+            advice = "stop the workers and restore it from a backup, or go on with a new one"
+            yield Finding("wrong", check, f"{path} is gone; it existed before", advice)
 
 
 def _log(path: Path) -> Iterator[Finding]:
     log = path.with_name(f"{path.name}-wal")
-    if log.exists() and log.stat().st_size > 1.25 * LOG_BYTES:
-        yield Finding(
-            "warning", "log", f"{log} has grown to {size(log.stat().st_size)}",
-            "some process holds a read transaction open: end it, and the log is cut by itself",
-        )  # fmt: skip
+    if log.exists() and (length := log.stat().st_size) > 1.25 * LOG_BYTES:
+        advice = "a process keeps a read transaction open: end it, and the log shrinks"
+        yield Finding("warning", "log", f"{log} has grown to {size(length)}", advice)
 
 
 def _database(check: str, path: Path, known: int) -> Finding:
-    # By SQLite itself, never by open(): closing a live database's file would drop its locks.
+    # Read by SQLite, never by open(): to close a file of a live database would drop its locks.
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -229,45 +212,33 @@ def _database(check: str, path: Path, known: int) -> Finding:
     except sqlite3.DatabaseError as error:
         verdict, version = str(error), 0
     if version > known:
-        return Finding(
-            "wrong", check, f"{path} was written by a newer paise2nb (format {version})",
-            "upgrade paise2nb, or use another --data-dir",
-        )  # fmt: skip
+        text = f"{path} was written by a newer paise2nb (format {version})"
+        return Finding("wrong", check, text, "upgrade paise2nb, or use another --data-dir")
     if verdict != "ok":
-        return Finding(
-            "wrong", check, f"{path}: {plain(verdict)}",
-            f"stop the workers, then restore it from a backup, or: mv {path} {path}.bad",
-        )  # fmt: skip
-    return Finding("ok", check, f"{path} is whole")
+        advice = f"stop the workers, then restore it from a backup, or: mv {path} {path}.bad"
+        return Finding("wrong", check, f"{path}: {plain(verdict)}", advice)
+    return Finding("ok", check, f"{path} is intact")
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:
-    from paise2nb import jobs
-    from paise2nb.app import App
-    from paise2nb.collection import items
-
     with App(settings) as app:
-        found, paused = app.workers.status(), app.status().paused
+        status, paused = app.workers.status(), app.status().paused
         store, path = type(app.store), app.queue.job_store.path
         if store is not items.ItemStore:
-            count = amount(app.store.count(), "item")
-            yield Finding("ok", "items", f"{count} kept by {store.__module__}.{store.__qualname__}")
+            text = f"{amount(app.store.count(), 'item')} in {store.__module__}.{store.__qualname__}"
+            yield Finding("ok", "items", text)
         if settings.task_queue.provider not in ("sqlite", "none"):
             yield _database("jobs", path, len(jobs.MIGRATIONS))
-    failed = [worker for worker in found.workers if worker["state"] == "failed"]
+    failed = [worker for worker in status.workers if worker["state"] == "failed"]
     for worker in failed:
-        yield Finding(
-            "wrong", "workers", f"one of pool {worker['pool']} could not start: {worker['error']}",
-            "mend that, then: paise2 worker restart",
-        )  # fmt: skip
-    if found.workers and found.supervisor is None and not failed:
-        yield Finding(
-            "wrong", "workers", "they run without their supervisor", "paise2 worker restart"
-        )
-    if found.problem:
-        what, _, advice = found.problem.rpartition("; ")
-        yield Finding("wrong", "workers", what or found.problem, advice if what else "")
+        text = f"a worker of pool {worker['pool']} could not start: {worker['error']}"
+        yield Finding("wrong", "workers", text, "fix this, then: paise2 worker restart")
+    if status.workers and status.supervisor is None and not failed:
+        yield Finding("wrong", "workers", "they have no supervisor", "paise2 worker restart")
+    if status.problem:
+        problem, _, advice = status.problem.rpartition("; ")
+        yield Finding("wrong", "workers", problem or advice, advice if problem else "")
     elif not failed:
-        yield Finding("ok", "workers", f"{amount(len(found.workers), 'worker')} running")
+        yield Finding("ok", "workers", f"{amount(len(status.workers), 'worker')} running")
     if paused:
-        yield Finding("wrong", "queue", f"paused: {paused}", "mend that; the queue then goes on")
+        yield Finding("wrong", "queue", f"paused: {paused}", "fix this; the queue then goes on")

@@ -1,4 +1,4 @@
-"""The main job on a bundled site: what a stranger sees first, and a check of an installation.
+"""The demo: the whole pipeline on a bundled site, for new users and to check an installation.
 
 The site needs no network, so a failure here is a failure of the installation.
 """

@@ -1,6 +1,6 @@
-"""The demo: fetches the bundled site with background workers, searches it, and checks everything.
+"""The demo: background workers fetch the bundled site, and everything is searched and checked.
 
-It runs in a data directory of its own, so it neither sees nor changes anybody's collection.
+It has a data directory of its own, so it neither sees nor changes the user's collection.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from paise2nb.app import App, open
 from paise2nb.core import render
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import Timeout
-from paise2nb.demo.site import BUSY_ANSWERS, FLAKY, GONE, PAGES, DemoSite, Page
+from paise2nb.demo.site import BUSY_ANSWERS, FLAKY, GONE, PAGES, DemoSite
 from paise2nb.views.items import SearchResults
 from paise2nb.views.jobs import Job, Jobs
 
-Progress = Callable[[int, int], None]  # takes (addresses done, addresses)
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]  # takes (URLs done, URLs)
 Bar = Callable[[str], AbstractContextManager[Progress | None]]
 
 QUERY = "waiting"
@@ -32,9 +33,9 @@ SETTINGS: dict[str, object] = {
     "workers.retry.max_retries": BUSY_ANSWERS + 1,
     "workers.retry.retry_delay": 0.3,
     "workers.retry.backoff": 2,
-    "workers.idle_exit": 30,  # so that nothing stays behind a demo that was killed
+    "workers.idle_exit": 30,  # so that no workers stay behind a demo that was killed
     "task_queue.provider": "sqlite",
-    "task_queue.sqlite.path": None,  # whatever the user's own file says
+    "task_queue.sqlite.path": None,  # whatever the user's own settings say
     "task_queue.sqlite.immediate": False,
     "data_storage.sqlite.path": None,
     "fetch.host_delay": 0,
@@ -44,14 +45,14 @@ SETTINGS: dict[str, object] = {
 
 @dataclass(repr=False)
 class Demo(Displayable):
-    """What a run of the demo came to.
+    """The outcome of a run of the demo.
 
     Attributes:
-        pages, jobs, items: how many addresses, jobs and stored items there were.
+        pages, jobs, items: the numbers of URLs, jobs and stored items.
         seconds: how long it took.
         hits: what the search found.
-        problems: whatever did not end as it should, each in one line; empty if all of it worked.
-        kept: the data directory, kept for a look at what went wrong; None after a success.
+        problems: each thing that did not end as it should, in one line; empty on success.
+        kept: the data directory, kept after a failure; None after a success.
     """
 
     pages: int
@@ -69,91 +70,85 @@ class Demo(Displayable):
 
     @property
     def exit_status(self) -> int:
-        """For the shell: 0 only if all of it worked."""
+        """0 on success, else 1."""
         return 0 if self.succeeded else 1
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the outcome, for JSON."""
+        shared = {key: getattr(self, key) for key in ("pages", "jobs", "items", "problems")}
         return {
-            "succeeded": self.succeeded, "pages": self.pages, "jobs": self.jobs,
-            "items": self.items, "seconds": round(self.seconds, 2),
-            "hits": self.hits.to_dicts(), "problems": self.problems,
+            "succeeded": self.succeeded,
+            **shared,
+            "seconds": round(self.seconds, 2),
+            "hits": self.hits.to_dicts(),
             "data_dir": self.kept and str(self.kept),
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         found = f"A search for {self.hits.query!r} finds:\n{self.hits}\n"
         if self.succeeded:
             return (
                 f"{found}\nAll {self.jobs} jobs ended as they should: {self.items} items from "
-                f"{self.pages} addresses in {render.duration(self.seconds)}."
+                f"{self.pages} URLs in {render.duration(self.seconds)}."
             )
-        lines = [f"The demo did not work ({self.kept} is kept):", *self.problems]
+        lines = [f"The demo failed (its data is in {self.kept}):", *self.problems]
         return found + "\n" + "\n  ".join(render.one_line(line) for line in lines)
 
 
-def _no_bar(words: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
-def run_demo(
-    say: Callable[[str], None] = print,
-    progress: Bar = _no_bar,
-) -> Demo:
-    """Serve the bundled site, let two background workers collect it, search it, check all of it.
+def run_demo(say: Say = print, progress: Bar = lambda label: nullcontext()) -> Demo:
+    """Serve the bundled site, collect it with background workers, search it, and check the result.
 
     Args:
-        say: shows the person a line.
-        progress: given words, shows a bar while its block runs; where it gives None, or is not
-            given, ``say`` shows the progress.
+        say: shows one line to the user.
+        progress: given a label, shows a progress bar while its block runs. If it gives None,
+            ``say`` shows the progress.
 
     Raises:
         WorkersError: the workers can't start.
     """
-    place = Path(tempfile.mkdtemp(prefix="paise2-demo-"))
+    directory = Path(tempfile.mkdtemp(prefix="paise2-demo-"))
     try:
-        with DemoSite() as site, open("development", place, SETTINGS) as app:
+        with DemoSite() as site, open("development", directory, SETTINGS) as app:
             demo = _collect(site, app, say, progress)
     except KeyboardInterrupt:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         raise
     if demo.succeeded:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
     else:
-        demo.kept = place
+        demo.kept = directory
     return demo
 
 
-def _collect(
-    site: DemoSite,
-    app: App,
-    say: Callable[[str], None],
-    progress: Bar,
-) -> Demo:
+def _collect(site: DemoSite, app: App, say: Say, progress: Bar) -> Demo:
     started = time.monotonic()
     problems: list[str] = []
-    say(f"A small site answers on {site.base}: one of its pages is busy at first, one is gone.")
+    say(f"A small site runs at {site.base}: one of its pages is busy at first, one is gone.")
     try:
         say(f"{app.workers.start().message}.")
         jobs = app.enqueue_many("fetch", site.urls, tag="demo")
-        say(f"Enqueued {render.amount(len(jobs), 'address', 'addresses')} under the tag 'demo'.")
+        say(f"Enqueued {len(jobs)} URLs with the tag 'demo'.")
         try:
             with progress("collecting") as bar:
-                jobs.wait(TIMEOUT, bar or _said(say))
-        except Timeout as late:
-            problems.append(str(late))
-        say(_troubles(jobs))
+                jobs.wait(TIMEOUT, bar or _as_lines(say))
+        except Timeout as error:
+            problems.append(str(error))
+        flaky, gone = jobs[-2], jobs[-1]
+        attempts = render.amount(len(flaky.attempts), "attempt")
+        say(
+            f"{FLAKY.file} is {flaky.state} after {attempts}; "
+            f"{GONE.file} is {gone.state}: {gone.error}"
+        )
     finally:
         app.workers.stop(timeout=5)
-    problems += [*_unexpected(jobs), *_missing(site, app)]
-    everything = len(app.jobs())
-    seconds = time.monotonic() - started
+    problems += [*_wrong_jobs(jobs), *_wrong_items(site, app)]
+    count, seconds = len(app.jobs()), time.monotonic() - started
     hits = app.search(QUERY, limit=3)
-    return Demo(len(jobs), everything, app.store.count(), seconds, hits, problems)
+    return Demo(len(jobs), count, app.store.count(), seconds, hits, problems)
 
 
-def _said(say: Callable[[str], None]) -> Progress:
-    """Progress as lines, for where no bar can be drawn: one for each change."""
+def _as_lines(say: Say) -> Progress:
+    """Show progress as lines, one for each change, where no bar can be drawn."""
     last = -1
 
     def show(done: int, total: int) -> None:
@@ -165,22 +160,13 @@ def _said(say: Callable[[str], None]) -> Progress:
     return show
 
 
-def _troubles(jobs: Jobs) -> str:
-    """What became of the two addresses that make trouble."""
-    flaky, gone = jobs[-2], jobs[-1]
-    return (
-        f"{FLAKY.file} is {flaky.state} after {render.amount(len(flaky.attempts), 'attempt')}; "
-        f"{GONE.file} is {gone.state}: {gone.error}"
-    )
-
-
-def _unexpected(jobs: Jobs) -> Iterator[str]:
-    """Whatever did not end as it should among the jobs and their trees."""
+def _wrong_jobs(jobs: Jobs) -> Iterator[str]:
+    """Yield the jobs and follow-up jobs that did not end as they should."""
     *_, flaky, gone = jobs
     for job in jobs:
-        wanted = BUSY_ANSWERS + 1 if job == flaky else 1
-        if len(job.attempts) != wanted:
-            yield f"{_named(job)} took {len(job.attempts)} attempts, not {wanted}"
+        expected = BUSY_ANSWERS + 1 if job == flaky else 1
+        if len(job.attempts) != expected:
+            yield f"{_named(job)} took {len(job.attempts)} attempts, not {expected}"
         for member in job.tree:
             if job != gone and member.state != "completed":
                 yield f"{_named(member)} is {member.state}: {member.error}"
@@ -192,12 +178,12 @@ def _named(job: Job) -> str:
     return f"job {job.id} ({job.task} {job.args[0]})"
 
 
-def _missing(site: DemoSite, app: App) -> Iterator[str]:
-    """Whatever is not in the collection as it should, found by words that only it has."""
-    wanted: list[Page] = [*PAGES, FLAKY]
-    if app.store.count() != len(wanted):
-        yield f"{app.store.count()} items are stored, not {len(wanted)}"
-    for page in wanted:
+def _wrong_items(site: DemoSite, app: App) -> Iterator[str]:
+    """Yield the pages that a search for their own words does not find."""
+    pages = [*PAGES, FLAKY]
+    if app.store.count() != len(pages):
+        yield f"{app.store.count()} items are stored, not {len(pages)}"
+    for page in pages:
         found = [hit["url"] for hit in app.search(f'"{page.phrase}"')]
         if found != [site.base + page.file]:
             yield f"a search for {page.phrase!r} finds {found}, not {page.file}"

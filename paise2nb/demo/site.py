@@ -1,7 +1,7 @@
 """The bundled site and its server on loopback: *An Almanac of Patient Things*.
 
-Beside pages that simply answer it has the two kinds of trouble that a retry policy tells apart:
-a page that is busy for a while and a page that is gone.
+Besides ordinary pages it has the two kinds of failure that a retry policy tells apart: a page that
+is busy for a while, and a page that is gone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 
 class Page(NamedTuple):
-    """One address of the site: its file, its title and words that no other page has."""
+    """One page of the site: its file, its title, and words that no other page has."""
 
     file: str
     title: str
@@ -42,9 +42,11 @@ GONE = Page("reading-room.html", "The Reading Room, Reopened", "the key had been
 
 BUSY_ANSWERS = 2
 TYPES = {
-    "html": "text/html; charset=utf-8", "pdf": "application/pdf", "css": "text/css",
+    "html": "text/html; charset=utf-8",
+    "pdf": "application/pdf",
+    "css": "text/css",
     "xml": "application/rss+xml",
-}  # fmt: skip
+}
 
 
 class DemoSite:
@@ -67,26 +69,26 @@ class DemoSite:
 
     @property
     def base(self) -> str:
-        """The address of the site, with the port that was free."""
+        """The URL of the site."""
         return f"http://127.0.0.1:{self._server.server_port}/"
 
     @property
     def urls(self) -> list[str]:
-        """Every address, the troubled ones last."""
+        """The URLs of all pages, the busy one and the gone one last."""
         return [self.base + page.file for page in (*PAGES, FLAKY, GONE)]
 
     @property
     def flaky(self) -> str:
-        """The address that is busy for the first two requests."""
+        """The URL that is busy for the first two requests."""
         return self.base + FLAKY.file
 
     @property
     def gone(self) -> str:
-        """The address that is gone."""
+        """The URL that is gone."""
         return self.base + GONE.file
 
     def reopen(self) -> None:
-        """Let the page that is gone answer from now on, as if its owner had mended it."""
+        """Let the page that is gone answer from now on."""
         with self._lock:
             self._closed.clear()
 
@@ -97,7 +99,7 @@ class DemoSite:
         self._thread.join()
 
     def answer(self, file: str) -> tuple[HTTPStatus, bytes]:
-        """The status and the body for one request of a file."""
+        """Return the status and the body for one request of a file."""
         with self._lock:
             self._visits[file] += 1
             if file in self._closed:
@@ -126,7 +128,7 @@ class _Server(ThreadingHTTPServer):
 class _Answer(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
-    timeout = 30  # an idle keep-alive connection gives its thread back
+    timeout = 30  # seconds after which an idle connection releases its thread
 
     def do_GET(self) -> None:
         file = self.path.partition("?")[0].lstrip("/") or "index.html"
@@ -139,4 +141,4 @@ class _Answer(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet: what was fetched is in the job table."""
+        """Log nothing: the job store has what was fetched."""

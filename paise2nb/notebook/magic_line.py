@@ -1,7 +1,7 @@
-"""A magic's line, taken apart: addresses arrive as they were typed, variables by whole words.
+"""The words of a magic's line: URLs stay as typed, and whole words name variables.
 
-IPython would expand ``$x`` and ``{x}`` wherever they stand, and take a final ``?`` for a request
-for help; an address may hold all of these.
+IPython would expand ``$x`` and ``{x}`` anywhere, and read a final ``?`` as a request for help.
+A URL may contain all of these.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MAGIC_LINE = re.compile(
 
 
 def split(line: str, names: Mapping[str, Any]) -> list[str]:
-    """The words of a line, as a shell would part them, but that ``#`` opens no comment in a word.
+    """Split a line into words as a shell does, except that ``#`` in a word begins no comment.
 
-    A word ``$name`` or ``{expression}`` gives its value; a list gives a word for each element, a
-    job its id. A name that is not defined stays as it stands. A word ``#`` ends the line.
+    A word ``$name`` or ``{expression}`` is replaced by its value: a list by one word for each
+    element, a job by its id. An undefined name stays as typed. A word ``#`` ends the line.
 
     Args:
         line: what follows ``%paise2``.
-        names: the variables that can be seen there.
+        names: the variables in scope.
 
     Raises:
         UsageError: an expression fails.
@@ -44,23 +44,23 @@ def split(line: str, names: Mapping[str, Any]) -> list[str]:
                 return words
             named = _NAME.fullmatch(word)
             words += _texts(names[named[1]]) if named and named[1] in names else [word]
-    if words and words[-1] == ";":  # IPython's sign for "do not show the result"
+    if words and words[-1] == ";":  # tells IPython not to show the result
         words.pop()
     return words
 
 
 def shell_words(text: str) -> list[str]:
-    """The words of a text as a shell parts them, without expanding anything."""
-    # With an odd quote, as in don't, a quote is a character.
-    return text.split() if _is_odd(text) else shlex.split(text, comments=False)
+    """Split a text into words as a shell does, without expanding anything."""
+    # With an open quote, as in don't, quotes are ordinary characters.
+    return text.split() if _has_open_quote(text) else shlex.split(text, comments=False)
 
 
 def _pieces(line: str) -> Iterator[tuple[str, bool]]:
-    """The line in pieces: text, and the inside of each ``{expression}`` that is a whole word."""
+    """Yield the text of a line, and the inside of each ``{expression}`` that is a whole word."""
     start = position = 0
     while opening := _OPENING.search(line, position):
         position = opening.end()
-        if _is_odd(line[start : opening.start()]) and not _is_odd(line[start:]):
+        if _has_open_quote(line[start : opening.start()]) and not _has_open_quote(line[start:]):
             continue  # within quotes
         code, end = _expression(line, position)
         if code is not None:
@@ -70,8 +70,8 @@ def _pieces(line: str) -> Iterator[tuple[str, bool]]:
     yield line[start:], False
 
 
-def _is_odd(text: str) -> bool:
-    """Whether a quote is left open."""
+def _has_open_quote(text: str) -> bool:
+    """Tell whether a quote is left open."""
     try:
         shlex.split(text, comments=False)
     except ValueError:
@@ -80,7 +80,7 @@ def _is_odd(text: str) -> bool:
 
 
 def _expression(line: str, start: int) -> tuple[str | None, int]:
-    """The shortest text up to a closing brace that is a Python expression, and where it ends."""
+    """Return the shortest Python expression before a closing brace, and the position after it."""
     for closing in re.finditer(r"\}(?=\s|$)", line[start:]):
         code = line[start : start + closing.start()].strip()
         try:
@@ -102,32 +102,32 @@ def _evaluated(code: str, names: Mapping[str, Any]) -> list[str]:
 
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str | bytes) or not isinstance(value, Sequence | AbstractSet):
-        # A job stands for its id, as `retry` and `job` take it.
+        # `retry` and `job` take ids.
         return [str(getattr(value, "id", value))]
     return [text for element in value for text in _texts(element)]
 
 
 def keep_question_marks(lines: list[str]) -> list[str]:
-    """An input transformation: ``%paise2 … word?`` is a command, not a request for help.
+    """Transform a cell so that ``%paise2 … word?`` is a command, not a request for help.
 
-    Only lines that are code are touched, not those within a longer string.
+    Lines within a string stay as they are.
     """
-    asking = any("%paise2" in line and line.rstrip().endswith("?") for line in lines)
-    if not asking or lines[0].startswith("%%"):
+    may_match = any("%paise2" in line and line.rstrip().endswith("?") for line in lines)
+    if not may_match or lines[0].startswith("%%"):
         return lines
     from IPython.core.inputtransformer2 import make_tokens_by_line
 
-    signs = {
+    percent_signs = {
         (token.start[0] - 1, token.start[1])
         for tokens in make_tokens_by_line(lines)
         for token in tokens
         if token.string == "%"
     }
 
-    def kept(number: int, line: str) -> str:
+    def transformed(number: int, line: str) -> str:
         match = _MAGIC_LINE.fullmatch(line)
-        if match is None or (number, match.end("before")) not in signs:
+        if match is None or (number, match.end("before")) not in percent_signs:
             return line
         return f"{match['before']}get_ipython().run_line_magic('paise2', {match['line']!r})\n"
 
-    return [kept(number, line) for number, line in enumerate(lines)]
+    return [transformed(number, line) for number, line in enumerate(lines)]

@@ -1,4 +1,4 @@
-"""The session of a line in a notebook: it works on the kernel's current app."""
+"""The session of one line in a notebook. It works on the kernel's current app."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class NotebookSession(Session):
-    """One line of the magic.
+    """The session of one line of the magic.
 
     Args:
         shell: the shell that runs the cell.
-        others: the apps that lines with options of their own have opened, by their settings;
-            results go on using them after the line.
+        others: the apps that lines with their own options have opened, by their settings as
+            JSON. They stay open, because results use them after the line.
     """
 
     in_notebook = True
@@ -52,9 +52,9 @@ class NotebookSession(Session):
         return current
 
     def settings(self, profile: str | None = None, *, plugins: bool = True) -> Settings:
-        """The current app's settings with this line's options over them.
+        """Return the current app's settings with this line's options over them.
 
-        Those of another profile come from its own layers.
+        Another profile is resolved from its own layers.
         """
         current, wanted = apps.current(), profile or self.profile
         if current is None or (wanted is not None and wanted != current.profile):
@@ -67,12 +67,15 @@ class NotebookSession(Session):
         return settings
 
     def choose(self, profile: str | None) -> App:
-        """Open a profile as the current app, and say what happened since it was last open."""
+        """Open a profile as the current app, and print what happened since it was last open."""
         current = apps.current()
         if current is None or profile is not None:
-            # Afresh from the layers: a file may have changed since the current app was opened.
+            # Read from the layers: a file may have changed since the current app was opened.
             settings = super().settings(profile)
-            if current is None or not _same(settings, current.settings):
+            wanted = settings
+            if current is not None and settings.data_dir is None:  # both have a temporary one
+                wanted = settings.with_data_dir(current.data_dir)
+            if current is None or wanted != current.settings:
                 opened = App(settings)
                 if current is not None:
                     current.close()
@@ -84,63 +87,57 @@ class NotebookSession(Session):
         return current
 
     def reload(self, settings: Settings | None = None) -> None:
-        """Open the current app anew, if there is one: its settings, or its plugins, have changed.
+        """Replace the current app, if there is one, because settings or plugins have changed.
 
         Args:
-            settings: to open it with; None reads the layers again, below what the line (or the
-                call) that opened the app has chosen.
+            settings: the settings of the new app; None reads the layers again, and keeps what
+                the line (or the call) that opened the current app has chosen.
         """
         current = apps.current()
-        if current is not None:
-            if settings is None:
-                settings = super().settings(current.profile)
-                for origin in ("--set", "--data-dir"):
-                    settings = settings.override(current.settings.set_by(origin), origin)
-            if settings.data_dir is None:  # a temporary directory stays as long as the kernel
-                settings = settings.with_data_dir(current.data_dir)
-            reopened = App(settings)
-            apps.make_current(reopened)
-            # Results go on using the one that was current; it is closed with the rest.
-            self.others.setdefault(current.settings.to_json(), current)
-            problem = reopened.workers.status().problem
-            if problem:
-                self.say(problem)
+        if current is None:
+            return
+        if settings is None:
+            settings = super().settings(current.profile)
+            for origin in ("--set", "--data-dir"):
+                settings = settings.override(current.settings.set_by(origin), origin)
+        if settings.data_dir is None:  # a temporary directory stays as long as the kernel
+            settings = settings.with_data_dir(current.data_dir)
+        reopened = App(settings)
+        apps.make_current(reopened)
+        # Results still use the old app; it is closed with the others.
+        self.others.setdefault(current.settings.to_json(), current)
+        if problem := reopened.workers.status().problem:
+            self.say(problem)
 
     def plugins_changed(self) -> None:
-        """Have the current app load the plugins anew."""
+        """Load the plugins of the current app again."""
         current = apps.current()
         if current is not None and not current.refresh():
             self.reload(current.settings)
 
     def names(self) -> set[str]:
-        """The names that the notebook defines."""
+        """Return the names that are defined in the notebook."""
         return set(self.shell.user_ns)
 
     def say(self, text: str) -> None:
-        """Print below the cell; to standard output, for the other one looks like an error."""
+        """Print below the cell, to standard output: standard error looks like an error there."""
         print(in_cell_words(text), flush=True)
 
     def ask(self, question: str) -> bool:
-        """A cell can't wait for an answer."""
+        """Raise UsageError: a cell can't wait for an answer."""
         raise UsageError(f"{question} To confirm, add --yes")
 
     @contextmanager
-    def progress(self, words: str) -> Iterator[Progress]:
-        """A bar in one line of the output, in a kernel; the shell's own elsewhere."""
+    def progress(self, label: str) -> Iterator[Progress]:
+        """Show a progress bar on one line of the output, in a kernel."""
         in_kernel = not self.json and hasattr(self.shell, "kernel")
-        with progress_line(words) if in_kernel else super().progress(words) as report:
+        with progress_line(label) if in_kernel else super().progress(label) as report:
             yield report
 
     def close(self) -> None:
-        """Note that this app was looked at: a kernel may end without a word."""
+        """Record that the app was used: a kernel may end without notice."""
         current = apps.current()
         if current is not None:
-            # Whatever is wrong with the database has been said by the command itself.
+            # The command has already reported what is wrong with the database.
             with suppress(PaiseError, sqlite3.Error):
                 current.queue.job_store.put("last_seen", str(current.queue.job_store.now()))
-
-
-def _same(settings: Settings, current: Settings) -> bool:
-    if settings.data_dir is None and current.data_dir is not None:
-        settings = settings.with_data_dir(current.data_dir)
-    return settings == current

@@ -273,14 +273,14 @@ def test_a_worker_does_not_start_if_its_queue_opens_another_job_store(
 @pytest.mark.usefixtures("alternative")
 def test_doctor_checks_the_parts_that_plugins_provide(tmp_path: Path) -> None:
     with paise2nb.open("development", tmp_path / "data") as app:
-        settings, table = app.settings, app.queue.job_store.path
+        settings, path = app.settings, app.queue.job_store.path
     assert [
         (finding.state, finding.text)
         for finding in examine(lambda: settings).findings
         if finding.check in ("items", "jobs")
     ] == [
-        ("ok", "0 items kept by tests.alternative_plugins.store.JSONLinesStore"),
-        ("ok", f"{table} is whole"),
+        ("ok", "0 items in tests.alternative_plugins.store.JSONLinesStore"),
+        ("ok", f"{path} is intact"),
     ]
 
 
