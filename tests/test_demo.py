@@ -27,7 +27,7 @@ def site() -> Iterator[DemoSite]:
         yield site
 
 
-def test_every_page_that_is_not_in_trouble_answers(site: DemoSite) -> None:
+def test_ordinary_pages_answer(site: DemoSite) -> None:
     assert {status(site.base + page.file) for page in PAGES} == {200}
 
 
@@ -41,11 +41,11 @@ def test_the_page_that_is_gone_stays_gone_until_it_is_reopened(site: DemoSite) -
     assert status(site.gone) == 200
 
 
-def test_an_address_beside_the_site_is_not_found(site: DemoSite) -> None:
+def test_a_path_outside_the_site_is_not_found(site: DemoSite) -> None:
     assert status(site.base + "../../pyproject.toml") == 404
 
 
-def test_each_page_names_its_title_and_holds_its_own_phrase_alone(site: DemoSite) -> None:
+def test_each_page_has_its_title_and_a_phrase_of_its_own(site: DemoSite) -> None:
     site.reopen()
     pages = [page for page in (*PAGES, FLAKY, GONE) if page.file.endswith(".html")]
     while status(site.flaky) != 200:
@@ -59,7 +59,7 @@ def test_each_page_names_its_title_and_holds_its_own_phrase_alone(site: DemoSite
         assert [file for file, text in texts.items() if page.phrase in text] == [page.file]
 
 
-def test_a_closed_site_answers_no_more() -> None:
+def test_a_closed_site_does_not_answer() -> None:
     site = DemoSite()
     site.close()
     site.close()
@@ -67,7 +67,7 @@ def test_a_closed_site_answers_no_more() -> None:
         status(site.base)
 
 
-def test_the_demo_works_and_says_what_it_did() -> None:
+def test_the_demo_succeeds_and_reports_what_it_did() -> None:
     said: list[str] = []
     demo = run_demo(said.append)
     assert demo.problems == []

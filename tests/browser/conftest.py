@@ -1,4 +1,4 @@
-"""One JupyterLab for all browser tests, and a folder for what was seen."""
+"""One JupyterLab for all browser tests, and a folder for screenshots."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from playwright.sync_api import expect
 import paise2nb
 from tests.browser.lab import Lab, jupyter_lab
 
-expect.set_options(timeout=30_000)  # for a machine that others work on
+expect.set_options(timeout=30_000)  # milliseconds, for a busy machine
 
 
 @pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab and a page; screenshots land in SCREENSHOTS, or in the run's own folder."""
+    """JupyterLab and a page. Screenshots go to SCREENSHOTS, or to the folder of the test run."""
     folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home")
     chosen = os.environ.get("SCREENSHOTS")
     shots = Path(chosen) if chosen else tmp_path_factory.getbasetemp() / "screenshots"
@@ -28,8 +28,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
-    """A data directory whose workers are stopped in the end, whatever the test's kernel did."""
-    place = tmp_path / "data"
-    yield place
-    with paise2nb.open("development", place) as app:
+    """A data directory. Its workers are stopped at the end."""
+    directory = tmp_path / "data"
+    yield directory
+    with paise2nb.open("development", directory) as app:
         app.workers.stop(timeout=0)

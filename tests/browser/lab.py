@@ -125,7 +125,7 @@ def jupyter_lab(folder: Path, home: Path, shots: Path) -> Iterator[Lab]:
 
     Args:
         folder: what JupyterLab shows.
-        home: for its configuration, so that nobody's own is read or changed.
+        home: the home of its configuration, so that the user's is neither read nor changed.
         shots: where screenshots land.
     """
     assert CHROMIUM is not None

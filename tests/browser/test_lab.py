@@ -1,4 +1,4 @@
-"""The notebook's face as a person sees it: in JupyterLab, in a browser."""
+"""The notebooks and the magic in JupyterLab, in a browser."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def test_when_the_kernel_restarts_the_work_goes_on(lab: Lab, data_dir: Path, sit
     assert lab.errors() == []
 
 
-def test_nothing_that_a_page_holds_acts_in_the_browser(
-    lab: Lab, data_dir: Path, tmp_path: Path
-) -> None:
+def test_no_page_runs_code_in_the_browser(lab: Lab, data_dir: Path, tmp_path: Path) -> None:
     attack = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
     shown = attack.replace("<", "&lt;")
     page = tmp_path / "attack.html"

@@ -1,4 +1,4 @@
-"""The panel as a person sees it and presses its buttons, in JupyterLab, in a browser."""
+"""The panel and its buttons in JupyterLab, in a browser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STALE = """() => {
 
 @pytest.fixture(autouse=True)
 def no_complaints(lab: Lab) -> Iterator[None]:
-    """A test during which the page's console reports an error has failed."""
+    """Fail a test during which the page's console reports an error."""
     lab.complaints.clear()
     yield
     assert lab.complaints == []
@@ -44,7 +44,7 @@ def expect_count(lab: Lab, state: str, number: int) -> None:
     expect(panel(lab).locator(f'.paise2-count[data-state="{state}"]')).to_have_text(str(number))
 
 
-def test_work_is_started_and_followed(lab: Lab, data_dir: Path, site: Site) -> None:
+def test_the_panel_starts_and_follows_the_work(lab: Lab, data_dir: Path, site: Site) -> None:
     gate = threading.Semaphore(0)
 
     def wait_for_the_gate(visit: Visit, argument: str) -> None:
@@ -75,7 +75,7 @@ def test_work_is_started_and_followed(lab: Lab, data_dir: Path, site: Site) -> N
     assert lab.errors() == []
 
 
-def test_a_retry_counts_down_and_can_be_had_now(lab: Lab, data_dir: Path, site: Site) -> None:
+def test_a_retry_counts_down_and_can_be_started_now(lab: Lab, data_dir: Path, site: Site) -> None:
     settings = {"workers__retry__max_retries": 3, "workers__retry__retry_delay": 3000}
     enqueue = f"%paise2 enqueue fetch {site.url('/busy/1')} {site.url('/busy/9')}"
     cells = [opening(data_dir, **settings), "%paise2 worker start", enqueue, "%paise2 watch"]
@@ -98,11 +98,11 @@ def test_a_retry_counts_down_and_can_be_had_now(lab: Lab, data_dir: Path, site: 
 
 
 def test_failures_are_grouped_and_retried(lab: Lab, data_dir: Path, site: Site) -> None:
-    addresses = [site.add(f"/gone/{n}", status=404) for n in range(3)]
+    urls = [site.add(f"/gone/{n}", status=404) for n in range(3)]
     odd = site.url("/status/403")
     cells = [
         opening(data_dir), "%paise2 worker start",
-        f"%paise2 enqueue fetch {' '.join(addresses)} {odd}", "%paise2 watch",
+        f"%paise2 enqueue fetch {' '.join(urls)} {odd}", "%paise2 watch",
     ]  # fmt: skip
     lab.open(lab.write("failures.ipynb", cells))
     lab.run_all()
@@ -153,7 +153,7 @@ def test_buttons_answer_while_a_cell_runs(lab: Lab, data_dir: Path, site: Site) 
     assert lab.errors() == []
 
 
-def test_it_comes_back_after_a_reload_a_restart_and_again(
+def test_the_panel_comes_back_after_a_reload_and_a_restart(
     lab: Lab, data_dir: Path, site: Site
 ) -> None:
     cells = [opening(data_dir), "%paise2 worker start", "panel = %paise2 watch\npanel"]
@@ -225,7 +225,7 @@ def test_two_views_are_one_panel(lab: Lab, data_dir: Path) -> None:
     assert lab.errors() == []
 
 
-def test_nothing_hostile_is_alive_in_the_panel(lab: Lab, data_dir: Path, tmp_path: Path) -> None:
+def test_hostile_text_in_the_panel_runs_no_code(lab: Lab, data_dir: Path, tmp_path: Path) -> None:
     escaped = ATTACK.replace("<", "&lt;")
     page = tmp_path / "attack.html"
     page.write_text(

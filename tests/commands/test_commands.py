@@ -1,4 +1,4 @@
-"""The command table: one line in, one object out; every mistake is one line with its status."""
+"""The command table: a line returns an object; a mistake is an error of one line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with two pages, and nobody's settings."""
+    """A working directory with two pages and without the user's settings."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -54,7 +54,7 @@ def sessions() -> Iterator[list[Session]]:
 
 @pytest.fixture
 def run(here: Path, sessions: list[Session]) -> Run:
-    """Run one line; jobs run in this process unless the line says otherwise."""
+    """Run one line. Jobs run in this process unless ``queued`` is set."""
     plugin = json.dumps([str(here.parent / "plugin.py")])
 
     def run(*words: str, queued: bool = False, cell: str | None = None) -> Any:
@@ -67,27 +67,27 @@ def run(here: Path, sessions: list[Session]) -> Run:
     return run
 
 
-# The main job --------------------------------------------------------------------------------
+# Enqueue and search --------------------------------------------------------------------------
 
 
-def test_one_literal_argument_gives_a_job(run: Run) -> None:
+def test_one_literal_argument_returns_a_job(run: Run) -> None:
     job = run("enqueue", "shout", "hello")
     assert (job.state, job.result()) == ("completed", "HELLO")
     assert str(job).startswith(f"job {job.id}: shout hello · completed")
 
 
 @pytest.mark.parametrize("word", ["what?", "https://x.example/*", "a[b]", "knots.md"])
-def test_a_word_that_is_no_pattern_of_files_is_literal(run: Run, word: str) -> None:
+def test_a_word_that_matches_no_file_is_literal(run: Run, word: str) -> None:
     assert run("enqueue", "shout", word, queued=True).state == "queued"
 
 
-def test_a_glob_gives_jobs_even_for_one_match(run: Run, here: Path) -> None:
+def test_a_glob_returns_jobs_even_for_one_match(run: Run, here: Path) -> None:
     jobs = run("enqueue", "fetch", "kn*.md")
     assert [job.args for job in jobs] == [[str(here / "knots.md")]]
     assert str(jobs) == "1 new"
 
 
-def test_what_was_enqueued_can_be_searched(run: Run, here: Path) -> None:
+def test_stored_pages_can_be_searched(run: Run, here: Path) -> None:
     run("enqueue", "fetch", "*.md", "--tag", "water")
     assert [hit["title"] for hit in run("search", "ferries")] == ["On ferries"]
     assert len(run("items", "--tag", "water")) == 2
@@ -95,7 +95,9 @@ def test_what_was_enqueued_can_be_searched(run: Run, here: Path) -> None:
     assert "All that is known" in str(run("item", "1"))
 
 
-def test_a_move_that_moves_nothing_says_why(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_changes_nothing_says_why(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("enqueue", "shout", "hello")
     assert len(run("cancel", "1")) == 0
     assert len(run("retry", "--state", "completed")) == 0
@@ -103,7 +105,7 @@ def test_a_move_that_moves_nothing_says_why(run: Run, capsys: pytest.CaptureFixt
     assert said == "nothing to cancel: 1 completed\nnothing to retry: 1 completed\n"
 
 
-def test_running_it_all_again_adds_nothing(run: Run) -> None:
+def test_enqueueing_again_adds_nothing(run: Run) -> None:
     assert str(run("enqueue", "fetch", "*.md")) == "2 new"
     assert str(run("enqueue", "fetch", "*.md")) == "2 up to date"
     assert str(run("enqueue", "fetch", "*.md", "--force")) == "2 new"
@@ -113,7 +115,7 @@ def test_a_task_without_arguments_needs_none(run: Run) -> None:
     assert run("enqueue", "cleanup").state == "completed"
 
 
-def test_without_workers_the_jobs_wait_and_that_is_said(
+def test_without_workers_the_jobs_wait_and_a_message_says_so(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = run("enqueue", "shout", "a", "b", queued=True)
@@ -131,7 +133,7 @@ def test_the_json_of_an_enqueue_names_every_argument(run: Run) -> None:
     assert [entry["args"] for entry in single["jobs"]] == [["c"]]
 
 
-def test_options_of_all_commands_stand_before_or_after(run: Run) -> None:
+def test_shared_options_work_before_and_after_the_command(run: Run) -> None:
     before = run("--profile", "production", "config", "show").to_dict()
     after = run("config", "show", "--profile", "production").to_dict()
     assert before == after
@@ -141,13 +143,13 @@ def test_options_of_all_commands_stand_before_or_after(run: Run) -> None:
 # Arguments -----------------------------------------------------------------------------------
 
 
-def test_arguments_from_a_file_leave_out_blanks_and_comments(run: Run, here: Path) -> None:
+def test_blank_lines_and_comments_in_a_file_are_skipped(run: Run, here: Path) -> None:
     (here / "list.txt").write_text("\ufeffone\n\n# not this\n  two #2  \n#three\n#\n", "utf-8")
     jobs = run("enqueue", "shout", "--from", "list.txt")
     assert [job.args for job in jobs] == [["one"], ["two #2"], ["#three"]]
 
 
-def test_a_column_of_a_table_gives_the_arguments(run: Run, here: Path) -> None:
+def test_a_column_of_a_csv_file_gives_the_arguments(run: Run, here: Path) -> None:
     (here / "urls.csv").write_text('id,url\n1,knots.md\n2,"ferries.md"\n3,\n')
     jobs = run("enqueue", "fetch", "--from", "urls.csv", "--column", "url")
     assert [Path(job.args[0]).name for job in jobs] == ["knots.md", "ferries.md"]
@@ -168,7 +170,7 @@ def test_a_column_of_a_table_gives_the_arguments(run: Run, here: Path) -> None:
         ("knots.md\nnope.md\n", [], "nope.md"),
     ],
 )
-def test_a_table_without_its_column_is_refused_as_a_whole(
+def test_a_csv_file_needs_its_column_and_nothing_is_added(
     run: Run, here: Path, text: str, options: list[str], message: str
 ) -> None:
     (here / "urls.csv").write_text(text)
@@ -178,25 +180,25 @@ def test_a_table_without_its_column_is_refused_as_a_whole(
     assert len(run("jobs")) == 0
 
 
-def test_a_csv_of_nothing_but_addresses_needs_no_column(run: Run, here: Path) -> None:
+def test_a_csv_file_of_paths_needs_no_column(run: Run, here: Path) -> None:
     (here / "plain.csv").write_text("knots.md\nferries.md\n")
     assert str(run("enqueue", "fetch", "--from", "plain.csv")) == "2 new"
 
 
-def test_a_cell_gives_one_argument_a_line(run: Run) -> None:
+def test_a_cell_gives_one_argument_per_line(run: Run) -> None:
     jobs = run("enqueue", "shout", cell="one two\n\n# comment\nhttps://x.example/#a;?\n")
     assert [job.args for job in jobs] == [["one two"], ["https://x.example/#a;?"]]
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     ["https://x.example/*?[a]", "https://x.example/~me", "mailto:a@x.example", "file:///tmp/*"],
 )
-def test_addresses_are_never_expanded(here: Path, address: str) -> None:
-    assert expand([address], task="fetch") == [address]
+def test_urls_are_never_expanded(here: Path, url: str) -> None:
+    assert expand([url], task="fetch") == [url]
 
 
-def test_what_names_files_becomes_absolute(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_files_become_absolute_paths(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(here))
     both = [str(here / "ferries.md"), str(here / "knots.md")]
     assert expand(["*.md"], task="fetch") == both
@@ -210,7 +212,7 @@ def test_a_word_that_names_no_file_stays_a_word(here: Path) -> None:
     assert expand(["hello", "what?", "x" * 5000], task="shout") == ["hello", "what?", "x" * 5000]
 
 
-def test_only_a_hash_with_a_blank_opens_a_comment() -> None:
+def test_only_a_hash_and_a_space_begin_a_comment() -> None:
     assert argument_lines("# a\n#b\nc # d\n#\n\n") == ["#b", "c # d"]
 
 
@@ -218,14 +220,14 @@ def test_only_a_hash_with_a_blank_opens_a_comment() -> None:
     ("text", "seconds"),
     [("90", 90), ("1.5", 1.5), ("15m", 900), ("2h", 7200), ("1d", 86400), ("1w", 604800)],
 )
-def test_time_spans_are_read_with_their_unit(text: str, seconds: float) -> None:
+def test_time_spans_have_units(text: str, seconds: float) -> None:
     assert time_span(text) == seconds
 
 
 # Jobs ----------------------------------------------------------------------------------------
 
 
-def test_filters_choose_alike_in_every_command(run: Run) -> None:
+def test_filters_select_the_same_jobs_in_every_command(run: Run) -> None:
     run("enqueue", "stumble", "a", "b", "--tag", "t")
     run("enqueue", "shout", "c", "--tag", "t")
     failed = run("jobs", "--state", "failed", "--tag", "t")
@@ -315,7 +317,7 @@ def test_a_mistake_is_one_line_and_nothing_is_done(
 
 
 @pytest.mark.parametrize("words", [["job", "7"], ["item", "7"], ["retry", "7"], ["replay", "7"]])
-def test_what_is_not_there_is_named(run: Run, words: list[str]) -> None:
+def test_a_missing_job_or_item_is_named(run: Run, words: list[str]) -> None:
     with pytest.raises(NotFound, match="7"):
         run(*words)
 
@@ -335,7 +337,7 @@ def test_a_quoted_word_among_others_is_a_phrase(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["all.jsonl", "all.csv", "all.parquet"])
-def test_an_export_holds_every_item_with_its_text(run: Run, here: Path, name: str) -> None:
+def test_an_export_has_every_item_with_its_text(run: Run, here: Path, name: str) -> None:
     run("enqueue", "fetch", "*.md")
     done = run("export", name)
     assert (done.items, done.path) == (2, Path(name))
@@ -375,7 +377,7 @@ def test_a_folder_is_filled_with_markdown(run: Run, here: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["all.jsonl", "all.csv", "pages"])
-def test_an_export_overwrites_only_by_force(run: Run, here: Path, name: str) -> None:
+def test_an_export_overwrites_only_with_force(run: Run, here: Path, name: str) -> None:
     run("enqueue", "fetch", "knots.md")
     run("export", name)
     with pytest.raises(PaiseError, match=f"{name} exists; add --force") as refused:
@@ -395,7 +397,7 @@ def test_an_export_takes_the_items_of_filtered_jobs(run: Run, here: Path) -> Non
         assert read(here / name) == []
 
 
-def test_an_export_that_breaks_leaves_what_was_there(
+def test_an_interrupted_export_leaves_the_old_file(
     run: Run, here: Path, sessions: list[Session]
 ) -> None:
     run("enqueue", "fetch", "*.md")
@@ -414,7 +416,7 @@ def test_an_export_that_breaks_leaves_what_was_there(
 # Profile, settings, reset --------------------------------------------------------------------
 
 
-def test_a_shell_gets_the_line_that_chooses_a_profile(run: Run) -> None:
+def test_a_shell_gets_the_line_that_sets_the_profile(run: Run) -> None:
     assert str(run("profile", "production")) == "export PAISE2_PROFILE=production"
     shown = run("profile").to_dict()
     assert (shown["profile"], shown["origin"]) == ("development", "the default")
@@ -435,7 +437,7 @@ def test_a_wrong_value_in_a_file_names_its_line(run: Run, here: Path) -> None:
         run("config", "validate")
 
 
-def test_a_cell_becomes_the_settings_file_if_it_is_right(run: Run, here: Path) -> None:
+def test_a_valid_cell_becomes_the_settings_file(run: Run, here: Path) -> None:
     run("config", cell="workers:\n  concurrency: 3\n")
     assert (here / "paise2.yaml").read_text() == "workers:\n  concurrency: 3\n"
     with pytest.raises(UsageError, match=r"the cell:2: unknown key workers\.concurency"):
@@ -462,13 +464,13 @@ def test_reset_keeps_the_items_unless_hard(run: Run) -> None:
     assert len(run("items")) == 0
 
 
-def test_plugins_are_listed_with_where_they_come_from(run: Run, here: Path) -> None:
+def test_plugins_are_listed_with_their_origin(run: Run, here: Path) -> None:
     rows = {(row["kind"], row["name"]): row for row in run("plugins").to_dict()}
     assert rows["task", "shout"]["origin"] == str(here.parent / "plugin.py")
     assert ("fetcher", "http, https") in rows
 
 
-def test_a_cell_is_refused_where_nobody_reads_it(run: Run) -> None:
+def test_a_command_refuses_a_cell_that_it_does_not_read(run: Run) -> None:
     with pytest.raises(UsageError, match="status reads no cell"):
         run("status", cell="x\n")
     with pytest.raises(UsageError, match="name one, such as %%paise2 enqueue fetch"):
@@ -482,14 +484,14 @@ def states(report: doctor.Report) -> dict[str, str]:
     return {finding.check: finding.state for finding in report.findings}
 
 
-def test_doctor_finds_a_sound_installation_sound(run: Run) -> None:
+def test_doctor_finds_nothing_wrong_with_a_good_installation(run: Run) -> None:
     run("enqueue", "fetch", "knots.md")
     report = run("doctor")
     assert report.exit_status == 0
     assert {"jobs", "items", "workers", "plugins", "disk"} <= set(states(report))
 
 
-def test_doctor_names_a_damaged_and_a_newer_database(
+def test_doctor_finds_a_damaged_and_a_newer_database(
     run: Run, tmp_path: Path, sessions: list[Session]
 ) -> None:
     run("enqueue", "fetch", "knots.md")
@@ -503,7 +505,7 @@ def test_doctor_names_a_damaged_and_a_newer_database(
     assert "format 99" in str(report)
 
 
-def test_doctor_says_what_to_do_about_settings_plugins_and_permissions(
+def test_doctor_advises_on_settings_plugins_and_permissions(
     run: Run, here: Path, tmp_path: Path
 ) -> None:
     run("status")
@@ -525,7 +527,7 @@ def test_the_filesystem_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -
     assert disks.filesystem(Path("/usr"), tmp_path / "none") is None
 
 
-def test_a_data_directory_on_a_network_filesystem_is_said_by_doctor(
+def test_doctor_finds_a_data_directory_on_a_network_filesystem(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disks, "NETWORK", {disks.filesystem(tmp_path)})
@@ -541,11 +543,11 @@ def commands() -> list[Command]:
     found = []
     for command in table.commands.values():
         inner = command.commands.values() if isinstance(command, CommandGroup) else [command]
-        found += [verb for verb in inner if isinstance(verb, Command)]
+        found += [one for one in inner if isinstance(one, Command)]
     return found
 
 
-def test_every_command_and_option_says_what_it_does() -> None:
+def test_every_command_and_option_has_a_short_help() -> None:
     assert len(commands()) >= 25
     for command in commands():
         assert command.help, command.name
@@ -559,7 +561,7 @@ def test_the_marks_of_hits_are_those_of_the_store() -> None:
     assert (render.HIT_START, render.HIT_END) == (search.HIT_START, search.HIT_END)
 
 
-def test_a_long_listing_is_whole_and_its_view_is_cut(run: Run) -> None:
+def test_a_long_listing_is_complete_and_its_view_is_cut(run: Run) -> None:
     run("enqueue", "shout", *map(str, range(25)), queued=True)
     jobs = run("jobs", queued=True)
     assert len(jobs.to_dicts()) == len(jobs) == 25
@@ -568,7 +570,7 @@ def test_a_long_listing_is_whole_and_its_view_is_cut(run: Run) -> None:
     assert str(jobs[20:]).count("shout") == 5
 
 
-def test_json_holds_no_character_that_acts_on_a_terminal() -> None:
+def test_json_has_no_character_that_acts_on_a_terminal() -> None:
     hostile = "\x1b[31m \x9b1m \u202e \x7f \ud800 \U000e0041 é 日"
     text = shell.as_json({"title": hostile})
     assert json.loads(text) == {"title": hostile}
@@ -576,7 +578,7 @@ def test_json_holds_no_character_that_acts_on_a_terminal() -> None:
     assert "é 日" in text
 
 
-def test_an_unusable_data_directory_is_said_in_one_line(run: Run, here: Path) -> None:
+def test_an_unusable_data_directory_is_an_error_of_one_line(run: Run, here: Path) -> None:
     place = here / "knots.md" / "data"
     with pytest.raises(PaiseError) as raised:
         run("status", "--data-dir", str(place))

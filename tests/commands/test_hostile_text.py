@@ -1,6 +1,6 @@
-"""Two hundred hostile strings through every rendering: no tag of theirs lives, no escape gets out.
+"""Two hundred hostile strings in every view: none adds a tag or an escape sequence.
 
-What a page's author, a file's name or an exception's words can hold, as the whole and as a part.
+The strings are those that titles, names of files and messages of exceptions can contain.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ ATTRIBUTES = {
 
 
 class Living(HTMLParser):
-    """Collects what in HTML is not of our own making."""
+    """Collects the tags and attributes in HTML that paise2nb does not write itself."""
 
     def __init__(self, markup: str) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Living(HTMLParser):
 
 
 def check(shown: Any, text: Callable[[Any], str] = str) -> None:
-    """Nothing lives in any form of a result."""
+    """Check every form of a result."""
     if isinstance(shown, str):
         assert Living(shown).found == []
         assert not render.UNSAFE.search(shown)
@@ -97,7 +97,7 @@ def storable(text: str) -> str:
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[App]:
-    """An app whose jobs and items hold the strings wherever a stranger's words can stand."""
+    """An app for jobs and items with hostile strings."""
     plugin = tmp_path / "plugin.py"
     plugin.write_text(PLUGIN)
     settings = {"plugins": [str(plugin)]}
@@ -137,7 +137,7 @@ def test_there_are_two_hundred_strings() -> None:
 
 
 @pytest.mark.parametrize("part", range(10))
-def test_nothing_hostile_lives_in_any_result(app: App, part: int) -> None:
+def test_no_result_shows_hostile_text_unescaped(app: App, part: int) -> None:
     strings = STRINGS[part::10]
     fill(app, strings)
     for listing in (app.jobs(), app.items()):
@@ -160,7 +160,7 @@ def test_nothing_hostile_lives_in_any_result(app: App, part: int) -> None:
 
 
 @pytest.mark.parametrize("part", range(10))
-def test_nothing_hostile_lives_in_a_live_view(app: App, part: int) -> None:
+def test_no_live_view_shows_hostile_text_unescaped(app: App, part: int) -> None:
     fill(app, STRINGS[part::10])
     panel = app.watch()
     seen = 0

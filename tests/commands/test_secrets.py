@@ -1,4 +1,4 @@
-"""Passwords and tokens in addresses reach no listing, no error, no log and no screen."""
+"""Passwords and tokens in URLs appear in no listing, error or log."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SECRETS = ("hunter2", "s3cret")
         ("http://h/?api_key=abc&page=2", "http://h/?api_key=…&page=2"),
         ("http://h/?page=2&access_token=abc#top", "http://h/?page=2&access_token=…#top"),
         ("http://h/a@b?c=d", "http://h/a@b?c=d"),
-        ("no address: password=x", "no address: password=x"),
+        ("not a URL: password=x", "not a URL: password=x"),
     ],
 )
-def test_secrets_of_addresses_are_left_out(text: str, shown: str) -> None:
+def test_secrets_in_urls_are_left_out(text: str, shown: str) -> None:
     assert redacted(text) == shown
 
 

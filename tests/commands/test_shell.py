@@ -1,4 +1,4 @@
-"""The shell's face, as processes: what lands on which stream, and with which exit status."""
+"""The command line as a process: its streams and its exit status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Shell = Callable[..., Done]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """An environment with nobody's settings, and a plugin."""
+    """An environment with a plugin and without the user's settings."""
     (tmp_path / "plugin.py").write_text(PLUGIN)
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "paise2.yaml").write_text(
@@ -46,7 +46,7 @@ def command(*words: str) -> list[str]:
 
 @pytest.fixture
 def paise2(environment: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
-    """Run ``paise2 …`` and wait for it; workers that were started are stopped at the end."""
+    """Run ``paise2 …`` and wait for it. Workers are stopped at the end."""
 
     def run(*words: str, **options: Any) -> Done:
         return subprocess.run(
@@ -62,9 +62,9 @@ def paise2(environment: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.fixture
 def in_terminal(environment: dict[str, str], tmp_path: Path) -> Callable[..., str]:
-    """Run ``paise2 …`` in a terminal of its own; what the terminal was sent.
+    """Run ``paise2 …`` in its own terminal and return the output.
 
-    With ``until`` it is interrupted when that was shown.
+    It is interrupted when the output contains ``until``.
     """
 
     def run(*words: str, until: str | None = None) -> str:
@@ -93,7 +93,7 @@ def in_terminal(environment: dict[str, str], tmp_path: Path) -> Callable[..., st
     return run
 
 
-def test_the_main_job_with_real_workers(paise2: Shell, tmp_path: Path) -> None:
+def test_a_page_is_fetched_and_found_with_real_workers(paise2: Shell, tmp_path: Path) -> None:
     (tmp_path / "work" / "page.md").write_text("# A page\n\nabout quiet harbours\n")
     added = paise2("enqueue", "fetch", "page.md", "--tag", "harbour")
     assert (added.returncode, added.stdout.startswith("job 1: fetch ")) == (0, True)
@@ -113,14 +113,14 @@ def test_the_main_job_with_real_workers(paise2: Shell, tmp_path: Path) -> None:
     assert paise2("worker", "stop").stdout.startswith("workers stopped")
 
 
-def test_a_foreground_worker_ends_when_all_is_done(paise2: Shell) -> None:
+def test_a_burst_worker_ends_when_no_work_is_left(paise2: Shell) -> None:
     paise2("enqueue", "shout", "hello")
     done = paise2("worker", "start", "--burst")
     assert done.returncode == 0, done.stderr
     assert json.loads(paise2("job", "1", "--json").stdout)["result"] == "HELLO"
 
 
-def test_jobs_whose_pool_does_not_run_are_told_which_command_helps(paise2: Shell) -> None:
+def test_an_enqueue_names_the_pool_that_has_no_workers(paise2: Shell) -> None:
     paise2("worker", "start", "--daemonize", "--pool", "fetch")
     added = paise2("enqueue", "shout", "hello")
     assert added.stderr == (
@@ -189,7 +189,7 @@ def test_arguments_come_from_standard_input(paise2: Shell) -> None:
     assert (done.stdout, done.returncode) == ("2 new\n", 0)
 
 
-def test_a_replay_that_fails_is_an_error_with_its_own_words(paise2: Shell) -> None:
+def test_a_failed_replay_shows_the_exception_of_the_task(paise2: Shell) -> None:
     paise2("--immediate", "enqueue", "stumble", "here")
     done = paise2("replay", "1")
     assert (done.returncode, done.stderr) == (
@@ -206,7 +206,7 @@ def test_reset_needs_a_yes(
     assert paise2("reset", "--yes").stdout == "deleted 1 job, 0 cached files and 0 items\n"
 
 
-def test_a_reader_that_leaves_is_no_error(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(environment: dict[str, str], tmp_path: Path) -> None:
     paise2 = " ".join(command("config", "show"))
     done = subprocess.run(
         ["bash", "-c", f"{paise2} | true; echo ${{PIPESTATUS[0]}}"], env=environment,
@@ -237,7 +237,7 @@ def test_an_interrupt_ends_a_wait_but_not_the_work(
 
 
 def open_files(pid: int) -> str:
-    """The names of a process's open files, one a line."""
+    """The names of a process's open files, one per line."""
     folder = Path(f"/proc/{pid}/fd")
     names = []
     for entry in folder.iterdir():
@@ -248,7 +248,7 @@ def open_files(pid: int) -> str:
     return "\n".join(names)
 
 
-def test_a_terminal_gets_colours_and_no_escapes_of_others(
+def test_a_terminal_gets_colours_but_no_escapes_from_the_data(
     paise2: Shell, in_terminal: Callable[..., str], tmp_path: Path
 ) -> None:
     (tmp_path / "work" / "page.md").write_text("# Red \u202eherring\n\nfish\n")
@@ -263,7 +263,7 @@ def test_a_terminal_gets_colours_and_no_escapes_of_others(
             assert escape not in shown
 
 
-def test_a_wait_shows_a_bar_in_a_terminal_only(
+def test_a_wait_shows_a_progress_bar_only_in_a_terminal(
     paise2: Shell, in_terminal: Callable[..., str]
 ) -> None:
     paise2("--immediate", "enqueue", "shout", "x")
@@ -288,14 +288,14 @@ def test_a_shell_can_complete_commands(environment: dict[str, str]) -> None:
     assert done.stdout.split() == ["plain,retry", "plain,replay", "plain,reset"]
 
 
-def test_the_help_is_no_error(paise2: Shell) -> None:
+def test_help_is_not_an_error(paise2: Shell) -> None:
     for words in ([], ["--help"], ["worker"], ["jobs", "--help"], ["--version"]):
         done = paise2(*words)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout
 
 
-def test_a_terminal_shows_the_work_live_until_it_is_interrupted(
+def test_watch_shows_the_work_until_it_is_interrupted(
     paise2: Shell, in_terminal: Callable[..., str]
 ) -> None:
     paise2("enqueue", "shout", "a", "b", "c")

@@ -38,25 +38,25 @@ Cell = Callable[[str], ExecutionResult]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a plugin and nobody's settings."""
-    work = tmp_path / "work"
-    work.mkdir()
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a plugin and without the user's settings."""
+    directory = tmp_path / "work"
+    directory.mkdir()
     (tmp_path / "plugin.py").write_text(PLUGIN)
-    (work / "paise2.yaml").write_text(
+    (directory / "paise2.yaml").write_text(
         f"plugins: [{tmp_path / 'plugin.py'}]\nworkers: {{concurrency: 1}}\n"
     )
-    monkeypatch.chdir(work)
+    monkeypatch.chdir(directory)
     monkeypatch.setenv("PAISE2_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("PAISE2_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("PAISE2_PROFILE", "development")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    return work
+    return directory
 
 
 @pytest.fixture
-def cell(place: Path) -> Iterator[Cell]:
+def cell(work: Path) -> Iterator[Cell]:
     """Run a cell in a shell that has loaded the extension."""
     InteractiveShell.clear_instance()
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
@@ -75,7 +75,7 @@ def args(result: ExecutionResult) -> list[Any]:
 
 # Words ---------------------------------------------------------------------------------------
 
-ADDRESSES = [
+URLS = [
     "https://x.example/a#b",
     "https://x.example/?q=$name",
     "https://x.example/{name}/{}",
@@ -91,18 +91,18 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize("form", ["%paise2 {}", "x = %paise2 {}", "%%paise2 {}", "cell"])
-@pytest.mark.parametrize("address", ADDRESSES)
-def test_addresses_arrive_intact(cell: Cell, form: str, address: str) -> None:
+@pytest.mark.parametrize("url", URLS)
+def test_urls_arrive_unchanged(cell: Cell, form: str, url: str) -> None:
     cell("name = 'no'")
     if form == "cell":
-        result = cell(f"%%paise2 enqueue shout\n{address}\n")
+        result = cell(f"%%paise2 enqueue shout\n{url}\n")
     elif form.startswith("%%"):
-        result = cell(form.replace("{}", f"enqueue shout {address}") + "\nanother\n")
+        result = cell(form.replace("{}", f"enqueue shout {url}") + "\nanother\n")
     else:
-        result = cell(form.replace("{}", f"enqueue shout {address}"))
+        result = cell(form.replace("{}", f"enqueue shout {url}"))
     if form.startswith("x"):
         result = cell("x")
-    assert args(result)[0] == address
+    assert args(result)[0] == url
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_an_expression_that_fails_says_so(cell: Cell, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "error: {1 / 0}: ZeroDivisionError: division by zero\n"
 
 
-def test_variables_of_a_function_are_seen(cell: Cell) -> None:
+def test_variables_of_a_function_are_in_scope(cell: Cell) -> None:
     cell("def go():\n    here = ['p', 'q']\n    a = %paise2 enqueue shout $here\n    return a\n")
     assert args(cell("go()")) == ["p", "q"]
 
 
-def test_a_job_in_a_variable_stands_for_its_id(cell: Cell) -> None:
+def test_a_job_in_a_variable_gives_its_id(cell: Cell) -> None:
     cell("job = %paise2 enqueue shout x")
     assert cell("%paise2 cancel $job").result[0].state == "cancelled"
     assert cell("%paise2 job {job}").result.state == "cancelled"
@@ -179,7 +179,7 @@ def test_only_commands_keep_their_question_mark(source: str, changed: bool) -> N
         ("my-paise2 data", "my-paise2 data"),
     ],
 )
-def test_messages_name_commands_as_a_cell_takes_them(text: str, shown: str) -> None:
+def test_messages_show_commands_as_a_cell_takes_them(text: str, shown: str) -> None:
     assert in_cell_words(text) == shown
 
 
@@ -200,7 +200,7 @@ def test_an_error_is_one_line_and_stops_the_cell(
     assert capsys.readouterr().out == "error: unknown command 'staus'; did you mean 'status'?\n"
 
 
-def test_an_error_can_be_caught_for_what_it_is(cell: Cell) -> None:
+def test_an_error_can_be_caught_by_its_class(cell: Cell) -> None:
     cell("from paise2nb import NotFound\ntry:\n    %paise2 job 9\nexcept NotFound:\n    seen = 1\n")
     assert cell("seen").result == 1
 
@@ -233,7 +233,7 @@ def test_help_is_printed_and_returns_nothing(
     assert "Usage: %paise2 " in capsys.readouterr().out
 
 
-def test_help_is_made_from_the_commands(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_commands(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
     cell("%paise2?")
     shown = capsys.readouterr().out
     assert "replay" in shown
@@ -244,10 +244,10 @@ def test_help_is_made_from_the_commands(cell: Cell, capsys: pytest.CaptureFixtur
 # Completion ----------------------------------------------------------------------------------
 
 
-def offered(text: str) -> tuple[list[str], set[str]]:
-    """What is offered at the end of a text, and the part of it that would be replaced.
+def completions(text: str) -> tuple[list[str], set[str]]:
+    """The completions of a text, and the part of it that they replace.
 
-    The part itself, in place of nothing at all, is left out.
+    The part itself, which stands for no completions, is left out.
     """
     completer = InteractiveShell.instance().Completer
     with provisionalcompleter():
@@ -284,42 +284,40 @@ def offered(text: str) -> tuple[list[str], set[str]]:
         ("plugins disable pl", ["plugin"]),
     ],
 )
-def test_what_can_stand_next_is_offered(
-    cell: Cell, opening: str, line: str, words: list[str]
-) -> None:
+def test_completion_offers_what_fits(cell: Cell, opening: str, line: str, words: list[str]) -> None:
     cell("%paise2 --immediate enqueue shout a")
     cell("%paise2 --immediate enqueue stumble b")
     cell("%paise2 enqueue shout c --tag news")
-    found, replaced = offered(opening + line)
+    found, replaced = completions(opening + line)
     assert sorted(found) == words
     assert replaced == {line.rpartition(" ")[2]}
 
 
-def test_all_commands_are_offered_and_nothing_else(cell: Cell) -> None:
+def test_completion_offers_all_commands_and_nothing_else(cell: Cell) -> None:
     from paise2nb.commands import table
 
     cell("status = stream = 1")
-    assert sorted(offered("%paise2 ")[0]) == sorted(table.commands)
+    assert sorted(completions("%paise2 ")[0]) == sorted(table.commands)
 
 
-def test_files_are_offered_where_a_file_may_stand(cell: Cell, place: Path) -> None:
-    (place / "notes one.md").write_text("x")
-    assert offered("%paise2 enqueue fetch no")[0] == ["'notes one.md'"]
-    assert offered("%paise2 search no")[0] == []
+def test_completion_offers_files_where_they_fit(cell: Cell, work: Path) -> None:
+    (work / "notes one.md").write_text("x")
+    assert completions("%paise2 enqueue fetch no")[0] == ["'notes one.md'"]
+    assert completions("%paise2 search no")[0] == []
 
 
-def test_other_lines_are_completed_as_ever(cell: Cell) -> None:
+def test_other_lines_are_completed_as_before(cell: Cell) -> None:
     cell("some_name = 1")
-    assert "some_name" in offered("%paise2 items\nsome_na")[0]
+    assert "some_name" in completions("%paise2 items\nsome_na")[0]
     cell("%unload_ext paise2nb")
-    assert "status" not in offered("%paise2 st")[0]
+    assert "status" not in completions("%paise2 st")[0]
 
 
 @pytest.mark.parametrize("line", ["nope x", "job x y", "--set broken status --st", "'"])
-def test_a_line_that_is_wrong_completes_to_nothing_and_no_error(
+def test_a_wrong_line_has_no_completions_and_no_error(
     cell: Cell, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
-    offered(f"%paise2 {line}")
+    completions(f"%paise2 {line}")
     assert capsys.readouterr() == ("", "")
 
 
@@ -339,14 +337,14 @@ def test_a_profile_opens_the_app_that_open_returns(
     assert cell("%paise2 profile development").result is not app
 
 
-def test_a_profile_that_is_not_known_changes_nothing(cell: Cell) -> None:
+def test_an_unknown_profile_changes_nothing(cell: Cell) -> None:
     app = cell("%paise2 profile").result
     assert not cell("%paise2 profile nope").success
     assert os.environ["PAISE2_PROFILE"] == "development"
     assert cell("import paise2nb; paise2nb.open()").result is app
 
 
-def test_options_of_a_line_are_for_that_line(cell: Cell, tmp_path: Path) -> None:
+def test_the_options_of_a_line_apply_to_that_line_only(cell: Cell, tmp_path: Path) -> None:
     app = cell("%paise2 profile").result
     job = cell("%paise2 enqueue shout x --immediate").result
     assert (job.state, job.result()) == ("completed", "X")
@@ -356,19 +354,19 @@ def test_options_of_a_line_are_for_that_line(cell: Cell, tmp_path: Path) -> None
     assert cell("import paise2nb; paise2nb.open()").result is app
 
 
-def test_settings_saved_from_a_cell_hold_at_once(cell: Cell, place: Path) -> None:
+def test_settings_saved_from_a_cell_apply_at_once(cell: Cell, work: Path) -> None:
     cell("%paise2 profile")
-    text = (place / "paise2.yaml").read_text() + "fetch: {timeout: 7}\n"
+    text = (work / "paise2.yaml").read_text() + "fetch: {timeout: 7}\n"
     assert cell(f"%%paise2 config\n{text}").success
     assert cell("import paise2nb; paise2nb.open().settings.fetch.timeout").result == 7
     assert not cell("%%paise2 config\nfetch: {timeuot: 7}\n").success
-    assert (place / "paise2.yaml").read_text() == text
+    assert (work / "paise2.yaml").read_text() == text
 
 
-def test_settings_saved_from_a_cell_leave_what_the_profiles_line_has_chosen(
-    cell: Cell, place: Path
+def test_settings_saved_from_a_cell_do_not_override_the_options_of_profile(
+    cell: Cell, work: Path
 ) -> None:
-    elsewhere = place / "elsewhere"
+    elsewhere = work / "elsewhere"
     cell(f"%paise2 profile development --data-dir {elsewhere} --set fetch.max_age=7")
     assert cell("%%paise2 config\nfetch: {timeout: 8, max_age: 9}").success
     app = paise2nb.open()
@@ -376,7 +374,7 @@ def test_settings_saved_from_a_cell_leave_what_the_profiles_line_has_chosen(
     assert app.settings.fetch.timeout == 8
 
 
-def test_a_cell_that_needs_a_name_of_the_notebook_is_no_plugin_and_one_that_does_not_is(
+def test_a_plugin_cell_must_not_use_names_of_the_notebook(
     cell: Cell, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cell("%paise2 profile development")
@@ -395,7 +393,7 @@ def test_a_cell_that_needs_a_name_of_the_notebook_is_no_plugin_and_one_that_does
     assert "write it in a cell below %%paise2 plugin clean, decorated" in capsys.readouterr().out
 
 
-def test_unloading_takes_the_magic_away_and_loading_brings_it_back(cell: Cell) -> None:
+def test_the_extension_can_be_unloaded_and_loaded_again(cell: Cell) -> None:
     cell("%paise2 profile")
     cell("%unload_ext paise2nb")
     assert not cell("%paise2 status").success
@@ -405,7 +403,7 @@ def test_unloading_takes_the_magic_away_and_loading_brings_it_back(cell: Cell) -
     assert cell("%paise2 status").success
 
 
-def test_loading_imports_little_and_no_extractor(place: Path) -> None:
+def test_loading_imports_little_and_no_extractor(work: Path) -> None:
     program = (
         "import sys, ipykernel.kernelapp, ipykernel.zmqshell\n"
         "from IPython.core.interactiveshell import InteractiveShell\n"
@@ -430,14 +428,14 @@ def test_loading_imports_little_and_no_extractor(place: Path) -> None:
 
 
 class Kernel:
-    """A real kernel, and what its cells put out."""
+    """A real kernel, and the output of its cells."""
 
     def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
         self.manager = manager
         self.client = client
 
     def run(self, code: str) -> list[dict[str, Any]]:
-        """The outputs of a cell: type and content of each message."""
+        """Run a cell and return its outputs: the type and content of each message."""
         outputs: list[dict[str, Any]] = []
 
         def keep(message: dict[str, Any]) -> None:
@@ -451,7 +449,7 @@ class Kernel:
         return outputs
 
     def text(self, code: str) -> str:
-        """What a cell shows as text, as a notebook shows carriage returns."""
+        """Run a cell and return its text, with carriage returns as a notebook shows them."""
         texts = []
         for output in self.run(code):
             texts += [output["text"]] if output["type"] == "stream" else []
@@ -461,15 +459,15 @@ class Kernel:
         return "\n".join(line.rpartition("\r")[2].rstrip() for line in lines)
 
     def restart(self) -> None:
-        """Kill the kernel, as a frontend does to one that hangs, and start another."""
+        """Kill the kernel and start another."""
         self.manager.restart_kernel(now=True)
         self.client.wait_for_ready(timeout=60)
         self.run("%load_ext paise2nb")
 
 
 @pytest.fixture
-def kernel(place: Path) -> Iterator[Kernel]:
-    manager, client = start_new_kernel(cwd=str(place))
+def kernel(work: Path) -> Iterator[Kernel]:
+    manager, client = start_new_kernel(cwd=str(work))
     kernel = Kernel(manager, client)
     kernel.run("%load_ext paise2nb")
     yield kernel
@@ -478,7 +476,7 @@ def kernel(place: Path) -> Iterator[Kernel]:
     manager.shutdown_kernel(now=True)
 
 
-def test_a_wait_in_a_kernel_ends_the_same_whatever_it_showed(kernel: Kernel) -> None:
+def test_the_final_output_of_a_wait_in_a_kernel_is_always_the_same(kernel: Kernel) -> None:
     kernel.run("%paise2 worker start")
     kernel.run("%paise2 enqueue shout a b c d")
     assert kernel.text("done = %paise2 wait") == "waiting: done\n"
@@ -491,7 +489,7 @@ def test_an_error_in_a_kernel_is_one_line(kernel: Kernel) -> None:
     assert output["traceback"] == ["error: no job 9; `%paise2 jobs` lists them"]
 
 
-def test_an_interrupt_ends_the_waiting_and_not_the_work(kernel: Kernel) -> None:
+def test_an_interrupt_ends_the_wait_but_not_the_work(kernel: Kernel) -> None:
     kernel.run("%paise2 enqueue shout a")
     outputs: list[dict[str, Any]] = []
 
@@ -511,7 +509,7 @@ def test_an_interrupt_ends_the_waiting_and_not_the_work(kernel: Kernel) -> None:
     assert "queued" in kernel.text("%paise2 job 1")
 
 
-def test_an_await_leaves_the_kernel_to_others_and_shows_its_progress(kernel: Kernel) -> None:
+def test_an_await_lets_other_coroutines_run_and_shows_progress(kernel: Kernel) -> None:
     kernel.run("import asyncio, paise2nb\napp = paise2nb.open()\nbeats = []")
     kernel.run(
         "async def beat():\n    while True:\n        beats.append(1)\n"
@@ -559,7 +557,7 @@ def test_a_bulk_enqueue_shows_its_progress(kernel: Kernel) -> None:
     assert kernel.text("len(jobs)") == "3000"
 
 
-def test_the_panel_shown_fifty_times_is_one_and_one_thread(kernel: Kernel) -> None:
+def test_fifty_displays_of_the_panel_share_one_panel_and_one_thread(kernel: Kernel) -> None:
     count = (
         "import threading\nfrom ipywidgets.widgets.widget import _instances\n"
         "(threading.active_count(), len(_instances))"
@@ -576,7 +574,7 @@ def test_the_panel_shown_fifty_times_is_one_and_one_thread(kernel: Kernel) -> No
     kernel.run("%load_ext paise2nb")
 
 
-def test_after_a_restart_the_same_workers_are_found_and_the_news_told(kernel: Kernel) -> None:
+def test_a_restarted_kernel_finds_its_workers_and_reports_what_happened(kernel: Kernel) -> None:
     kernel.run("%paise2 worker start")
     kernel.run("%paise2 enqueue shout a")
     before = kernel.text("status = %paise2 worker status\nsorted(w['pid'] for w in status.workers)")
@@ -589,10 +587,10 @@ def test_after_a_restart_the_same_workers_are_found_and_the_news_told(kernel: Ke
     assert "'A'" in kernel.text("app.job(1).result()")
 
 
-def test_other_settings_than_the_workers_have_are_said(kernel: Kernel, place: Path) -> None:
+def test_a_profile_reports_workers_with_other_settings(kernel: Kernel, work: Path) -> None:
     kernel.run("%paise2 worker start")
     kernel.restart()
-    with (place / "paise2.yaml").open("a") as file:
+    with (work / "paise2.yaml").open("a") as file:
         file.write("fetch: {timeout: 7}\n")
     assert "to use these: %paise2 worker restart" in kernel.text("app = %paise2 profile")
     kernel.run("%paise2 worker restart")
