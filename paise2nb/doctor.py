@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from paise2nb import jobs
 from paise2nb.app import App
 from paise2nb.collection import items
 from paise2nb.config.settings import Settings
@@ -27,8 +26,9 @@ from paise2nb.core.disks import network_filesystem
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import PaiseError, PluginError
 from paise2nb.core.render import TONES, amount, escape, one_line, panel, plain, size
-from paise2nb.core.sqlite import LOG_BYTES, put_aside
+from paise2nb.core.sqlite import LOG_BYTES, Format, put_aside, schema_hash
 from paise2nb.core.version import __version__
+from paise2nb.jobs.database import FORMAT as JOBS_FORMAT
 from paise2nb.plugins import Plugins
 
 OLDEST = {
@@ -182,11 +182,11 @@ def _directory(path: Path) -> Iterator[Finding]:
 
 def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
     for check, path, known in (
-        ("jobs", settings.task_queue.sqlite.path or directory / "tasks.db", jobs.MIGRATIONS),
-        ("items", settings.data_storage.sqlite.path or directory / "items.db", items.MIGRATIONS),
+        ("jobs", settings.task_queue.sqlite.path or directory / "tasks.db", JOBS_FORMAT),
+        ("items", settings.data_storage.sqlite.path or directory / "items.db", items.FORMAT),
     ):
         if path.exists():
-            yield _database(check, path, len(known))
+            yield _database(check, path, known)
             yield from _log(path)
         elif aside := put_aside(path):
             advice = f"repair it and move it back, or start again: mv {aside[-1]}* elsewhere/"
@@ -196,6 +196,14 @@ def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
             yield Finding("wrong", check, f"{path} is gone; it existed before", advice)
 
 
+# What to do with a file of an unknown earlier format. Items have these columns in all of them.
+_CARRY_OVER = {
+    "jobs": "move it: mv {path} {path}.old; items stay, the history of jobs starts again",
+    "items": "export its items: sqlite3 -json {path} 'SELECT url, title, text, tag FROM items' > "
+    "items.json; then move it: mv {path} {path}.old",
+}
+
+
 def _log(path: Path) -> Iterator[Finding]:
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and (length := log.stat().st_size) > 1.25 * LOG_BYTES:
@@ -203,15 +211,21 @@ def _log(path: Path) -> Iterator[Finding]:
         yield Finding("warning", "log", f"{log} has grown to {size(length)}", advice)
 
 
-def _database(check: str, path: Path, known: int) -> Finding:
+def _database(check: str, path: Path, known: Format) -> Finding:
     # Read by SQLite, never by open(): to close a file of a live database would drop its locks.
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            older = 0 < version < known.version
+            source = known.migrations[version - 1].source if older else ""
+            unknown = older and schema_hash(connection) != source
     except sqlite3.DatabaseError as error:
-        verdict, version = str(error), 0
-    if version > known:
+        verdict, version, unknown = str(error), 0, False
+    if unknown:
+        text = f"{path} was written by an unreleased version of paise2nb"
+        return Finding("wrong", check, text, _CARRY_OVER[check].format(path=path))
+    if version > known.version:
         text = f"{path} was written by a newer paise2nb (format {version})"
         return Finding("wrong", check, text, "upgrade paise2nb, or use another --data-dir")
     if verdict != "ok":
@@ -228,7 +242,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
             text = f"{amount(app.store.count(), 'item')} in {store.__module__}.{store.__qualname__}"
             yield Finding("ok", "items", text)
         if settings.task_queue.provider not in ("sqlite", "none"):
-            yield _database("jobs", path, len(jobs.MIGRATIONS))
+            yield _database("jobs", path, JOBS_FORMAT)
     failed = [worker for worker in status.workers if worker["state"] == "failed"]
     for worker in failed:
         text = f"a worker of pool {worker['pool']} could not start: {worker['error']}"

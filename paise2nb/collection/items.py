@@ -18,11 +18,11 @@ from typing import Any
 from paise2nb.collection.search import UNSTORABLE, facets_of, search
 from paise2nb.core.clock import iso
 from paise2nb.core.errors import NotFound
-from paise2nb.core.sqlite import Database, read_migrations
+from paise2nb.core.sqlite import Database, read_format
 from paise2nb.core.text import words
 from paise2nb.plugins import AppInfo, Document, hookimpl
 
-MIGRATIONS = read_migrations(Path(__file__).with_name("schema.sql"))
+FORMAT = read_format(Path(__file__).parent)
 
 _COLUMNS = (
     "key, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at, stored_at,"
@@ -72,7 +72,7 @@ class ItemStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.database = Database(path, MIGRATIONS, durable=True)
+        self.database = Database(path, FORMAT, durable=True)
 
     def put(self, document: Document, **provenance: Any) -> int:
         """Store one document and return the id of its item. See `put_many`."""

@@ -1,6 +1,4 @@
--- The tables of items.db. Each version migrates a file of the version before it.
-
--- Version 1
+-- The tables of items.db. A change is a migration, too: see migrations.sql.
 
 -- The text is the last column, so that the others are read without touching its pages.
 CREATE TABLE items (
@@ -19,7 +17,7 @@ CREATE TABLE items (
     stored_at REAL NOT NULL,
     job_id INTEGER,  -- the job that stored it last
     metadata TEXT NOT NULL,  -- JSON
-    marks TEXT NOT NULL,
+    facets TEXT NOT NULL,  -- words for its host and its tag, see `facets_of`
     text TEXT NOT NULL
 );
 CREATE INDEX items_by_time ON items (fetched_at);
@@ -30,28 +28,26 @@ CREATE INDEX items_by_day ON items (id, date, fetched_at);
 
 -- The index has no copy of the texts (external content). The triggers keep it in step.
 CREATE VIRTUAL TABLE words USING fts5 (
-    title, text, marks, content = 'items', content_rowid = 'id',
+    title, text, facets, content = 'items', content_rowid = 'id',
     tokenize = 'porter unicode61 remove_diacritics 2', prefix = '2'
 );
 -- Merge the parts of the index half as often as by default: storing is an eighth faster and
--- searching a tenth slower (tests/benchmarks/search.py).
+-- searching a tenth slower (tests/benchfacets/search.py).
 INSERT INTO words (words, rank) VALUES ('automerge', 8);
 CREATE TRIGGER words_added AFTER INSERT ON items BEGIN
-    INSERT INTO words (rowid, title, text, marks)
-    VALUES (new.id, new.title, new.text, new.marks);
+    INSERT INTO words (rowid, title, text, facets)
+    VALUES (new.id, new.title, new.text, new.facets);
 END;
 CREATE TRIGGER words_removed AFTER DELETE ON items BEGIN
-    INSERT INTO words (words, rowid, title, text, marks)
-    VALUES ('delete', old.id, old.title, old.text, old.marks);
+    INSERT INTO words (words, rowid, title, text, facets)
+    VALUES ('delete', old.id, old.title, old.text, old.facets);
 END;
-CREATE TRIGGER words_changed AFTER UPDATE OF title, text, marks ON items BEGIN
-    INSERT INTO words (words, rowid, title, text, marks)
-    VALUES ('delete', old.id, old.title, old.text, old.marks);
-    INSERT INTO words (rowid, title, text, marks)
-    VALUES (new.id, new.title, new.text, new.marks);
+CREATE TRIGGER words_changed AFTER UPDATE OF title, text, facets ON items BEGIN
+    INSERT INTO words (words, rowid, title, text, facets)
+    VALUES ('delete', old.id, old.title, old.text, old.facets);
+    INSERT INTO words (rowid, title, text, facets)
+    VALUES (new.id, new.title, new.text, new.facets);
 END;
-
--- Version 2
 
 -- Fetches that found an item unchanged.
 CREATE TABLE visits (
@@ -69,37 +65,3 @@ CREATE TABLE versions (
     text BLOB NOT NULL,  -- compressed with zlib
     UNIQUE (item_id, version)
 );
-
--- Version 3
-
--- What was called marks is called facets: words for the host and the tag of an item. The index has
--- to be made again, because a column of an FTS5 table can't be renamed.
-DROP TRIGGER words_added;
-DROP TRIGGER words_removed;
-DROP TRIGGER words_changed;
-DROP TABLE words;
-ALTER TABLE items RENAME COLUMN marks TO facets;
-
--- The index has no copy of the texts (external content). The triggers keep it in step.
-CREATE VIRTUAL TABLE words USING fts5 (
-    title, text, facets, content = 'items', content_rowid = 'id',
-    tokenize = 'porter unicode61 remove_diacritics 2', prefix = '2'
-);
--- Merge the parts of the index half as often as by default: storing is an eighth faster and
--- searching a tenth slower (tests/benchmarks/search.py).
-INSERT INTO words (words, rank) VALUES ('automerge', 8);
-CREATE TRIGGER words_added AFTER INSERT ON items BEGIN
-    INSERT INTO words (rowid, title, text, facets)
-    VALUES (new.id, new.title, new.text, new.facets);
-END;
-CREATE TRIGGER words_removed AFTER DELETE ON items BEGIN
-    INSERT INTO words (words, rowid, title, text, facets)
-    VALUES ('delete', old.id, old.title, old.text, old.facets);
-END;
-CREATE TRIGGER words_changed AFTER UPDATE OF title, text, facets ON items BEGIN
-    INSERT INTO words (words, rowid, title, text, facets)
-    VALUES ('delete', old.id, old.title, old.text, old.facets);
-    INSERT INTO words (rowid, title, text, facets)
-    VALUES (new.id, new.title, new.text, new.facets);
-END;
-INSERT INTO words (words) VALUES ('rebuild');

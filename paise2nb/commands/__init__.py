@@ -14,7 +14,9 @@ from paise2nb.commands.config import config
 from paise2nb.commands.plugin import plugin, plugins
 from paise2nb.commands.session import Session
 
-table = CommandGroup("paise2", help="Turn URLs into a searchable collection, with background workers.")
+table = CommandGroup(
+    "paise2", help="Turn URLs into a searchable collection, with background workers."
+)
 for command in (
     maintenance.profile, jobs.enqueue, workers.worker, jobs.status, jobs.jobs, jobs.job, jobs.wait,
     jobs.retry, jobs.cancel, jobs.replay, collection.search, collection.items, collection.item,

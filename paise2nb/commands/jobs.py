@@ -33,7 +33,9 @@ ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs
     "--tag", metavar="NAME", shell_complete=completion.tags, help="A tag for the jobs and items."
 )
 @click.option("--priority", type=int, default=0, metavar="N", help="Higher runs first; default 0.")
-@click.option("--delay", type=time_span, metavar="SECONDS", help="Wait this long first: 90, 15m, 2h.")
+@click.option(
+    "--delay", type=time_span, metavar="SECONDS", help="Wait this long first: 90, 15m, 2h."
+)
 @click.option("--every", type=time_span, metavar="1d", help="Run again and again at this interval.")
 @click.option("--force", is_flag=True, help="Fetch again even if up to date.")
 @click.option("--recursive", is_flag=True, default=None, help="folder: include subfolders.")

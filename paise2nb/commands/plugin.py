@@ -62,7 +62,9 @@ class Preview(Displayable):
 
 @click.command("plugin", cls=Command, reads_cell=True)
 @click.argument("name")
-@click.option("--try", "try_id", type=int, metavar="ID", help="Run it on a job or item; save nothing.")
+@click.option(
+    "--try", "try_id", type=int, metavar="ID", help="Run it on a job or item; save nothing."
+)
 @pass_session
 def plugin(session: Session, name: str, try_id: int | None) -> Message | Preview:
     """Save the cell as a plugin in the data directory, and load it.

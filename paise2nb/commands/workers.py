@@ -24,7 +24,12 @@ _timeout = click.option(
 
 
 @worker.command("start")
-@click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N", help="Processes (default: the settings').")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Processes (default: the settings').",
+)
 @click.option("--pool", metavar="NAME", shell_complete=completion.pools, help="Only this pool.")
 @click.option("--burst", is_flag=True, help="Stop when no work is left.")
 @click.option("--daemonize", is_flag=True, help="Run in the background (always in a notebook).")

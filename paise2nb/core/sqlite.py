@@ -7,6 +7,7 @@ and interrupts within a transaction are treated alike.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import sqlite3
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from paise2nb.core.errors import StorageError
 from paise2nb.core.file_lock import FairFileLock
@@ -38,12 +39,34 @@ _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 ASIDE = ".damaged-"  # appended to the name of a damaged file, before the time
 
 
+class Migration(NamedTuple):
+    """A step from one format to the next: the hash of the schema before it, and its script."""
+
+    source: str
+    script: str
+
+
+class Format(NamedTuple):
+    """The format of a database: its schema now, and the steps that lead there from version 1.
+
+    The version is the database's ``user_version``.
+    """
+
+    schema: str
+    migrations: tuple[Migration, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The number of this format."""
+        return 1 + len(self.migrations)
+
+
 class Database:
     """One SQLite file, usable from every thread of a process.
 
     Args:
         path: The file. It is made private to the user, and so is a new directory.
-        migrations: SQL scripts. The n-th leads from ``user_version`` n to n + 1.
+        wanted: its format; a file of an earlier one is migrated.
         page: The page size of a new file in bytes. Small pages make small commits cheaper.
         durable: Whether commits survive a power cut (``synchronous=FULL``). Otherwise the last
             ones may be lost in a power cut, but not in a crash (``NORMAL``).
@@ -52,9 +75,7 @@ class Database:
         StorageError: The file can't be opened, is damaged, or was written by a newer version.
     """
 
-    def __init__(
-        self, path: Path, migrations: Sequence[str], *, durable: bool, page: int = 4096
-    ) -> None:
+    def __init__(self, path: Path, wanted: Format, *, durable: bool, page: int = 4096) -> None:
         self.path = path
         self._name = str(path)  # converted once: every read and write needs it
         self.durable = durable
@@ -67,7 +88,7 @@ class Database:
         self._size = 0
         self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
         make_private_directory(path.parent)
-        self._migrate(migrations)
+        self._migrate(wanted)
 
     def _explained(self, error: sqlite3.DatabaseError) -> StorageError:
         code = getattr(error, "sqlite_errorname", "")
@@ -250,54 +271,60 @@ class Database:
                 self._connections.popitem()[1].close()
         self._file_lock.close()
 
-    def _migrate(self, migrations: Sequence[str]) -> None:
-        def upgrade(connection: sqlite3.Connection) -> None:
+    def _migrate(self, wanted: Format) -> None:
+        def migrate(connection: sqlite3.Connection) -> None:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > len(migrations):
+            if version > wanted.version:
                 raise StorageError(
                     f"{self.path} was written by a newer paise2nb (format {version}, this one "
-                    f"knows {len(migrations)}); upgrade paise2nb, or use another --data-dir"
+                    f"knows {wanted.version}); upgrade paise2nb, or use another --data-dir"
                 )
-            if version and _schema(connection) != _schema_after(migrations[:version]):
-                raise StorageError(
-                    f"{self.path} was written by an unreleased version of paise2nb (format "
-                    f"{version}, with another schema) and can't be opened; type: paise2 doctor"
-                )
-            for number, script in enumerate(migrations[version:], version + 1):
-                _execute(connection, script)
-                connection.execute(f"PRAGMA user_version={number}")
+            if version == 0:
+                _execute(connection, wanted.schema)
+            else:
+                for number, migration in enumerate(wanted.migrations[version - 1 :], version):
+                    if schema_hash(connection) != migration.source:
+                        raise StorageError(
+                            f"{self.path} was written by an unreleased version of paise2nb "
+                            f"(its format {number} has another schema); type: paise2 doctor"
+                        )
+                    _execute(connection, migration.script)
+            connection.execute(f"PRAGMA user_version={wanted.version}")
 
-        if self.read("PRAGMA user_version")[0][0] != len(migrations):
-            self.write(upgrade)
-
-
-def read_migrations(path: Path) -> tuple[str, ...]:
-    """Return the scripts of a ``.sql`` file, which are separated by ``-- Version N``."""
-    scripts = re.split(r"^-- Version \d+\n", path.read_text("utf-8"), flags=re.MULTILINE)[1:]
-    # A statement ends at a semicolon that ends a line; those inside of triggers must not.
-    return tuple(re.sub(r";\n(?= |END)", "; ", script) for script in scripts)
+        if self.read("PRAGMA user_version")[0][0] != wanted.version:
+            self.write(migrate)
 
 
-def _execute(connection: sqlite3.Connection, script: str) -> None:
-    # Not executescript(): it would commit the transaction first.
-    for statement in filter(str.strip, script.split(";\n")):
-        connection.execute(statement)
+def read_format(directory: Path) -> Format:
+    """Read the format in the files ``schema.sql`` and ``migrations.sql`` of a directory.
+
+    A migration begins with ``-- Version N, from schema HASH``; see `schema_hash`.
+    """
+    file = directory / "migrations.sql"
+    parts = re.split(
+        r"^-- Version \d+, from schema ([0-9a-f]+)$", file.read_text("utf-8"), flags=re.MULTILINE
+    )
+    migrations = tuple(map(Migration, parts[1::2], parts[2::2]))
+    return Format((directory / "schema.sql").read_text("utf-8"), migrations)
 
 
-def _schema(connection: sqlite3.Connection) -> str:
-    """Return the SQL of a schema without comments and repeated spaces, to compare it."""
+def schema_hash(connection: sqlite3.Connection) -> str:
+    """Return a hash of a database's tables, indexes, views and triggers, without comments."""
     rows = connection.execute(
         "SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite%'"
         " ORDER BY type, name"
     )
-    return "\n".join(" ".join(re.sub(r"--.*", "", row[0]).split()) for row in rows)
+    # SQLite quotes the name of a table that was renamed.
+    text = "\n".join(" ".join(re.sub(r'--.*|"', "", row[0]).split()) for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _schema_after(scripts: Sequence[str]) -> str:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        for script in scripts:
-            _execute(connection, script)
-        return _schema(connection)
+def _execute(connection: sqlite3.Connection, script: str) -> None:
+    # A statement ends at a semicolon that ends a line; those inside of triggers must not.
+    script = re.sub(r";\n(?= |END)", "; ", script)
+    # Not executescript(): it would commit the transaction first.
+    for statement in filter(str.strip, script.split(";\n")):
+        connection.execute(statement)
 
 
 def put_aside(path: Path) -> list[Path]:

@@ -13,12 +13,10 @@ from paise2nb.jobs.models import (
     Worker,
     value_of,
 )
-from paise2nb.jobs.schema import MIGRATIONS
 from paise2nb.jobs.store import JobStore
 
 __all__ = [
     "IMMEDIATE",
-    "MIGRATIONS",
     "STATES",
     "UNFINISHED",
     "Claim",

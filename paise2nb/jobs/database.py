@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from paise2nb.core.clock import SteadyClock, boot, iso, since_boot
-from paise2nb.core.sqlite import Database
+from paise2nb.core.sqlite import Database, read_format
 from paise2nb.jobs.host_limits import HostLimiter
 from paise2nb.jobs.models import StateCounters
-from paise2nb.jobs.schema import MIGRATIONS
 from paise2nb.jobs.sql import SQL
 
 S = TypeVar("S", bound="JobDatabase")
@@ -22,6 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # Bytes. A claim and a completion write three pages: the lines "drain" of tests.benchmarks.queue.
+FORMAT = read_format(Path(__file__).parent)
 PAGE_SIZE = 2048
 
 
@@ -82,7 +82,7 @@ class JobDatabase:
     """
 
     def __init__(self, path: Path, *, durable: bool = True, host_delay: float = 0.0) -> None:
-        self.database = Database(path, MIGRATIONS, durable=durable, page=PAGE_SIZE)
+        self.database = Database(path, FORMAT, durable=durable, page=PAGE_SIZE)
         self.path = path
         self.host_delay = host_delay
         self.clock = SteadyClock(self._clock_offset())

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from paise2nb.collection.items import MIGRATIONS, ItemStore
+from paise2nb.collection.items import FORMAT, ItemStore
 from paise2nb.collection.search import RANKED, search, terms_of
 from paise2nb.core.errors import NotFound, StorageError
 from paise2nb.core.render import HIT_END, HIT_START
@@ -172,24 +172,6 @@ def test_storing_equal_content_again_adds_no_version(store: ItemStore) -> None:
 def test_items_with_equal_bytes_name_each_other(store: ItemStore) -> None:
     ids = [put(store, f"http://example.org/{n}", "x", sha256=f"{n % 2}" * 64) for n in range(5)]
     assert [store.get(item)["duplicates"] for item in ids] == [[3, 5], [4], [1, 5], [2], [1, 3]]  # type: ignore[index]
-
-
-def test_a_collection_of_the_first_format_is_migrated(tmp_path: Path) -> None:
-    from paise2nb.core.sqlite import Database
-
-    old = Database(tmp_path / "items.db", MIGRATIONS[:1], durable=True)
-    old.write(lambda c: c.execute(
-        "INSERT INTO items (key, url, mime_type, sha256, size, fetched_at, stored_at, metadata,"
-        " marks, text)"
-        " VALUES ('http://example.org/a', 'x', 'text/plain', '0', 1, 1, 1, '{}', '', 'words')"
-    ))  # fmt: skip
-    old.close()
-    store = ItemStore(tmp_path / "items.db")
-    row = store.get(1)
-    assert row is not None
-    assert (row["versions"], row["words"]) == (1, None)
-    put(store, "http://example.org/a", "more", sha256="1" * 64)
-    assert store.diff(1).splitlines()[-2:] == ["-words", "+more"]
 
 
 # What is not stored --------------------------------------------------------------------------
@@ -443,7 +425,7 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "items.db"
     ItemStore(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        connection.execute(f"PRAGMA user_version = {FORMAT.version + 1}")
     connection.close()
     with pytest.raises(StorageError, match="newer paise2nb"):
         ItemStore(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb.collection.items import MIGRATIONS, ItemStore
+from paise2nb.collection.items import FORMAT, ItemStore
 from paise2nb.core.errors import StorageError
 
 STORED = Path(__file__).parents[1] / "data" / "items-2.db"
@@ -30,7 +30,7 @@ def test_items_of_format_2_are_kept_and_found(path: Path) -> None:
         assert len(store.versions(latest["id"])) == 2
         assert "day after" in store.diff(latest["id"])
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT.version
         connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
 
 

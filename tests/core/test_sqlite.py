@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
@@ -21,10 +22,11 @@ import paise2nb
 from paise2nb.core import sqlite as database_module
 from paise2nb.core.errors import StorageError
 from paise2nb.core.files import make_private_directory
-from paise2nb.core.sqlite import Database
-from paise2nb.jobs import MIGRATIONS, JobStore, NewJob
+from paise2nb.core.sqlite import Database, Format, Migration, schema_hash
+from paise2nb.jobs import JobStore, NewJob
+from paise2nb.jobs.database import FORMAT
 
-SCHEMA = ("CREATE TABLE words (word TEXT)",)
+SCHEMA = Format("CREATE TABLE words (word TEXT)")
 
 
 @pytest.fixture
@@ -135,16 +137,22 @@ def test_a_deleted_directory_is_named_and_not_created_again(tmp_path: Path) -> N
 # Versions ------------------------------------------------------------------------------------
 
 
+def newer_format(script: str, path: Path) -> Format:
+    """A format that is one migration newer than the one of a file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return Format("", (Migration(schema_hash(connection), script),))
+
+
 def test_a_newer_version_is_rejected_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     JobStore(path).close()
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
+    connection.execute(f"PRAGMA user_version={FORMAT.version + 1}")
     connection.close()
     with pytest.raises(StorageError, match=r"newer paise2nb .*upgrade paise2nb, or use another"):
         JobStore(path)
     connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT.version + 1,)
     connection.close()
 
 
@@ -153,8 +161,8 @@ def test_an_older_version_is_migrated_with_its_rows(tmp_path: Path) -> None:
     old = Database(path, SCHEMA, durable=False)
     old.write(add_word, "kept")
     old.close()
-    steps = (*SCHEMA, "ALTER TABLE words ADD COLUMN size INTEGER;\nUPDATE words SET size = 4")
-    new = Database(path, steps, durable=False)
+    script = "ALTER TABLE words ADD COLUMN size INTEGER;\nUPDATE words SET size = 4"
+    new = Database(path, newer_format(script, path), durable=False)
     assert [tuple(row) for row in new.read("SELECT * FROM words")] == [("kept", 4)]
     new.close()
 
@@ -163,7 +171,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     Database(path, SCHEMA, durable=False).close()
     with pytest.raises(StorageError):
-        Database(path, (*SCHEMA, "CREATE TABLE more (n);\nnonsense"), durable=False)
+        Database(path, newer_format("CREATE TABLE more (n);\nnonsense", path), durable=False)
     database = Database(path, SCHEMA, durable=False)
     assert database.read("SELECT name FROM sqlite_master WHERE name = 'more'") == []
     database.close()
@@ -203,11 +211,12 @@ def test_an_exception_leaves_no_row_and_no_lock(
 
 def test_a_crash_between_two_statements_leaves_nothing(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from paise2nb.core.sqlite import Database\n"
+        "import os, sys; from pathlib import Path\n"
+        "from paise2nb.core.sqlite import Database, Format\n"
         "def work(connection):\n"
         "    connection.execute(\"INSERT INTO words VALUES ('half')\")\n"
         "    os._exit(9)\n"
-        f"Database(Path(sys.argv[1]), {SCHEMA!r}, durable=True).write(work)"
+        f"Database(Path(sys.argv[1]), Format({SCHEMA.schema!r}), durable=True).write(work)"
     )
     path = tmp_path / "x.db"
     assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == 9
@@ -269,11 +278,11 @@ def test_waiting_for_a_stopped_writer_times_out(
 ) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from paise2nb.core.sqlite import Database\n"
+        "from paise2nb.core.sqlite import Database, Format\n"
         "def work(connection):\n"
         "    print('writes', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGSTOP)\n"
-        f"Database(Path(sys.argv[1]), {SCHEMA!r}, durable=True).write(work)"
+        f"Database(Path(sys.argv[1]), Format({SCHEMA.schema!r}), durable=True).write(work)"
     )
     path = tmp_path / "x.db"
     database = Database(path, SCHEMA, durable=True)
