@@ -29,10 +29,16 @@ class FairFileLock:
     Args:
         path: The file to lock. Sleeping processes lock a second file beside it, so that others
             can tell that they exist.
+        recheck_seconds: Seconds between the attempts of a sleeping process.
+        spins: Attempts before sleeping.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, recheck_seconds: float = RECHECK_SECONDS, spins: int = SPINS
+    ) -> None:
         self._path = path
+        self._recheck_seconds = recheck_seconds
+        self._spins = spins
         self._process = 0
         self.file: FileIO  # locked while this process has the lock
         self._abandoned: _Waiter | None  # the last waiter that timed out
@@ -77,7 +83,7 @@ class FairFileLock:
             self._process = 0
 
     def _spin(self) -> bool:
-        for attempt in range(SPINS):
+        for attempt in range(self._spins):
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -92,7 +98,7 @@ class FairFileLock:
         waiter = self._abandoned = _Waiter(self._opened(""), self._opened(".sleepers"))
         try:
             while (left := deadline - time.monotonic()) > 0:
-                if waiter.acquired.acquire(timeout=min(RECHECK_SECONDS, left)):
+                if waiter.acquired.acquire(timeout=min(self._recheck_seconds, left)):
                     self.file, self._abandoned = waiter.file, None
                     return True
                 if self._spin():

@@ -70,16 +70,26 @@ class Database:
         page: The page size of a new file in bytes. Small pages make small commits cheaper.
         durable: Whether commits survive a power cut (``synchronous=FULL``). Otherwise the last
             ones may be lost in a power cut, but not in a crash (``NORMAL``).
+        busy_seconds: How long to wait while another process writes.
 
     Raises:
         StorageError: The file can't be opened, is damaged, or was written by a newer version.
     """
 
-    def __init__(self, path: Path, wanted: Format, *, durable: bool, page: int = 4096) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wanted: Format,
+        *,
+        durable: bool,
+        page: int = 4096,
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> None:
         self.path = path
         self._name = str(path)  # converted once: every read and write needs it
         self.durable = durable
         self._page = page
+        self._busy_seconds = busy_seconds
         # By process and thread. The writing connection has None in place of a thread.
         self._connections: dict[tuple[int, threading.Thread | None], sqlite3.Connection] = {}
         # Orders the threads of this process; the file lock orders processes.
@@ -126,7 +136,7 @@ class Database:
                 self._require_same_file()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
         )
         connection.row_factory = sqlite3.Row
         # Damaged text must not make the other rows of a query unreadable.
@@ -176,7 +186,7 @@ class Database:
         self._require_same_file()
         # On a new connection: the page caches of the others hide the state of the disk.
         try:
-            with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS)) as reader:
+            with closing(sqlite3.connect(self.path, timeout=self._busy_seconds)) as reader:
                 tables = reader.execute(
                     "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
                 ).fetchall()
@@ -241,7 +251,7 @@ class Database:
             self._require_same_file()
             self._file_lock.open()
             try:
-                if not self._file_lock.acquire(BUSY_SECONDS):
+                if not self._file_lock.acquire(self._busy_seconds):
                     raise StorageError(f"{self.path}: {_ADVICE['SQLITE_BUSY']}")
                 if connection.in_transaction:  # a second interrupt hit the ROLLBACK below
                     connection.execute("ROLLBACK")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-_PIECE = 1 << 20  # characters
+PIECE = 1 << 20  # characters
 
 
-def words(text: str) -> int:
+def words(text: str, piece_size: int = PIECE) -> int:
     """Count the words of a text.
 
     The text is split piece by piece, because the list of all words of a large text would need
     more memory than the text.
     """
     number = 0
-    for start in range(0, len(text), _PIECE):
-        piece = text[start : start + _PIECE]
+    for start in range(0, len(text), piece_size):
+        piece = text[start : start + piece_size]
         number += len(piece.split())
         if start and not text[start - 1].isspace() and not piece[0].isspace():
             number -= 1  # this word began in the previous piece

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from paise2nb.core.file_lock import FairFileLock
+from tests.waiting import until
+
+NewLock = Callable[..., FairFileLock]
 
 SLEEPER = """
 import sys
@@ -32,11 +35,11 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def new_lock(path: Path) -> Iterator[Callable[[], FairFileLock]]:
+def new_lock(path: Path) -> Iterator[NewLock]:
     locks = []
 
-    def opened() -> FairFileLock:
-        locks.append(FairFileLock(path))
+    def opened(lock: type[FairFileLock] = FairFileLock, **options: Any) -> FairFileLock:
+        locks.append(lock(path, **options))
         locks[-1].open()
         return locks[-1]
 
@@ -52,17 +55,9 @@ def asleep(path: Path) -> list[int]:
     return [int(lock[5]) for lock in locks if lock[1] == "->"]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_sleeping_processes_get_the_lock_in_the_order_of_arrival(
-    new_lock: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
+    new_lock: NewLock, path: Path
 ) -> None:
-    monkeypatch.setattr("paise2nb.core.file_lock.RECHECK_SECONDS", 60.0)
     holder, order = new_lock(), []
     assert holder.acquire(0)
 
@@ -73,7 +68,7 @@ def test_sleeping_processes_get_the_lock_in_the_order_of_arrival(
 
     threads = []
     for number in range(6):
-        threads.append(threading.Thread(target=use, args=(number, new_lock())))
+        threads.append(threading.Thread(target=use, args=(number, new_lock(recheck_seconds=60))))
         threads[-1].start()
         until(lambda number=number: len(asleep(path)) == number + 1)
     fcntl.flock(holder.file, fcntl.LOCK_UN)
@@ -83,10 +78,9 @@ def test_sleeping_processes_get_the_lock_in_the_order_of_arrival(
 
 
 def test_a_wait_times_out_and_an_abandoned_waiter_holds_up_no_other(
-    new_lock: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
+    new_lock: NewLock, path: Path
 ) -> None:
-    monkeypatch.setattr("paise2nb.core.file_lock.SPINS", 1)
-    holder, hasty, patient = new_lock(), new_lock(), new_lock()
+    holder, hasty, patient = new_lock(), new_lock(spins=1), new_lock()
     assert holder.acquire(0)
 
     def left_a_waiter() -> bool:
@@ -103,17 +97,20 @@ def test_a_wait_times_out_and_an_abandoned_waiter_holds_up_no_other(
     assert hasty.acquire(30)
 
 
-def test_a_long_wait_keeps_its_place_in_the_queue(
-    new_lock: Callable[[], FairFileLock], path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paise2nb.core.file_lock.RECHECK_SECONDS", 0.01)
-    attempts, spin = [], FairFileLock._spin
-    monkeypatch.setattr(FairFileLock, "_spin", lambda lock: attempts.append(lock) or spin(lock))
-    holder, patient = new_lock(), new_lock()
+def test_a_long_wait_keeps_its_place_in_the_queue(new_lock: NewLock, path: Path) -> None:
+    attempts = 0
+
+    class CountingLock(FairFileLock):
+        def _spin(self) -> bool:
+            nonlocal attempts
+            attempts += 1
+            return super()._spin()
+
+    holder, patient = new_lock(), new_lock(CountingLock, recheck_seconds=0.01)
     assert holder.acquire(0)
     thread = threading.Thread(target=patient.acquire, args=(30,))
     thread.start()
-    until(lambda: attempts.count(patient) > 5 and asleep(path) != [])
+    until(lambda: attempts > 5 and asleep(path) != [])
     assert asleep(path) == [os.getpid()]
     fcntl.flock(holder.file, fcntl.LOCK_UN)
     thread.join()
@@ -122,9 +119,7 @@ def test_a_long_wait_keeps_its_place_in_the_queue(
     assert holder.acquire(30)
 
 
-def test_a_stopped_process_does_not_hold_up_those_behind_it(
-    new_lock: Callable[[], FairFileLock], path: Path
-) -> None:
+def test_a_stopped_process_does_not_hold_up_those_behind_it(new_lock: NewLock, path: Path) -> None:
     holder, behind = new_lock(), new_lock()
     assert holder.acquire(0)
     command = [sys.executable, "-c", SLEEPER, str(path)]

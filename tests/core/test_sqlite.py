@@ -19,7 +19,6 @@ from types import FrameType
 import pytest
 
 import paise2nb
-from paise2nb.core import sqlite as database_module
 from paise2nb.core.errors import StorageError
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.sqlite import Database, Format, Migration, schema_hash
@@ -292,11 +291,11 @@ def test_waiting_for_a_stopped_writer_times_out(
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "writes\n"
-        monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.2)
+        hasty = Database(path, SCHEMA, durable=True, busy_seconds=0.2)
         with pytest.raises(StorageError, match=r"x\.db: another process held it for too long"):
-            database.write(add_word, "waits")
+            hasty.write(add_word, "waits")
+        hasty.close()
         assert words(database) == []  # reading does not wait
-        monkeypatch.undo()
         other.send_signal(signal.SIGCONT)
         database.write(add_word, "continues")
         assert words(database) == ["continues"]
