@@ -1,4 +1,4 @@
-"""An open app: enqueueing and its answers, filters, waits, moves, status and reset."""
+"""An open app: enqueueing, filters, waiting, retry and cancel, status, and reset."""
 
 from __future__ import annotations
 
@@ -63,42 +63,42 @@ ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 @pytest.fixture
 def app(make: Make) -> App:
-    """Jobs run at once, in this process."""
+    """Jobs run immediately, in this process."""
     return make()
 
 
 @pytest.fixture
 def waiting(make: Make) -> App:
-    """Jobs wait for somebody to claim them."""
+    """Jobs wait until they are claimed."""
     return make("development")
 
 
-def end_next(app: App, ending: Outcome) -> int:
-    """Claim the next job and end it in a given way; its id."""
-    table = app.queue.job_store
-    worker = table.register("default", 1)
-    claim = table.claim(worker, app.limits())
+def end_next(app: App, outcome: Outcome) -> int:
+    """Claim the next job and end it with an outcome; returns its id."""
+    job_store = app.queue.job_store
+    worker = job_store.register("default", 1)
+    claim = job_store.claim(worker, app.limits())
     assert claim is not None
-    assert table.end(claim, ending)[0]
-    table.leave(worker)
+    assert job_store.end(claim, outcome)[0]
+    job_store.leave(worker)
     return claim.id
 
 
 # Running -------------------------------------------------------------------------------------
 
 
-def test_a_coroutine_is_a_task_too(app: App) -> None:
+def test_a_task_may_be_a_coroutine(app: App) -> None:
     assert app.enqueue("later", "abc").result() == "cba"
 
 
-def test_a_coroutine_runs_where_a_loop_runs_already_as_in_a_kernel(app: App) -> None:
+def test_a_coroutine_runs_inside_a_running_event_loop_as_in_a_kernel(app: App) -> None:
     async def cell() -> Any:
         return app.enqueue("later", "abc").result()
 
     assert asyncio.run(cell()) == "cba"
 
 
-def test_a_follow_up_that_is_wrong_is_no_reason_to_try_again(app: App) -> None:
+def test_a_wrong_follow_up_job_fails_its_parent_without_a_retry(app: App) -> None:
     job = app.enqueue("misled", "x")
     assert (job.state, job.attempt, job.error_class) == ("failed", 1, "UnknownTask")
 
@@ -114,7 +114,7 @@ def test_a_job_waits_without_workers_and_everything_else_works(waiting: App) -> 
     assert waiting.status().jobs["queued"] == 1
 
 
-def test_many_are_answered_in_their_order_with_counts(waiting: App) -> None:
+def test_enqueue_many_returns_jobs_in_order_with_counts(waiting: App) -> None:
     first = waiting.enqueue("echo", "b")
     jobs = waiting.enqueue_many("echo", ["a", "b", "c", "a"], tag="t")
     assert [job.args for job in jobs] == [["a"], ["b"], ["c"], ["a"]]
@@ -126,18 +126,18 @@ def test_many_are_answered_in_their_order_with_counts(waiting: App) -> None:
     assert jobs[0].tag == "t"
 
 
-def test_the_json_of_an_enqueue_has_the_keys_of_the_contract(waiting: App) -> None:
+def test_the_json_of_an_enqueue_has_the_documented_keys(waiting: App) -> None:
     jobs = waiting.enqueue_many("echo", ["a", "a"])
     entry = {"id": 1, "task": "echo", "args": ["a"], "state": "queued"}
     assert jobs.to_dict() == {"jobs": [entry, entry], "new": 1, "waiting": 1, "fresh": 0}
 
 
-def test_a_tuple_is_several_arguments(app: App) -> None:
+def test_a_tuple_is_a_list_of_arguments(app: App) -> None:
     [job] = app.enqueue_many("parent", [("echo", "a", "b")])
     assert [child.args for child in job.children] == [["a"], ["b"]]
 
 
-def test_nothing_to_enqueue_is_no_error(app: App) -> None:
+def test_enqueueing_nothing_is_no_error(app: App) -> None:
     jobs = app.enqueue_many("echo", [])
     assert (len(jobs), str(jobs), jobs.to_dict()["jobs"]) == (0, "nothing to add", [])
 
@@ -157,15 +157,13 @@ def test_nothing_to_enqueue_is_no_error(app: App) -> None:
         ({"tag": 5}, "tag is 5; give a word"),
     ],
 )
-def test_options_that_make_no_sense_add_nothing(
-    waiting: App, named: dict[str, Any], message: str
-) -> None:
+def test_invalid_options_add_no_job(waiting: App, named: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         waiting.enqueue("echo", "x", **named)
     assert len(waiting.jobs()) == 0
 
 
-def test_arguments_are_checked_all_before_any_is_added(waiting: App) -> None:
+def test_all_arguments_are_checked_before_a_job_is_added(waiting: App) -> None:
     with pytest.raises(UsageError, match="'bad' does not start with ok"):
         waiting.enqueue_many("careful", ["ok 1", "bad", "ok 2"])
     with pytest.raises(UnknownTask, match="did you mean 'echo'"):
@@ -173,26 +171,26 @@ def test_arguments_are_checked_all_before_any_is_added(waiting: App) -> None:
     assert len(waiting.jobs()) == 0
 
 
-def test_what_the_check_returns_is_stored_and_the_key_finds_duplicates(waiting: App) -> None:
+def test_checked_arguments_are_stored_and_duplicates_found_by_their_key(waiting: App) -> None:
     job = waiting.enqueue("careful", "ok Then ")
     assert job.args == ["ok Then"]
     assert waiting.enqueue("careful", "ok THEN").id == job.id
 
 
-def test_a_fresh_answer_is_a_finished_job_unless_forced(app: App) -> None:
+def test_an_up_to_date_job_is_returned_unless_forced(app: App) -> None:
     first = app.enqueue("careful", "ok")
     again = app.enqueue_many("careful", ["ok"])
     assert (again.fresh, again[0].id, again[0].answer) == (1, first.id, "fresh")
     assert "(already up to date)" in again[0].summary()
     assert app.enqueue("careful", "ok", force=True).id != first.id
-    assert app.enqueue("careful", "ok ").id != first.id, "the last one of them stands"
+    assert app.enqueue("careful", "ok ").id != first.id, "only the latest job with this key counts"
 
 
-def test_a_task_without_freshness_runs_again(app: App) -> None:
+def test_a_task_without_a_freshness_check_runs_again(app: App) -> None:
     assert app.enqueue("echo", "x").id != app.enqueue("echo", "x").id
 
 
-def test_follow_ups_are_never_held_against_what_a_user_enqueues(waiting: App) -> None:
+def test_a_follow_up_job_is_no_duplicate_of_a_job_that_a_user_enqueues(waiting: App) -> None:
     waiting.enqueue("parent", "echo", "x")
     table = waiting.queue.job_store
     claim = table.claim(table.register("default", 1), waiting.limits())
@@ -202,7 +200,7 @@ def test_follow_ups_are_never_held_against_what_a_user_enqueues(waiting: App) ->
     assert waiting.enqueue_many("echo", ["x"]).new == 1
 
 
-def test_tags_and_priorities_are_inherited_by_the_whole_tree(app: App) -> None:
+def test_follow_up_jobs_inherit_tag_and_priority(app: App) -> None:
     job = app.enqueue("parent", "parent", "echo", tag="news", priority=7)
     rows = app.queue.job_store.rows(app.queue.job_store.trees([job.id])[job.id])
     assert {(row["tag"], row["priority"], row["root_id"]) for row in rows.values()} == {
@@ -211,7 +209,7 @@ def test_tags_and_priorities_are_inherited_by_the_whole_tree(app: App) -> None:
     assert len(rows) == 2
 
 
-def test_a_delay_makes_it_scheduled_and_a_repetition_leaves_it_so(app: App) -> None:
+def test_a_delayed_job_is_scheduled_and_a_duplicate_does_not_change_it(app: App) -> None:
     later = app.enqueue("echo", "x", delay=60)
     assert (later.state, later.attempt) == ("scheduled", 0)
     assert ISO.fullmatch(later.run_at)
@@ -221,7 +219,7 @@ def test_a_delay_makes_it_scheduled_and_a_repetition_leaves_it_so(app: App) -> N
     assert app.enqueue("echo", "y", every=86400).id == daily.id
 
 
-def test_many_threads_may_enqueue_at_once(waiting: App) -> None:
+def test_many_threads_can_enqueue_at_once(waiting: App) -> None:
     answers: list[int] = []
 
     def enqueue() -> None:
@@ -239,7 +237,7 @@ def test_many_threads_may_enqueue_at_once(waiting: App) -> None:
 # Finding -------------------------------------------------------------------------------------
 
 
-def test_filters_find_jobs_oldest_first(app: App) -> None:
+def test_filters_list_jobs_oldest_first(app: App) -> None:
     app.enqueue("echo", "a", tag="t")
     app.enqueue("gone", "b", tag="t")
     app.enqueue("slow", "c")
@@ -256,7 +254,7 @@ def test_filters_find_jobs_oldest_first(app: App) -> None:
     assert found(3, 1, state="failed") == [3]
 
 
-def test_what_is_not_there_is_said(app: App) -> None:
+def test_missing_jobs_and_items_are_named(app: App) -> None:
     app.enqueue("echo", "a")
     for ask in (lambda: app.job(9), lambda: app.jobs(1, 9), lambda: app.replay(9)):
         with pytest.raises(NotFound, match="no job 9; `paise2 jobs` lists them"):
@@ -270,14 +268,14 @@ def test_what_is_not_there_is_said(app: App) -> None:
 # Waiting -------------------------------------------------------------------------------------
 
 
-def test_a_wait_without_workers_says_so_at_once(waiting: App) -> None:
+def test_a_wait_without_workers_fails_at_once(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
     for wait in (waiting.wait, job.wait, job.result):
         with pytest.raises(WorkersError, match="no worker runs; start some: paise2 worker start"):
             wait()
 
 
-def test_a_wait_with_a_timeout_ends_by_it(waiting: App) -> None:
+def test_a_wait_ends_after_its_timeout(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
     for wait in (waiting.wait, job.wait, job.result, waiting.jobs().wait):
         with pytest.raises(Timeout, match=r"1 of 1 jobs had not finished after 0 s; they go on"):
@@ -285,7 +283,7 @@ def test_a_wait_with_a_timeout_ends_by_it(waiting: App) -> None:
     assert issubclass(Timeout, TimeoutError)
 
 
-def test_who_waits_for_many_jobs_spends_little_on_looking(waiting: App) -> None:
+def test_waiting_for_many_jobs_uses_little_processor_time(waiting: App) -> None:
     new = [NewJob("count", f"[{number}]", 1) for number in range(20_000)]
     ids = [job_id for job_id, _ in waiting.queue.job_store.add(new).answers]
     steps = waiting.waiting(timeout=600, jobs=ids)
@@ -294,7 +292,7 @@ def test_who_waits_for_many_jobs_spends_little_on_looking(waiting: App) -> None:
     assert sum(rests) > 5 * (time.thread_time() - began)
 
 
-def test_a_result_with_a_timeout_ends_for_a_job_whose_time_has_yet_to_come(waiting: App) -> None:
+def test_the_result_of_a_scheduled_job_times_out(waiting: App) -> None:
     job = waiting.enqueue("echo", "x", delay=3600)
     waiting.wait(timeout=0)  # nothing is due
     with pytest.raises(Timeout):
@@ -303,7 +301,7 @@ def test_a_result_with_a_timeout_ends_for_a_job_whose_time_has_yet_to_come(waiti
         job.result()
 
 
-def test_a_wait_tells_its_progress(waiting: App) -> None:
+def test_a_wait_reports_progress(waiting: App) -> None:
     jobs = waiting.enqueue_many("echo", ["a", "b"])
     seen: list[tuple[int, int]] = []
 
@@ -318,7 +316,7 @@ def test_a_wait_tells_its_progress(waiting: App) -> None:
     assert seen[-1] == (0, 0)
 
 
-def test_a_wait_for_some_is_not_held_up_by_others(waiting: App) -> None:
+def test_a_wait_for_one_job_does_not_wait_for_others(waiting: App) -> None:
     first = waiting.enqueue("echo", "a", priority=1)
     waiting.enqueue("echo", "b")
     end_next(waiting, Outcome("completed", "completed", '"a"'))
@@ -326,7 +324,7 @@ def test_a_wait_for_some_is_not_held_up_by_others(waiting: App) -> None:
     assert len(waiting.jobs(first.id).wait(timeout=0)) == 1
 
 
-def test_a_result_does_not_wait_for_the_tree_but_a_wait_does(waiting: App) -> None:
+def test_a_wait_includes_follow_up_jobs_but_a_result_does_not(waiting: App) -> None:
     job = waiting.enqueue("parent", "echo", "x")
     [followup] = waiting.parts.new_jobs("echo", [("x",)])
     end_next(waiting, Outcome("completed", "completed", "null", followups=[followup]))
@@ -335,7 +333,7 @@ def test_a_result_does_not_wait_for_the_tree_but_a_wait_does(waiting: App) -> No
         job.wait(timeout=0)
 
 
-# A user's moves ------------------------------------------------------------------------------
+# Retry and cancel ------------------------------------------------------------------------------
 
 
 def test_failures_of_one_class_are_retried_together(app: App) -> None:
@@ -345,7 +343,7 @@ def test_failures_of_one_class_are_retried_together(app: App) -> None:
     assert [len(job.attempts) for job in app.jobs()] == [1, 2, 2]
 
 
-def test_a_retry_answers_with_the_twin(waiting: App) -> None:
+def test_a_retry_returns_an_unfinished_duplicate_instead(waiting: App) -> None:
     old = waiting.enqueue("echo", "x")
     end_next(waiting, Outcome("failed", "failed", None, "timeout", "too slow"))
     twin = waiting.enqueue("echo", "x")
@@ -354,14 +352,14 @@ def test_a_retry_answers_with_the_twin(waiting: App) -> None:
     assert old.state == "failed"
 
 
-def test_what_can_not_be_retried_or_cancelled_is_not_in_the_answer(app: App) -> None:
+def test_retry_and_cancel_return_only_the_jobs_that_they_changed(app: App) -> None:
     job = app.enqueue("echo", "x")
     assert list(job.retry()) == []
     assert list(job.cancel()) == []
     assert job.state == "completed"
 
 
-def test_a_cancel_answers_with_what_moved(waiting: App) -> None:
+def test_cancel_returns_the_cancelled_jobs(waiting: App) -> None:
     waiting.enqueue_many("echo", ["a", "b"])
     waiting.enqueue("echo", "c", delay=60)
     assert [job.id for job in waiting.jobs().cancel()] == [1, 2, 3]
@@ -369,7 +367,7 @@ def test_a_cancel_answers_with_what_moved(waiting: App) -> None:
     waiting.wait()
 
 
-# The state of things -------------------------------------------------------------------------
+# Status and digest -------------------------------------------------------------------------
 
 STATUS_KEYS = (
     "profile", "data_dir", "immediate", "jobs", "roots", "workers", "supervisor",
@@ -378,7 +376,7 @@ STATUS_KEYS = (
 )  # fmt: skip
 
 
-def test_the_status_has_exactly_the_keys_of_the_contract(waiting: App, tmp_path: Path) -> None:
+def test_the_status_has_exactly_the_documented_keys(waiting: App, tmp_path: Path) -> None:
     empty = waiting.status().to_dict()
     assert tuple(empty) == STATUS_KEYS
     zero = dict.fromkeys(STATES, 0)
@@ -409,12 +407,12 @@ def test_the_status_counts_jobs_and_roots(waiting: App) -> None:
     assert "no worker runs; start some: paise2 worker start" in str(status)
 
 
-def test_failures_are_grouped_with_the_command_that_helps(app: App) -> None:
+def test_failures_are_grouped_with_the_command_that_fixes_them(app: App) -> None:
     app.enqueue_many("gone", ["a", "b"])
     assert "2 × http_4xx: 404 Not Found → paise2 retry --error http_4xx" in str(app.status())
 
 
-def test_what_happened_since_is_told(waiting: App, tmp_path: Path) -> None:
+def test_the_digest_counts_what_happened_since_the_last_time(waiting: App, tmp_path: Path) -> None:
     assert waiting.since().since is None
     page = tmp_path / "page.txt"
     page.write_text("some words")
@@ -432,10 +430,10 @@ def test_what_happened_since_is_told(waiting: App, tmp_path: Path) -> None:
     assert (again.stored, again.failed, again.waiting) == (0, 0, 1)
 
 
-# Forgetting ----------------------------------------------------------------------------------
+# Reset and cleanup ----------------------------------------------------------------------------------
 
 
-def test_a_reset_forgets_what_is_finished_and_keeps_items(app: App, tmp_path: Path) -> None:
+def test_a_reset_removes_finished_jobs_and_keeps_items(app: App, tmp_path: Path) -> None:
     page = tmp_path / "page.txt"
     page.write_text("some words to find")
     app.enqueue("fetch", str(page))
@@ -446,7 +444,7 @@ def test_a_reset_forgets_what_is_finished_and_keeps_items(app: App, tmp_path: Pa
     assert len(app.search("words")) == 1
 
 
-def test_a_hard_reset_forgets_everything(app: App, tmp_path: Path) -> None:
+def test_a_hard_reset_removes_everything(app: App, tmp_path: Path) -> None:
     page = tmp_path / "page.txt"
     page.write_text("some words to find")
     app.enqueue("fetch", str(page))
@@ -458,14 +456,14 @@ def test_a_hard_reset_forgets_everything(app: App, tmp_path: Path) -> None:
     assert (sum(status.jobs.values()), status.items, len(app.search("words"))) == (0, 0, 0)
 
 
-def test_old_jobs_are_forgotten_by_the_cleanup(make: Make) -> None:
+def test_the_cleanup_removes_old_jobs(make: Make) -> None:
     app = make(history__keep_days=0)
     app.enqueue("echo", "x")
     app.enqueue("cleanup")
     assert [job.task for job in app.jobs()] == ["cleanup"]
 
 
-def test_a_forgotten_job_tells_what_was_last_known(app: App) -> None:
+def test_a_removed_job_shows_its_last_known_state(app: App) -> None:
     job = app.enqueue("echo", "x")
     assert job.state == "completed"
     app.reset()
@@ -483,7 +481,7 @@ def test_jobs_outlive_the_app(make: Make) -> None:
     assert [job.args for job in again.jobs()] == [["kept"]]
 
 
-def test_a_temporary_directory_goes_with_its_app() -> None:
+def test_a_temporary_directory_is_removed_when_its_app_closes() -> None:
     with paise2nb.open("test") as app:
         assert app.data_dir.is_dir()
         app.enqueue("cleanup")
@@ -491,7 +489,7 @@ def test_a_temporary_directory_goes_with_its_app() -> None:
     app.close()  # a second time
 
 
-def test_an_open_without_arguments_is_the_kernels_current_app(app: App) -> None:
+def test_open_without_arguments_returns_the_current_app_of_the_kernel(app: App) -> None:
     assert current() is None
     make_current(app)
     try:
@@ -502,7 +500,7 @@ def test_an_open_without_arguments_is_the_kernels_current_app(app: App) -> None:
         make_current(None)
 
 
-def test_pools_are_the_settings_choice_then_the_tasks_own(make: Make) -> None:
+def test_settings_choose_the_pool_of_a_task_before_the_task_does(make: Make) -> None:
     app = make("development", workers__pools={"own": {"tasks": ["echo"]}, "loud": {}})
     assert app.pool_of(app.plugins.task("echo")) == "own"
     assert app.pool_of(app.plugins.task("slow")) == "default"

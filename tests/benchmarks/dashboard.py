@@ -94,7 +94,7 @@ def main() -> None:
         print(f"first paint, {chosen.jobs:,} jobs {paint * 1000:8.1f} ms")
         bare = cpu_share(lambda: None, chosen.seconds)
         panel._view_count = 1
-        share = cpu_share(panel._poller.look, chosen.seconds)
+        share = cpu_share(panel._poller.wake, chosen.seconds)
         print(f"idle at 1 Hz              {share - bare:8.2f} % of a core ({bare:.2f} without)")
         for count in (50, 1000):
             for _ in range(count):

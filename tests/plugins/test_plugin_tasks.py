@@ -1,4 +1,4 @@
-"""What a task of a plugin may use, what becomes of its failures, and of what it leaves behind."""
+"""What the tasks of plugins can use, how they fail, and what they may leave behind."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def wait_for(context, how):
 
 @task("leave", timeout=20)
 def leave(context, what, path):
-    """Leaves processes behind, and says which."""
+    """Leave processes behind, and write their pids."""
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     if what == "a child":
         left = subprocess.Popen(sleep).pid
@@ -141,14 +141,14 @@ def file(tmp_path: Path) -> str:
 
 @pytest.fixture
 def app(tmp_path: Path, file: str) -> Iterator[App]:
-    """Jobs run here, at once."""
+    """Jobs run immediately, in this process."""
     with paise2nb.open("test", tmp_path / "data", {"plugins": [file]}) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """Jobs run in one worker of a thread, and one of eight; the same for all tests."""
+    """Jobs run in a worker with one thread and in one with eight, shared by all tests."""
     place = tmp_path_factory.mktemp("working")
     (place / "extra.py").write_text(PLUGIN)
     settings = {
@@ -171,7 +171,7 @@ def outcomes(job: Job) -> list[str]:
 # State ---------------------------------------------------------------------------------------
 
 
-def test_state_lasts_from_job_to_job_and_each_write_is_a_version(app: App) -> None:
+def test_state_is_kept_between_jobs_and_each_write_is_a_version(app: App) -> None:
     for value in (1, {"deep": [None, "ü"]}):
         app.enqueue("keep", "a", value)
     app.enqueue("keep", "b", "gone")
@@ -189,7 +189,9 @@ def test_state_is_written_with_the_completion_or_not_at_all(app: App) -> None:
     assert app.enqueue("tell").result() == {"count": [1, 1]}
 
 
-def test_state_is_its_plugins_own_and_reset_with_everything(app: App, tmp_path: Path) -> None:
+def test_each_plugin_has_separate_state_and_a_hard_reset_removes_it(
+    app: App, tmp_path: Path
+) -> None:
     other = tmp_path / "other.py"
     other.write_text(
         "from paise2nb import task\n@task('peek')\n"
@@ -202,19 +204,19 @@ def test_state_is_its_plugins_own_and_reset_with_everything(app: App, tmp_path: 
     settings = {"plugins": [*app.settings.plugins, str(other)]}
     with paise2nb.open("test", app.data_dir, settings) as both:
         assert both.enqueue("peek").result() == {}
-        # An extractor's, too, though its job's task is a built-in one.
+        # An extractor has state, too, although the task of its job is built in.
         assert both.enqueue("tell").result() == {"count": [1, 1], "seen": [2, 2]}
         assert sorted(both.item(item.id).text for item in both.items()) == ["seen 1", "seen 2"]
         both.reset(hard=True)
         assert both.enqueue("tell", force=True).result() == {}
 
 
-def test_a_count_that_many_jobs_make_at_once_counts_each_once(working: App) -> None:
+def test_a_counter_that_many_jobs_increase_at_once_counts_each_job_once(working: App) -> None:
     jobs = working.enqueue_many("count", [(number, 0.01) for number in range(40)])
     working.wait(timeout=60)
     assert sorted(job.result() for job in jobs) == list(range(1, 41))
     again = [job for job in jobs if len(job.attempts) > 1]
-    assert again, "eight threads that read the same number have never met"
+    assert again, "eight threads never read the same number at once"
     assert {name for job in again for name in outcomes(job)} == {"released", "completed"}
     assert all(job.attempt == 1 for job in jobs)
     assert "changed the state 'count' of extra" in again[0].attempts[0]["error"]
@@ -223,14 +225,14 @@ def test_a_count_that_many_jobs_make_at_once_counts_each_once(working: App) -> N
 @pytest.mark.parametrize(
     ("what", "words"), [("not JSON", "is not JSON"), ("too long", "put it into context.cache")]
 )
-def test_what_is_no_small_json_is_no_state(app: App, what: str, words: str) -> None:
+def test_a_state_must_be_small_json(app: App, what: str, words: str) -> None:
     assert words in app.enqueue("odd", what).error
 
 
 # Progress, log, cancelling -------------------------------------------------------------------
 
 
-def test_progress_is_seen_while_it_runs_and_the_log_names_the_job(
+def test_progress_is_shown_while_a_job_runs_and_the_log_names_the_job(
     working: App, tmp_path: Path
 ) -> None:
     job = working.enqueue("steps", str(tmp_path / "go"), 1200)
@@ -243,9 +245,7 @@ def test_progress_is_seen_while_it_runs_and_the_log_names_the_job(
     assert any(f"job {job.id}: four of them" in line for line in working.logs(50).lines)
 
 
-def test_a_task_can_see_that_it_was_cancelled_and_end_by_itself(
-    working: App, tmp_path: Path
-) -> None:
+def test_a_task_can_notice_that_it_was_cancelled_and_end(working: App, tmp_path: Path) -> None:
     job = working.enqueue("steps", str(tmp_path / "go"))
     until(lambda: "(4)" in str(job))
     [pid] = {worker["pid"] for worker in working.workers.status().workers if worker["jobs"]}
@@ -259,7 +259,7 @@ def test_a_task_can_see_that_it_was_cancelled_and_end_by_itself(
 # Policies ------------------------------------------------------------------------------------
 
 
-def test_policies_declared_with_the_task_decide_about_errors_and_crashes(working: App) -> None:
+def test_policies_of_the_task_apply_to_errors_and_crashes(working: App) -> None:
     unknown = working.enqueue("wait_for", "dns")
     assert unknown.wait(timeout=60).state == "failed"
     assert outcomes(unknown) == ["failed"] * 2
@@ -268,7 +268,7 @@ def test_policies_declared_with_the_task_decide_about_errors_and_crashes(working
     assert outcomes(crashed) == ["crashed"]
 
 
-def test_a_policy_of_odd_words_is_refused(app: App, tmp_path: Path) -> None:
+def test_a_policy_with_an_unknown_key_is_refused(app: App, tmp_path: Path) -> None:
     odd = tmp_path / "odd.py"
     odd.write_text(
         "from paise2nb import task\n@task('x', policies={'dns': {'tries': 2}})\ndef x(c): ...\n"
@@ -284,7 +284,7 @@ def clean(context: Any, word: str) -> str:
     return word
 
 
-def test_a_function_of_the_notebook_is_refused_with_what_to_do(
+def test_a_function_of_the_notebook_is_refused_with_advice(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (
@@ -312,7 +312,7 @@ def test_other_functions_are_refused_by_name(app: App) -> None:
         app.enqueue(count, 1)  # type: ignore[arg-type]
 
 
-# What is left behind -------------------------------------------------------------------------
+# Leftovers of jobs -------------------------------------------------------------------------
 
 
 def test_a_worker_bounds_its_files_and_leaves_no_core(working: App) -> None:
@@ -323,7 +323,7 @@ def test_a_worker_bounds_its_files_and_leaves_no_core(working: App) -> None:
 @pytest.mark.parametrize(
     "what", ["a child", "a child in a session of its own", "a fork", "a grandchild"]
 )
-def test_processes_that_a_job_leaves_behind_are_ended_and_the_worker_goes_on(
+def test_processes_that_a_job_leaves_behind_are_killed_and_the_worker_continues(
     working: App, tmp_path: Path, what: str
 ) -> None:
     job = working.enqueue("leave", what, str(tmp_path / "left")).wait(timeout=60)
@@ -333,7 +333,7 @@ def test_processes_that_a_job_leaves_behind_are_ended_and_the_worker_goes_on(
     assert f"job {job.id} has left 1 processes behind" in str(working.logs(50))
 
 
-def test_among_threads_a_process_without_a_parent_leaves_no_zombie(working: App) -> None:
+def test_an_orphaned_process_of_a_job_among_threads_leaves_no_zombie(working: App) -> None:
     job = working.enqueue("orphan")
     pid = job.result(timeout=60)
     until(lambda: not Path(f"/proc/{pid}").exists())
@@ -341,7 +341,7 @@ def test_among_threads_a_process_without_a_parent_leaves_no_zombie(working: App)
 
 
 @pytest.mark.parametrize("ends", ["a return", "an error"])
-def test_a_fork_that_comes_back_from_its_task_does_not_go_on_as_a_worker(
+def test_a_forked_process_that_returns_from_its_task_does_not_become_a_worker(
     working: App, ends: str
 ) -> None:
     twin = working.enqueue("twin", ends)
@@ -351,7 +351,7 @@ def test_a_fork_that_comes_back_from_its_task_does_not_go_on_as_a_worker(
     assert {job.worker_pid for job in after} == {twin.worker_pid}
 
 
-def test_processes_of_a_worker_that_is_killed_are_ended(working: App, tmp_path: Path) -> None:
+def test_processes_of_a_killed_worker_are_killed(working: App, tmp_path: Path) -> None:
     job = working.enqueue("hold_children", str(tmp_path / "left"))
     until(lambda: outcomes(job) == ["timeout"])
     left = [int(pid) for pid in (tmp_path / "left").read_text().split()]
@@ -360,7 +360,7 @@ def test_processes_of_a_worker_that_is_killed_are_ended(working: App, tmp_path: 
     until(lambda: all(process.identity(pid) is None for pid in left))
 
 
-def test_memory_that_a_child_of_a_job_takes_is_the_jobs(working: App, tmp_path: Path) -> None:
+def test_the_memory_of_a_child_process_counts_for_its_job(working: App, tmp_path: Path) -> None:
     job = working.enqueue("feed_a_child", str(tmp_path / "left")).wait(timeout=60)
     assert (job.state, outcomes(job)) == ("failed", ["memory"])
     left = int((tmp_path / "left").read_text())
@@ -368,9 +368,7 @@ def test_memory_that_a_child_of_a_job_takes_is_the_jobs(working: App, tmp_path: 
 
 
 @pytest.mark.parametrize(("what", "number"), [("files", 900), ("threads", 60)])
-def test_a_worker_in_which_jobs_leave_too_much_gives_way_to_a_fresh_one(
-    working: App, what: str, number: int
-) -> None:
+def test_a_worker_with_too_many_leftovers_is_replaced(working: App, what: str, number: int) -> None:
     pid = working.enqueue("hoard", what, number).result(timeout=60)
     until(lambda: process.identity(pid) is None)
     fresh = working.enqueue("hoard", what, 0)
@@ -378,7 +376,7 @@ def test_a_worker_in_which_jobs_leave_too_much_gives_way_to_a_fresh_one(
     assert f"{what} {'open' if what == 'files' else 'running'}" in str(working.logs(50))
 
 
-def test_more_files_than_a_worker_may_open_fail_the_job_and_only_that(working: App) -> None:
+def test_a_job_that_opens_too_many_files_fails_alone(working: App) -> None:
     job = working.enqueue("hoard", "files", 5000)
     until(lambda: job.attempts)
     job.cancel()

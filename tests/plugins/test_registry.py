@@ -170,7 +170,7 @@ def test_an_entry_point_adds_what_it_decorates(tmp_path: Path) -> None:
     assert ended.stdout == "installed_stranger\n"
 
 
-def test_the_users_own_come_before_the_built_in_ones(write: Write) -> None:
+def test_plugins_of_the_user_come_before_the_built_in_ones(write: Write) -> None:
     path = write(DECORATED)
     own, built_in = Plugins([path]), Plugins()
     for kind in ("text/html", "image/png"):
@@ -209,12 +209,12 @@ def test_a_suffix_counts_only_where_no_extractor_takes_the_type(write: Write) ->
     assert plugins.extractor("application/x-nobody", "") is None
 
 
-def test_what_a_plugin_imports_is_not_declared_twice(write: Write) -> None:
+def test_imported_declarations_are_not_declared_twice(write: Write) -> None:
     plugins = Plugins([write("from paise2nb.content.tasks import fetch, extract\n")])
     assert plugins.task("fetch").plugin == "paise2nb.content.tasks"
 
 
-def test_every_hook_of_a_stranger_is_called(write: Write, tmp_path: Path) -> None:
+def test_every_hook_of_a_plugin_is_called(write: Write, tmp_path: Path) -> None:
     path = write(HOOKS, "hooked.py")
     settings = {"plugins": [path], "task_queue.provider": "loud", "fetch.timeout": 9}
     with paise2nb.open("test", data_dir=tmp_path / "data", settings=settings) as app:
@@ -232,7 +232,7 @@ def test_every_hook_of_a_stranger_is_called(write: Write, tmp_path: Path) -> Non
     assert diary.lines == ["opened test", "reset False", "closed with 0 items"]
 
 
-def test_the_description_names_every_thing_and_its_origin(write: Write) -> None:
+def test_the_description_names_every_part_and_its_origin(write: Write) -> None:
     path = write(DECORATED)
     rows = Plugins([path]).describe()
     keys = {"kind", "name", "plugin", "version", "state", "origin"}
@@ -254,7 +254,7 @@ def test_the_description_names_every_thing_and_its_origin(write: Write) -> None:
         ({"disabled": ["stranger"]}, "disabled"),
     ],
 )
-def test_an_entry_point_that_is_left_out_is_listed_and_never_imported(
+def test_a_denied_entry_point_is_listed_and_never_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], state: str
 ) -> None:
     install(tmp_path, "raise SystemExit('imported')")
@@ -268,7 +268,7 @@ def test_an_entry_point_that_is_left_out_is_listed_and_never_imported(
         Plugins()
 
 
-def test_the_built_in_ones_register_as_a_stranger_does() -> None:
+def test_built_in_parts_register_like_plugins() -> None:
     names = {name.removesuffix(" (declared)") for name, _ in Plugins().hooks.list_name_plugin()}
     assert set(BUILT_IN) <= names
 
@@ -310,7 +310,7 @@ def test_a_plugin_that_can_not_be_loaded_is_named(write: Write, what: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_a_plugin_that_failed_can_be_mended_and_loaded(write: Write) -> None:
+def test_a_plugin_that_failed_can_be_fixed_and_loaded(write: Write) -> None:
     path = write("1 / 0", "mended.py")
     with pytest.raises(PluginError):
         Plugins([path])
@@ -319,7 +319,7 @@ def test_a_plugin_that_failed_can_be_mended_and_loaded(write: Write) -> None:
 
 
 @pytest.mark.parametrize("name", ["no_such_module_here", "/nowhere/at/all.py"])
-def test_a_plugin_that_is_not_there_is_named(name: str) -> None:
+def test_a_missing_plugin_is_named(name: str) -> None:
     with pytest.raises(
         PluginError, match=rf"plugin '{name}' can't be loaded: .*mend it, or.*disable"
     ):
@@ -332,7 +332,7 @@ def test_a_plugin_named_twice_is_refused(write: Write) -> None:
         Plugins([path, path])
 
 
-def test_two_plugins_can_not_take_one_name(write: Write) -> None:
+def test_two_plugins_can_not_define_the_same_name(write: Write) -> None:
     first, second = write(DECORATED, "first.py"), write(DECORATED, "second.py")
     with pytest.raises(PluginError) as caught:
         Plugins([first, second])
@@ -341,7 +341,9 @@ def test_two_plugins_can_not_take_one_name(write: Write) -> None:
     )
 
 
-def test_files_of_one_name_in_two_directories_are_two_plugins(write: Write, tmp_path: Path) -> None:
+def test_files_with_the_same_name_in_two_directories_are_two_plugins(
+    write: Write, tmp_path: Path
+) -> None:
     (tmp_path / "other").mkdir()
     first = write(DECORATED, "same.py")
     second = write("from paise2nb import task\n@task('b')\ndef b(context): ...", "other/same.py")
@@ -356,7 +358,7 @@ def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"), [("fetsch", "did you mean 'fetch'"), ("xyz", "known: .*fetch, extract")]
 )
-def test_an_unknown_task_is_answered_with_the_nearest(name: str, hint: str) -> None:
+def test_the_error_for_an_unknown_task_names_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UnknownTask, match=f"unknown task '{name}'; {hint}"):
         Plugins().task(name)
 
@@ -384,7 +386,7 @@ def test_an_unknown_task_is_answered_with_the_nearest(name: str, hint: str) -> N
         ("add", (1, "two"), False),
     ],
 )
-def test_arguments_fit_the_function_and_are_json(
+def test_arguments_must_fit_the_function_and_be_json(
     write: Write, task: str, arguments: tuple[Any, ...], fits: bool
 ) -> None:
     found = Plugins([write(DECORATED)]).task(task)
@@ -397,13 +399,13 @@ def test_arguments_fit_the_function_and_are_json(
             found.accept(None, arguments)  # type: ignore[arg-type]
 
 
-def test_a_number_that_is_typed_is_that_number(write: Write) -> None:
+def test_typed_numbers_become_numbers(write: Write) -> None:
     add = Plugins([write(DECORATED)]).task("add")
     assert add.accept(None, ("1", "2.5"))[0] == "[1, 2.5]"  # type: ignore[arg-type]
     assert add.accept(None, ("1",)) == add.accept(None, (1,))  # type: ignore[arg-type]
 
 
-def test_keys_tell_tasks_and_arguments_apart(write: Write) -> None:
+def test_keys_differ_by_task_and_arguments(write: Write) -> None:
     plugins = Plugins([write(DECORATED)])
     arguments: list[tuple[Any, ...]] = [("a",), ("b",), ("a", "!"), (["a"],), ("1",), (1,)]
     keys = {
@@ -414,7 +416,7 @@ def test_keys_tell_tasks_and_arguments_apart(write: Write) -> None:
     assert len(keys) == 12
 
 
-def test_importing_the_package_imports_none_of_the_heavy_ones() -> None:
+def test_importing_the_package_imports_no_heavy_module() -> None:
     script = (
         "import sys; from paise2nb.plugins import Plugins; Plugins();"
         " print(sorted({'trafilatura', 'kreuzberg', 'urllib3', 'pandas', 'IPython', 'ipywidgets'}"
@@ -426,7 +428,7 @@ def test_importing_the_package_imports_none_of_the_heavy_ones() -> None:
     assert ended.stdout == "[]\n"
 
 
-def test_every_public_name_is_there_and_says_what_it_is() -> None:
+def test_every_public_name_exists_and_has_a_docstring() -> None:
     for name in paise2nb.__all__:
         value = getattr(paise2nb, name)
         assert name == "__version__" or (value.__doc__ or "").strip(), name

@@ -71,7 +71,7 @@ def plugins(app: App, *words: str) -> Any:
 # Saved and loaded ----------------------------------------------------------------------------
 
 
-def test_a_cell_is_loaded_here_and_by_workers_that_run(app: App) -> None:
+def test_a_cell_is_loaded_here_and_by_running_workers(app: App) -> None:
     app.workers.start()
     before = {worker["pid"] for worker in app.workers.status().workers}
     said = write_cell(app, SHOUT)
@@ -104,7 +104,7 @@ def hold(context, number, path):
 """
 
 
-def test_jobs_that_run_finish_with_the_code_that_they_began_with(tmp_path: Path) -> None:
+def test_running_jobs_finish_with_the_code_that_they_began_with(tmp_path: Path) -> None:
     settings = {"workers.concurrency": 1, "workers.pools": {"many": {"threads": 30}}}
     with paise2nb.open("development", tmp_path / "data", settings) as app:
         write_cell(app, HOLD.format(word="old"), name="hold")
@@ -122,7 +122,7 @@ def test_jobs_that_run_finish_with_the_code_that_they_began_with(tmp_path: Path)
         app.workers.stop()
 
 
-def test_an_app_elsewhere_takes_it_up_with_its_next_enqueue(app: App) -> None:
+def test_an_app_in_another_process_loads_it_with_its_next_enqueue(app: App) -> None:
     with paise2nb.open("development", app.data_dir) as other:
         with pytest.raises(UnknownTask):
             other.enqueue("shout", "hello")
@@ -147,7 +147,7 @@ def shout(context, word): return seen
 """
 
 
-def test_what_an_app_asks_for_only_once_is_taken_up_by_fresh_processes(tmp_path: Path) -> None:
+def test_providers_are_loaded_by_new_processes_only(tmp_path: Path) -> None:
     settings = {"workers.concurrency": 1, "workers.pools": {"many": {"threads": 3}}}
     with paise2nb.open("development", tmp_path / "data", settings) as app:
         write_cell(app, HOLD.format(word="old"), name="hold")
@@ -174,7 +174,7 @@ def in_shell(cell: str) -> Session:
     return session
 
 
-def test_a_disabled_plugins_jobs_wait_until_it_is_enabled(app: App) -> None:
+def test_jobs_of_a_disabled_plugin_wait_until_it_is_enabled(app: App) -> None:
     write_cell(app, SHOUT)
     app.workers.start()
     waiting = app.enqueue("shout", "hello", delay=0.3)
@@ -190,7 +190,7 @@ def test_a_disabled_plugins_jobs_wait_until_it_is_enabled(app: App) -> None:
     assert waiting.result(timeout=60) == "HELLO"
 
 
-def test_a_plugin_that_can_not_be_loaded_any_more_can_be_disabled(app: App) -> None:
+def test_a_plugin_that_can_no_longer_be_loaded_can_be_disabled(app: App) -> None:
     write_cell(app, SHOUT)
     app.saved_plugins.path("loud").write_text("import not_there_at_all")
     with pytest.raises(PluginError, match="paise2 plugins disable loud"):
@@ -206,7 +206,7 @@ def test_a_plugin_that_can_not_be_loaded_any_more_can_be_disabled(app: App) -> N
         (("enable", "loud"), "'loud' is not disabled; disabled: none"),
     ],
 )
-def test_only_what_is_there_is_disabled_or_enabled(
+def test_only_existing_plugins_are_disabled_or_enabled(
     app: App, words: tuple[str, ...], answer: str
 ) -> None:
     write_cell(app, SHOUT)
@@ -297,7 +297,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_cell_that_is_no_plugin_is_refused_in_one_line_and_nothing_is_left(
+def test_a_bad_cell_is_refused_in_one_line_and_leaves_nothing_behind(
     app: App, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body, words = REFUSED[what]
@@ -309,7 +309,7 @@ def test_a_cell_that_is_no_plugin_is_refused_in_one_line_and_nothing_is_left(
     assert process.end_marked(f"{os.getpid()}-cell") == 0
 
 
-def test_a_cell_that_hangs_is_ended_with_its_line(app: App, tmp_path: Path) -> None:
+def test_a_cell_that_hangs_is_stopped_and_its_line_is_named(app: App, tmp_path: Path) -> None:
     candidate = tmp_path / "draft" / "loud.py"
     candidate.parent.mkdir()
     candidate.write_text("x = 1\nwhile True: pass")
@@ -318,14 +318,14 @@ def test_a_cell_that_hangs_is_ended_with_its_line(app: App, tmp_path: Path) -> N
         plugin_check.check(app.settings, candidate, load_seconds=1.0)
 
 
-def test_a_damaged_note_says_what_to_do(app: App) -> None:
+def test_the_error_for_a_damaged_manifest_says_what_to_do(app: App) -> None:
     write_cell(app, SHOUT)
     (app.saved_plugins.directory / "cells.json").write_text("{")
     with pytest.raises(PluginError, match=r"cells\.json is damaged; remove it"):
         app.enqueue("shout", "hello")
 
 
-def test_a_refused_cell_leaves_the_one_before_it_and_the_workers_as_they_were(app: App) -> None:
+def test_a_refused_cell_changes_neither_the_earlier_one_nor_the_workers(app: App) -> None:
     write_cell(app, SHOUT)
     app.workers.start()
     before = [worker["pid"] for worker in app.workers.status().workers]
@@ -354,7 +354,7 @@ def test_a_name_that_a_plugin_of_the_settings_has_is_taken(tmp_path: Path) -> No
             main(["plugin", "loud"], session)
 
 
-def test_a_line_without_a_cell_and_an_odd_name_are_told_what_to_type(app: App) -> None:
+def test_errors_for_a_missing_cell_and_a_bad_name_say_what_to_type(app: App) -> None:
     with pytest.raises(UsageError, match="below %%paise2 plugin NAME"):
         write_cell(app, None)
     with pytest.raises(UsageError, match="use letters, digits and _"):

@@ -1,4 +1,4 @@
-"""Huey over the job table, in one process: what an execution's end means; immediate mode."""
+"""Huey on the job store: claims and outcomes, signals, and messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from huey.exceptions import RetryTask
 from paise2nb import PermanentError, TransientError, hookimpl
 
 def count(context, name):
-    """How often this has been called, kept beside the data."""
+    """Count the calls of a task in a file of the data directory."""
     path = context.data_dir / name
     number = int(path.read_text()) + 1 if path.exists() else 1
     path.write_text(str(number))
@@ -144,13 +144,13 @@ Make = Callable[..., App]
 
 @pytest.fixture
 def app(make: Make) -> App:
-    """Jobs run at once, in this process."""
+    """Jobs run immediately, in this process."""
     return make()
 
 
 @pytest.fixture
 def waiting(make: Make) -> App:
-    """Jobs wait for somebody to claim them."""
+    """Jobs wait until they are claimed."""
     return make("development", workers__retry__retry_delay=3600, workers__retry__max_delay=3600)
 
 
@@ -173,7 +173,7 @@ def outcomes(app: App, job_id: int) -> list[str]:
 # A worker's claims and outcomes --------------------------------------------------------------
 
 
-def test_a_claim_becomes_a_task_and_its_value_the_result(waiting: App) -> None:
+def test_a_claimed_job_is_run_and_its_value_is_the_result(waiting: App) -> None:
     job = waiting.enqueue("echo", "hello")
     worker_of(waiting)
     task = take(waiting.queue)
@@ -193,7 +193,7 @@ def test_the_next_job_is_claimed_with_the_outcome(waiting: App) -> None:
     assert second.result() == "b"
 
 
-def test_a_draining_worker_claims_nothing_and_gives_back_what_it_has_not_begun(
+def test_a_draining_worker_claims_nothing_and_returns_jobs_that_it_has_not_begun(
     waiting: App,
 ) -> None:
     first, second = waiting.enqueue_many("echo", ["a", "b"])
@@ -206,7 +206,7 @@ def test_a_draining_worker_claims_nothing_and_gives_back_what_it_has_not_begun(
     assert (first.state, second.state, second.attempt) == ("completed", "queued", 0)
 
 
-def test_a_failure_with_attempts_left_has_its_time_and_traceback(waiting: App) -> None:
+def test_a_failed_job_with_attempts_left_has_a_time_and_a_traceback(waiting: App) -> None:
     job = waiting.enqueue("flaky", 1)
     worker_of(waiting)
     waiting.queue.execute(take(waiting.queue))
@@ -216,10 +216,10 @@ def test_a_failure_with_attempts_left_has_its_time_and_traceback(waiting: App) -
     [attempt] = job.attempts
     assert 3600 <= attempt["retry_in"] <= 3600 * 1.1
     assert "in flaky" in attempt["traceback"]
-    assert "queue.py" not in attempt["traceback"], "the engine's frames say nothing"
+    assert "queue.py" not in attempt["traceback"], "frames of the queue are left out"
 
 
-def test_an_outcome_for_a_job_that_was_cancelled_is_refused(waiting: App) -> None:
+def test_the_outcome_of_a_cancelled_job_is_refused(waiting: App) -> None:
     job = waiting.enqueue("parent", "a", "b")
     worker_of(waiting)
     task = take(waiting.queue)
@@ -257,7 +257,7 @@ def test_a_job_that_can_not_be_decoded_fails_and_is_kept(waiting: App) -> None:
     assert json.dumps(job.to_dict())
 
 
-def test_a_job_of_a_task_that_is_gone_waits(waiting: App) -> None:
+def test_a_job_of_an_unknown_task_waits(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
     waiting.queue.job_store.database.write(lambda c: c.execute("UPDATE jobs SET task = 'gone'"))
     worker_of(waiting)
@@ -267,7 +267,7 @@ def test_a_job_of_a_task_that_is_gone_waits(waiting: App) -> None:
 
 
 def work_with(app: App, number: int) -> None:
-    """Threads work on all jobs that there are."""
+    """Run all jobs on that many threads."""
     worker_of(app, threads=number)
 
     def work() -> None:
@@ -275,7 +275,7 @@ def work_with(app: App, number: int) -> None:
             task = app.queue.dequeue()
             if task is not None:
                 app.queue.execute(task)
-        app.queue.stop_claiming()  # ends the naps of the others
+        app.queue.stop_claiming()  # wakes the other threads
 
     threads = [threading.Thread(target=work) for _ in range(number)]
     for thread in threads:
@@ -291,14 +291,14 @@ def test_threads_share_one_huey(waiting: App) -> None:
     assert [job.result() for job in jobs] == words
 
 
-def test_long_jobs_run_at_once_on_every_thread_beside_brief_ones(waiting: App) -> None:
+def test_long_jobs_run_on_all_threads_at_once_beside_short_jobs(waiting: App) -> None:
     brief = waiting.enqueue_many("echo", [str(n) for n in range(40)], priority=1)
     long = waiting.enqueue_many("meet", [(8, n) for n in range(8)])
     work_with(waiting, 8)
     assert {job.state for job in [*brief, *long]} == {"completed"}
 
 
-def test_a_call_between_the_look_and_the_nap_is_not_missed() -> None:
+def test_a_wakeup_between_the_last_claim_and_the_wait_is_not_missed() -> None:
     idle_waiter = IdleWaiter()
     calls = idle_waiter.calls
     idle_waiter.end_one()
@@ -308,7 +308,7 @@ def test_a_call_between_the_look_and_the_nap_is_not_missed() -> None:
     assert not napping.is_alive()
 
 
-def test_signals_tell_what_happens(waiting: App) -> None:
+def test_signals_are_sent_for_each_event(waiting: App) -> None:
     seen: list[tuple[str, str]] = []
 
     def listen(signal: str, task: HueyTask, *arguments: Any) -> None:
@@ -326,9 +326,9 @@ def test_signals_tell_what_happens(waiting: App) -> None:
     ]  # fmt: skip
 
 
-def test_a_listener_that_breaks_loses_nothing(waiting: App) -> None:
+def test_a_listener_that_raises_loses_no_job(waiting: App) -> None:
     def listen(*arguments: Any) -> None:
-        raise RuntimeError("a listener's own trouble")
+        raise RuntimeError("an error of the listener")
 
     waiting.queue.signal()(listen)
     job = waiting.enqueue("echo", "x")
@@ -337,7 +337,7 @@ def test_a_listener_that_breaks_loses_nothing(waiting: App) -> None:
     assert job.result() == "x"
 
 
-def test_huey_asks_its_storage_for_sizes_and_gets_no_schedule(waiting: App) -> None:
+def test_the_storage_counts_jobs_and_has_no_schedule(waiting: App) -> None:
     waiting.enqueue("echo", "a")
     waiting.enqueue("echo", "b", delay=3600)
     assert len(waiting.queue) == 1
@@ -367,26 +367,26 @@ def test_messages_are_json_and_never_run_code() -> None:
         ("empty", "KeyError", "KeyError"),
     ],
 )
-def test_whatever_a_task_raises_is_stored(app: App, kind: str, word: str, text: str) -> None:
+def test_every_exception_of_a_task_is_stored(app: App, kind: str, word: str, text: str) -> None:
     job = app.enqueue("odd", kind)
     assert (job.state, job.error_class, job.error) == ("failed", word, text)
     assert "in odd" in job.attempts[0]["traceback"]
     assert app.queue.job_store.claimed() == []
 
 
-def test_a_long_error_is_cut_and_its_traceback_is_whole(app: App) -> None:
+def test_a_long_error_is_cut_and_its_traceback_is_complete(app: App) -> None:
     job = app.enqueue("odd", "long")
     assert len(job.error) == 1000
     assert "x" * 5000 in job.attempts[0]["traceback"]
 
 
-def test_a_permanent_error_ends_at_once(app: App) -> None:
+def test_a_permanent_error_is_not_retried(app: App) -> None:
     job = app.enqueue("permanent", "nothing there")
     assert (job.state, job.error, job.error_class) == ("failed", "nothing there", "gone")
     assert len(job.attempts) == 1
 
 
-def test_attempts_end_where_the_task_says(app: App) -> None:
+def test_a_task_limits_its_attempts(app: App) -> None:
     job = app.enqueue("hopeless", "no way")
     assert outcomes(app, job.id) == ["failed"] * 3
     assert (job.attempt, job.max_attempts) == (3, 3)
@@ -394,7 +394,7 @@ def test_attempts_end_where_the_task_says(app: App) -> None:
 
 
 @pytest.mark.parametrize(("words", "error"), [((), "asked to be retried"), (("please",), "please")])
-def test_a_task_may_ask_to_be_retried_but_not_for_ever(
+def test_a_task_may_ask_for_a_retry_but_only_as_often_as_it_has_attempts(
     app: App, words: tuple[str, ...], error: str
 ) -> None:
     job = app.enqueue("asks", *words)
@@ -403,7 +403,7 @@ def test_a_task_may_ask_to_be_retried_but_not_for_ever(
 
 
 @pytest.mark.parametrize("kind", ["object", "nan", "bytes"])
-def test_a_value_that_is_no_json_fails_for_good_without_follow_ups(app: App, kind: str) -> None:
+def test_a_value_that_is_not_json_fails_at_once_without_follow_ups(app: App, kind: str) -> None:
     job = app.enqueue("not_json", kind)
     assert (job.state, job.error_class, len(job.attempts)) == ("failed", "result", 1)
     assert "not_json" in job.error
@@ -418,7 +418,7 @@ def test_a_value_that_is_no_json_fails_for_good_without_follow_ups(app: App, kin
         (("echo", "x", "y"), "task 'echo' takes (word), not ('x', 'y')"),
     ],
 )
-def test_a_follow_up_is_checked_where_it_is_asked_for(
+def test_a_follow_up_job_is_checked_when_it_is_enqueued(
     app: App, arguments: tuple[str, ...], error: str
 ) -> None:
     job = app.enqueue("wrong_followup", *arguments)
@@ -446,12 +446,12 @@ def test_follow_ups_run_after_their_parent_has_completed(app: App) -> None:
     assert app.queue.job_store.rows([2])[2]["priority"] == 3
 
 
-def test_a_failure_writes_none_of_its_follow_ups(app: App) -> None:
+def test_a_failed_job_adds_no_follow_up_jobs(app: App) -> None:
     job = app.enqueue("half", "x")
     assert (job.state, len(job.children)) == ("failed", 0)
 
 
-def test_a_task_sees_its_execution(app: App) -> None:
+def test_a_task_knows_its_job(app: App) -> None:
     job = app.enqueue("who", tag="news")
     assert job.result() == [job.id, "who", "[]", "news", 1, None, job.id]
 
@@ -460,12 +460,12 @@ def test_a_coroutine_is_run(app: App) -> None:
     assert app.enqueue("later", "soon").result() == "noos"
 
 
-def test_progress_is_kept_while_it_runs(app: App) -> None:
+def test_progress_is_stored_while_a_job_runs(app: App) -> None:
     job = app.enqueue("steps", 3)
     assert json.loads(app.queue.job_store.rows([job.id])[job.id]["progress"]) == [3, 3]
 
 
-def test_the_immediate_process_is_no_background_worker(app: App) -> None:
+def test_an_immediate_process_is_not_listed_as_a_worker(app: App) -> None:
     app.enqueue("echo", "x")
     assert app.status().workers == []
     assert not app.workers.present()
@@ -481,7 +481,7 @@ def test_a_delayed_job_waits_and_a_wait_runs_it_when_it_is_due(app: App) -> None
     assert later.state == "scheduled"
 
 
-def test_an_interrupt_is_no_completion_and_the_same_cell_goes_on(app: App) -> None:
+def test_an_interrupted_job_is_queued_again_and_the_same_cell_runs_it(app: App) -> None:
     with pytest.raises(KeyboardInterrupt):
         app.enqueue("interrupted", "x")
     [job] = app.jobs()
@@ -490,7 +490,7 @@ def test_an_interrupt_is_no_completion_and_the_same_cell_goes_on(app: App) -> No
     assert (again.id, again.state, again.result()) == (job.id, "completed", "x")
 
 
-def test_a_wait_goes_on_with_what_an_interrupt_left_below(app: App) -> None:
+def test_a_wait_runs_a_follow_up_job_that_was_interrupted(app: App) -> None:
     with pytest.raises(KeyboardInterrupt):
         app.enqueue("chain", "x")
     parent, child = app.jobs()
@@ -499,7 +499,7 @@ def test_a_wait_goes_on_with_what_an_interrupt_left_below(app: App) -> None:
     assert child.result() == "x"
 
 
-def test_interrupts_at_random_moments_leave_nothing_running(app: App) -> None:
+def test_interrupts_at_random_moments_leave_no_job_running(app: App) -> None:
     armed = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -529,13 +529,13 @@ def test_a_job_may_enqueue_another_and_itself_without_waiting_for_itself(app: Ap
     assert app.enqueue("nested", "x").result() == ["completed", "running"]
 
 
-def test_a_retry_runs_at_once_too(app: App) -> None:
+def test_a_retried_job_runs_immediately(app: App) -> None:
     job = app.enqueue("hopeless", "x")
     assert [j.id for j in job.retry()] == [job.id]
     assert outcomes(app, job.id) == ["failed"] * 6
 
 
-def test_jobs_that_waited_for_workers_run_in_an_immediate_wait(waiting: App, make: Make) -> None:
+def test_an_immediate_wait_runs_jobs_that_waited_for_workers(waiting: App, make: Make) -> None:
     jobs = waiting.enqueue_many("echo", ["a", "b"])
     with pytest.raises(WorkersError, match="2 jobs wait and no worker runs; start some"):
         waiting.wait()
@@ -543,7 +543,7 @@ def test_jobs_that_waited_for_workers_run_in_an_immediate_wait(waiting: App, mak
     assert [job.result() for job in jobs] == ["a", "b"]
 
 
-def test_a_process_that_dies_in_immediate_mode_is_charged_when_the_app_is_opened(
+def test_a_job_that_killed_an_immediate_process_is_charged_when_the_app_is_opened(
     make: Make, tmp_path: Path
 ) -> None:
     script = (
@@ -596,21 +596,21 @@ def test_a_replay_raises_what_the_task_raises(app: App) -> None:
     assert rows_of(app) == before
 
 
-def test_progress_of_a_replay_is_nobodys(waiting: App) -> None:
+def test_a_replay_stores_no_progress(waiting: App) -> None:
     job = waiting.enqueue("steps", 2)
     before = rows_of(waiting)
     waiting.replay(job.id)
     assert rows_of(waiting) == before
 
 
-def test_a_replay_of_a_task_that_is_gone_says_so(waiting: App) -> None:
+def test_a_replay_of_an_unknown_task_names_the_nearest(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
     waiting.queue.job_store.database.write(lambda c: c.execute("UPDATE jobs SET task = 'ecko'"))
     with pytest.raises(UsageError, match="unknown task 'ecko'; did you mean 'echo'"):
         waiting.replay(job.id)
 
 
-def test_a_result_of_a_failure_carries_the_traceback_of_the_task(app: App) -> None:
+def test_the_error_of_a_result_has_the_traceback_of_the_task(app: App) -> None:
     job = app.enqueue("hopeless", "no way")
     with pytest.raises(JobFailed, match=r"job 1 \(hopeless\) failed: ValueError: no way") as caught:
         job.result()

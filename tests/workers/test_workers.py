@@ -1,4 +1,4 @@
-"""Real supervisors and worker processes: started, killed, drained, found again."""
+"""Real supervisors and worker processes: started, killed, drained and restarted."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ Make = Callable[..., App]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Open apps on one data directory; its workers are gone afterwards."""
+    """Open apps on one data directory; its workers are stopped afterwards."""
     plugin = tmp_path / "extra.py"
     plugin.write_text(PLUGIN)
     opened: list[App] = []
@@ -87,7 +87,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         return app
 
     yield make_app
-    with suppress(StorageError):  # the job table was what a test has hurt
+    with suppress(StorageError):  # a test has destroyed the job store
         opened[-1].workers.stop(timeout=0)
     for app in opened:
         app.close()
@@ -103,7 +103,9 @@ def test_start_returns_when_every_worker_is_ready(make: Make) -> None:
     assert app.enqueue("echo", "hello").result(timeout=30) == "hello"
 
 
-def test_a_worker_has_the_settings_of_who_started_it_and_no_notebook_modules(make: Make) -> None:
+def test_a_worker_has_the_settings_of_the_app_that_started_it_and_no_notebook_modules(
+    make: Make,
+) -> None:
     app = make()
     app.workers.start(concurrency=1)
     seen = app.enqueue("where", "x").result(timeout=30)
@@ -116,7 +118,7 @@ def test_a_worker_has_the_settings_of_who_started_it_and_no_notebook_modules(mak
     assert Settings.from_json(row["settings"]) == app.settings
 
 
-def test_a_second_start_says_what_runs_already(make: Make) -> None:
+def test_a_second_start_shows_the_running_workers(make: Make) -> None:
     app = make()
     first = app.workers.start(concurrency=1)
     again = make().workers.start(concurrency=3)
@@ -134,7 +136,7 @@ def test_a_named_pool_starts_alone_and_another_is_added_to_it(make: Make) -> Non
     app.wait(timeout=30)
 
 
-def test_an_unknown_pool_names_the_known_ones(make: Make) -> None:
+def test_the_error_for_an_unknown_pool_names_the_known_ones(make: Make) -> None:
     with pytest.raises(UsageError, match="unknown pool 'many2'; known: default, fetch, many"):
         make().workers.start(pool="many2")
 
@@ -184,13 +186,15 @@ def test_workers_killed_while_they_start_are_started_again_at_once(make: Make) -
         for row in app.queue.job_store.workers():
             if row["process"] not in killed and process.send(row["process"], signal.SIGKILL):
                 killed.add(row["process"])
-        return len(killed) >= 20  # more than may fail to start in a minute
+        return len(killed) >= 20  # more than the failed starts that are allowed in a minute
 
     until(kill_all)
     assert app.enqueue("echo", "on").wait(timeout=30).state == "completed"
 
 
-def test_a_killed_workers_job_runs_again_and_its_crash_is_kept(make: Make, tmp_path: Path) -> None:
+def test_a_job_whose_worker_died_runs_again_and_its_crash_is_recorded(
+    make: Make, tmp_path: Path
+) -> None:
     app = make()
     app.workers.start(concurrency=1)
     go = tmp_path / "go"
@@ -205,7 +209,9 @@ def test_a_killed_workers_job_runs_again_and_its_crash_is_kept(make: Make, tmp_p
 
 
 @pytest.mark.parametrize("how", ["exit", "segfault"])
-def test_poison_fails_after_three_crashes_whatever_max_retries_says(make: Make, how: str) -> None:
+def test_a_crashing_job_fails_after_three_crashes_whatever_its_max_retries(
+    make: Make, how: str
+) -> None:
     app = make()
     app.workers.start(concurrency=1)
     job = app.enqueue("die", how)
@@ -217,7 +223,7 @@ def test_poison_fails_after_three_crashes_whatever_max_retries_says(make: Make, 
     assert {(job.state, job.attempt) for job in neighbours} == {("completed", 1)}
 
 
-def test_poison_among_threads_is_found_and_its_neighbours_are_not_charged(
+def test_a_crashing_job_among_threads_is_found_and_no_other_job_is_charged(
     make: Make, tmp_path: Path
 ) -> None:
     app = make()
@@ -237,7 +243,9 @@ def test_poison_among_threads_is_found_and_its_neighbours_are_not_charged(
 
 
 @pytest.mark.parametrize(("task", "outcome"), [("stuck", "timeout"), ("hungry", "memory")])
-def test_a_job_past_its_limit_is_killed_and_says_why(make: Make, task: str, outcome: str) -> None:
+def test_a_job_that_exceeds_its_limit_is_killed_and_its_error_says_why(
+    make: Make, task: str, outcome: str
+) -> None:
     app = make(workers__retry__policies={"crash": {"max_retries": 1, "retry_delay": 0}})
     app.workers.start(concurrency=1)
     job = app.enqueue(task, "x")
@@ -248,7 +256,7 @@ def test_a_job_past_its_limit_is_killed_and_says_why(make: Make, task: str, outc
     assert app.enqueue("echo", "next").result(timeout=30) == "next"
 
 
-def test_a_cancelled_job_is_ended_after_its_grace_and_the_worker_replaced(
+def test_a_cancelled_job_is_killed_after_the_grace_period_and_its_worker_replaced(
     make: Make, tmp_path: Path
 ) -> None:
     app = make()
@@ -265,7 +273,7 @@ def test_a_cancelled_job_is_ended_after_its_grace_and_the_worker_replaced(
     assert job.state == "cancelled"
 
 
-def test_a_stuck_job_that_is_cancelled_and_retried_runs_again_when_it_has_been_ended(
+def test_a_job_that_is_cancelled_and_retried_runs_again_after_it_was_killed(
     make: Make, tmp_path: Path
 ) -> None:
     app = make(workers__cancel_grace=600)
@@ -283,7 +291,9 @@ def test_a_stuck_job_that_is_cancelled_and_retried_runs_again_when_it_has_been_e
     assert [a["outcome"] for a in job.attempts] == ["cancelled", "completed"]
 
 
-def test_stop_lets_a_short_job_finish_and_puts_a_long_one_back(make: Make, tmp_path: Path) -> None:
+def test_stop_lets_a_short_job_finish_and_returns_a_long_one_to_the_queue(
+    make: Make, tmp_path: Path
+) -> None:
     app = make()
     app.workers.start(concurrency=2)
     go = tmp_path / "go"
@@ -305,7 +315,7 @@ def test_stop_lets_a_short_job_finish_and_puts_a_long_one_back(make: Make, tmp_p
     assert process.identity(supervisor["pid"]) is None
 
 
-def test_what_a_stop_puts_back_is_not_charged_whoever_looks_meanwhile(
+def test_a_stop_charges_no_job_even_if_other_apps_open_meanwhile(
     make: Make, tmp_path: Path
 ) -> None:
     app = make()
@@ -317,18 +327,18 @@ def test_what_a_stop_puts_back_is_not_charged_whoever_looks_meanwhile(
          "paise2nb.open('development', sys.argv[1]).workers.stop(timeout=0)", str(app.data_dir)]
     )  # fmt: skip
     while stopping.poll() is None:
-        make().close()  # who opens an app looks for the dead
+        make().close()  # opening an app rescues the jobs of dead workers
     make()
     assert stopping.returncode == 0
     assert [(job.state, job.attempt) for job in jobs] == [("queued", 0)] * 4
     assert {a["outcome"] for job in jobs for a in job.attempts} == {"released"}
 
 
-def test_stop_without_workers_says_so(make: Make) -> None:
+def test_stop_without_workers_reports_that_none_run(make: Make) -> None:
     assert "not running" in str(make().workers.stop())
 
 
-def test_workers_without_a_supervisor_leave_and_a_new_start_takes_their_jobs_back(
+def test_after_supervisor_and_workers_were_killed_a_new_start_runs_their_jobs(
     make: Make, tmp_path: Path
 ) -> None:
     app = make()
@@ -344,7 +354,7 @@ def test_workers_without_a_supervisor_leave_and_a_new_start_takes_their_jobs_bac
     assert job.result(timeout=30) == "released"
 
 
-def test_a_start_waits_for_workers_of_its_own_not_for_orphans_that_are_about_to_leave(
+def test_a_start_waits_for_its_own_workers_and_not_for_those_of_a_dead_supervisor(
     make: Make,
 ) -> None:
     app = make()
@@ -352,7 +362,7 @@ def test_a_start_waits_for_workers_of_its_own_not_for_orphans_that_are_about_to_
     assert first.supervisor is not None
     orphans = [w["pid"] for w in first.workers]
     for pid in orphans:
-        os.kill(pid, signal.SIGSTOP)  # still ready in its row, whoever looks
+        os.kill(pid, signal.SIGSTOP)  # its row still says ready
     os.kill(first.supervisor["pid"], signal.SIGKILL)
     until(lambda: app.workers.status().supervisor is None)
     again = app.workers.start(concurrency=1)
@@ -363,14 +373,14 @@ def test_a_start_waits_for_workers_of_its_own_not_for_orphans_that_are_about_to_
     until(lambda: not {w["pid"] for w in app.workers.status().workers} & set(orphans))
 
 
-def test_workers_leave_when_idle_and_an_enqueue_brings_them_back(make: Make) -> None:
+def test_idle_workers_exit_and_an_enqueue_restarts_them(make: Make) -> None:
     app = make(workers__idle_exit=0.3)
     app.workers.start(concurrency=1)
     until(lambda: not app.workers.present())
     assert app.enqueue("echo", "wake up").result(timeout=30) == "wake up"
 
 
-def test_workers_that_a_user_stopped_stay_away(make: Make) -> None:
+def test_an_enqueue_does_not_restart_workers_that_the_user_stopped(make: Make) -> None:
     app = make(workers__idle_exit=0.3)
     app.workers.start(concurrency=1)
     app.workers.stop()
@@ -378,7 +388,7 @@ def test_workers_that_a_user_stopped_stay_away(make: Make) -> None:
     assert not app.workers.present()
 
 
-def test_the_supervisor_stays_while_a_job_has_a_time_and_brings_the_workers_back(
+def test_the_supervisor_stays_while_a_job_is_scheduled_and_restarts_the_workers(
     make: Make,
 ) -> None:
     app = make(workers__idle_exit=0.3)
@@ -389,7 +399,7 @@ def test_the_supervisor_stays_while_a_job_has_a_time_and_brings_the_workers_back
     assert until(lambda: job.state == "completed")
 
 
-def test_a_start_brings_back_workers_that_have_left_while_their_supervisor_waits(
+def test_a_start_restarts_workers_that_exited_while_their_supervisor_stayed(
     make: Make,
 ) -> None:
     app = make(workers__idle_exit=0.3)
@@ -402,7 +412,7 @@ def test_a_start_brings_back_workers_that_have_left_while_their_supervisor_waits
     assert {w["pool"] for w in settled.start(pool="many").workers} == {"default", "many"}
 
 
-def test_a_start_while_workers_drain_waits_for_them_and_starts_anew(
+def test_a_start_while_workers_drain_waits_and_starts_a_new_supervisor(
     make: Make, tmp_path: Path
 ) -> None:
     app = make()
@@ -425,7 +435,7 @@ def test_a_start_while_workers_drain_waits_for_them_and_starts_anew(
     assert job.state == "completed"
 
 
-def test_a_burst_leaves_when_all_is_done(make: Make) -> None:
+def test_burst_workers_exit_when_all_jobs_are_done(make: Make) -> None:
     app = make()
     jobs = app.enqueue_many("echo", [str(n) for n in range(50)])
     app.workers.start(concurrency=1, burst=True)
@@ -433,7 +443,7 @@ def test_a_burst_leaves_when_all_is_done(make: Make) -> None:
     assert app.status().jobs["completed"] == len(jobs)
 
 
-def test_a_plugin_that_breaks_keeps_workers_from_starting_and_status_says_why(
+def test_workers_do_not_start_with_a_broken_plugin_and_status_says_why(
     make: Make, tmp_path: Path
 ) -> None:
     app = make()
@@ -447,10 +457,10 @@ def test_a_plugin_that_breaks_keeps_workers_from_starting_and_status_says_why(
     app.workers.stop(timeout=0)
     plugin.write_text(PLUGIN)
     app.workers.start(concurrency=1)
-    assert app.enqueue("echo", "mended").result(timeout=30) == "mended"
+    assert app.enqueue("echo", "fixed").result(timeout=30) == "fixed"
 
 
-def test_workers_under_other_settings_are_said_and_restart_mends_it(make: Make) -> None:
+def test_status_reports_workers_with_other_settings_and_restart_fixes_it(make: Make) -> None:
     make().workers.start(concurrency=1)
     app = make(workers__timeout=77)
     assert "other settings" in (app.workers.status().problem or "")
@@ -458,10 +468,10 @@ def test_workers_under_other_settings_are_said_and_restart_mends_it(make: Make) 
     found = app.workers.restart()
     assert found.problem is None
     assert found.supervisor != before
-    assert [w["pool"] for w in found.workers].count("default") == 1  # the start's own option
+    assert [w["pool"] for w in found.workers].count("default") == 1  # the option of the start
 
 
-def test_workers_on_a_network_filesystem_are_warned_of(
+def test_a_start_warns_of_a_network_filesystem(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disks, "NETWORK", {disks.filesystem(tmp_path)})
@@ -470,7 +480,7 @@ def test_workers_on_a_network_filesystem_are_warned_of(
     assert "choose a local one with --data-dir" in str(found)
 
 
-def test_many_simultaneous_starts_leave_one_supervisor(make: Make, tmp_path: Path) -> None:
+def test_many_starts_at_the_same_time_start_one_supervisor(make: Make, tmp_path: Path) -> None:
     app = make()
     program = (
         "import paise2nb, sys; app = paise2nb.open('development', sys.argv[1], "
@@ -484,13 +494,13 @@ def test_many_simultaneous_starts_leave_one_supervisor(make: Make, tmp_path: Pat
     assert len([w for w in app.workers.status().workers if w["pool"] == "default"]) == 1
 
 
-def test_a_recycled_pid_is_never_signalled(make: Make) -> None:
+def test_a_process_with_a_reused_pid_is_never_signalled(make: Make) -> None:
     app = make()
     app.workers.start(concurrency=1)
     app.workers.stop()
-    innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
-        real = process.identity(innocent.pid)
+        real = process.identity(other.pid)
         assert real is not None
         pid, start, boot = real.split("-")
         app.queue.job_store.set_supervisor(
@@ -498,13 +508,13 @@ def test_a_recycled_pid_is_never_signalled(make: Make) -> None:
         )
         assert "not running" in str(app.workers.stop(timeout=0))
         assert app.workers.start(concurrency=1).supervisor is not None
-        assert innocent.poll() is None
+        assert other.poll() is None
     finally:
-        innocent.kill()
-        innocent.wait()
+        other.kill()
+        other.wait()
 
 
-def test_the_log_is_private_and_names_what_happened(make: Make) -> None:
+def test_the_log_is_private_and_names_events(make: Make) -> None:
     app = make()
     app.workers.start(concurrency=1)
     app.workers.stop()
@@ -514,7 +524,7 @@ def test_the_log_is_private_and_names_what_happened(make: Make) -> None:
     assert log.path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_supervisors_row_holds_the_options_of_the_start(make: Make) -> None:
+def test_the_row_of_the_supervisor_has_the_options_of_the_start(make: Make) -> None:
     app = make()
     app.workers.start(concurrency=1)
     row = app.queue.job_store.supervisor()
