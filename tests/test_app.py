@@ -17,8 +17,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App, current, make_current
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
-from paise2nb.jobs import STATES, NewJob, Outcome
-from paise2nb.workers.executor import Executor
+from paise2nb.jobs import STATES, Outcome
 from tests import example_plugin
 
 PLUGIN = (
@@ -191,12 +190,10 @@ def test_a_task_without_a_freshness_check_runs_again(app: App) -> None:
 
 
 def test_a_follow_up_job_is_no_duplicate_of_a_job_that_a_user_enqueues(waiting: App) -> None:
-    waiting.enqueue("parent", "echo", "x")
-    table = waiting.queue.job_store
-    claim = table.claim(table.register("default", 1), waiting.limits())
-    assert claim is not None
-    table.end(claim, Executor(waiting.queue, waiting.parts).call(claim, ["echo", "x", "x"]))
-    assert len(waiting.job(claim.id).children) == 2, "two follow-ups alike are two jobs"
+    job = waiting.enqueue("parent", "echo", "x", "x")
+    followups = waiting.replay(job.id).followups
+    end_next(waiting, Outcome("completed", "completed", followups=followups))
+    assert len(job.children) == 2, "equal follow-up jobs are no duplicates of each other"
     assert waiting.enqueue_many("echo", ["x"]).new == 1
 
 
@@ -284,9 +281,8 @@ def test_a_wait_ends_after_its_timeout(waiting: App) -> None:
 
 
 def test_waiting_for_many_jobs_uses_little_processor_time(waiting: App) -> None:
-    new = [NewJob("count", f"[{number}]", 1) for number in range(20_000)]
-    ids = [job_id for job_id, _ in waiting.queue.job_store.add(new).answers]
-    steps = waiting.waiting(timeout=600, jobs=ids)
+    jobs = waiting.enqueue_many("echo", range(20_000))
+    steps = waiting.waiting(timeout=600, jobs=jobs.ids)
     began = time.thread_time()
     rests = [next(steps) for _ in range(5)]
     assert sum(rests) > 5 * (time.thread_time() - began)
@@ -333,7 +329,7 @@ def test_a_wait_includes_follow_up_jobs_but_a_result_does_not(waiting: App) -> N
         job.wait(timeout=0)
 
 
-# Retry and cancel ------------------------------------------------------------------------------
+# Retry and cancel ----------------------------------------------------------------------------
 
 
 def test_failures_of_one_class_are_retried_together(app: App) -> None:
@@ -367,7 +363,7 @@ def test_cancel_returns_the_cancelled_jobs(waiting: App) -> None:
     waiting.wait()
 
 
-# Status and digest -------------------------------------------------------------------------
+# Status and digest ---------------------------------------------------------------------------
 
 STATUS_KEYS = (
     "profile", "data_dir", "immediate", "jobs", "roots", "workers", "supervisor",
@@ -430,7 +426,7 @@ def test_the_digest_counts_what_happened_since_the_last_time(waiting: App, tmp_p
     assert (again.stored, again.failed, again.waiting) == (0, 0, 1)
 
 
-# Reset and cleanup ----------------------------------------------------------------------------------
+# Reset and cleanup ---------------------------------------------------------------------------
 
 
 def test_a_reset_removes_finished_jobs_and_keeps_items(app: App, tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_other_functions_are_refused_by_name(app: App) -> None:
         app.enqueue(count, 1)  # type: ignore[arg-type]
 
 
-# Leftovers of jobs -------------------------------------------------------------------------
+# Leftovers of jobs ---------------------------------------------------------------------------
 
 
 def test_a_worker_bounds_its_files_and_leaves_no_core(working: App) -> None:

@@ -31,7 +31,8 @@ import ctypes, os, sys, threading
 @task("where")
 def where(context, word):
     profile = os.environ["PAISE2_PROFILE"]
-    return {"pid": os.getpid(), "modules": sorted(sys.modules), "profile": profile}
+    modules, settings = sorted(sys.modules), context.settings.to_json()
+    return {"pid": os.getpid(), "modules": modules, "profile": profile, "settings": settings}
 
 @task("thread_hold", pool="many")
 def thread_hold(context, path, name):
@@ -113,9 +114,7 @@ def test_a_worker_has_the_settings_of_the_app_that_started_it_and_no_notebook_mo
     assert seen["profile"] == "development"
     heavy = {"IPython", "ipywidgets", "trafilatura", "kreuzberg", "yaml", "pandas"}
     assert not heavy & set(seen["modules"])
-    row = app.queue.job_store.supervisor()
-    assert row is not None
-    assert Settings.from_json(row["settings"]) == app.settings
+    assert Settings.from_json(seen["settings"]) == app.settings
 
 
 def test_a_second_start_shows_the_running_workers(make: Make) -> None:
@@ -183,9 +182,10 @@ def test_workers_killed_while_they_start_are_started_again_at_once(make: Make) -
     killed: set[str] = set()
 
     def kill_all() -> bool:
-        for row in app.queue.job_store.workers():
-            if row["process"] not in killed and process.send(row["process"], signal.SIGKILL):
-                killed.add(row["process"])
+        for worker in app.workers.status().workers:
+            name = process.identity(worker["pid"])
+            if name and name not in killed and process.send(name, signal.SIGKILL):
+                killed.add(name)
         return len(killed) >= 20  # more than the failed starts that are allowed in a minute
 
     until(kill_all)
@@ -421,7 +421,7 @@ def test_a_start_while_workers_drain_waits_and_starts_a_new_supervisor(
     job = app.enqueue("hold", str(tmp_path / "go"))
     until(lambda: job.state == "running")
     os.kill(first["pid"], signal.SIGTERM)
-    until(lambda: app.queue.job_store.supervisor()["state"] == "stopping")
+    until(lambda: any(w["state"] == "stopping" for w in app.workers.status().workers))
     program = (
         "import paise2nb, sys; print(paise2nb.open('development', sys.argv[1], "
         "{'plugins': [sys.argv[2]]}).workers.start(concurrency=1).supervisor['pid'])"
