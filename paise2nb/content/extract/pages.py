@@ -13,7 +13,7 @@ from paise2nb.plugins import Document, Source
 
 logger = logging.getLogger("paise2nb.content.extract")
 
-# A main text with fewer characters than both of these is wrong: a number, a share of all text.
+# A main text is wrong if it has fewer characters than this and is less than this share of all text.
 SHORT, SHARE = 500, 0.05
 MAX_TAGS = 150_000  # a tree of more takes hundreds of megabytes, and an extraction minutes
 # The names of elements and attribute values by which trafilatura finds authors (`AUTHOR_XPATHS`).

@@ -24,7 +24,8 @@ def fetch_web(context: Context, url: str) -> Fetched:
     item = None if item_id is None else context.items.get(item_id)
     # If the bytes are gone, "unchanged" would leave nothing to extract from.
     is_cached = item is not None and item["sha256"] in context.cache
-    known = item["metadata"].get("source") if item and is_cached and context.job.run else None
+    is_usable = is_cached and not context.is_replay
+    known = item["metadata"].get("source") if item and is_usable else None
     return visit(context, url, known)
 
 
@@ -76,7 +77,8 @@ class HostSlot:
         job = context.job
         self._context = context
         # A replay is not paced: the user asks for one request, here and now.
-        self._is_paced = bool(job.run and job.host and context.settings.fetch.host_delay)
+        is_paced = bool(job.host and context.settings.fetch.host_delay)
+        self._is_paced = is_paced and not context.is_replay
         self._host = job.host
         self._crawl_delay: tuple[str, float] | None = None
 

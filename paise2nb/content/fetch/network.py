@@ -16,10 +16,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
-from urllib.request import (  # type: ignore[attr-defined]  # its stub lacks the second one
-    getproxies_environment,
-    proxy_bypass_environment,
-)
+from urllib.request import getproxies, proxy_bypass
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager, make_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -261,9 +258,9 @@ def proxy_for(scheme: str, host: str, chosen: str | None) -> str | None:
     """
     if chosen != "environment":
         return chosen
-    named = getproxies_environment()
+    named = getproxies()
     proxy = named.get(scheme) or named.get("all")
-    if not proxy or proxy_bypass_environment(host, named):
+    if not proxy or proxy_bypass(host, named):
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"

@@ -23,7 +23,7 @@ from paise2nb.jobs import UNFINISHED, NewJob
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import AppInfo, ContentSource, Task, hookimpl, task
 
-MOST = 50_000  # URLs of one run; the limit of the sitemap protocol
+MAX_URLS = 50_000  # URLs of one run; the limit of the sitemap protocol
 
 
 # Checking arguments --------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def source_task(name: str, source: ContentSource, plugin: str) -> Task:
 def _fetchable(
     found: Iterable[str], schemes: Collection[str] = tuple(urls.DEFAULT_PORTS)
 ) -> Iterator[str]:
-    """The valid URLs of some schemes, each once and at most `MOST`."""
+    """The valid URLs of some schemes, each once and at most `MAX_URLS`."""
     seen: set[str] = set()
     for url in found:
         try:
@@ -167,7 +167,7 @@ def _fetchable(
             continue
         if scheme not in schemes:
             continue
-        if (key := urls.canonical_url(url)) not in seen and len(seen) < MOST:
+        if (key := urls.canonical_url(url)) not in seen and len(seen) < MAX_URLS:
             seen.add(key)
             yield url.partition("#")[0].strip()
 
