@@ -189,5 +189,6 @@ def extractor(*mime_types: str, suffixes: Iterable[str] = ()) -> Callable[[F], F
 
 def _declare(function: F, declared: Task | Fetcher | Extractor) -> F:
     declarations: list[Any] = getattr(function, "__paise2__", [])
+    # The type of a function does not declare the attributes that it can have.
     function.__paise2__ = [*declarations, declared]  # type: ignore[attr-defined]
     return function

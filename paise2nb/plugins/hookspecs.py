@@ -28,47 +28,47 @@ class Hooks:
     """The specifications. Every hook returns what the plugin adds, or nothing."""
 
     @hookspec
-    def task_queue_providers(self) -> Mapping[str, TaskQueueProvider]:  # type: ignore[empty-body]
+    def task_queue_providers(self) -> Mapping[str, TaskQueueProvider]:
         """Queues by the name that ``task_queue.provider`` takes."""
 
     @hookspec
-    def configuration_providers(self) -> Sequence[ConfigurationProvider]:  # type: ignore[empty-body]
+    def configuration_providers(self) -> Sequence[ConfigurationProvider]:
         """Defaults for settings."""
 
     @hookspec(firstresult=True)
-    def data_storage_provider(self, app: AppInfo) -> DataStorageProvider:  # type: ignore[empty-body]
+    def data_storage_provider(self, app: AppInfo) -> DataStorageProvider:
         """The store of this app."""
 
     @hookspec(firstresult=True)
-    def cache_provider(self, app: AppInfo) -> CacheProvider:  # type: ignore[empty-body]
+    def cache_provider(self, app: AppInfo) -> CacheProvider:
         """The cache of this app."""
 
     @hookspec
-    def content_sources(self) -> Mapping[str, ContentSource]:  # type: ignore[empty-body]
+    def content_sources(self) -> Mapping[str, ContentSource]:
         """Sources by name."""
 
     @hookspec
-    def content_fetchers(self) -> Sequence[Fetcher]:  # type: ignore[empty-body]
+    def content_fetchers(self) -> Sequence[Fetcher]:
         """Fetchers by URL scheme."""
 
     @hookspec
-    def content_extractors(self) -> Sequence[Extractor]:  # type: ignore[empty-body]
+    def content_extractors(self) -> Sequence[Extractor]:
         """Extractors by MIME type."""
 
     @hookspec
-    def tasks(self) -> Sequence[Task]:  # type: ignore[empty-body]
+    def tasks(self) -> Sequence[Task]:
         """Tasks by name."""
 
     @hookspec(firstresult=True)
-    def source_task(self, name: str, source: ContentSource, plugin: str) -> Task:  # type: ignore[empty-body]
+    def source_task(self, name: str, source: ContentSource, plugin: str) -> Task:
         """The task that enqueues what a source of that plugin finds. Built in."""
 
     @hookspec
-    def lifecycle_actions(self) -> Sequence[LifecycleAction]:  # type: ignore[empty-body]
+    def lifecycle_actions(self) -> Sequence[LifecycleAction]:
         """Called when an app opens and closes."""
 
     @hookspec
-    def reset_actions(self) -> Sequence[ResetAction]:  # type: ignore[empty-body]
+    def reset_actions(self) -> Sequence[ResetAction]:
         """Called by ``reset``."""
 
 
