@@ -36,13 +36,13 @@ class EnqueueMixin(JobDatabase):
         *,
         force: bool = False,
     ) -> EnqueueResult:
-        """Add jobs of a user or a source, except those with an unfinished or fresh twin.
+        """Add jobs of a user or a source, except those with an unfinished or up-to-date twin.
 
         Args:
             jobs: in the order of the answers.
             is_fresh: ``(index, result, age in seconds) -> bool``: whether the result of a
                 completed twin makes the job unnecessary.
-            force: add even if a completed twin is fresh.
+            force: add even if a completed twin is up to date.
 
         Returns:
             An answer for each job. An unfinished twin takes over the interval of the job.
