@@ -19,7 +19,7 @@ from paise2nb.collection.search import UNSTORABLE, facets_of, search
 from paise2nb.core.clock import iso
 from paise2nb.core.errors import NotFound
 from paise2nb.core.sqlite import Database, read_format
-from paise2nb.core.text import words
+from paise2nb.core.text import count_words
 from paise2nb.plugins import AppInfo, Document, hookimpl
 
 FORMAT = read_format(Path(__file__).parent)
@@ -251,7 +251,7 @@ def _row(document: Document, provenance: Mapping[str, Any]) -> dict[str, Any]:
             name: _one_line(getattr(document, name))
             for name in ("title", "author", "date", "language")
         },
-        "metadata": json.dumps({**document.metadata, "words": words(text)}),
+        "metadata": json.dumps({**document.metadata, "words": count_words(text)}),
         "text": text,
     }
 

@@ -21,7 +21,7 @@ from paise2nb.content.fetch import robots
 from paise2nb.content.handover import VALIDATORS, hand_over, is_up_to_date
 from paise2nb.core import urls
 from paise2nb.core.errors import NotFound, PermanentError, UsageError
-from paise2nb.core.text import words
+from paise2nb.core.text import count_words
 from paise2nb.jobs import UNFINISHED
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, Source, task
@@ -159,7 +159,7 @@ def extract(
     text = json.dumps([dataclasses.asdict(document) for document in documents])
     document_key = context.cache.put(text.encode("utf-8", "replace"))
     context.enqueue("store", url, document_key, {**facts, "sha256": key, "kind": kind})
-    number = sum(words(document.text) for document in documents)
+    number = sum(count_words(document.text) for document in documents)
     result = {"document": document_key, "mime_type": kind, "documents": len(documents)}
     return {**result, "words": number}
 

@@ -24,7 +24,7 @@ PAUSE = 0.01  # seconds between attempts while an abandoned waiter is still queu
 
 
 class FairFileLock:
-    """The lock of one process. Its threads must take turns before they use it.
+    """The lock of one process. At most one of its threads may use it at a time.
 
     Args:
         path: The file to lock. Sleeping processes lock a second file beside it, so that others

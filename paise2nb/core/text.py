@@ -5,7 +5,7 @@ from __future__ import annotations
 PIECE = 1 << 20  # characters
 
 
-def words(text: str, piece_size: int = PIECE) -> int:
+def count_words(text: str, piece_size: int = PIECE) -> int:
     """Count the words of a text.
 
     The text is split piece by piece, because the list of all words of a large text would need

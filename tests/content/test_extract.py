@@ -19,7 +19,7 @@ from paise2nb.content.extract import documents as through_library
 from paise2nb.content.extract import pages, text
 from paise2nb.content.extract.types import SHEET, SLIDES, WORD, media_type
 from paise2nb.core.errors import PermanentError
-from paise2nb.core.text import words
+from paise2nb.core.text import count_words
 from paise2nb.plugins import Document, Source
 from tests import documents
 
@@ -408,4 +408,4 @@ def test_the_modules_are_light_until_they_are_used() -> None:
 @pytest.mark.parametrize("piece_size", [1, 2, 3, 7, 100])
 def test_a_word_across_two_pieces_is_counted_once(piece_size: int) -> None:
     for sample in ("", " ", "one", "  a bc  def\nghij ", "été\u00a0x\u2003yz"):
-        assert words(sample, piece_size) == len(sample.split())
+        assert count_words(sample, piece_size) == len(sample.split())
