@@ -1,7 +1,7 @@
 """The program of a worker process.
 
-It opens an app of its own from the settings that it is given, and runs Huey's consumer on it. A
-start-up that fails is recorded and ends the process, which then never claims a job.
+It opens an app with the settings of the supervisor, and runs Huey's consumer. If the start fails,
+the process records the reason and ends without having claimed a job.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs import JobStore, Worker
 from paise2nb.workers.claims import SAFETY_POLL
-from paise2nb.workers.logs import configure_logging, log_directory
+from paise2nb.workers.logs import configure_logging, log_path
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import received_message
 
 logger = logging.getLogger("paise2nb.worker")
 
 HEARTBEAT_SECONDS = 3.0
-CAN_NOT_START = 3  # exit status
-FILES = 1024  # that a worker may hold open, and so many more for each thread's connections
-FILES_A_THREAD = 32
-THREADS_LEFT = 50  # by jobs; more of them are too many
+START_FAILED = 3  # exit status
+MAX_FILES = 1024  # open files of a worker, in addition to those of its threads' connections
+FILES_PER_THREAD = 32
+MAX_LEFT_THREADS = 50  # threads that jobs have left running, before the process is recycled
 
 
 def main() -> None:
@@ -44,49 +44,45 @@ def main() -> None:
     settings = Settings.from_json(received["settings"])
     os.environ["PAISE2_PROFILE"] = settings.profile
     assert settings.data_dir is not None
-    log = log_directory(settings.data_dir) / "workers.log"
-    configure_logging(logging.handlers.WatchedFileHandler(log))
+    configure_logging(logging.handlers.WatchedFileHandler(log_path(settings.data_dir)))
     logging.getLogger("huey").setLevel(logging.ERROR)
-    faulthandler.enable()
+    faulthandler.enable()  # to standard error, which goes to the log
     processes.adopt_orphans()
-    # Standard error may hold a crash's last words; Ctrl-C is the supervisor's to answer.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pool, _, alone = received["pool"].partition(":")
-    threads = (
-        1 if alone or pool not in settings.workers.pools else settings.workers.pools[pool].threads
-    )
-    processes.bound_files(FILES + FILES_A_THREAD * threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor handles Ctrl-C
+    name, _, isolated = received["pool"].partition(":")
+    pool = settings.workers.pools.get(name)
+    threads = pool.threads if pool and not isolated else 1
+    processes.bound_files(MAX_FILES + FILES_PER_THREAD * threads)
     host_delay = settings.fetch.host_delay
     job_store = JobStore(Path(received["job_store"]), durable=False, host_delay=host_delay)
-    entry = job_store.register(received["pool"], threads)
+    worker = job_store.register(received["pool"], threads)
     try:
-        _Process(settings, job_store, entry, pool, threads, received["parent"]).run()
+        _Process(settings, job_store, worker, threads, received["parent"]).run()
     except Exception as error:
         logger.exception("this worker can't start")
-        job_store.heartbeat(entry, "failed", message(error))
-        sys.exit(CAN_NOT_START)
-    job_store.leave(entry)
+        job_store.heartbeat(worker, "failed", message(error))
+        sys.exit(START_FAILED)
+    job_store.leave(worker)
     job_store.close()
     if any(not thread.daemon for thread in threading.enumerate()[1:]):
         logging.shutdown()
-        os._exit(0)  # threads that jobs have left would keep this process for ever
+        os._exit(0)  # because Python would wait for the threads that jobs have left running
 
 
 class _Process:
-    """A worker process while it works."""
+    """A worker process while it runs.
+
+    Args:
+        parent: The supervisor's pid as it was told, because the supervisor may have ended by now.
+    """
 
     def __init__(
-        self,
-        settings: Settings,
-        job_store: JobStore,
-        entry: Worker,
-        pool: str,
-        threads: int,
-        parent: int,
+        self, settings: Settings, job_store: JobStore, worker: Worker, threads: int, parent: int
     ) -> None:
         self.job_store = job_store
-        self.entry = entry
+        self.worker = worker
         self.threads = threads
+        self.parent = parent
         self.app = App(settings, is_worker=True)
         self.huey: JobHuey = self.app.queue
         if self.app.immediate or not job_store.path.samefile(self.huey.job_store.path):
@@ -94,21 +90,20 @@ class _Process:
             raise WorkersError(
                 f"task_queue.provider {provider} gives a worker no jobs of {job_store.path}"
             )
-        self.huey.work_for(entry, self.app.limits(pool))
-        self.failure: Exception | None = None
+        self.huey.work_for(worker, self.app.limits(worker.pool))
+        self._failure: Exception | None = None
         self._started = threading.Semaphore(0)
-        self._drain = False
-        self._parent = parent  # told, not asked for: it may have ended by now
+        self._terminated = False
 
     def run(self) -> None:
-        """Claim and run jobs until told to drain, or the supervisor is gone.
+        """Claim and run jobs until the process is told to drain, or the supervisor is gone.
 
         Raises:
-            Exception: what a thread's start-up raised.
+            Exception: A thread can't start.
         """
-        listener = Listener(self.job_store.path, f"worker-{self.entry.id}")
-        self.huey.on_startup()(self._thread_starts)
-        self.huey.on_shutdown()(self._thread_ends)
+        listener = Listener(self.job_store.path, f"worker-{self.worker.id}")
+        self.huey.on_startup()(self._start_thread)
+        self.huey.on_shutdown()(self.huey.claims.release_next)
         consumer = self.huey.create_consumer(
             workers=self.threads, periodic=False, check_worker_health=False, scheduler_interval=60
         )
@@ -120,62 +115,56 @@ class _Process:
         try:
             for _ in range(self.threads):
                 self._started.acquire()
-            if self.failure is None:
-                self._serve(listener, consumer)
+            if self._failure is None:
+                self._serve(listener)
         finally:
-            self.huey.stop_claiming()
+            self.huey.claims.stop()
             consumer.stop(graceful=True)
             listener.close()
             self.app.close()
-        if self.failure is not None:
-            raise self.failure
+        if self._failure is not None:
+            raise self._failure
 
-    def _serve(self, listener: Listener, consumer: Any) -> None:
-        beat = float("-inf")
-        while not self._drain and not self.huey.stopping:
-            # Asked first: an orphan never says that it is ready under the next supervisor.
-            if os.getppid() != self._parent:
-                logger.warning("the supervisor is gone: this worker finishes its jobs and leaves")
+    def _serve(self, listener: Listener) -> None:
+        next_heartbeat = float("-inf")
+        while not self._terminated and not self.huey.claims.stopping:
+            # Before the heartbeat: an orphan must not be ready under the next supervisor.
+            if os.getppid() != self.parent:
+                logger.warning("the supervisor is gone: this worker finishes its jobs and stops")
                 break
-            if time.monotonic() - beat >= HEARTBEAT_SECONDS:
-                beat = time.monotonic()
+            if time.monotonic() >= next_heartbeat:
+                next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
                 self.job_store.database.check()
-                self._look_after_itself()
-                with suppress(StorageError):  # a full disk, which shows elsewhere
-                    if not self.job_store.heartbeat(self.entry, "ready"):
-                        logger.warning("this worker was declared dead: it leaves")
+                self._check_resources()
+                with suppress(StorageError):  # a full disk, which is reported elsewhere
+                    if not self.job_store.heartbeat(self.worker, "ready"):
+                        logger.warning("this worker was declared dead: it stops")
                         break
             if listener.wait(SAFETY_POLL):
-                self.huey.idle_waiter.end_one()
+                self.huey.claims.idle_waiter.end_one()
         with suppress(PaiseError):
-            self.job_store.heartbeat(self.entry, "stopping")
-            self.huey.notifier.notify()  # the supervisor: another one may have to take over
+            self.job_store.heartbeat(self.worker, "stopping")
+            self.huey.notifier.notify()  # the supervisor, which may have to start another worker
 
-    def _look_after_itself(self) -> None:
-        """Make room for a fresh process when jobs have left too much in this one."""
+    def _check_resources(self) -> None:
+        """Recycle this process if jobs have left too many files open or threads running."""
         processes.reap_orphans()
-        if processes.open_files() > FILES * 0.75 + FILES_A_THREAD * self.threads:
-            self.huey.recycle(f"jobs have left {processes.open_files()} files open")
-        elif threading.active_count() > self.threads + THREADS_LEFT:
-            self.huey.recycle(f"jobs have left {threading.active_count()} threads running")
+        files, threads = processes.open_files(), threading.active_count()
+        if files > MAX_FILES * 0.75 + FILES_PER_THREAD * self.threads:
+            self.huey.claims.recycle(f"jobs have left {files} files open")
+        elif threads > self.threads + MAX_LEFT_THREADS:
+            self.huey.claims.recycle(f"jobs have left {threads} threads running")
 
-    def _open_connections(self) -> None:
-        """Open this thread's connections, so that what is wrong shows before a job needs them."""
-        self.huey.job_store.counts()
-        self.app.store.count()
-
-    def _on_term(self, number: int, frame: object) -> None:
-        self._drain = True
-
-    def _thread_starts(self) -> None:
-        """Make this thread's context: its connections, opened before the first job needs them."""
+    def _start_thread(self) -> None:
+        """Open this thread's connections, so that an error is found before a job needs them."""
         try:
-            self._open_connections()
-        except Exception as error:  # Huey would log it and go on without
-            self.failure = error
-            self.huey.stop_claiming()
+            self.huey.job_store.counts()
+            self.app.store.count()
+        except Exception as error:  # Huey would log it and continue
+            self._failure = error
+            self.huey.claims.stop()
         finally:
             self._started.release()
 
-    def _thread_ends(self) -> None:
-        self.huey.release_next_claim()
+    def _on_term(self, number: int, frame: Any) -> None:
+        self._terminated = True

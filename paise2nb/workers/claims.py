@@ -1,4 +1,4 @@
-"""How the threads of a worker process come to their next job, and wait when there is none."""
+"""How the threads of a worker process claim their next job, and wait if there is none."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from paise2nb.workers.outage import OutageMonitor
 
 logger = logging.getLogger("paise2nb.worker")
 
-SAFETY_POLL = 1.0  # seconds: an idle wait never lasts longer, whether a wakeup arrives or not
-# Scheduling of the threads of one process; `python -m tests.benchmarks.queue`, drain with one
+SAFETY_POLL = 1.0  # seconds: the longest idle wait, in case a wakeup is lost
+# Scheduling of the threads of one process. `python -m tests.benchmarks.queue`, drain with one
 # process and four threads, is more than twice as fast with it.
 SHORT_JOB = 0.0005  # seconds: while a thread's job is younger than this, no other thread claims
-SPIN_SECONDS = 0.001  # between two checks whether it is
-LONGEST_SLOT_CHECK = 15.0  # seconds between two checks for host slots that no other pool uses
+SPIN_SECONDS = 0.001  # between two checks of that
+MAX_SLOT_CHECK_SECONDS = 15.0  # between two checks for host slots that no other pool uses
+_RELEASED = Outcome("released", "queued")
 
 
 class IdleWaiter:
-    """How a thread waits when there is nothing to claim.
+    """Lets the threads of a process wait for work.
 
     Attributes:
-        calls: how often a wait was ended. A thread reads it before it looks for work, and does not
-            wait if it has changed since: no wakeup is missed in between.
+        calls: How often a wait was ended. A thread reads it before it looks for work and passes it
+            to `wait`, so that it misses no wakeup in between.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class IdleWaiter:
         self.calls = 0
 
     def wait(self, seconds: float, calls: int) -> None:
-        """Wait at most that long, unless a wait was ended since `calls` was read."""
+        """Wait at most that long; not at all if a wait was ended since `calls` was read."""
         with self._condition:
             if calls == self.calls:
                 self._condition.wait(seconds)
@@ -56,12 +57,17 @@ class IdleWaiter:
 
 
 class Claims:
-    """The claims of one worker process, for all its threads.
+    """The claims of one worker process, shared by its threads.
 
     Args:
-        parts: the job store, and the plugins, which running workers load again.
-        notifier: wakes the other processes.
-        register_tasks: called when plugins may have changed.
+        parts: The job store, and the plugins, which are reloaded while the worker runs.
+        notifier: Wakes the other processes.
+        register_tasks: Called when plugins may have changed.
+
+    Attributes:
+        worker: The worker to claim for; None until the process is ready to claim.
+        limits: The tasks to claim, with their limits.
+        outages: Pauses tasks that can't run at the moment.
     """
 
     def __init__(
@@ -77,72 +83,79 @@ class Claims:
         self.outages: OutageMonitor | None = None
         self._stopping = threading.Event()
         self._local = threading.local()
-        self._looking = threading.Lock()  # one thread at a time looks for work
-        self._began: dict[int, float] = {}  # by thread: when (monotonic) its job began
+        self._claiming = threading.Lock()  # only one thread at a time looks for work
+        self._started: dict[int, float] = {}  # thread -> when (monotonic) its job started
         self._check_slots_at = 0.0  # monotonic
-        self._slot_check_pause = SAFETY_POLL
+        self._slot_check_seconds = SAFETY_POLL
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing more is claimed."""
+        """Whether no more jobs are claimed."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Claim nothing more: the worker drains."""
+        """Claim no more jobs: the worker drains."""
         self._stopping.set()
         self.idle_waiter.end_all()
 
     def next(self) -> Claim | None:
-        """Claim a job, or wait for one; None if there was none within `SAFETY_POLL` seconds."""
+        """Claim a job, or wait for one. Return None if there was none within `SAFETY_POLL`."""
         self._write_unwritten()
         calls = self.idle_waiter.calls
         if self.stopping or self.worker is None:
             return None
         claim = self._take_next_claim()
         if claim is None:
-            self._began.pop(threading.get_ident(), None)
+            self._started.pop(threading.get_ident(), None)
             pause = SAFETY_POLL
-            if self._looking.acquire(blocking=False):
+            if self._claiming.acquire(blocking=False):
                 try:
-                    claim = self._look(self.worker)
+                    claim = self._claim(self.worker)
                     if claim is None:
-                        pause = self._seconds_to_wait()
+                        pause = self._seconds_until_due()
                 finally:
-                    self._looking.release()
+                    self._claiming.release()
             if claim is None:
                 self.idle_waiter.wait(pause, calls)
                 return None
-        if not self._looking.locked():
-            self.idle_waiter.end_one()  # there may be more: the next thread looks
-        # Plugins are checked again here: one may have been saved just before this job was enqueued.
-        if not self.plugins_are_current() or claim.task not in self._parts.plugins.tasks:
-            self._job_store.end(claim, Outcome("released", "queued"))
+        if not self._claiming.locked():
+            self.idle_waiter.end_one()  # there may be more work: wake the next thread
+        # Checked again here: a plugin may have been saved just before this job was enqueued.
+        if not self._plugins_are_current() or claim.task not in self._parts.plugins.tasks:
+            self._job_store.end(claim, _RELEASED)
             return None
-        self._began[threading.get_ident()] = time.monotonic()
+        self._started[threading.get_ident()] = time.monotonic()
         return claim
 
     def finish(self, claim: Claim, outcome: Outcome) -> None:
-        """Write how an execution ended, and claim the next job in the same transaction.
+        """Write an outcome and claim the next job in the same transaction.
 
-        An outcome that can't be written now is written before this thread claims anything else.
+        If the outcome can't be written now, it is written before this thread claims anything else.
         """
         thread = threading.get_ident()
-        self._began[thread] = math.inf
+        self._started[thread] = math.inf
         try:
-            self._write(claim, outcome, self._open_limits())
+            self._write(claim, outcome, self._unpaused_limits())
         except StorageError:
-            self._began.pop(thread, None)
+            self._started.pop(thread, None)
             logger.exception("the outcome of job %s can't be written now", claim.id)
             self._local.unwritten = (claim, outcome)
 
     def release_next(self) -> None:
-        """Return the job that this thread has claimed but not begun."""
+        """Release the job that this thread has claimed but not started."""
         claim = self._take_next_claim()
         if claim is not None:
-            self._job_store.end(claim, Outcome("released", "queued"))
+            self._job_store.end(claim, _RELEASED)
 
-    def plugins_are_current(self) -> bool:
-        """Load plugins that have changed; where that takes a fresh process, recycle this one."""
+    def recycle(self, reason: str) -> None:
+        """Finish the running jobs and end this process. The supervisor starts a new one at once."""
+        if not self.stopping:
+            logger.info("this worker is replaced by a new process: %s", reason)
+            self.stop()
+            self._notifier.notify()  # wakes the main thread of this process, too
+
+    def _plugins_are_current(self) -> bool:
+        """Reload plugins that have changed; recycle this process if that is not possible in it."""
         try:
             if self._parts.plugins.refresh():
                 self._register_tasks()
@@ -153,18 +166,11 @@ class Claims:
         self.recycle(reason)
         return False
 
-    def recycle(self, reason: str) -> None:
-        """Finish what runs and end this process: the supervisor starts a fresh one at once."""
-        if not self.stopping:
-            logger.info("this worker is replaced by a fresh process: %s", reason)
-            self.stop()
-            self._notifier.notify()  # the main thread of this process, too
-
     def _write(self, claim: Claim, outcome: Outcome, limits: Mapping[str, Limits]) -> None:
         accepted, next_claim = self._job_store.end(claim, outcome, self.worker, dict(limits))
         self._local.next_claim = next_claim
         if not accepted:
-            logger.warning("the outcome of job %s is refused: it was taken back", claim.id)
+            logger.warning("the outcome of job %s is discarded: it was taken back", claim.id)
         elif outcome.followups:
             self.idle_waiter.end_one()
             self._notifier.notify()
@@ -179,41 +185,41 @@ class Claims:
                 raise
             self._local.unwritten = None
 
-    def _look(self, worker: Worker) -> Claim | None:
-        """Claim a job, unless another thread will be back for it at once.
+    def _claim(self, worker: Worker) -> Claim | None:
+        """Claim a job, unless another thread will claim its own next job in a moment.
 
-        The next of many short jobs costs that thread little; each further thread makes it wait for
-        the interpreter's lock and the job store's, so that four of them do less than one.
+        For that thread, the next of many short jobs is cheap. A second thread would make it wait
+        for the interpreter's lock and the job store's: four threads would do less than one.
         """
-        while self._is_spinning():
+        while self._runs_short_job():
             if self.stopping:
                 return None
             time.sleep(SPIN_SECONDS)
-        if not self.plugins_are_current():  # more tasks may be known from now on
+        if not self._plugins_are_current():
             return None
-        limits = self._open_limits()
+        limits = self._unpaused_limits()
         tasks = tuple(limits)
-        if limits and (self._job_store.claimable(tasks) or self._takes_unused_slots(tasks)):
+        if limits and (self._job_store.claimable(tasks) or self._take_unused_slots(tasks)):
             return self._job_store.claim(worker, limits)
         return None
 
-    def _is_spinning(self) -> bool:
-        """Whether a thread has only just begun its job, or writes the outcome of one."""
+    def _runs_short_job(self) -> bool:
+        """Whether a thread has just started its job, or is writing an outcome."""
         since = time.monotonic() - SHORT_JOB
-        return any(began > since for began in list(self._began.values()))
+        return any(started > since for started in list(self._started.values()))
 
-    def _takes_unused_slots(self, tasks: tuple[str, ...]) -> bool:
-        """Take host slots that no other pool uses; checked less often while there are none."""
+    def _take_unused_slots(self, tasks: tuple[str, ...]) -> bool:
+        """Take host slots that no other pool uses. Checked less often while there are none."""
         if time.monotonic() < self._check_slots_at:
             return False
-        self._check_slots_at = time.monotonic() + self._slot_check_pause
+        self._check_slots_at = time.monotonic() + self._slot_check_seconds
         found = self._job_store.take_unused_slots(tasks)
-        pause = SAFETY_POLL if found else 2 * self._slot_check_pause
-        self._slot_check_pause = min(pause, LONGEST_SLOT_CHECK)
+        pause = SAFETY_POLL if found else 2 * self._slot_check_seconds
+        self._slot_check_seconds = min(pause, MAX_SLOT_CHECK_SECONDS)
         return found
 
-    def _open_limits(self) -> dict[str, Limits]:
-        """The tasks that may be claimed now, with their limits."""
+    def _unpaused_limits(self) -> dict[str, Limits]:
+        """Return the tasks that may be claimed now, with their limits."""
         paused = self.outages.paused_tasks() if self.outages else set()
         if paused is None or self.stopping:
             return {}
@@ -224,7 +230,7 @@ class Claims:
         self._local.next_claim = None
         return claim
 
-    def _seconds_to_wait(self) -> float:
+    def _seconds_until_due(self) -> float:
         due = self._job_store.next_time(tuple(self.limits), within=SAFETY_POLL)
         if due is None:
             return SAFETY_POLL

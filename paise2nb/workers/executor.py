@@ -1,8 +1,7 @@
-"""The execution of a job, from top to bottom: run it, decide what its end means, write, wake.
+"""Run one claimed job and decide its outcome.
 
-Huey calls the task's function; a task raises, and nothing turns an exception into a value. What
-the exception means for the job is decided in one place, and written in one transaction together
-with the follow-up jobs and the claim of the next job.
+Huey calls the task's function, which returns or raises; one `match` decides what that means for
+the job. The caller writes the outcome together with the follow-up jobs and the next claim.
 """
 
 from __future__ import annotations
@@ -24,14 +23,7 @@ from huey.api import Huey
 from huey.api import Task as HueyTask
 from huey.exceptions import CancelExecution, RetryTask
 
-from paise2nb.core.errors import (
-    PermanentError,
-    Snoozed,
-    TaskError,
-    message,
-    redacted,
-    storable,
-)
+from paise2nb.core.errors import PermanentError, Snoozed, TaskError, message, redacted, storable
 from paise2nb.jobs import Claim, HostDelay, Outcome
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.parts import Parts
@@ -40,56 +32,99 @@ from paise2nb.workers.outage import OutageMonitor
 
 logger = logging.getLogger("paise2nb.worker")
 
-# The frames of these modules say nothing about a task, so a stored traceback begins after them.
+# A stored traceback begins after the frames of these modules, which are the same for every task.
 _ENGINE = ("paise2nb.workers.executor", "paise2nb.workers.queue", "huey.api")
 
 
 class Executor:
-    """Runs claimed jobs for one queue.
+    """Runs the claimed jobs of one queue.
 
     Args:
-        huey: sends the signals, and calls the hooks that are registered on it.
-        parts: what tasks may use.
+        huey: Sends signals and runs the registered hooks.
+        parts: The parts that tasks use.
     """
 
     def __init__(self, huey: Huey, parts: Parts) -> None:
         self._huey = huey
         self._parts = parts
-        self.outages: OutageMonitor | None = None  # of a worker process
+        self.outages: OutageMonitor | None = None  # set in worker processes
 
     def run(self, task: HueyTask) -> Outcome:
-        """Run a claimed job; what its end means. Nothing is written.
+        """Run a claimed job and return its outcome. Nothing is written.
 
         Raises:
-            KeyboardInterrupt: outside worker processes, which ignore Ctrl-C.
+            KeyboardInterrupt: Ctrl-C, except in worker processes, which ignore it.
         """
-        claim: Claim = task.claim
-        outcome: Outcome | None = None
-        error: BaseException | None = None
-        self._huey._emit(signals.SIGNAL_EXECUTING, task)
+        huey = self._huey
+        huey._emit(signals.SIGNAL_EXECUTING, task)
+        try:
+            outcome = self._execute(task)
+        except BaseException as error:
+            if not isinstance(error, Snoozed):  # a snoozed job has not been executed
+                huey._run_post_execute(task, None, error)
+            return self._decide(task, error)
+        if huey._post_execute:
+            huey._run_post_execute(task, json.loads(outcome.result or "null"), None)
+        huey._emit(signals.SIGNAL_COMPLETE, task)
+        if self.outages:
+            self.outages.recovered(task.claim.task)
+        return outcome
+
+    def _execute(self, task: HueyTask) -> Outcome:
+        """Let Huey run its hooks and the task's function, which is `call`."""
         self._huey._tasks_in_flight.add(task)
         try:
             self._huey._run_pre_execute(task)
-            outcome = task.execute()
-        except BaseException as raised:
-            error = raised
+            outcome: Outcome = task.execute()
+            return outcome
         finally:
             self._huey._tasks_in_flight.discard(task)
-        if error is None:
-            assert outcome is not None
-            if self._huey._post_execute:
-                self._huey._run_post_execute(task, json.loads(outcome.result or "null"), None)
-            self._huey._emit(signals.SIGNAL_COMPLETE, task)
-            if self.outages:
-                self.outages.recovered(claim.task)
-            return outcome
-        if not isinstance(error, Snoozed):  # a snoozed execution has not happened
-            self._huey._run_post_execute(task, None, error)
-        return self._decide(task, claim, error)
 
-    def _decide(self, task: HueyTask, claim: Claim, error: BaseException) -> Outcome:
-        """What an exception means for the job."""
-        cause = (error.__cause__ or error) if isinstance(error, RetryTask) else error
+    def call(self, claim: Claim, arguments: Sequence[Any]) -> Outcome:
+        """Call the task's function and return the outcome of its completion.
+
+        Raises:
+            RetryTask: The job failed, and its retry policy grants another attempt.
+            Exception: The job failed for good, was snoozed or was cancelled.
+        """
+        pid = os.getpid()
+        try:
+            context = Context(self._parts, claim)
+            value = call_function(self._parts, context, arguments)
+            return Outcome(
+                "completed",
+                "completed",
+                _to_json(claim, value),
+                followups=context.followups,
+                state_entries=context.state_entries(),
+                host_delays=context.host_delays,
+            )
+        except (Snoozed, CancelExecution):
+            raise
+        except RetryTask as request:  # raised by the task: counts like any other failure
+            reason = request.args[0] or "asked to be retried"
+            error = TaskError(reason, "retry", retry_after=_requested_delay(request))
+            error.__cause__ = request
+            self._raise_retry(claim, error)
+        except Exception as error:
+            self._raise_retry(claim, error)
+        finally:
+            if os.getpid() != pid:  # a child that the task has forked must not write an outcome
+                os._exit(0)
+
+    def _raise_retry(self, claim: Claim, error: Any) -> NoReturn:
+        """Raise a RetryTask with the delay of the retry policy, or the error if none is left."""
+        task = self._parts.plugins.tasks.get(claim.task)
+        failures = claim.attempt - claim.crashes
+        delay, error.max_attempts = decide(self._parts.settings, task, error, failures)
+        if delay is None:
+            raise error
+        retry = RetryTask(delay=delay)
+        retry.max_attempts = error.max_attempts
+        raise retry from error
+
+    def _decide(self, task: HueyTask, error: BaseException) -> Outcome:
+        """Return the outcome of an execution that raised."""
         match error:
             case Snoozed():
                 delays = [HostDelay(*error.crawl_delay)] if error.crawl_delay else []
@@ -100,86 +135,55 @@ class Executor:
                 raise error
             case CancelExecution():
                 self._huey._emit(signals.SIGNAL_CANCELED, task)
-                logger.info("job %s was cancelled by its task", claim.id)
+                logger.info("job %s was cancelled by its task", task.claim.id)
                 return Outcome("cancelled", "cancelled", error=message(error) or None)
             case RetryTask():
                 self._huey._emit(signals.SIGNAL_RETRYING, task)
+                return self._failure(task.claim, error, error.__cause__ or error, error.delay)
             case _:
                 self._huey._emit(signals.SIGNAL_ERROR, task, error)
+                return self._failure(task.claim, error, error, None)
+
+    def _failure(
+        self, claim: Claim, raised: BaseException, cause: BaseException, delay: float | None
+    ) -> Outcome:
+        """Return the outcome of a failure; a failure of the machine is not charged to the job."""
+        error, name = message(cause), error_class(cause)
         if self.outages and self.outages.is_outage(claim, cause):
-            logger.info("job %s goes back uncharged: %s", claim.id, cause)
-            return Outcome(
-                "released", "queued", error_class=error_class(cause), error=message(cause)
-            )
-        delay = error.delay if isinstance(error, RetryTask) else None
+            logger.info("job %s is released uncharged: %s", claim.id, cause)
+            return Outcome("released", "queued", error_class=name, error=error)
         if delay is None:
             logger.info("job %s failed: %s", claim.id, cause)
         else:
             logger.info("job %s will be retried in %.1f s: %s", claim.id, delay, cause)
-        return _failure(cause, delay, getattr(error, "max_attempts", None))
-
-    # Inside Huey's task -------------------------------------------------------------------------
-
-    def call(self, claim: Claim, arguments: Sequence[Any]) -> Outcome:
-        """Call the task's function; the job's completion with what it asked for.
-
-        Raises:
-            RetryTask: it failed, and its policy grants another attempt after a delay.
-            Exception: it failed for good, or it was snoozed or cancelled.
-        """
-        pid = os.getpid()
-        try:
-            context = Context(self._parts, claim)
-            value = call_function(self._parts, context, arguments)
-            return Outcome(
-                "completed",
-                "completed",
-                _as_json(claim, value),
-                followups=context.followups,
-                state_entries=context.state_entries(),
-                host_delays=context.host_delays,
-            )
-        except (Snoozed, CancelExecution):
-            raise
-        except RetryTask as asked:  # by the task itself: its attempts are counted like any other's
-            error = TaskError(asked.args[0] or "asked to be retried", "retry")
-            error.retry_after = _seconds(asked)
-            error.__cause__ = asked
-            self._raise(claim, error)
-        except Exception as error:
-            self._raise(claim, error)
-        finally:
-            if os.getpid() != pid:  # a child that the task has forked must not write an outcome
-                os._exit(0)
-
-    def _raise(self, claim: Claim, error: Any) -> NoReturn:
-        """Raise the RetryTask with the policy's delay, or the error itself at the end."""
-        task = self._parts.plugins.tasks.get(claim.task)
-        failures = claim.attempt - claim.crashes
-        delay, error.max_attempts = decide(self._parts.settings, task, error, failures)
-        if delay is None:
-            raise error
-        retry = RetryTask(delay=delay)
-        retry.max_attempts = error.max_attempts
-        raise retry from error
+        return Outcome(
+            "failed",
+            "failed" if delay is None else "retrying",
+            error_class=name,
+            error=error,
+            traceback=_format_traceback(cause),
+            retry_in=delay,
+            max_attempts=getattr(raised, "max_attempts", None),
+            host_delays=_host_pause(cause, delay),
+        )
 
 
 def call_function(parts: Parts, context: Context, arguments: Sequence[Any]) -> Any:
-    """What a job's function returns; an ``async`` function is run to its end."""
+    """Call the function of a job's task, and await it if it is a coroutine function."""
     value = parts.plugins.task(context.job.task).function(context, *arguments)
-    return _awaited(value) if inspect.iscoroutine(value) else value
+    return _await(value) if inspect.iscoroutine(value) else value
 
 
-def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
-    with ThreadPoolExecutor(1) as pool:  # a kernel's loop runs in this thread already
+    with ThreadPoolExecutor(1) as pool:  # this thread runs a loop already: a kernel's
         return pool.submit(asyncio.run, coroutine).result()
 
 
-def _as_json(claim: Claim, value: Any) -> str:
+def _to_json(claim: Claim, value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -188,37 +192,24 @@ def _as_json(claim: Claim, value: Any) -> str:
         ) from error
 
 
-def _seconds(asked: RetryTask) -> float | None:
-    """The delay that a task asked for, in seconds; Huey takes a moment without a zone as UTC."""
-    delay: float | None = asked.delay
-    if asked.eta is not None:
-        eta = asked.eta if asked.eta.tzinfo else asked.eta.replace(tzinfo=datetime.UTC)
+def _requested_delay(request: RetryTask) -> float | None:
+    """Return the delay in seconds that a task asked for. Like Huey, read a naive time as UTC."""
+    delay: float | None = request.delay
+    if request.eta is not None:
+        eta = request.eta if request.eta.tzinfo else request.eta.replace(tzinfo=datetime.UTC)
         delay = max(0.0, (eta - datetime.datetime.now(datetime.UTC)).total_seconds())
     return delay
 
 
-def _failure(error: BaseException, retry_in: float | None, max_attempts: int | None) -> Outcome:
-    return Outcome(
-        "failed",
-        "failed" if retry_in is None else "retrying",
-        error_class=error_class(error),
-        error=message(error),
-        traceback=_traceback(error),
-        retry_in=retry_in,
-        max_attempts=max_attempts,
-        host_delays=_pause(error, retry_in),
-    )
-
-
-def _pause(error: BaseException, retry_in: float | None) -> list[HostDelay]:
-    """The pause of a host that throttles: it holds for all jobs of the host, not only this one."""
+def _host_pause(error: BaseException, delay: float | None) -> list[HostDelay]:
+    """Return the pause of a host that throttles. It holds for all jobs of that host."""
     if not isinstance(error, TaskError) or error.host is None:
         return []
-    return [HostDelay(error.host, pause=max(error.retry_after or 0.0, retry_in or 0.0))]
+    return [HostDelay(error.host, pause=max(error.retry_after or 0.0, delay or 0.0))]
 
 
-def _traceback(error: BaseException) -> str:
-    """The traceback from the task's own frames on."""
+def _format_traceback(error: BaseException) -> str:
+    """Format the traceback, beginning at the task's own frames."""
     frames: TracebackType | None = error.__traceback__
     while frames is not None and frames.tb_next is not None:
         if frames.tb_frame.f_globals.get("__name__") not in _ENGINE:

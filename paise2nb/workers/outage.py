@@ -1,7 +1,7 @@
-"""When the machine is at fault, not the job: a full disk, or no network. The queue pauses.
+"""Detect outages of the machine, a full disk or no network, and pause the affected tasks.
 
-What fails for such a reason goes back uncharged, and is not claimed again until the reason has
-gone: a disk is asked for its free space, a network by letting one job at a time try.
+A job that fails in an outage is released uncharged, and not claimed again until the outage is
+over: free space is measured, and the network is probed by letting one job at a time try.
 """
 
 from __future__ import annotations
@@ -20,55 +20,50 @@ from paise2nb.jobs import Claim, JobStore
 
 logger = logging.getLogger("paise2nb.workers.queue")
 
-HOSTS_IN_A_ROW = 3  # unreachable ones that make it the network's fault and not theirs
-PROBE_SECONDS = (0.5, 15.0)  # between two jobs that try the network: at first, at most
-LOOK_SECONDS = 0.1  # between two looks whether the disk is full
-MOST_FREE_RUNS = 20  # executions that a job gets uncharged; then it is charged like any other
+MIN_UNREACHABLE_HOSTS = 3  # in a row: then the network is at fault, not the hosts
+MIN_PROBE_SECONDS = 0.5  # between two jobs that probe the network, doubled each time
+MAX_PROBE_SECONDS = 15.0
+DISK_CHECK_SECONDS = 0.1  # between two measurements of free space
+MAX_UNCHARGED_RUNS = 20  # of one job; further ones are charged
 
 
 class OutageMonitor:
-    """What keeps one worker process from claiming some jobs now. For all its threads.
+    """Tells the threads of a worker process which tasks are paused.
 
     Args:
-        table: where the reason is noted, for ``status``.
-        places: the directories that jobs write to.
+        job_store: Where the reason is stored, for ``status``.
+        write_dirs: The directories that jobs write to.
     """
 
     def __init__(self, job_store: JobStore, write_dirs: Iterable[Path]) -> None:
         self._job_store = job_store
         self._write_dirs = list(write_dirs)
         self._lock = threading.Lock()
-        self._full, self._look_at = False, float("-inf")  # monotonic
-        self._suspects: dict[str, Claim] = {}  # by host: failures in a row that may be no fault
-        self._owed: list[Claim] = []  # failures that were charged before the network was suspected
-        self._offline: set[str] = set()  # the tasks that need a network which is not there
-        self._pause = PROBE_SECONDS[0]
+        self._disk_full, self._check_disk_at = False, float("-inf")  # monotonic
+        self._unreachable: dict[str, Claim] = {}  # host -> failed job, since the last success
+        self._to_refund: list[Claim] = []  # failures charged before the outage was detected
+        self._offline: set[str] = set()  # the tasks that failed for want of a network
+        self._probe_seconds = MIN_PROBE_SECONDS
         self._probe_at = 0.0  # monotonic
 
     def paused_tasks(self) -> set[str] | None:
-        """The tasks that may not be claimed now; None means all of them.
+        """Return the tasks that may not be claimed now, or None for all tasks.
 
-        Where the network is gone, one caller now and then is let through to try.
+        Without a network, no task is paused for one caller now and then, whose job is the probe.
         """
-        if self._is_full():
+        if self._is_disk_full():
             return None
-        self._refund_owed()
+        self._refund()
         with self._lock:
             if not self._offline or time.monotonic() < self._probe_at:
                 return set(self._offline)
-            self._probe_at = time.monotonic() + self._pause
-            self._pause = min(self._pause * 2, PROBE_SECONDS[1])
+            self._probe_at = time.monotonic() + self._probe_seconds
+            self._probe_seconds = min(self._probe_seconds * 2, MAX_PROBE_SECONDS)
             return set()
 
-    def _is_full(self) -> bool:
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._full, self._look_at = bool(full_disk(self._write_dirs)), now + LOOK_SECONDS
-        return self._full
-
     def is_outage(self, claim: Claim, error: BaseException) -> bool:
-        """Whether this failure is the machine's fault: then the job goes back uncharged."""
-        if claim.run - claim.attempt >= MOST_FREE_RUNS:
+        """Whether an outage made this job fail. Such a failure is not charged to the job."""
+        if claim.run - claim.attempt >= MAX_UNCHARGED_RUNS:
             return False
         if is_disk_full(error) or (may_be_full(error) and full_disk(self._write_dirs)):
             return True
@@ -76,44 +71,52 @@ class OutageMonitor:
             self.recovered(claim.task)
             return False
         with self._lock:
-            self._suspects[_host(claim)] = claim
+            self._unreachable[_host(claim)] = claim
             if claim.task in self._offline:
                 return True
-            if len(self._suspects) < HOSTS_IN_A_ROW:
+            if len(self._unreachable) < MIN_UNREACHABLE_HOSTS:
                 return False
-            self._owed += [c for c in self._suspects.values() if c.id != claim.id]
+            self._to_refund += [c for c in self._unreachable.values() if c.id != claim.id]
             self._offline.add(claim.task)
-            self._probe_at = time.monotonic() + self._pause
-        reason = f"no network: {HOSTS_IN_A_ROW} hosts in a row can't be reached; it is tried again"
-        logger.warning("%s now and then, and jobs of task %s wait", reason, claim.task)
+            self._probe_at = time.monotonic() + self._probe_seconds
+        reason = f"no network: {MIN_UNREACHABLE_HOSTS} hosts in a row can't be reached"
+        logger.warning("%s; jobs of task %s wait, but for one that probes it", reason, claim.task)
+        reason += "; a job tries again from time to time"
         self._job_store.put("paused", json.dumps([os.getpid(), reason]))
         return True
 
-    def _refund_owed(self) -> None:
-        """Give back what was charged, once the threads that ran those jobs have written it."""
-        if self._owed:
-            with self._lock:
-                owed, self._owed = self._owed, []
-            unwritten = self._job_store.refund(owed)
-            with self._lock:
-                self._owed += unwritten
-
     def recovered(self, task: str) -> None:
-        """A job of that task has got through (or has failed by itself): there is a network."""
-        if not self._suspects and not self._offline:
+        """Note that a job of a task did not fail for want of a network."""
+        if not self._unreachable and not self._offline:
             return
         with self._lock:
-            self._suspects.clear()
+            self._unreachable.clear()
             was_offline = task in self._offline
             self._offline.discard(task)
-            self._pause = PROBE_SECONDS[0]
+            self._probe_seconds = MIN_PROBE_SECONDS
         if was_offline:
             logger.info("the network is back")
             self._job_store.put("paused", "null")
 
+    def _is_disk_full(self) -> bool:
+        now = time.monotonic()
+        if now >= self._check_disk_at:
+            self._disk_full = bool(full_disk(self._write_dirs))
+            self._check_disk_at = now + DISK_CHECK_SECONDS
+        return self._disk_full
+
+    def _refund(self) -> None:
+        """Refund failures, once the threads that ran those jobs have written their outcomes."""
+        if self._to_refund:
+            with self._lock:
+                claims, self._to_refund = self._to_refund, []
+            unwritten = self._job_store.refund(claims)
+            with self._lock:
+                self._to_refund += unwritten
+
 
 def _host(claim: Claim) -> str:
-    """What the job reaches for: the host of its first argument, or that argument."""
+    """Return the host in the first argument of a job, or that argument if it has none."""
     first = str((json.loads(claim.args) or [""])[0])
     try:
         return urlsplit(first).hostname or first

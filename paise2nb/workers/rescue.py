@@ -1,4 +1,4 @@
-"""Rescue of the jobs of processes that died while no supervisor was there."""
+"""Rescue the jobs of processes that died while no supervisor was running."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paise2nb.jobs.retry import CRASH_POLICIES, crash_outcomes
 def rescue_orphans(job_store: JobStore, settings: Settings) -> None:
     """Return the jobs of dead processes to the queue.
 
-    Not while a supervisor lives: it knows which process it has ended, and why.
+    Does nothing while a supervisor runs: it knows which processes it has killed, and why.
     """
     supervisor = job_store.supervisor()
     if supervisor is not None and supervisor["process"] and processes.alive(supervisor["process"]):

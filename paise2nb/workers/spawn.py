@@ -1,4 +1,4 @@
-"""Starting a supervisor or a worker: a fresh process in a session of its own."""
+"""Start a supervisor or a worker as a new process in a session of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.core import processes
-from paise2nb.workers.logs import log_directory
+from paise2nb.workers.logs import log_path
 
-STOP_SECONDS = 30.0  # how long a drain may take, unless `stop --timeout` says otherwise
+STOP_SECONDS = 30.0  # how long a drain may take by default
 # By name, because a worker opens an app, which is above this layer.
 PROGRAMS = {"supervisor": "paise2nb.workers.supervisor", "worker": "paise2nb.worker"}
 
@@ -20,16 +20,17 @@ PROGRAMS = {"supervisor": "paise2nb.workers.supervisor", "worker": "paise2nb.wor
 def spawn(
     role: str, message: dict[str, Any], data_dir: Path, mark: str | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a supervisor or a worker: a fresh process in a session of its own.
+    """Start a supervisor or a worker. It runs on when this process is interrupted or ends.
 
-    It gets its settings over its standard input and reads no file and no environment for them;
-    its output lands in the log. A kernel's interrupt, restart or end does not reach it, and it
-    bears a mark of its own: see `paise2nb.core.processes.end_marked`.
+    Args:
+        role: ``supervisor`` or ``worker``.
+        message: JSON that `received_message` returns in the new process, such as its settings,
+            for which it reads no file and no environment variable.
+        data_dir: Where the log is, to which standard output and standard error go.
+        mark: Identifies the process and its descendants to `processes.end_marked`.
     """
-    log = os.open(
-        log_directory(data_dir) / "workers.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
-    )
-    # The same import path as here, so that what loads here loads there.
+    log = os.open(log_path(data_dir), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    # The same import path as here, so that the same modules can be imported.
     path = [entry or os.getcwd() for entry in sys.path]
     program = f"import sys; sys.path[:] = {path!r}; from {PROGRAMS[role]} import main; main()"
     try:
@@ -50,7 +51,7 @@ def spawn(
 
 
 def received_message() -> dict[str, Any]:
-    """What the parent has sent to a spawned process; its standard input is empty from then on."""
+    """Read the message of the parent process. Afterwards standard input is empty."""
     received: dict[str, Any] = json.loads(sys.stdin.buffer.read())
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -192,7 +192,7 @@ sys.stdin.readline()
 consumer.start()
 while job_store.busy():
     time.sleep(0.002)
-app.queue.stop_claiming()
+app.queue.claims.stop()
 consumer.stop(graceful=True)
 print("done", flush=True)
 """

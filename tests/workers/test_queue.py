@@ -12,7 +12,8 @@ from huey.api import Task as HueyTask
 
 from paise2nb.app import App
 from paise2nb.jobs import Worker
-from paise2nb.workers.queue import IdleWaiter, JobHuey, JSONSerializer
+from paise2nb.workers.claims import IdleWaiter
+from paise2nb.workers.queue import JobHuey, JSONSerializer
 from tests.workers.plugin import PLUGIN as PLUGIN  # for the fixture `make`
 from tests.workers.plugin import outcomes
 
@@ -56,9 +57,9 @@ def test_a_draining_worker_claims_nothing_and_returns_jobs_that_it_has_not_begun
     worker_of(waiting)
     waiting.queue.execute(take(waiting.queue))
     assert second.state == "running"
-    waiting.queue.stop_claiming()
+    waiting.queue.claims.stop()
     assert waiting.queue.dequeue() is None
-    waiting.queue.release_next_claim()
+    waiting.queue.claims.release_next()
     assert (first.state, second.state, second.attempt) == ("completed", "queued", 0)
 
 
@@ -117,7 +118,7 @@ def test_a_job_of_an_unknown_task_waits(waiting: App) -> None:
     job = waiting.enqueue("echo", "x")
     waiting.queue.job_store.database.write(lambda c: c.execute("UPDATE jobs SET task = 'gone'"))
     worker_of(waiting)
-    waiting.queue.stop_claiming()
+    waiting.queue.claims.stop()
     assert not waiting.queue.job_store.claimable(list(waiting.limits()))
     assert job.state == "queued"
 
@@ -131,7 +132,7 @@ def work_with(app: App, number: int) -> None:
             task = app.queue.dequeue()
             if task is not None:
                 app.queue.execute(task)
-        app.queue.stop_claiming()  # wakes the other threads
+        app.queue.claims.stop()  # wakes the other threads
 
     threads = [threading.Thread(target=work) for _ in range(number)]
     for thread in threads:
