@@ -1,8 +1,8 @@
-"""Extension points: what a plugin can add, how it says so, and how plugins are found.
+"""The extension points: what a plugin can add, how it declares that, and how plugins are found.
 
-The built-in providers, fetchers, extractors and tasks are registered through the same hooks as a
-stranger's, after them in the order of calls, so that the user's come first. Decorated functions
-need no hook: they are collected from the module that defines them.
+The built-in providers, fetchers, extractors and tasks are registered through the same hooks as
+those of other plugins, which are asked first. Decorated functions need no hook: they are collected
+from the module that defines them.
 """
 
 from paise2nb.plugins.api import Task, extractor, fetcher, task
@@ -22,9 +22,9 @@ from paise2nb.plugins.protocols import (
 )
 from paise2nb.plugins.registry import BUILT_IN, ENTRY_POINTS, Plugins, short_name
 
-__all__ = [
-    "BUILT_IN", "ENTRY_POINTS", "AppInfo", "CacheProvider", "ConfigurationProvider",
-    "ContentSource", "DataStorageProvider", "Document", "Extractor", "Fetched", "Fetcher",
-    "LifecycleAction", "PluginLookup", "Plugins", "ResetAction", "Source", "Task", "TaskContext",
-    "TaskQueueProvider", "extractor", "fetcher", "hookimpl", "short_name", "task",
-]  # fmt: skip
+__all__ = ["Document", "Extractor", "Fetched", "Fetcher", "Source", "Task"]
+__all__ += ["extractor", "fetcher", "hookimpl", "task"]
+__all__ += ["AppInfo", "CacheProvider", "ConfigurationProvider", "ContentSource"]
+__all__ += ["DataStorageProvider", "LifecycleAction", "PluginLookup", "ResetAction"]
+__all__ += ["TaskContext", "TaskQueueProvider"]
+__all__ += ["BUILT_IN", "ENTRY_POINTS", "Plugins", "short_name"]

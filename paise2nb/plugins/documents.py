@@ -1,4 +1,4 @@
-"""What fetchers and extractors are, and what they take and give."""
+"""The values that fetchers and extractors take and return."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetcher brought: the bytes and what the other side said about them.
+    """The result of a fetcher.
 
-    ``url`` is the address after redirects, ``mime_type`` None where it is not known,
-    ``charset`` as declared, ``meta`` what a later request or a freshness check needs (JSON);
-    a ``status`` of 304 in it says that the stored item still stands, and there are no bytes.
+    Attributes:
+        data: The bytes. None are needed if ``meta["status"]`` is 304: the stored item is up to
+            date.
+        url: The URL after redirects.
+        mime_type: The declared MIME type, None if unknown.
+        charset: The declared character encoding.
+        meta: JSON that a later request needs, for example to check whether the page has changed.
     """
 
     data: bytes
@@ -25,7 +29,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Source:
-    """Where bytes came from, for an extractor: the address as given, and its type."""
+    """Where the bytes that an extractor gets come from: the URL that was enqueued, and the type."""
 
     url: str
     mime_type: str
@@ -34,10 +38,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Document:
-    """What an extractor made of bytes: the text and what is known about it.
+    """The result of an extractor.
 
-    ``date`` is ISO 8601, ``language`` a BCP 47 tag, ``metadata`` anything else (JSON). ``url``
-    is only set where one source holds several documents: each needs an address of its own.
+    Attributes:
+        text: The text.
+        date: ISO 8601.
+        language: A BCP 47 tag.
+        url: Needed only if one source contains several documents: a URL for each.
+        metadata: Anything else, as JSON.
     """
 
     text: str
@@ -58,9 +66,10 @@ class Fetcher(NamedTuple):
 
 
 class Extractor(NamedTuple):
-    """A function ``(context, data, source) -> Document | list[Document]`` for some types.
+    """A function ``(context, data, source) -> Document | list[Document]`` for some MIME types.
 
-    A MIME type may end in ``/*``. A suffix (with its dot) counts where the type says nothing.
+    A MIME type may end in ``/*``. Suffixes, such as ``.txt``, select an extractor only if none
+    takes the MIME type.
     """
 
     function: Callable[..., Document | list[Document]]

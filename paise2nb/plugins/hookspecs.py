@@ -1,9 +1,10 @@
-"""The extension points: one pluggy specification for each, and what it has to provide."""
+"""The hook specifications: one for each extension point, with what it returns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import pluggy
 
@@ -25,75 +26,75 @@ hookimpl = pluggy.HookimplMarker("paise2")
 
 
 class Hooks:
-    """The specifications. Every hook returns what the plugin adds, or nothing."""
+    """The hooks that a plugin can implement. A hook that adds nothing may return None."""
 
     @hookspec
     def task_queue_providers(self) -> Mapping[str, TaskQueueProvider]:
-        """Queues by the name that ``task_queue.provider`` takes."""
+        """Return queues by the name that selects them in ``task_queue.provider``."""
 
     @hookspec
     def configuration_providers(self) -> Sequence[ConfigurationProvider]:
-        """Defaults for settings."""
+        """Return providers of default settings."""
 
     @hookspec(firstresult=True)
     def data_storage_provider(self, app: AppInfo) -> DataStorageProvider:
-        """The store of this app."""
+        """Return the store of this app's items."""
 
     @hookspec(firstresult=True)
     def cache_provider(self, app: AppInfo) -> CacheProvider:
-        """The cache of this app."""
+        """Return the cache of this app."""
 
     @hookspec
     def content_sources(self) -> Mapping[str, ContentSource]:
-        """Sources by name."""
+        """Return sources of URLs by name. Each becomes a task of that name."""
 
     @hookspec
     def content_fetchers(self) -> Sequence[Fetcher]:
-        """Fetchers by URL scheme."""
+        """Return fetchers. The decorator ``@fetcher`` makes this hook unnecessary."""
 
     @hookspec
     def content_extractors(self) -> Sequence[Extractor]:
-        """Extractors by MIME type."""
+        """Return extractors. The decorator ``@extractor`` makes this hook unnecessary."""
 
     @hookspec
     def tasks(self) -> Sequence[Task]:
-        """Tasks by name."""
+        """Return tasks. The decorator ``@task`` makes this hook unnecessary."""
 
     @hookspec(firstresult=True)
     def source_task(self, name: str, source: ContentSource, plugin: str) -> Task:
-        """The task that enqueues what a source of that plugin finds. Built in."""
+        """Return the task that enqueues the URLs of a content source. Built in."""
 
     @hookspec
     def lifecycle_actions(self) -> Sequence[LifecycleAction]:
-        """Called when an app opens and closes."""
+        """Return actions to call when an app opens and closes."""
 
     @hookspec
     def reset_actions(self) -> Sequence[ResetAction]:
-        """Called by ``reset``."""
+        """Return actions to call on ``reset``."""
 
 
 class DeclaredFunctions:
-    """A module's decorated functions, offered through the hooks like anything else."""
+    """Implements the hooks for the decorated functions of a module."""
 
     def __init__(self, module: ModuleType) -> None:
-        self.declared = [
-            entry
+        self.declared: list[Any] = [
+            declaration
             for value in vars(module).values()
             if getattr(value, "__module__", None) == module.__name__
-            for entry in getattr(value, "__paise2__", ())
+            for declaration in getattr(value, "__paise2__", ())
         ]
 
     @hookimpl
     def tasks(self) -> list[Task]:
-        """The tasks that the module declares."""
+        """Return the tasks that the module declares."""
         return [entry for entry in self.declared if isinstance(entry, Task)]
 
     @hookimpl
     def content_fetchers(self) -> list[Fetcher]:
-        """The fetchers that the module declares."""
+        """Return the fetchers that the module declares."""
         return [entry for entry in self.declared if isinstance(entry, Fetcher)]
 
     @hookimpl
     def content_extractors(self) -> list[Extractor]:
-        """The extractors that the module declares."""
+        """Return the extractors that the module declares."""
         return [entry for entry in self.declared if isinstance(entry, Extractor)]

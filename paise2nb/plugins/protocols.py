@@ -1,4 +1,4 @@
-"""What the parts of an app have to provide, and what their authors are given."""
+"""The protocols that providers implement, and those that plugins get as arguments."""
 
 from __future__ import annotations
 
@@ -12,100 +12,102 @@ from paise2nb.plugins.documents import Document, Extractor, Fetcher
 
 
 class CacheProvider(Protocol):
-    """Keeps bytes by the SHA-256 of their content."""
+    """Stores bytes by the SHA-256 of their content."""
 
     def put(self, data: bytes) -> str:
-        """Store bytes durably; the key is their SHA-256 in hexadecimal."""
+        """Store bytes durably. Return their SHA-256 in hexadecimal."""
 
     def get(self, key: str) -> bytes:
-        """The bytes of a key. Raises KeyError."""
+        """Return the bytes of a key. Raises KeyError."""
 
     def __contains__(self, key: str) -> bool: ...
 
     def remove(self, needed: set[str], older_than: float) -> int:
-        """Remove entries whose key is not needed and which are older than that many seconds."""
+        """Remove entries that are not needed and older than some seconds. Return their number."""
 
     def clear(self) -> int:
-        """Remove everything; the number of entries."""
+        """Remove all entries. Return their number."""
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close files and connections."""
 
 
 class DataStorageProvider(Protocol):
-    """Keeps items and finds them by their words."""
+    """Stores items, and searches their texts."""
 
     def put(self, document: Document, *, url: str, key: str, **provenance: Any) -> int:
-        """Insert or update the item with that key, unless it is newer; its id."""
+        """Insert or update the item with that key, unless it is newer. Return its id."""
 
     def put_many(self, entries: Iterable[tuple[Document, Mapping[str, Any]]]) -> list[int]:
-        """The same for many, all of them or none; their ids."""
+        """Put many items, or none if one fails. Return their ids."""
 
     def visited(self, key: str, at: float) -> int | None:
-        """Note that the content of the item with that key still stands; its id."""
+        """Record that the item with that key was up to date at a time. Return its id, or None."""
 
     def get(self, item_id: int) -> dict[str, Any] | None:
-        """One item with its text."""
+        """Return an item with its text, or None."""
 
     def versions(self, item_id: int) -> list[dict[str, Any]]:
-        """What an item has held, oldest first."""
+        """Return the versions of an item, oldest first."""
 
     def diff(self, item_id: int, a: int = -2, b: int = -1) -> str:
-        """What changed in the text of an item from one version to another."""
+        """Return the differences between two versions of the text of an item."""
 
     def find(self, key: str) -> int | None:
-        """The id of the item with that key."""
+        """Return the id of the item with that key, or None."""
 
     def search(self, query: str, limit: int) -> list[dict[str, Any]]:
-        """Ranked hits with snippets."""
+        """Return the best matches with snippets, the best one first."""
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
-        """Items without their texts, newest first."""
+        """Return items without their texts, newest first."""
 
     def count(self) -> int:
-        """The number of items."""
+        """Return the number of items."""
 
     def count_since(self, since: float) -> int:
-        """The number of items stored since that time (seconds since the epoch)."""
+        """Return the number of items stored since a time (seconds since the epoch)."""
 
     def clear(self) -> int:
-        """Remove every item; the number of them."""
+        """Remove all items. Return their number."""
 
     def checkpoint(self) -> None:
-        """Bound what writing leaves behind on the disk."""
+        """Limit the size of the write-ahead log, if there is one."""
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close files and connections."""
 
 
 class PluginLookup(Protocol):
-    """The loaded fetchers and extractors; a user's come before the built-in ones."""
+    """The loaded fetchers and extractors. Those of plugins come before the built-in ones."""
 
     def fetchers(self) -> list[Fetcher]:
-        """Every fetcher."""
+        """Return all fetchers."""
 
     def fetcher(self, scheme: str) -> Fetcher | None:
-        """The first fetcher of a URL scheme."""
+        """Return the first fetcher for a URL scheme, or None."""
 
     def schemes(self) -> set[str]:
-        """The URL schemes that some fetcher takes."""
+        """Return the URL schemes that have a fetcher."""
 
     def extractors(self) -> list[Extractor]:
-        """Every extractor."""
+        """Return all extractors."""
 
     def extractor(self, mime_type: str, suffix: str) -> Extractor | None:
-        """The extractor for a MIME type, else for a file suffix."""
+        """Return the first extractor for a MIME type, else for a file suffix, or None."""
 
 
 class AppInfo(Protocol):
-    """What a plugin may know of the app that it is a part of.
+    """The app, as plugins see it.
 
     Attributes:
-        profile: the name of the profile.
-        settings: the resolved settings.
-        data_dir: where everything is kept.
-        is_worker: whether this is the app of a worker process.
-        plugins, cache, store: the parts.
+        profile: The name of the profile.
+        settings: The resolved settings.
+        data_dir: The directory of the databases, the cache and the logs.
+        is_worker: Whether this is the app of a worker process.
+        plugins: The loaded fetchers and extractors.
+        cache: The fetched bytes.
+        store: The items.
     """
 
     @property
@@ -125,15 +127,20 @@ class AppInfo(Protocol):
 
 
 class TaskContext(Protocol):
-    """What a task, fetcher or extractor gets as its first argument.
+    """The first argument of tasks, fetchers and extractors.
 
     Attributes:
-        job: the execution: ``id``, ``task``, ``args``, ``tag``, ``attempt``, ``parent_id``,
+        job: The execution: ``id``, ``task``, ``args``, ``tag``, ``attempt``, ``parent_id``,
             ``root_id``.
-        settings, data_dir, cache, items, plugins: what it may use of the app.
-        state: what the plugin keeps from job to job, written with the completion.
-        log: a logger whose lines carry the job's id.
-        cancelled: whether the job was cancelled meanwhile.
+        settings: The resolved settings.
+        data_dir: The directory of the databases, the cache and the logs.
+        cache: The fetched bytes.
+        items: The stored items.
+        plugins: The loaded fetchers and extractors.
+        state: A mapping that the plugin keeps from job to job. Changes are written when the job
+            completes.
+        log: A logger that adds the job's id to each line.
+        cancelled: Whether the job was cancelled while it runs.
     """
 
     @property
@@ -158,37 +165,38 @@ class TaskContext(Protocol):
     def enqueue(
         self, task: str, *args: Any, priority: int | None = None, delay: float | None = None
     ) -> None:
-        """Add a follow-up job, together with this job's completion or not at all."""
+        """Add a follow-up job when this job completes. Nothing is added if it fails."""
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Say how far this execution is."""
+        """Report the progress of this execution."""
 
 
 class TaskQueueProvider(Protocol):
-    """Creates the Huey instance, and with it the job table, of a profile.
+    """Creates the Huey instance of a profile, and with it the job store.
 
-    Every process on one data directory has to come to the same table; the supervisor, which
-    loads no plugin, is told the table's path.
+    All processes on one data directory must open the same job store. The supervisor, which loads
+    no plugins, is told its path.
     """
 
     def create(self, app: Any) -> Any:
-        """The queue of this app. In a worker (``app.is_worker``) it runs nothing by itself."""
+        """Create the queue of an app. If ``app.is_worker``, it must not run jobs by itself."""
 
 
 class ConfigurationProvider(Protocol):
-    """Gives defaults for settings: over the packaged profile, under the user's files."""
+    """Provides defaults of settings, above the packaged profile and below the user's files."""
 
     def defaults(self) -> Mapping[str, Any]:
-        """Dotted keys and their values."""
+        """Return values by dotted key."""
 
 
 class ContentSource(Protocol):
-    """Finds addresses to fetch. Its name is a task's: ``paise2 enqueue NAME [ARG…] --every 1d``."""
+    """Finds URLs to fetch. It becomes a task: ``paise2 enqueue NAME [ARG…] --every 1d``."""
 
     def addresses(self, context: TaskContext) -> Iterable[str]:
-        """The addresses that it knows now; more parameters are arguments of the enqueue.
+        """Return the URLs that exist now. More parameters are arguments of the job.
 
-        Those that no fetcher takes, and files, are left out; only what is new is fetched.
+        Files, and URLs without a fetcher, are left out. Only URLs that are new or have changed are
+        fetched.
         """
 
 
@@ -196,14 +204,19 @@ class LifecycleAction(Protocol):
     """Called when an app opens and closes, in workers too."""
 
     def opened(self, app: AppInfo) -> None:
-        """After the app is ready. One that raises keeps the app, or the worker, from opening."""
+        """Called after the app has opened. An exception closes it again."""
 
     def closed(self, app: AppInfo) -> None:
-        """Before its parts are closed."""
+        """Called before its parts are closed."""
 
 
 class ResetAction(Protocol):
     """Called by ``reset``."""
 
     def reset(self, app: AppInfo, hard: bool) -> None:
-        """Forget what the plugin keeps of its own."""
+        """Delete the data of the plugin.
+
+        Args:
+            app: The app.
+            hard: Whether everything is deleted, not only what can be made again.
+        """

@@ -1,7 +1,7 @@
-"""The plugins that were written in cells: modules in one directory, and what is noted of them.
+"""The plugins that were written in notebook cells: modules in one directory, with a manifest.
 
-A save ends with the note, which is renamed into its place: whoever has loaded the plugins sees by
-its stamp, at the price of one stat, that something has changed since.
+The manifest is replaced with every change. Running processes compare its fingerprint, which costs
+one ``stat``, to see whether they have to reload plugins.
 """
 
 from __future__ import annotations
@@ -10,96 +10,85 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from paise2nb.core.errors import PluginError
-from paise2nb.core.files import make_private_directory
+from paise2nb.core.files import make_private_directory, write_atomically
 
 MANIFEST = "cells.json"
 
-
-class Fingerprint(NamedTuple):
-    """What tells one note from the next."""
-
-    inode: int
-    modified: int
-    size: int
+Fingerprint: TypeAlias = tuple[int, int, int]
+"""The inode, modification time and size of the manifest."""
 
 
 class SavedPlugins:
-    """The plugins of one data directory that came from cells, and which plugins are disabled.
+    """The saved plugins of one data directory.
 
     Args:
-        directory: where the modules lie, made with the first one.
+        directory: Where the modules are. It is created with the first one.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._manifest = str(directory / MANIFEST)
+        self._manifest = directory / MANIFEST
 
     def path(self, name: str) -> Path:
-        """Where the module of that name lies, or would."""
+        """Return the path of the module with that name, whether it exists or not."""
         return self.directory / f"{name}.py"
 
     def previous(self, name: str) -> Path:
-        """Where the version before it lies, if there was one."""
+        """Return the path of its previous version, whether it exists or not."""
         return self.directory / f"{name}.before"
 
     def fingerprint(self) -> Fingerprint | None:
-        """Changes with every save, disable and enable; a microsecond or two."""
+        """Return a value that changes with every save, disable and enable."""
         try:
             found = os.stat(self._manifest)
         except OSError:
             return None
-        return Fingerprint(found.st_ino, found.st_mtime_ns, found.st_size)
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def manifest(self) -> dict[str, Any]:
-        """``versions`` (how often each was saved) and ``disabled`` (of any plugin, by name)."""
+        """Return ``versions`` (how often each was saved) and ``disabled`` (names of any plugins).
+
+        Raises:
+            PluginError: The file is damaged.
+        """
         try:
-            return dict(json.loads(Path(self._manifest).read_bytes()))
+            return dict(json.loads(self._manifest.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             return {"versions": {}, "disabled": []}
         except ValueError:
             raise PluginError(
-                f"{self._manifest} is damaged; remove it: what is disabled is forgotten with it"
+                f"{self._manifest} is damaged; remove it, and disable plugins again as needed"
             ) from None
 
     def paths(self) -> list[Path]:
-        """Every module, by name, disabled ones included."""
+        """Return all modules in the order of their names, including disabled ones."""
         return sorted(self.directory.glob("*.py"))
 
     def save(self, name: str, text: str) -> int:
-        """Make a text the module of that name, and keep the one before it; its version."""
+        """Save a module, enable it and keep its previous version. Return the version number."""
         make_private_directory(self.directory)
         path, manifest = self.path(name), self.manifest()
         if path.exists():
-            _write(self.previous(name), path.read_text("utf-8"))
-        _write(path, text)
+            write_atomically(self.previous(name), path.read_bytes())
+        write_atomically(path, text)
         version = int(manifest["versions"].get(name, 0)) + 1
         manifest["versions"][name] = version
         self._store(manifest, set(manifest["disabled"]) - {name})
         return version
 
     def disable(self, name: str) -> None:
-        """Have no app on this data directory load the plugin of that name."""
+        """Keep all apps on this data directory from loading the plugin with that name."""
         make_private_directory(self.directory)
         manifest = self.manifest()
         self._store(manifest, {*manifest["disabled"], name})
 
     def enable(self, name: str) -> None:
-        """Take that back."""
+        """Enable a disabled plugin again."""
         manifest = self.manifest()
         self._store(manifest, set(manifest["disabled"]) - {name})
 
     def _store(self, manifest: dict[str, Any], disabled: Iterable[str]) -> None:
-        _write(Path(self._manifest), json.dumps({**manifest, "disabled": sorted(disabled)}))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a whole file aside, sync it, and give it its name."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+        write_atomically(self._manifest, json.dumps({**manifest, "disabled": sorted(disabled)}))

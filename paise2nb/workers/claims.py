@@ -170,7 +170,7 @@ class Claims:
         accepted, next_claim = self._job_store.end(claim, outcome, self.worker, dict(limits))
         self._local.next_claim = next_claim
         if not accepted:
-            logger.warning("the outcome of job %s is discarded: it was taken back", claim.id)
+            logger.warning("the outcome of job %s is refused: it was taken back", claim.id)
         elif outcome.followups:
             self.idle_waiter.end_one()
             self._notifier.notify()

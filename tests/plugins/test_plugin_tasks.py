@@ -273,7 +273,9 @@ def test_a_policy_with_an_unknown_key_is_refused(app: App, tmp_path: Path) -> No
     odd.write_text(
         "from paise2nb import task\n@task('x', policies={'dns': {'tries': 2}})\ndef x(c): ...\n"
     )
-    with pytest.raises(paise2nb.PluginError, match="the policy for 'dns' knows no 'tries'; it has"):
+    with pytest.raises(
+        paise2nb.PluginError, match="unknown field 'tries' in the policy for 'dns'; known:"
+    ):
         paise2nb.open("test", app.data_dir, {"plugins": [str(odd)]})
 
 

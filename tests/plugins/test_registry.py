@@ -282,7 +282,7 @@ BROKEN = {
     "an exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
     "a task that is taken": (
         "from paise2nb import task\n@task('fetch')\ndef mine(context): ...",
-        "defines task 'fetch', which 'paise2nb.content.tasks' has already; give it another name",
+        "defines task 'fetch', which 'paise2nb.content.tasks' has defined already; give it another name",
     ),
     "a hook that fails": (
         "from paise2nb import hookimpl\n@hookimpl\ndef tasks(): return 1 / 0",
@@ -311,17 +311,17 @@ def test_a_plugin_that_can_not_be_loaded_is_named(write: Write, what: str) -> No
 
 
 def test_a_plugin_that_failed_can_be_fixed_and_loaded(write: Write) -> None:
-    path = write("1 / 0", "mended.py")
+    path = write("1 / 0", "fixed.py")
     with pytest.raises(PluginError):
         Plugins([path])
-    write(DECORATED, "mended.py")
+    write(DECORATED, "fixed.py")
     assert Plugins([path]).task("shout")
 
 
 @pytest.mark.parametrize("name", ["no_such_module_here", "/nowhere/at/all.py"])
 def test_a_missing_plugin_is_named(name: str) -> None:
     with pytest.raises(
-        PluginError, match=rf"plugin '{name}' can't be loaded: .*mend it, or.*disable"
+        PluginError, match=rf"plugin '{name}' can't be loaded: .*fix it, or.*disable"
     ):
         Plugins([name])
 
@@ -336,7 +336,7 @@ def test_two_plugins_can_not_define_the_same_name(write: Write) -> None:
     first, second = write(DECORATED, "first.py"), write(DECORATED, "second.py")
     with pytest.raises(PluginError) as caught:
         Plugins([first, second])
-    assert f"plugin {second!r} defines task 'shout', which {first!r} has already" in str(
+    assert f"plugin {second!r} defines task 'shout', which {first!r} has defined already" in str(
         caught.value
     )
 

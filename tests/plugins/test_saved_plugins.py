@@ -340,7 +340,9 @@ def test_a_refused_cell_changes_neither_the_earlier_one_nor_the_workers(app: App
 
 def test_a_name_that_another_cell_has_is_taken(app: App) -> None:
     write_cell(app, SHOUT)
-    with pytest.raises(PluginError, match=r"defines task 'shout', which .*loud.py' has already"):
+    with pytest.raises(
+        PluginError, match=r"defines task 'shout', which .*loud.py' has defined already"
+    ):
         write_cell(app, SHOUT, name="louder")
 
 

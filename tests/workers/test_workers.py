@@ -477,7 +477,7 @@ def test_a_start_warns_of_a_network_filesystem(
     monkeypatch.setattr(disks, "NETWORK", {disks.filesystem(tmp_path)})
     found = make().workers.start(pool="default", concurrency=1)
     assert "network filesystem" in (found.problem or "")
-    assert "choose a local one with --data-dir" in str(found)
+    assert "choose a local directory with --data-dir" in str(found)
 
 
 def test_many_starts_at_the_same_time_start_one_supervisor(make: Make, tmp_path: Path) -> None:
