@@ -282,7 +282,8 @@ BROKEN = {
     "an exit": ("import sys; sys.exit(3)", "SystemExit: 3"),
     "a task that is taken": (
         "from paise2nb import task\n@task('fetch')\ndef mine(context): ...",
-        "defines task 'fetch', which 'paise2nb.content.tasks' has defined already; give it another name",
+        "defines task 'fetch', which 'paise2nb.content.tasks' has defined already; "
+        "give it another name",
     ),
     "a hook that fails": (
         "from paise2nb import hookimpl\n@hookimpl\ndef tasks(): return 1 / 0",
