@@ -1,4 +1,4 @@
-"""Small real documents, made by hand: the least that each format's specification demands."""
+"""Small valid documents, with only what the specification of each format requires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RELATIONSHIPS = f"{OFFICE}/officeDocument/2006/relationships"
 
 
 def packed(parts: Mapping[str, str]) -> bytes:
-    """A zip archive of these texts, in order; ``mimetype`` is stored as its format demands."""
+    """A zip archive of these texts, in order; ``mimetype`` is uncompressed, as required."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name, text in parts.items():
@@ -43,8 +43,8 @@ def stream(data: bytes, facts: str = "") -> bytes:
 
 
 def pdf_of(objects: Mapping[int, str | bytes], trailer: str = "") -> bytes:
-    """A PDF of these objects by number; the first is its catalog. ``XREF`` in the trailer is the
-    place of its table."""
+    """A PDF of numbered objects, of which the first is the catalog. ``XREF`` in the trailer is
+    replaced by the position of the cross-reference table."""
     data, table = b"%PDF-1.5\n", ""
     for number, content in sorted(objects.items()):
         table += f"{number} 1\n{len(data):010d} 00000 n \n"
@@ -61,7 +61,7 @@ def pdf_of(objects: Mapping[int, str | bytes], trailer: str = "") -> bytes:
 
 
 def _office(main: str, kind: str, parts: Mapping[str, str]) -> bytes:
-    """An Office Open XML package whose main part is named; each part's relations are its own."""
+    """An Office Open XML package with this main part; every part has its own relationships."""
     overrides = "".join(
         f'<Override PartName="/{name}" ContentType="application/vnd.openxmlformats-officedocument.'
         f'{content_type}+xml"/>'
@@ -98,7 +98,7 @@ def _office(main: str, kind: str, parts: Mapping[str, str]) -> bytes:
 
 
 def docx(text: str) -> bytes:
-    """A word processor's document with one paragraph."""
+    """A Word document with one paragraph."""
     word = f"{OFFICE}/wordprocessingml/2006/main"
     body = f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
     part = f'<?xml version="1.0"?><w:document xmlns:w="{word}"><w:body>{body}</w:body></w:document>'

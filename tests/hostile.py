@@ -1,7 +1,7 @@
-"""Content that wants to hurt: bombs, loops, laughs and damage, as bytes.
+"""Hostile content as bytes: decompression bombs, loops, entity expansion and damaged documents.
 
-`traps` are crafted, `fuzzed` makes any number of damaged documents of every kind; what becomes of
-them in real workers is measured by ``python -m tests.benchmarks.hostile``.
+`traps` returns crafted documents, and `fuzzed` any number of damaged documents of all types.
+``python -m tests.benchmarks.hostile`` measures what they do to real workers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import brotli
 from backports import zstd
@@ -31,29 +32,29 @@ SITEMAP = b"<urlset><url><loc>http://127.0.0.1:9/a</loc></url></urlset>"
 
 
 def gzip_bomb(gigabytes: int) -> bytes:
-    """A thousandth of that in gzip."""
+    """That many gigabytes of zeros in gzip, about a megabyte each."""
     packer = zlib.compressobj(9, wbits=31)
     return (packer.compress(MEGABYTE) + packer.flush()) * (gigabytes << 10)
 
 
 def zstd_bomb(gigabytes: int) -> bytes:
-    """Zeros in Zstandard frames."""
+    """That many gigabytes of zeros in Zstandard frames."""
     return zstd.compress(MEGABYTE) * (gigabytes << 10)
 
 
 def brotli_bomb(gigabytes: int) -> bytes:
-    """Zeros in Brotli: one block of a megabyte, again and again."""
+    """That many gigabytes of zeros in Brotli: one block of a megabyte, repeated."""
     packer = brotli.Compressor(quality=5)
     first, again = (packer.process(MEGABYTE) + packer.flush() for _ in range(2))
     return first + again * ((gigabytes << 10) - 2) + again + packer.finish()
 
 
-def zip_bomb(gigabytes: int, name: str = "a.txt", said: int | None = None) -> bytes:
-    """A thousandth of that as a zip file with one member; ``said``: the size that it claims."""
+def zip_bomb(gigabytes: int, name: str = "a.txt", claimed: int | None = None) -> bytes:
+    """That many gigabytes of zeros in a zip file, which declares the size ``claimed``."""
     packer = zlib.compressobj(9, wbits=-15)
     block = packer.compress(MEGABYTE) + packer.flush(zlib.Z_FULL_FLUSH)
     data = block * (gigabytes << 10) + packer.flush()
-    size = min(gigabytes << 30, 0xFFFFFFFE) if said is None else said
+    size = min(gigabytes << 30, 0xFFFFFFFE) if claimed is None else claimed
     facts = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 33, 0, len(data), size, len(name), 0)
     local = b"PK\3\4" + facts + name.encode()
     central = (
@@ -64,7 +65,7 @@ def zip_bomb(gigabytes: int, name: str = "a.txt", said: int | None = None) -> by
 
 
 def nested_bomb(gigabytes: int) -> bytes:
-    """Ten zip files in a zip file, each a bomb."""
+    """A zip file of ten zip bombs."""
     inner = zip_bomb(max(1, gigabytes // 10))
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -74,7 +75,7 @@ def nested_bomb(gigabytes: int) -> bytes:
 
 
 def swollen(make: Callable[[str], bytes], megabytes: int) -> bytes:
-    """A zipped document whose text is that long."""
+    """A zipped document with that many megabytes of text."""
     out = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(make("needle"))) as whole,
@@ -90,7 +91,7 @@ def swollen(make: Callable[[str], bytes], megabytes: int) -> bytes:
     return out.getvalue()
 
 
-# Laughs and loops ----------------------------------------------------------------------------
+# Entity expansion and loops ------------------------------------------------------------------
 
 LAUGHS = b"<!DOCTYPE x [<!ENTITY a 'ha'>%s]>" % b"".join(
     b"<!ENTITY %c '%s'>" % (after, b"&%c;" % before * 10)
@@ -99,7 +100,7 @@ LAUGHS = b"<!DOCTYPE x [<!ENTITY a 'ha'>%s]>" % b"".join(
 
 
 def laughing(document: bytes) -> bytes:
-    """An XML document that says ``&j;``, a billion laughs, where it said ``needle``."""
+    """An XML document with the entity of the billion laughs attack in place of ``needle``."""
     head, mark, rest = document.partition(b"?>")
     if not mark:
         head, rest = b"<?xml version='1.0'", document
@@ -107,7 +108,7 @@ def laughing(document: bytes) -> bytes:
 
 
 def laughing_package(make: Callable[[str], bytes]) -> bytes:
-    """A zipped document whose parts laugh."""
+    """A zipped document whose parts have the entity of the billion laughs attack."""
     out = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(make("needle"))) as whole,
@@ -120,7 +121,7 @@ def laughing_package(make: Callable[[str], bytes]) -> bytes:
 
 
 def loops() -> Iterator[tuple[str, bytes]]:
-    """PDF files in which something leads back to itself, or goes too deep."""
+    """PDF files in which an object refers to itself, or is nested too deeply."""
     text = documents.stream(b"BT /F1 12 Tf 72 720 Td (words) Tj ET")
     page = (
         "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources"
@@ -154,7 +155,7 @@ def loops() -> Iterator[tuple[str, bytes]]:
 
 
 def traps() -> dict[str, bytes]:
-    """Crafted documents by the name of a file that holds them."""
+    """Crafted documents by file name."""
     found = {f"loop-{name.replace(' ', '-')}.pdf": data for name, data in loops()}
     for make in (documents.docx, documents.xlsx, documents.pptx, documents.odt, documents.epub):
         found[f"swollen.{make.__name__}"] = swollen(make, 64)
@@ -171,8 +172,8 @@ def traps() -> dict[str, bytes]:
         "deep.eml": b"From: a\nContent-Type: multipart/mixed; boundary=a\n\n"
         + b"--a\nContent-Type: multipart/mixed; boundary=a\n\n" * 2000,
         "bomb.zip": zip_bomb(10),
-        "lying.zip": zip_bomb(10, said=1 << 20),
-        "bomb.docx": zip_bomb(10, "word/document.xml", said=1 << 20),
+        "wrong-size.zip": zip_bomb(10, claimed=1 << 20),
+        "bomb.docx": zip_bomb(10, "word/document.xml", claimed=1 << 20),
         "nested.zip": nested_bomb(10),
         "bomb.tar.gz": gzip_bomb(10),
         "bomb.txt.zst": zstd_bomb(10),
@@ -182,8 +183,9 @@ def traps() -> dict[str, bytes]:
 # Damage --------------------------------------------------------------------------------------
 
 
-def whole() -> dict[str, bytes]:
-    """A sound document of every kind that is extracted, by the suffix of its name."""
+@cache
+def valid() -> dict[str, bytes]:
+    """A valid document of each type that is extracted, by its suffix."""
     made = (
         documents.pdf, documents.docx, documents.xlsx, documents.pptx, documents.odt,
         documents.epub, documents.rtf,
@@ -207,10 +209,10 @@ def whole() -> dict[str, bytes]:
 
 
 def fuzzed(number: int) -> tuple[str, bytes]:
-    """The suffix and the bytes of a damaged document; the same for the same number."""
+    """The suffix and the bytes of a damaged document, always the same for one number."""
     dice = random.Random(number)
-    suffix, sound = dice.choice(list(_whole().items()))
-    data = bytearray(sound)
+    suffix, original = dice.choice(list(valid().items()))
+    data = bytearray(original)
     for _ in range(dice.choice([1, 1, 3, 10, 50])):
         at = dice.randrange(len(data) + 1)
         length = dice.choice([0, 1, 2, 4, 16, len(data) // 4])
@@ -221,10 +223,3 @@ def fuzzed(number: int) -> tuple[str, bytes]:
         ])  # fmt: skip
         data[at : at + length] = new
     return suffix, bytes(data)
-
-
-_sound: dict[str, bytes] = {}
-
-
-def _whole() -> dict[str, bytes]:
-    return _sound or _sound.update(whole()) or _sound

@@ -1,7 +1,7 @@
-"""A web site on loopback that behaves, and misbehaves, as its addresses say.
+"""A web site on loopback that behaves, or misbehaves, as the paths of its URLs say.
 
-A real threaded HTTP server. A test adds what it needs with `Site.add` (an answer) or
-`Site.on` (a function that writes to the connection), beside the addresses that are always there:
+It is a real threaded HTTP server. A test adds what it needs with `Site.add` (a response) or
+`Site.on` (a function that writes to the connection). These paths are always there:
 
     /ok                     a small page
     /status/N[?after=V]     status N, with Retry-After: V
@@ -9,16 +9,16 @@ A real threaded HTTP server. A test adds what it needs with `Site.add` (an answe
     /redirect/N             N redirects, then /ok
     /to?url=U[&status=N]    one redirect to U
     /loop                   a redirect to itself
-    /hang                   no answer until the site closes
+    /hang                   no response until the site closes
     /drip                   a body that never ends, a few bytes at a time
     /drip-headers           headers that never end
-    /cut                    half of the body that was announced
-    /endless                a body without an announced length that never ends, fast
+    /cut                    half of the body that Content-Length declares
+    /endless                a fast body without Content-Length that never ends
     /bomb[/E]               a quarter megabyte of gzip (or br, zstd) that is 256 MB of zeros
-    /hollow                 gzip without end that is nothing
-    /damaged                gzip that is none
-    /unasked                an encoding that nobody asked for
-    /close                  the connection closed without an answer
+    /hollow                 endless gzip of an empty body
+    /damaged                a body that is declared as gzip but is not
+    /unasked                an encoding that the client has not accepted
+    /close                  the connection is closed without a response
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PAGE = (
 
 
 class Request(NamedTuple):
-    """What came in, and when (a monotonic clock, in seconds)."""
+    """A request, with its time on a monotonic clock in seconds."""
 
     path: str
     headers: Message
@@ -70,10 +70,10 @@ class Visit(BaseHTTPRequestHandler):
             site.visits[parts.path] += 1
         name, _, argument = parts.path.lstrip("/").partition("/")
         behaviour = site.behaviours.get(parts.path) or BEHAVIOURS.get(name)
-        # A client that has had enough hangs up; that is its right.
+        # A client may close the connection early.
         with suppress(ConnectionError):
             if behaviour is None:
-                self.answer(b"Not here.", "text/plain", status=404)
+                self.answer(b"Not found.", "text/plain", status=404)
             else:
                 behaviour(self, argument)
 
@@ -89,7 +89,7 @@ class Visit(BaseHTTPRequestHandler):
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """A whole, correct answer."""
+        """Send a complete, correct response."""
         self.begin(
             content_type,
             status=status,
@@ -104,7 +104,7 @@ class Visit(BaseHTTPRequestHandler):
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """The headers of an answer."""
+        """Send the status and the headers."""
         self.send_response(status)
         if content_type is not None:
             self.send_header("Content-Type", content_type)
@@ -113,7 +113,7 @@ class Visit(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """The test report is the log."""
+        """Keep the output of the tests clean."""
 
 
 Behaviour = Callable[[Visit, str], None]
@@ -224,25 +224,25 @@ BEHAVIOURS: dict[str, Behaviour] = {
 
 
 class Server(ThreadingHTTPServer):
-    """The listening socket; knows its site."""
+    """The listening socket of a site."""
 
     request_queue_size = 512
     daemon_threads = True
     site: Site
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the play; what matters is what they report."""
+        """Ignore clients that close their connections: tests check what they report."""
 
 
 class Site:
     """A running site. A context manager.
 
     Args:
-        address: where it listens; ``0.0.0.0`` answers on all of 127.0.0.0/8, as many hosts.
+        address: the IP address to listen on. ``0.0.0.0`` serves all hosts of 127.0.0.0/8.
 
     Attributes:
         requests: every request so far, in order.
-        visits: how often each path was asked for.
+        visits: how often each path was requested.
     """
 
     def __init__(self, address: str = "127.0.0.1") -> None:
@@ -258,7 +258,7 @@ class Site:
         self.thread.start()
 
     def url(self, path: str = "/ok", host: str = "127.0.0.1") -> str:
-        """The address of a path."""
+        """The URL of a path."""
         return f"http://{host}:{self.port}{path}"
 
     def add(
@@ -270,7 +270,7 @@ class Site:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> str:
-        """Answer a path with these bytes; its address."""
+        """Serve these bytes at a path; returns the URL."""
 
         def answer(visit: Visit, argument: str) -> None:
             visit.answer(body, content_type, status=status, headers=headers)
@@ -278,12 +278,12 @@ class Site:
         return self.on(path, answer)
 
     def on(self, path: str, behaviour: Behaviour) -> str:
-        """Answer a path by a function; its address."""
+        """Let a function handle requests of a path; returns the URL."""
         self.behaviours[path] = behaviour
         return self.url(path)
 
     def close(self) -> None:
-        """Let hanging visits go and stop listening."""
+        """End hanging connections and stop listening."""
         self.closing.set()
         self.server.shutdown()
         self.server.server_close()
@@ -298,6 +298,6 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A site of this test's own."""
+    """A web site for one test."""
     with Site() as running:
         yield running

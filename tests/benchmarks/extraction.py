@@ -1,4 +1,4 @@
-"""How much of a page's body is found, and how much else: ``python -m tests.benchmarks.extraction``.
+"""The quality of text extraction: ``python -m tests.benchmarks.extraction``.
 
 Two sets of pages. Those of fourteen sites (blogs, magazines, news) lie in the sources of
 article-extractor (MIT), which are downloaded: the truth is the article that its authors chose in
@@ -33,25 +33,25 @@ from paise2nb.plugins import Source
 ARTICLES = "article-extractor==0.5.9"
 DOCS = Path("/usr/share/doc/python3-doc/html")
 PARTS = ("library", "howto", "tutorial", "faq", "reference", "c-api", "extending", "using")
-RUN = 4  # words
-MARGIN = 0.005  # of F1, within which two are alike
+RUN = 4  # words in a sequence
+MARGIN = 0.005  # a difference of F1 that does not count
 
 Extract = Callable[[str], str]
-Page = tuple[str, Counter[tuple[str, ...]]]  # HTML, and the runs of words of its body
+Page = tuple[str, Counter[tuple[str, ...]]]  # HTML, and the sequences of words of its body
 
 
 def body(html: str) -> str:
-    """The text of a piece of HTML. Each tag parts words, as in the articles' own tests: their
-    truth has lost the spaces after links."""
+    """The text of some HTML. Every tag separates words, as in the tests of the articles, whose
+    expected text has no spaces after links."""
     tree = markup.fromstring(html)
     etree.strip_elements(tree, "noscript", "script", "style", etree.Comment, with_tail=False)
     return " ".join(tree.itertext())
 
 
 def articles() -> list[Page]:
-    """Pages of many sites, with what their readers came for."""
+    """Pages of many sites, with their articles."""
     with tempfile.TemporaryDirectory() as place:
-        # Its code, which is for newer Pythons, is not run.
+        # Its code is not run; it needs a newer Python.
         download = [sys.executable, "-m", "pip", "download", "--quiet", "--ignore-requires-python"]
         where = ["--no-deps", "--no-binary", ":all:", "--dest", place, ARTICLES]
         subprocess.run([*download, *where], check=True)
@@ -72,7 +72,7 @@ def articles() -> list[Page]:
 
 
 def documentation(number: int) -> list[Page]:
-    """Pages of the Python documentation, with what they were made from."""
+    """Pages of the Python documentation, with their sources."""
     sources = sorted(p for part in PARTS for p in DOCS.glob(f"_sources/{part}/*.rst.txt"))
     random.Random(1).shuffle(sources)
     chosen = []
@@ -96,13 +96,13 @@ def truth(source: str) -> str:
 
 
 def runs(text: str) -> Counter[tuple[str, ...]]:
-    """Each run of words of a text, counted."""
+    """Count the sequences of four words in a text."""
     words = re.findall(r"\w+", text.lower())
     return Counter(zip(*(words[start:] for start in range(RUN)), strict=False))
 
 
 def judged(found: str, wanted: Counter[tuple[str, ...]]) -> tuple[float, float, float]:
-    """F1, precision and recall of what was found."""
+    """F1, precision and recall of an extracted text."""
     mine = runs(found)
     common = (mine & wanted).total()
     precision = common / mine.total() if mine else 0.0
@@ -121,7 +121,7 @@ def ours(precise: bool) -> Extract:
 
 
 def peers() -> dict[str, Extract]:
-    """The others that are installed."""
+    """The extractors of other packages that are installed."""
     found: dict[str, Extract] = {}
     if find_spec("readability"):
         from readability import Document
@@ -135,7 +135,7 @@ def peers() -> dict[str, Extract]:
 
 
 def compared(chosen: list[Page]) -> bool:
-    """Measure, print, and say whether none is better than this package."""
+    """Measure and print; returns whether this package is at least as good as all others."""
     ways = {"paise2nb": ours(precise=False), "paise2nb, precise": ours(precise=True), **peers()}
     scores: dict[str, float] = {}
     for name, extract in ways.items():

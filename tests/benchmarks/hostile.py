@@ -1,9 +1,9 @@
-"""What hostile content does to real workers: ``python -m tests.benchmarks.hostile``.
+"""The effect of hostile content on real workers: ``python -m tests.benchmarks.hostile``.
 
 Every trap of `tests.hostile` and ``--documents`` (10,000) damaged documents go through fetch,
-extract and store; bombs of ten gigabytes come over HTTP in every encoding; feeds and sitemaps
-laugh. Prints the largest resident memory that a worker process had, how the jobs ended and whether
-all workers are there at the end. Exit status 1 where that is not as promised.
+extract and store. Bombs of ten gigabytes come over HTTP in every encoding, and feeds and sitemaps
+use entity expansion. Prints the largest resident memory of a worker, the outcomes of the jobs, and
+whether all workers are still there. The exit status is 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ SETTINGS = {
 
 @dataclass
 class Report:
-    """What was seen."""
+    """What was measured."""
 
     peak_mb: float = 0.0
     ends: Counter[str] = field(default_factory=Counter)  # of jobs: state, and word of the error
-    unended: int = 0
+    unfinished: int = 0
     unexplained: int = 0  # failed without a reason
     started: int = 0
     left: int = 0
 
     def problems(self) -> list[str]:
-        """What is not as promised."""
-        found = [f"{self.unended} jobs have not ended"] * bool(self.unended)
+        """The promises that are broken."""
+        found = [f"{self.unfinished} jobs are unfinished"] * bool(self.unfinished)
         found += [f"{self.unexplained} jobs failed without a reason"] * bool(self.unexplained)
         found += [f"a worker held {self.peak_mb:.0f} MB"] * (self.peak_mb >= MOST_MB)
         found += [f"{self.left} of {self.started} workers are left"] * (self.left != self.started)
@@ -54,7 +54,7 @@ class Report:
 
 
 def put(folder: Path, documents: int) -> None:
-    """Write the traps and so many damaged documents into a folder."""
+    """Write the traps and that many damaged documents into a folder."""
     for name, data in hostile.traps().items():
         (folder / name).write_bytes(data)
     for number in range(documents):
@@ -63,7 +63,7 @@ def put(folder: Path, documents: int) -> None:
 
 
 def serve(site: Site) -> list[tuple[str, str]]:
-    """Put bombs and laughs on a site; the tasks and addresses to enqueue."""
+    """Add bombs and entity expansion to a site; returns the tasks and URLs to enqueue."""
     bombs = {
         "gzip": hostile.gzip_bomb, "br": hostile.brotli_bomb, "zstd": hostile.zstd_bomb,
     }  # fmt: skip
@@ -80,7 +80,7 @@ def serve(site: Site) -> list[tuple[str, str]]:
 
 
 def watch(app: App, report: Report, stop: threading.Event) -> None:
-    """Note the largest memory that any worker process has had, until told to stop."""
+    """Record the largest memory of any worker until the event is set."""
     while not stop.wait(0.02):
         for worker in app.workers.status().workers:
             with suppress(OSError):
@@ -90,7 +90,7 @@ def watch(app: App, report: Report, stop: threading.Event) -> None:
 
 
 def run(place: Path, documents: int, seconds: float) -> Report:
-    """Send it all through real workers."""
+    """Process everything with real workers."""
     folder = place / "documents"
     folder.mkdir(parents=True)
     put(folder, documents)
@@ -105,9 +105,9 @@ def run(place: Path, documents: int, seconds: float) -> Report:
             app.enqueue("folder", str(folder))
             with suppress(paise2nb.Timeout):
                 app.wait(seconds)
-            report.unended = app.queue.job_store.busy()
-            # A worker that died with the last job has a successor by now, or soon.
-            while not report.unended and app.queue.job_store.claimed():
+            report.unfinished = app.queue.job_store.busy()
+            # A worker that died with the last job is being replaced.
+            while not report.unfinished and app.queue.job_store.claimed():
                 stop.wait(0.02)
             report.left = len(app.workers.start().workers)
         finally:
@@ -132,7 +132,7 @@ def main() -> None:
         report = run(Path(place), options.documents, options.seconds)
     print(report)
     for problem in report.problems():
-        print(f"NOT AS PROMISED: {problem}")
+        print(f"BROKEN PROMISE: {problem}")
     raise SystemExit(bool(report.problems()))
 
 

@@ -1,14 +1,13 @@
-"""The whole way from an address to an item, beside what people write by hand.
+"""The speed of the whole pipeline, from a URL to an item, compared with scripts and Scrapy.
 
-``python -m tests.benchmarks.pipeline [--pages 300] [--rounds 3]`` serves made-up articles from a
-process of its own on loopback and prints the pages a second of two workers (and their pool of
-fetchers), of a plain loop of urllib3 and trafilatura, of Scrapy with trafilatura in its callback
-(``pip install '.[bench]'``; left out where it is missing), and of a process pool of two doing what
-the loop does (the limit of two cores). These use trafilatura as it comes, which also searches the
-text of a page for a date where the page declares none, in half of its time, and for a byline where
-nothing is called like one. The workers do neither; with ``--declared-dates`` the peers leave out
-the first, too. All are measured in turn, without their start; a ratio is that of the medians. Exit
-status 1 where one is less than was promised.
+``python -m tests.benchmarks.pipeline [--pages 300] [--rounds 3]`` serves generated articles from a
+separate process on loopback. It prints the pages per second of two workers (and their pool of
+fetchers), of a loop with urllib3 and trafilatura, of Scrapy with trafilatura in its callback
+(``pip install '.[bench]'``), and of the loop in two processes (the limit of two cores). These use
+trafilatura with its defaults: it searches the text for a date if the page declares none, which
+takes half of its time, and for an author. The workers do neither; with ``--declared-dates`` the
+others do not search for dates. All are measured alternately, without their start. A ratio is that
+of the medians. The exit status is 1 if a ratio is smaller than promised.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ WORDS = [
     "length",
     "today",
 ]
-PROMISED = {"loop": 2.0, "Scrapy": 1.9, "pool": 0.9}  # what two workers are to be times that
+PROMISED = {"loop": 2.0, "Scrapy": 1.9, "pool": 0.9}  # the least ratio of two workers to each
 _pool = urllib3.PoolManager()
 
 
@@ -69,7 +68,7 @@ def article(number: int) -> bytes:
 
 
 def serve(pages: int, port: multiprocessing.Queue[int], stop: multiprocessing.Event) -> None:  # type: ignore[valid-type]
-    """A site of its own process, so that it does not share a lock with what is measured."""
+    """Serve the site in a separate process, so that it does not share a lock with the others."""
     with Site() as site:
         for number in range(pages):
             site.add(f"/p/{number}", article(number))
@@ -78,7 +77,7 @@ def serve(pages: int, port: multiprocessing.Queue[int], stop: multiprocessing.Ev
 
 
 def read(html: bytes, declared_dates: bool) -> str:
-    """The text of a page, as a script would get it."""
+    """The text of a page, as a script would extract it."""
     dates = {"original_date": True, "extensive_search": False} if declared_dates else None
     document = trafilatura.bare_extraction(
         html, fast=True, with_metadata=True, date_extraction_params=dates
@@ -87,24 +86,24 @@ def read(html: bytes, declared_dates: bool) -> str:
 
 
 def by_hand(url: str, declared_dates: bool) -> int:
-    """One page as a script would do it; the number of characters."""
+    """Fetch and extract one page; returns the number of characters."""
     return len(read(_pool.request("GET", url).data, declared_dates))
 
 
 def a_loop(urls: list[str], declared_dates: bool) -> None:
-    """All pages in this process, one after the other."""
+    """Read all pages in this process, one after the other."""
     for url in urls:
         by_hand(url, declared_dates)
 
 
 def a_process_pool(urls: list[str], declared_dates: bool) -> None:
-    """All pages in two processes."""
+    """Read all pages in two processes."""
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(partial(by_hand, declared_dates=declared_dates), urls, chunksize=4))
 
 
 def scraped(urls: list[str], declared_dates: bool, seconds: multiprocessing.Queue[float]) -> None:
-    """All pages by Scrapy, which needs a process of its own for each run."""
+    """Read all pages with Scrapy, which needs a new process for each run."""
     from scrapy import Spider
     from scrapy.crawler import CrawlerProcess
 
@@ -128,7 +127,7 @@ def scraped(urls: list[str], declared_dates: bool, seconds: multiprocessing.Queu
 
 
 def a_scraper(urls: list[str], declared_dates: bool) -> float:
-    """All pages by Scrapy; the seconds without its start."""
+    """Read all pages with Scrapy; returns the seconds without its start."""
     spawn = multiprocessing.get_context("spawn")
     seconds = spawn.Queue()
     child = spawn.Process(target=scraped, args=(urls, declared_dates, seconds))
@@ -138,7 +137,7 @@ def a_scraper(urls: list[str], declared_dates: bool) -> float:
 
 
 def two_workers(urls: list[str]) -> float:
-    """All pages through the queue; the seconds from the enqueue to the last item stored."""
+    """Read all pages with workers; returns the seconds from the enqueue to the last stored item."""
     settings = {
         "workers.concurrency": 2, "fetch.host_delay": 0, "fetch.robots": False,
         "fetch.allow_private_addresses": True,
@@ -158,7 +157,7 @@ def two_workers(urls: list[str]) -> float:
 
 
 def timed(work: Callable[[list[str]], None]) -> Callable[[list[str]], float]:
-    """The same, giving the seconds that it takes."""
+    """The same function, returning the seconds that it takes."""
 
     def run(urls: list[str]) -> float:
         started = time.perf_counter()
@@ -173,7 +172,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--declared-dates", action="store_true", help="the peers do equal work")
+    parser.add_argument(
+        "--declared-dates", action="store_true", help="without a search for dates in the others"
+    )
     options = parser.parse_args()
     declared = options.declared_dates
     spawn = multiprocessing.get_context("spawn")

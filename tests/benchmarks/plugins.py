@@ -1,4 +1,4 @@
-"""How soon a running worker runs what a cell says: ``python -m tests.benchmarks.plugins``.
+"""How soon running workers use the code of a new cell: ``python -m tests.benchmarks.plugins``.
 
 Two hundred jobs run in one process of two hundred and four threads while a notebook's cell is run,
 and changed, and changed again. Each time the clock runs from the cell to the end of a job that a
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(root: Path, rounds: int, jobs: int) -> None:
-    """Each line of the table."""
+    """Measure, and print the table."""
     import paise2nb
 
     shell = InteractiveShell.instance()
@@ -64,7 +64,7 @@ def measure(root: Path, rounds: int, jobs: int) -> None:
     held = app.enqueue_many("hold", [(number, str(root / "go")) for number in range(jobs)])
     while app.status().jobs["running"] < jobs:
         time.sleep(0.05)
-    print("| | median | slowest | to reach |\n|---|---|---|---|")
+    print("| | median | slowest | goal |\n|---|---|---|---|")
     number = 0
     for pool, where in (
         ("default", "an idle process"),
@@ -77,7 +77,7 @@ def measure(root: Path, rounds: int, jobs: int) -> None:
             if not shell.run_cell(CELL.format(pool=pool, number=number), silent=True).success:
                 sys.exit("the cell was refused")
             if app.enqueue("fresh", force=True).result(timeout=60) != number:
-                sys.exit("a worker has run the code before it")
+                sys.exit("a worker has run the earlier code")
             times.append(time.perf_counter() - began)
         print(
             f"| from the cell to its job done in {where} | {statistics.median(times):.2f} s"
@@ -87,7 +87,7 @@ def measure(root: Path, rounds: int, jobs: int) -> None:
     (root / "go").touch()
     app.wait(timeout=120)
     once = sum(job.result() == n and len(job.attempts) == 1 for n, job in enumerate(held))
-    print(f"| of {running} jobs that ran meanwhile, ended once and well | {once} | | {jobs} |")
+    print(f"| of {running} jobs that ran meanwhile, completed in one attempt | {once} | | {jobs} |")
     app.workers.stop()
     app.close()
 

@@ -1,8 +1,8 @@
-"""The collection at a size: ``python -m tests.benchmarks.search [--documents 100000]``.
+"""The speed of storing and searching: ``python -m tests.benchmarks.search [--documents 100000]``.
 
 Prints how many items a second are stored, one by one and in batches, and how long searches take.
 The words of the documents are as frequent as in natural language (Zipf's law), which is what makes
-a full-text search slow: a common word stands in most documents. ``--dir`` should be on a real disk.
+a full-text search slow: a common word is in most documents. ``--dir`` should be on a real disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WEIGHTS = list(accumulate(1 / (rank + 10) for rank in range(VOCABULARY)))
 
 
 def document(number: int) -> tuple[Document, dict[str, Any]]:
-    """A made-up document with its provenance."""
+    """A random document with its provenance."""
     words = rng.choices(NAMES, cum_weights=WEIGHTS, k=WORDS)
     url = f"http://site{number % 500}.example.org/{number}"
     return Document(" ".join(words), title=" ".join(words[:6]), date=f"20{number % 26:02}-01-02"), {
@@ -39,7 +39,7 @@ def document(number: int) -> tuple[Document, dict[str, Any]]:
 
 
 def queries() -> Iterator[tuple[str, Callable[[], str]]]:
-    """Kinds of queries, each with what makes one."""
+    """Kinds of queries, each with a function that makes one."""
 
     def rare() -> str:
         return rng.choice(NAMES[500:])

@@ -64,12 +64,14 @@ def main() -> int:
     for module in pkgutil.iter_modules(tests.chaos.__path__):
         if module.name.startswith("test_"):
             importlib.import_module(f"tests.chaos.{module.name}")
-    passed = {result.key for result in stored(options.results) if result.outcome == "passed"}
+    earlier = {result.key: result for result in stored(options.results)}
     failed = False
     print("| row | scenario | scale | seed | result | figures | seconds |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for scenario, result in planned(options, commit()):
-        if result.key in passed and not result.commit.endswith("-dirty"):
+        known = earlier.get(result.key)
+        if known and known.outcome == "passed" and not known.commit.endswith("-dirty"):
+            print(known, flush=True)
             continue
         run(scenario, result, tolerance=6 if options.short else 1)
         failed |= result.outcome.startswith("failed")

@@ -37,7 +37,7 @@ def test_a_page_of_many_tags_keeps_all_visible_text() -> None:
     ("data", "word"),
     [
         (hostile.zip_bomb(1), "too_large"),
-        (hostile.zip_bomb(1, said=10), "damaged"),
+        (hostile.zip_bomb(1, claimed=10), "damaged"),
         (documents.docx("words")[:-30], "damaged"),
     ],
     ids=["too much", "a lie", "cut off"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from paise2nb.notebook.poller import Poller
 from paise2nb.views import snapshot
 from paise2nb.views.remedies import REMEDIES
 from tests import example_plugin
+from tests.waiting import until
 
 PLUGIN = (
     example_plugin.SOURCE
@@ -67,11 +68,6 @@ def buttons(widget: Any) -> dict[str, Any]:
     for child in getattr(widget, "children", ()):
         found.update(buttons(child))
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.01)
 
 
 def press(panel: Panel, name: str) -> None:
