@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 import venv
 from importlib import metadata
@@ -84,6 +85,27 @@ def test_every_declared_package_is_pinned_for_the_tests() -> None:
 
 def test_pins_are_versions_and_nothing_else() -> None:
     assert all(re.fullmatch(r"[\w.!+]+", version) for version in pins().values())
+
+
+def test_checks_are_suppressed_rarely_and_with_a_reason() -> None:
+    ignored, skipped, bare = [], [], []
+    for path in MODULES:
+        lines = path.read_text().splitlines()
+        with path.open("rb") as file:
+            for token in tokenize.tokenize(file.readline):
+                if token.type != tokenize.COMMENT:
+                    continue
+                number = token.start[0]
+                where = f"{path.relative_to(ROOT)}:{number}: {token.string}"
+                skipped += [where] * ("fmt: skip" in token.string)
+                if "type: ignore" in token.string:
+                    ignored.append(where)
+                    same_line = re.search(r"type: ignore\[[^]]+\]  # \w", token.string)
+                    if not same_line and not lines[number - 2].lstrip().startswith("#"):
+                        bare.append(where)
+    assert len(ignored) <= 15, ignored
+    assert len(skipped) <= 15, skipped
+    assert bare == []
 
 
 def test_no_module_imports_the_root_package() -> None:
