@@ -14,8 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property, partial
-from operator import attrgetter
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +22,7 @@ from typing import Any, Self
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import NotFound, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
-from paise2nb.jobs import STATES, Claim, Limits
+from paise2nb.jobs import STATES, Claim
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import WorkersStatus
@@ -32,9 +31,8 @@ from paise2nb.plugins import (
     DataStorageProvider,
     LifecycleAction,
     Plugins,
-    Task,
 )
-from paise2nb.plugins.saved import SavedPlugins
+from paise2nb.plugins.resolve import resolve
 from paise2nb.views.client import JobClient
 from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import Enqueued, Job, Jobs, Replay
@@ -55,8 +53,11 @@ class App:
     Attributes:
         settings: the resolved settings, each with the layer that set it.
         data_dir: where databases, cache and logs lie.
-        plugins, cache, store, queue: the parts.
+        plugins, cache, store, queue: the parts, which `parts` holds for tasks and workers.
         workers: the background workers.
+        saved_plugins: the plugins that were written in cells.
+        is_worker: whether this is the app of a worker process.
+        closed: whether it was closed.
     """
 
     def __init__(
@@ -68,18 +69,20 @@ class App:
             PluginError: a plugin can't be loaded.
             StorageError: a database or the data directory can't be used.
         """
-        self._closed = False
+        self.closed = False
         self._temporary = settings.data_dir is None
         if settings.data_dir is None:
             settings = settings.with_data_dir(Path(tempfile.mkdtemp(prefix="paise2-")))
         assert settings.data_dir is not None
         claim_directory(settings.data_dir)
-        self.parts = parts = Parts(
-            settings, settings.data_dir, plugins or Plugins.of(settings), is_worker
-        )
-        parts.cache = parts.plugins.first_result("cache_provider", parts)
-        parts.store = parts.plugins.first_result("data_storage_provider", parts)
-        provider = parts.plugins.provider(settings.task_queue.provider)
+        self.settings, self.data_dir, self.is_worker = settings, settings.data_dir, is_worker
+        self.plugins = plugins or Plugins.of(settings)
+        self.saved_plugins = self.plugins.follow(self.data_dir)
+        self.parts = parts = Parts(settings, self.data_dir, self.plugins, is_worker)
+        self.cache: CacheProvider = self.plugins.first_result("cache_provider", parts)
+        self.store: DataStorageProvider = self.plugins.first_result("data_storage_provider", parts)
+        parts.cache, parts.store = self.cache, self.store
+        provider = self.plugins.provider(settings.task_queue.provider)
         self.queue: JobHuey = provider.create(parts)
         parts.job_store = self.queue.job_store
         self.workers = Workers(parts, self.queue.notifier, immediate=self.immediate)
@@ -108,9 +111,9 @@ class App:
     def close(self) -> None:
         """Close the parts. Workers go on; a temporary data directory goes, with its workers."""
         global _current
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         with ExitStack() as last:  # in reverse order; if one raises, the others are closed too
             if self._temporary:
                 last.callback(shutil.rmtree, self.data_dir, ignore_errors=True)
@@ -120,7 +123,7 @@ class App:
                 last.callback(self.workers.stop, timeout=0)
             if _current is self:
                 _current = None
-                last.callback(self._client.mark_seen)
+                last.callback(self.client.mark_seen)
             for name, action in self._opened:
                 last.callback(self.plugins.call, name, "closed()", action.closed, self)
 
@@ -128,62 +131,14 @@ class App:
         return f"<paise2nb app, profile {self.profile}, {self.data_dir}>"
 
     @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._closed
-
-    @property
     def profile(self) -> str:
         """The name of the profile."""
         return self.settings.profile
 
     @property
-    def settings(self) -> Settings:
-        """The resolved settings."""
-        return self.parts.settings
-
-    @property
-    def data_dir(self) -> Path:
-        """Where databases, cache and logs lie."""
-        return self.parts.data_dir
-
-    @property
-    def is_worker(self) -> bool:
-        """Whether this is the app of a worker process."""
-        return self.parts.is_worker
-
-    @property
-    def plugins(self) -> Plugins:
-        """The loaded plugins."""
-        return self.parts.plugins
-
-    @property
-    def cache(self) -> CacheProvider:
-        """Bytes by their SHA-256."""
-        return self.parts.cache
-
-    @property
-    def store(self) -> DataStorageProvider:
-        """The collection."""
-        return self.parts.store
-
-    @property
-    def saved_plugins(self) -> SavedPlugins:
-        """The plugins that were written in cells."""
-        return SavedPlugins(self.data_dir / "plugins")
-
-    @property
     def immediate(self) -> bool:
         """Whether jobs run in this process, before the enqueue returns."""
         return self.queue.runs_immediately
-
-    def refresh(self) -> bool:
-        """Load again plugins that have changed; False where that takes a new app.
-
-        Raises:
-            PluginError: a plugin can't be loaded any more.
-        """
-        return self.plugins.refresh()
 
     # Enqueueing ------------------------------------------------------------------------------
 
@@ -241,7 +196,7 @@ class App:
     def _enqueue(
         self, name: str, every_args: Iterable[tuple[Any, ...]], force: bool, options: dict[str, Any]
     ) -> Enqueued:
-        self.refresh()
+        self.plugins.refresh()
         task = self.plugins.task(name)
         new = self.parts.new_jobs(task, every_args, **options)
         fresh = task.fresh
@@ -257,7 +212,7 @@ class App:
         if self.immediate:  # what an interrupt has left in the queue
             for job_id in {job_id for job_id, answer in answers if answer == "waiting"}:
                 self.queue.run_ready(job_id)
-        return Enqueued(self._client, answers)
+        return Enqueued(self.client, answers)
 
     def jobs_added(self, ids: Sequence[int], idle: bool = True) -> None:
         """Run jobs that wait now here, or wake the workers.
@@ -273,14 +228,6 @@ class App:
             self.workers.restart_idle()
 
     # Running ---------------------------------------------------------------------------------
-
-    def limits(self, pool: str | None = None) -> dict[str, Limits]:
-        """The tasks of a pool (None: all), each with the limits of one execution."""
-        return self.parts.limits(pool)
-
-    def pool_of(self, task: Task) -> str:
-        """The pool whose workers run a task."""
-        return self.parts.pool_of(task)
 
     def replay(self, job_id: int) -> Replay:
         """Run a job here and now with the same input; changes no row.
@@ -312,12 +259,13 @@ class App:
     # Reading ---------------------------------------------------------------------------------
 
     @cached_property
-    def _client(self) -> JobClient:
+    def client(self) -> JobClient:
+        """What views use of this app."""
         return JobClient(self.queue.job_store, self.store, self.immediate, _Runner(self))
 
     def job(self, job_id: int) -> Job:
         """One job. Raises NotFound."""
-        job = Job(self._client, job_id)
+        job = Job(self.client, job_id)
         job.row()
         return job
 
@@ -353,7 +301,7 @@ class App:
         found = self.queue.job_store.find(
             ids or None, state=state, task=task, tag=tag, error=error, limit=limit
         )
-        return Jobs(self._client, found)
+        return Jobs(self.client, found)
 
     def items(self, *, tag: str | None = None, limit: int | None = None) -> Items:
         """The stored items, newest first."""
@@ -377,15 +325,15 @@ class App:
 
     def status(self) -> Status:
         """The state of the queue, the workers and the collection."""
-        return take_status(self._client, self.parts)
+        return take_status(self.client, self.parts)
 
     def snapshot(self) -> Snapshot:
         """Everything that a live view shows."""
-        return take(self._client, self.status(), self.logs(LOG_LINES).lines)
+        return take(self.client, self.status(), self.logs(LOG_LINES).lines)
 
     def since(self) -> Digest:
         """What happened since this was last called, or since a kernel with this app ended."""
-        return take_digest(self._client)
+        return take_digest(self.client)
 
     def logs(self, lines: int = 20) -> Log:
         """The last lines of the workers' log."""
@@ -411,22 +359,7 @@ class App:
             Timeout: the timeout has expired.
             WorkersError: there is no timeout, and jobs are left but no worker runs.
         """
-        block(waiting(self._client, timeout, jobs=jobs, on_progress=on_progress))
-
-    def waiting(
-        self,
-        timeout: float | None = None,
-        *,
-        jobs: Iterable[int] | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
-        ended: bool = False,
-    ) -> Iterator[float]:
-        """The steps of `wait`: yields the seconds to sleep before the next check.
-
-        With ``ended``, wait until the jobs themselves have ended, even those scheduled for later,
-        and not for their descendants.
-        """
-        return waiting(self._client, timeout, jobs=jobs, on_progress=on_progress, ended=ended)
+        block(waiting(self.client, timeout, jobs=jobs, on_progress=on_progress))
 
     # The rest --------------------------------------------------------------------------------
 
@@ -506,28 +439,6 @@ def open(
     return App(resolved, plugins=plugins)
 
 
-def resolve(
-    profile: str | None = None,
-    data_dir: str | Path | None = None,
-    settings: Mapping[str, object] | None = None,
-) -> tuple[Settings, Plugins]:
-    """The settings, with what plugins give as defaults among the layers, and these plugins.
-
-    Raises:
-        SettingsError: a setting is wrong, a plugin's default perhaps.
-        PluginError: a plugin can't be loaded.
-    """
-    layers = partial(Settings.resolve, profile, data_dir=data_dir, overrides=dict(settings or {}))
-    resolved = layers()
-    plugins = Plugins.of(resolved)
-    if defaults := plugins.defaults():
-        before, resolved = resolved, layers(defaults=defaults)
-        chosen = attrgetter("plugins", "entry_points", "data_dir")
-        if chosen(resolved) != chosen(before):
-            plugins = Plugins.of(resolved)
-    return resolved, plugins
-
-
 def current() -> App | None:
     """The kernel's current app."""
     return _current
@@ -541,4 +452,4 @@ def make_current(app: App | None) -> None:
     _current = app
 
 
-__all__ = ["App", "Context", "current", "make_current", "open", "resolve"]
+__all__ = ["App", "Context", "current", "make_current", "open"]

@@ -90,7 +90,7 @@ class _Process:
             raise WorkersError(
                 f"task_queue.provider {provider} gives a worker no jobs of {job_store.path}"
             )
-        self.huey.work_for(worker, self.app.limits(worker.pool))
+        self.huey.work_for(worker, self.app.parts.limits(worker.pool))
         self._failure: Exception | None = None
         self._started = threading.Semaphore(0)
         self._terminated = False

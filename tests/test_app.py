@@ -18,6 +18,7 @@ import paise2nb
 from paise2nb.app import App, current, make_current
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
 from paise2nb.jobs import STATES, Outcome
+from paise2nb.views.waiting import waiting as steps_of_waiting
 from tests import example_plugin
 
 PLUGIN = (
@@ -76,7 +77,7 @@ def end_next(app: App, outcome: Outcome) -> int:
     """Claim the next job and end it with an outcome; returns its id."""
     job_store = app.queue.job_store
     worker = job_store.register("default", 1)
-    claim = job_store.claim(worker, app.limits())
+    claim = job_store.claim(worker, app.parts.limits())
     assert claim is not None
     assert job_store.end(claim, outcome)[0]
     job_store.leave(worker)
@@ -282,7 +283,7 @@ def test_a_wait_ends_after_its_timeout(waiting: App) -> None:
 
 def test_waiting_for_many_jobs_uses_little_processor_time(waiting: App) -> None:
     jobs = waiting.enqueue_many("echo", range(20_000))
-    steps = waiting.waiting(timeout=600, jobs=jobs.ids)
+    steps = steps_of_waiting(waiting.client, timeout=600, jobs=jobs.ids)
     began = time.thread_time()
     rests = [next(steps) for _ in range(5)]
     assert sum(rests) > 5 * (time.thread_time() - began)
@@ -498,9 +499,9 @@ def test_open_without_arguments_returns_the_current_app_of_the_kernel(app: App) 
 
 def test_settings_choose_the_pool_of_a_task_before_the_task_does(make: Make) -> None:
     app = make("development", workers__pools={"own": {"tasks": ["echo"]}, "loud": {}})
-    assert app.pool_of(app.plugins.task("echo")) == "own"
-    assert app.pool_of(app.plugins.task("slow")) == "default"
-    assert set(app.limits("own")) == {"echo"}
-    assert app.limits("loud") == {}
-    assert "echo" not in app.limits("default")
-    assert app.limits()["echo"] == (300, 1024)
+    assert app.parts.pool_of(app.plugins.task("echo")) == "own"
+    assert app.parts.pool_of(app.plugins.task("slow")) == "default"
+    assert set(app.parts.limits("own")) == {"echo"}
+    assert app.parts.limits("loud") == {}
+    assert "echo" not in app.parts.limits("default")
+    assert app.parts.limits()["echo"] == (300, 1024)

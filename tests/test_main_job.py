@@ -22,6 +22,7 @@ from jupyter_client.manager import KernelManager
 
 import paise2nb
 from paise2nb.app import App
+from paise2nb.views.waiting import waiting
 
 PAGES = 500
 DOCS = Path("/usr/share/doc/python3-doc/html")
@@ -116,7 +117,7 @@ def test_500_pages_from_the_shell_while_workers_are_killed(
 
 def wait_for_items(home: Path, number: int) -> None:
     with paise2nb.open("development", data_dir=home / "data") as app:
-        for pause in app.waiting(SECONDS):
+        for pause in waiting(app.client, SECONDS):
             if app.status().items >= number:
                 return
             threading.Event().wait(pause)

@@ -17,6 +17,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.core.errors import PermanentError
+from paise2nb.views.waiting import waiting
 from tests.site import PAGE, Site
 
 SETTINGS = {
@@ -105,7 +106,7 @@ def test_a_killed_worker_loses_no_page(tmp_path: Path, site: Site) -> None:
     with paise2nb.open("development", data_dir=tmp_path / "data", settings=SETTINGS) as app:
         app.workers.start()
         jobs = app.enqueue_many("fetch", urls)
-        for pause in app.waiting(SECONDS):
+        for pause in waiting(app.client, SECONDS):
             if app.status().items >= 5:
                 break
             time.sleep(pause)

@@ -62,8 +62,8 @@ class Session:
             profile: a profile to use in place of the line's own.
             plugins: whether to load the plugins, whose defaults are a layer of the settings.
         """
-        from paise2nb.app import resolve
         from paise2nb.config.settings import Settings
+        from paise2nb.plugins.resolve import resolve
 
         chosen = profile or self.profile
         if plugins:

@@ -112,7 +112,7 @@ class NotebookSession(Session):
     def plugins_changed(self) -> None:
         """Load the plugins of the current app again."""
         current = apps.current()
-        if current is not None and not current.refresh():
+        if current is not None and not current.plugins.refresh():
             self.reload(current.settings)
 
     def names(self) -> set[str]:

@@ -107,7 +107,7 @@ class Plugins:
         self.tasks = self._collect_tasks()
         self.generation = 0
         self._settings: Settings | None = None
-        self._saved: SavedPlugins | None = None
+        self.saved: SavedPlugins | None = None
         self._fingerprint: Fingerprint | None = None
         self._refreshing = threading.Lock()
 
@@ -138,8 +138,20 @@ class Plugins:
         named = [*settings.plugins, *(paths[name] for name in sorted(paths))]
         allow, deny = settings.entry_points.allow, settings.entry_points.deny
         plugins = cls(named, allow=allow, deny=deny, disabled=disabled, versions=versions)
-        plugins._settings, plugins._saved, plugins._fingerprint = settings, saved, fingerprint
+        plugins._settings, plugins.saved, plugins._fingerprint = settings, saved, fingerprint
         return plugins
+
+    def follow(self, data_dir: Path) -> SavedPlugins:
+        """Watch the saved plugins of a data directory, which an app may have chosen after loading.
+
+        Returns:
+            The saved plugins.
+        """
+        if self.saved is None:
+            assert self._settings is not None, "these plugins were loaded for some settings"
+            self._settings = self._settings.with_data_dir(data_dir)
+            self.saved = SavedPlugins(data_dir / "plugins")
+        return self.saved
 
     def refresh(self) -> bool:
         """Reload the plugins if one was saved, disabled or enabled.
@@ -153,9 +165,9 @@ class Plugins:
         Raises:
             PluginError: A plugin can't be loaded.
         """
-        if self._settings is None or self._saved is None:
+        if self._settings is None or self.saved is None:
             return True
-        fingerprint = self._saved.fingerprint()
+        fingerprint = self.saved.fingerprint()
         if fingerprint == self._fingerprint:
             return True
         with self._refreshing:

@@ -185,7 +185,7 @@ from paise2nb.config.settings import Settings
 app = App(Settings.from_json(sys.argv[1]), is_worker=True)
 job_store = app.queue.job_store
 worker = job_store.register("default", int(sys.argv[2]))
-app.queue.work_for(worker, app.limits("default"))
+app.queue.work_for(worker, app.parts.limits("default"))
 consumer = app.queue.create_consumer(workers=int(sys.argv[2]), periodic=False)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -252,7 +252,7 @@ def finished(app: App, number: int) -> None:
     for start in range(0, number, 50_000):
         job_store.add(jobs[start : start + 50_000])
     worker = job_store.register("default", 1, "ready")
-    limits = app.limits("default")
+    limits = app.parts.limits("default")
     claim: Claim | None = job_store.claim(worker, limits)
     while claim is not None:
         _, claim = job_store.end(claim, Outcome("completed", "completed", "null"), worker, limits)
@@ -274,7 +274,7 @@ def with_history(workspace: Workspace, number: int) -> dict[str, list[float]]:
         os.sync()
         apps = {"empty": empty, "full": full}
         claimants = {
-            name: (app.queue.job_store.register("default", 1, "ready"), app.limits("default"))
+            name: (app.queue.job_store.register("default", 1, "ready"), app.parts.limits("default"))
             for name, app in apps.items()
         }
         actions: dict[str, Callable[[str, App, int], object]] = {
@@ -299,7 +299,7 @@ def with_waiting_jobs(workspace: Workspace, number: int) -> dict[str, list[float
             job_store.host_delay = 1000.0
             job_store.add([NewJob("noop", f"[{n}]", 4, host="slow") for n in range(size)])
             app.enqueue_many("noop", range(500))
-            worker, limits = job_store.register("default", 1, "ready"), app.limits("default")
+            worker, limits = job_store.register("default", 1, "ready"), app.parts.limits("default")
             figures[f"claim {name}"] = _times(
                 lambda n, t=job_store, w=worker, of=limits: t.claim(w, of), 400
             )

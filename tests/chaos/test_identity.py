@@ -90,7 +90,7 @@ def test_another_process_with_a_reused_pid_is_never_signalled(
             # Its pid is that of a worker whose job is past its timeout, and then of the supervisor.
             job = app.enqueue("effect", str(round_number))
             worker = environment.job_store.register("default", 1, "ready")
-            claim = environment.job_store.claim(worker, app.limits("default"))
+            claim = environment.job_store.claim(worker, app.parts.limits("default"))
             assert claim is not None
             assert claim.id == job.id
             environment.job_store.database.write(

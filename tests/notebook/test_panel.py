@@ -277,7 +277,7 @@ def test_the_frontend_chooses_the_shell_of_its_messages() -> None:
 
 def claim(app: App, pool: str = "fetch") -> Any:
     worker = app.queue.job_store.register(pool, 1, "ready")
-    return app.queue.job_store.claim(worker, app.limits())
+    return app.queue.job_store.claim(worker, app.parts.limits())
 
 
 def test_the_time_left_waits_for_the_last_retry(app: App) -> None:

@@ -47,7 +47,7 @@ class CellSession(Session):
         return self._defined
 
     def plugins_changed(self) -> None:
-        self.app.refresh()
+        self.app.plugins.refresh()
 
 
 @pytest.fixture

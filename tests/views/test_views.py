@@ -166,7 +166,7 @@ def test_a_job_and_jobs_can_be_awaited(waiting: App) -> None:
 
         async def work() -> None:
             worker = job_store.register("default", 1)
-            while (claim := job_store.claim(worker, waiting.limits())) is not None:
+            while (claim := job_store.claim(worker, waiting.parts.limits())) is not None:
                 job_store.end(claim, Outcome("completed", "completed", '"done"'))
                 await asyncio.sleep(0)
 

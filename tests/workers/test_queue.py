@@ -20,7 +20,7 @@ from tests.workers.plugin import outcomes
 
 def worker_of(app: App, threads: int = 1) -> Worker:
     worker = app.queue.job_store.register("default", threads)
-    app.queue.work_for(worker, app.limits())
+    app.queue.work_for(worker, app.parts.limits())
     return worker
 
 
@@ -119,7 +119,7 @@ def test_a_job_of_an_unknown_task_waits(waiting: App) -> None:
     waiting.queue.job_store.database.write(lambda c: c.execute("UPDATE jobs SET task = 'gone'"))
     worker_of(waiting)
     waiting.queue.claims.stop()
-    assert not waiting.queue.job_store.claimable(list(waiting.limits()))
+    assert not waiting.queue.job_store.claimable(list(waiting.parts.limits()))
     assert job.state == "queued"
 
 
