@@ -60,7 +60,7 @@ class Session:
 
         Args:
             profile: a profile to use in place of the line's own.
-            plugins: whether to load the plugins, whose defaults are a layer of the settings.
+            plugins: whether to load the plugins; their defaults are a layer of the settings.
         """
         from paise2nb.config.settings import Settings
         from paise2nb.plugins.resolve import resolve

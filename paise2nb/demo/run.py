@@ -1,6 +1,6 @@
 """The demo: background workers fetch the bundled site, and everything is searched and checked.
 
-It has a data directory of its own, so it neither sees nor changes the user's collection.
+It uses a separate data directory, so it neither sees nor changes the user's collection.
 """
 
 from __future__ import annotations

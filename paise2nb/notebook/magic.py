@@ -94,7 +94,7 @@ class Magic:
         opened = [*([] if current is None else [current]), *self.other_apps.values()]
         self.other_apps.clear()
         for app in opened:
-            with suppress(PaiseError):  # at the end of the kernel an error helps nobody
+            with suppress(PaiseError):  # no traceback when the kernel ends
                 app.close()
 
 

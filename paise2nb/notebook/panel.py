@@ -1,8 +1,8 @@
 """The live panel: what the background work is doing, and the buttons that change it.
 
-It is made of ipywidgets without JavaScript of its own: each part is a piece of HTML that is sent
-again when it has changed. Buttons may be pressed while a cell runs, so their work runs in threads
-and shared state is locked.
+It uses ipywidgets and no JavaScript: each part is a piece of HTML that is sent again when it has
+changed. Buttons may be pressed while a cell runs, so their work runs in threads and shared state
+is locked.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def test_help_lists_the_commands(cell: Cell, capsys: pytest.CaptureFixture[str])
 def completions(text: str) -> tuple[list[str], set[str]]:
     """The completions of a text, and the part of it that they replace.
 
-    The part itself, which stands for no completions, is left out.
+    The part itself is left out: it is offered in place of no completions.
     """
     completer = InteractiveShell.instance().Completer
     with provisionalcompleter():
