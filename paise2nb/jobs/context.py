@@ -1,4 +1,4 @@
-"""What a task gets as its first argument: the execution, and the parts that it may use."""
+"""The first argument of a task: the execution of a job, and the parts of the app that it uses."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ PROGRESS_SECONDS = 0.2  # between two writes of one execution's progress
 
 
 class Context:
-    """What a task gets as its first argument.
+    """The first argument of a task.
 
     Attributes:
-        job: the execution: ``id``, ``task``, ``args``, ``tag``, ``attempt``, ``parent_id``,
+        job: The execution: ``id``, ``task``, ``args``, ``tag``, ``attempt``, ``parent_id``,
             ``root_id``.
-        followups: the jobs that ``enqueue`` has collected.
-        host_delays: the delays that hosts have asked for.
+        followups: The jobs that `enqueue` has collected.
+        host_delays: The delays that hosts have asked for.
+        settings: The resolved settings.
+        data_dir: The directory of the databases, the cache and the logs.
+        is_worker: Whether this is a worker process, which is killed if a job exceeds its limits.
+        cache: Bytes by their SHA-256.
+        items: The collection.
+        plugins: The loaded fetchers, extractors and tasks.
+        job_store: The job store.
     """
 
     def __init__(self, parts: Parts, claim: Claim) -> None:
@@ -34,110 +41,86 @@ class Context:
         self.job = claim
         self.followups: list[NewJob] = []
         self.host_delays: list[HostDelay] = []
+        self.settings: Settings = parts.settings
+        self.data_dir: Path = parts.data_dir
+        self.is_worker: bool = parts.is_worker
+        self.cache: CacheProvider = parts.cache
+        self.items: DataStorageProvider = parts.store
+        self.plugins: Plugins = parts.plugins
+        self.job_store: JobStore = parts.job_store
         self._states: dict[str, State] = {}
         self._plugin = parts.plugins.task(claim.task).plugin
         self._progress_at = float("-inf")  # monotonic: when progress was last written
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose lines land in the workers' log, with the job's id."""
+        """A logger that adds the job's id to each line of the workers' log."""
         return _Log(logging.getLogger(f"paise2nb.task.{self.job.task}"), {"job": self.job.id})
 
     def of(self, plugin: str) -> Context:
-        """The same execution for a function of another plugin, with that plugin's state."""
+        """Return the context for a function of another plugin, with that plugin's state."""
         other = copy(self)
         other._plugin = plugin
         return other
 
     @property
     def state(self) -> MutableMapping[str, Any]:
-        """A mapping of the plugin's own, JSON by key. See `paise2nb.jobs.plugin_state`."""
+        """JSON values that the plugin keeps from job to job. See `paise2nb.jobs.plugin_state`."""
         name = short_name(self._plugin)
         if name not in self._states:
             self._states[name] = State(self.job_store, name)
         return self._states[name]
 
     def state_entries(self) -> list[StateEntry]:
-        """What this execution has read and written of plugins' states."""
+        """Return the values of plugins' states that this execution has read or written."""
         return [entry for state in self._states.values() for entry in state.entries()]
 
     @property
     def is_replay(self) -> bool:
-        """Whether this is a replay, of which nothing is stored."""
+        """Whether this is a replay, which stores nothing."""
         return not self.job.run
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job was cancelled, or given to another worker, meanwhile."""
+        """Whether the job was cancelled, or given to another worker, while it runs."""
         return not self.is_replay and not self.job_store.runs(self.job)
-
-    @property
-    def settings(self) -> Settings:
-        """The resolved settings."""
-        return self._parts.settings
-
-    @property
-    def data_dir(self) -> Path:
-        """Where the app keeps everything."""
-        return self._parts.data_dir
-
-    @property
-    def is_worker(self) -> bool:
-        """Whether this runs in a worker process, which is ended past the limits of a job."""
-        return self._parts.is_worker
-
-    @property
-    def cache(self) -> CacheProvider:
-        """Bytes by their SHA-256."""
-        return self._parts.cache
-
-    @property
-    def items(self) -> DataStorageProvider:
-        """The collection."""
-        return self._parts.store
-
-    @property
-    def plugins(self) -> Plugins:
-        """Fetchers, extractors, tasks."""
-        return self._parts.plugins
-
-    @property
-    def job_store(self) -> JobStore:
-        """What is true about jobs."""
-        return self._parts.job_store
 
     def new_jobs(
         self, task: str, every_args: Iterable[tuple[Any, ...]], **options: Any
     ) -> list[NewJob]:
-        """Check the arguments of follow-up jobs. Each has its key, by which duplicates are found.
+        """Check the arguments of follow-up jobs. Return jobs with the keys that find duplicates.
 
         Raises:
-            UsageError: an unknown task, or arguments that do not fit.
+            UsageError: The task is unknown, or the arguments do not fit.
         """
         return self._parts.new_jobs(task, every_args, **options)
 
     def enqueue(
         self, task: str, *args: Any, priority: int | None = None, delay: float | None = None
     ) -> None:
-        """Add a follow-up job, together with this job's completion or not at all.
+        """Add a follow-up job when this job completes. Nothing is added if it fails.
 
         Args:
-            task: its name.
-            args: JSON.
-            priority: None takes this job's.
-            delay: seconds from the completion on.
+            task: The name of a task.
+            args: Its arguments, JSON.
+            priority: Higher first; by default that of this job.
+            delay: Seconds from the completion until it may start.
 
         Raises:
-            UsageError: an unknown task, or arguments that do not fit.
+            UsageError: The task is unknown, or the arguments do not fit.
         """
         chosen = self.job.priority if priority is None else priority
         [followup] = self.new_jobs(task, [args], tag=self.job.tag, priority=chosen, delay=delay)
         self.followups.append(followup._replace(key=None))
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Say how far this execution is; listings and the panel show it.
+        """Report the progress of this execution, for listings and the panel.
 
-        Call it as often as you like: it is written a few times a second, and at the end.
+        It may be called often: it is written a few times a second, and at the end.
+
+        Args:
+            done: The amount that is done, in any unit.
+            total: The whole amount, None if unknown.
         """
         if self.is_replay:
             return
@@ -148,7 +131,7 @@ class Context:
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
-    """Lines that name the job."""
+    """Adds the job's id to each line."""
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         assert self.extra is not None

@@ -1,4 +1,4 @@
-"""The parts of one open profile, as its tasks, its queue and its workers share them."""
+"""The parts of an app, which its tasks, queue and workers get in place of the app."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ DEFAULT_POOL = "default"
 
 @dataclass(eq=False)
 class Parts:
-    """What an app is made of. The providers of cache, store and queue get it before these exist.
+    """The parts of an app. The providers of cache, store and job store get it before these exist.
 
     Attributes:
-        settings: the resolved settings.
-        data_dir: where databases, cache and logs lie.
-        plugins: the loaded plugins.
-        is_worker: whether a worker process opened them.
-        cache: bytes by their SHA-256.
-        store: the collection.
-        job_store: what is true about jobs.
+        settings: The resolved settings.
+        data_dir: The directory of the databases, the cache and the logs.
+        plugins: The loaded plugins.
+        is_worker: Whether this is a worker process.
+        cache: Bytes by their SHA-256.
+        store: The collection.
+        job_store: The job store.
     """
 
     settings: Settings
@@ -55,18 +55,18 @@ class Parts:
         delay: float | None = None,
         every: float | None = None,
     ) -> list[NewJob]:
-        """Check the arguments of each job, and return the rows to be added.
+        """Check the arguments and options of jobs. Return the jobs to add.
 
         Args:
-            task: a task or its name.
-            every_args: the arguments of each job.
-            tag: a word that follow-up jobs and items inherit.
-            priority: higher first.
-            delay: seconds before a job may start.
-            every: seconds between the starts of two runs.
+            task: A task or its name.
+            every_args: The arguments of each job.
+            tag: A word that follow-up jobs and items inherit.
+            priority: Higher first.
+            delay: Seconds before a job may start.
+            every: Seconds between the starts of two runs.
 
         Raises:
-            UsageError: an unknown task, an option out of range, or arguments that do not fit.
+            UsageError: The task is unknown, an option is out of range, or arguments do not fit.
         """
         if isinstance(task, str):
             task = self.plugins.task(task)
@@ -85,22 +85,22 @@ class Parts:
         ]
 
     def max_attempts(self, task: Task) -> int:
-        """How many executions a job of that task gets, unless an error's own policy differs."""
-        # Kept, because an enqueue asks each time; plugins may be loaded again, settings not.
+        """Return the number of attempts of a task, unless the policy of an error class differs."""
+        # Cached for the enqueue benchmark. Plugins may be reloaded, settings not.
         key = (self.plugins.generation, task.name)
         if key not in self._max_attempts:
             self._max_attempts[key] = policy(self.settings, task).max_attempts
         return self._max_attempts[key]
 
     def pool_of(self, task: Task) -> str:
-        """The pool whose workers run a task: the settings' choice, else the task's own."""
+        """Return the pool whose workers run a task. The settings override the task's own pool."""
         pools = self.settings.workers.pools
         chosen = next((name for name, pool in pools.items() if task.name in pool.tasks), None)
         declared = task.pool if task.pool in pools else None
         return chosen or declared or DEFAULT_POOL
 
     def limits(self, pool: str | None = None) -> dict[str, Limits]:
-        """The tasks of a pool (None: all), each with the limits of one execution."""
+        """Return the tasks of a pool (None: all), each with the limits of one execution."""
         workers = self.settings.workers
         return {
             task.name: Limits(
@@ -112,6 +112,6 @@ class Parts:
         }
 
     def write_dirs(self) -> list[Path]:
-        """The directories that jobs write to."""
+        """Return the directories that jobs write to."""
         chosen = (self.job_store.path, self.settings.data_storage.sqlite.path)
         return list(dict.fromkeys([self.data_dir, *(path.parent for path in chosen if path)]))

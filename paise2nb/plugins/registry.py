@@ -38,9 +38,14 @@ BUILT_IN = (
     "paise2nb.collection.items",
     "paise2nb.collection.cache",
 )
-_OBJECT_HOOKS = "configuration_providers data_storage_provider cache_provider lifecycle_actions"
+_OBJECT_HOOKS = (
+    "configuration_providers",
+    "data_storage_provider",
+    "cache_provider",
+    "lifecycle_actions",
+)
 # The hooks that an app calls only when it opens. A change of their plugins needs a new app.
-STARTUP_HOOKS = ("task_queue_providers", *_OBJECT_HOOKS.split())
+STARTUP_HOOKS = ("task_queue_providers", *_OBJECT_HOOKS)
 
 
 class _Entry(NamedTuple):
@@ -358,7 +363,7 @@ class Plugins:
             for e in self.extractors()
         ]
         by_name = ("task_queue_providers", "content_sources")
-        for hook in (*by_name, *_OBJECT_HOOKS.split(), "reset_actions"):
+        for hook in (*by_name, *_OBJECT_HOOKS, "reset_actions"):
             kind = hook.removesuffix("s").replace("_", " ")
             for implementation in self._implementations(hook):
                 names: Any = implementation.function() if hook in by_name else [""]

@@ -148,7 +148,7 @@ class Workers:
             added = pool is not None and missing
             if added:
                 options["sizes"].update(missing)
-            # A new time makes the supervisor start workers that it has stopped for want of work.
+            # A new time makes the supervisor start the workers that it stopped when idle.
             options["asked_at"] = self._job_store.now()
             self._job_store.set_supervisor(options=json.dumps(options))
             self._notifier.notify()
@@ -188,7 +188,7 @@ class Workers:
         return sizes
 
     def restart_idle(self) -> None:
-        """Start the supervisor again if it stopped for want of work, not if a user stopped it."""
+        """Start the supervisor again if it stopped when idle, not if a user stopped it."""
         row = self._job_store.supervisor()
         if row is not None and row["state"] == "idle":
             self._spawn(row["settings"], json.loads(row["options"]))

@@ -42,14 +42,14 @@ class OutageMonitor:
         self._disk_full, self._check_disk_at = False, float("-inf")  # monotonic
         self._unreachable: dict[str, Claim] = {}  # host -> failed job, since the last success
         self._to_refund: list[Claim] = []  # failures charged before the outage was detected
-        self._offline: set[str] = set()  # the tasks that failed for want of a network
+        self._offline: set[str] = set()  # the tasks that failed because there was no network
         self._probe_seconds = MIN_PROBE_SECONDS
         self._probe_at = 0.0  # monotonic
 
     def paused_tasks(self) -> set[str] | None:
         """Return the tasks that may not be claimed now, or None for all tasks.
 
-        Without a network, no task is paused for one caller now and then, whose job is the probe.
+        Without a network, one caller from time to time gets no paused tasks: its job is the probe.
         """
         if self._is_disk_full():
             return None
@@ -86,7 +86,7 @@ class OutageMonitor:
         return True
 
     def recovered(self, task: str) -> None:
-        """Note that a job of a task did not fail for want of a network."""
+        """Record that a job of a task ran without a network failure."""
         if not self._unreachable and not self._offline:
             return
         with self._lock:
