@@ -87,6 +87,19 @@ def test_pins_are_versions_and_nothing_else() -> None:
     assert all(re.fullmatch(r"[\w.!+]+", version) for version in pins().values())
 
 
+def test_files_and_functions_are_short() -> None:
+    found = []
+    for path in MODULES:
+        source = path.read_text()
+        name = str(path.relative_to(ROOT))
+        found += [name] * (len(source.splitlines()) > 450)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                found += [f"{name}: {node.name}"] * (lines > 60)
+    assert found == []
+
+
 def test_checks_are_suppressed_rarely_and_with_a_reason() -> None:
     ignored, skipped, bare = [], [], []
     for path in MODULES:
