@@ -22,8 +22,8 @@ from typing import Any, Self
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import NotFound, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
-from paise2nb.jobs import STATES, Claim
 from paise2nb.jobs.context import Context
+from paise2nb.jobs.models import STATES, Claim
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins

@@ -23,7 +23,8 @@ from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
 from paise2nb.core.wakeup import Listener
-from paise2nb.jobs import JobStore, Worker
+from paise2nb.jobs.models import Worker
+from paise2nb.jobs.store import JobStore
 from paise2nb.workers.claims import SAFETY_POLL
 from paise2nb.workers.logs import configure_logging, log_path
 from paise2nb.workers.queue import JobHuey

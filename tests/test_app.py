@@ -17,7 +17,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App, current, make_current
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
-from paise2nb.jobs import STATES, Outcome
+from paise2nb.jobs.models import STATES, Outcome
 from paise2nb.views.waiting import waiting as steps_of_waiting
 from tests import example_plugin
 

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import PaiseError
-from paise2nb.jobs import STATES, UNFINISHED
+from paise2nb.jobs.models import STATES, UNFINISHED
 
 if TYPE_CHECKING:
     from paise2nb.app import App

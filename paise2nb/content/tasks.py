@@ -22,8 +22,8 @@ from paise2nb.content.handover import VALIDATORS, hand_over, is_up_to_date
 from paise2nb.core import urls
 from paise2nb.core.errors import NotFound, PermanentError, UsageError
 from paise2nb.core.text import count_words
-from paise2nb.jobs import UNFINISHED
 from paise2nb.jobs.context import Context
+from paise2nb.jobs.models import UNFINISHED
 from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, Source, task
 
 DAY = 86400.0

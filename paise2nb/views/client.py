@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from paise2nb.jobs import JobStore
+from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.plugins import DataStorageProvider
 

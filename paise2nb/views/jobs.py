@@ -14,7 +14,8 @@ from paise2nb.core import render
 from paise2nb.core.display import Displayable, Listing, arguments, frame
 from paise2nb.core.errors import JobFailed, NotFound, redacted
 from paise2nb.core.render import Column
-from paise2nb.jobs import JobStore, NewJob, value_of
+from paise2nb.jobs.models import NewJob, value_of
+from paise2nb.jobs.store import JobStore
 from paise2nb.views.client import JobClient
 from paise2nb.views.items import Items
 from paise2nb.views.record import Record

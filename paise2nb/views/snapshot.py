@@ -15,7 +15,7 @@ from typing import Any
 from paise2nb.core import render
 from paise2nb.core.display import arguments
 from paise2nb.core.render import Column
-from paise2nb.jobs import JobStore
+from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.client import JobClient
 from paise2nb.views.jobs import progress

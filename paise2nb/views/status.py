@@ -14,8 +14,9 @@ from paise2nb.core.clock import iso
 from paise2nb.core.disks import full_disk
 from paise2nb.core.display import Displayable, arguments
 from paise2nb.core.processes import identity
-from paise2nb.jobs import UNFINISHED, JobStore
+from paise2nb.jobs.models import UNFINISHED
 from paise2nb.jobs.parts import Parts
+from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.views.client import JobClient
 

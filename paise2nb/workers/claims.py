@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from paise2nb.core.errors import PaiseError, StorageError
 from paise2nb.core.wakeup import Notifier
-from paise2nb.jobs import Claim, Limits, Outcome, Worker
+from paise2nb.jobs.models import Claim, Limits, Outcome, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.workers.outage import OutageMonitor
 

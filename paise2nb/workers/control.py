@@ -19,7 +19,7 @@ from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
 from paise2nb.core.errors import UsageError, WorkersError
 from paise2nb.core.wakeup import Notifier
-from paise2nb.jobs import IMMEDIATE
+from paise2nb.jobs.models import IMMEDIATE
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.workers_status import WorkersStatus, no_worker_runs

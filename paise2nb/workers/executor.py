@@ -24,8 +24,8 @@ from huey.api import Task as HueyTask
 from huey.exceptions import CancelExecution, RetryTask
 
 from paise2nb.core.errors import PermanentError, Snoozed, TaskError, message, redacted, storable
-from paise2nb.jobs import Claim, HostDelay, Outcome
 from paise2nb.jobs.context import Context
+from paise2nb.jobs.models import Claim, HostDelay, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import decide, error_class
 from paise2nb.workers.outage import OutageMonitor

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from huey.api import Task as HueyTask
 
-from paise2nb.jobs import IMMEDIATE, Claim, Worker
+from paise2nb.jobs.models import IMMEDIATE, Claim, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.workers.executor import Executor
 from paise2nb.workers.rescue import rescue_orphans

@@ -16,7 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from paise2nb.core.disks import full_disk, is_disk_full, is_offline, may_be_full
-from paise2nb.jobs import Claim, JobStore
+from paise2nb.jobs.models import Claim
+from paise2nb.jobs.store import JobStore
 
 logger = logging.getLogger("paise2nb.workers.queue")
 

@@ -21,9 +21,10 @@ from huey.storage import BaseStorage
 
 from paise2nb.core import processes
 from paise2nb.core.wakeup import Notifier
-from paise2nb.jobs import Claim, JobStore, Limits, Outcome, Worker
+from paise2nb.jobs.models import Claim, Limits, Outcome, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, crash_policies
+from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import TaskQueueProvider, hookimpl
 from paise2nb.workers.claims import Claims
 from paise2nb.workers.executor import Executor

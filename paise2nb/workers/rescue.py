@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
-from paise2nb.jobs import JobStore
 from paise2nb.jobs.retry import CRASH_POLICIES, crash_outcomes
+from paise2nb.jobs.store import JobStore
 
 
 def rescue_orphans(job_store: JobStore, settings: Settings) -> None:

@@ -23,8 +23,9 @@ from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError
 from paise2nb.core.wakeup import Listener
-from paise2nb.jobs import IMMEDIATE, JobStore, Outcome
+from paise2nb.jobs.models import IMMEDIATE, Outcome
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, crash_outcomes, released
+from paise2nb.jobs.store import JobStore
 from paise2nb.workers.logs import configure_logging, log_path
 from paise2nb.workers.spawn import STOP_SECONDS, received_message, spawn
 

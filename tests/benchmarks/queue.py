@@ -25,7 +25,8 @@ from huey import SqliteHuey
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.jobs import Claim, JobStore, NewJob, Outcome
+from paise2nb.jobs.models import Claim, NewJob, Outcome
+from paise2nb.jobs.store import JobStore
 
 PLUGIN = """
 import time

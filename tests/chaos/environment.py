@@ -19,7 +19,8 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError
-from paise2nb.jobs import STATES, JobStore
+from paise2nb.jobs.models import STATES
+from paise2nb.jobs.store import JobStore
 from tests.chaos.plugin import EFFECTS
 from tests.waiting import until
 

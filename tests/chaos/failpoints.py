@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.core.sqlite import Database
-from paise2nb.jobs import Outcome
+from paise2nb.jobs.models import Outcome
 
 VARIABLE = "PAISE2_CHAOS_FAILPOINTS"
 STATUS = 77  # the exit status of a process that a failpoint ended

@@ -22,8 +22,9 @@ import paise2nb
 from paise2nb.core.errors import StorageError
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.sqlite import Database, Format, Migration, schema_hash
-from paise2nb.jobs import JobStore, NewJob
 from paise2nb.jobs.database import FORMAT
+from paise2nb.jobs.models import NewJob
+from paise2nb.jobs.store import JobStore
 
 SCHEMA = Format("CREATE TABLE words (word TEXT)")
 
@@ -178,7 +179,8 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 def test_many_processes_can_create_the_same_file(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from paise2nb.jobs import JobStore, NewJob;"
+        "import sys; from pathlib import Path; from paise2nb.jobs.models import NewJob;"
+        " from paise2nb.jobs.store import JobStore;"
         " JobStore(Path(sys.argv[1])).add([NewJob('work', '[]', 1)])"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "tasks.db")]

@@ -18,7 +18,8 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.jobs import Claim, HostDelay, JobStore, Limits, NewJob, Outcome, Worker
+from paise2nb.jobs.models import Claim, HostDelay, Limits, NewJob, Outcome, Worker
+from paise2nb.jobs.store import JobStore
 from tests.site import PAGE, Site, Visit
 from tests.workers.test_workers import until
 

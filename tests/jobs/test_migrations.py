@@ -12,8 +12,9 @@ import pytest
 
 from paise2nb.core.errors import StorageError
 from paise2nb.core.sqlite import schema_hash
-from paise2nb.jobs import JobStore, Limits
 from paise2nb.jobs.database import FORMAT
+from paise2nb.jobs.models import Limits
+from paise2nb.jobs.store import JobStore
 
 STORED = Path(__file__).parents[1] / "data" / "tasks-1.db"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb.jobs import JobStore, sql
+from paise2nb.jobs import sql
+from paise2nb.jobs.store import JobStore
 
 MODULES = Path(sql.__file__).parent.glob("*.py")
 

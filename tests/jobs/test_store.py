@@ -18,18 +18,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from paise2nb.jobs import (
+from paise2nb.jobs.host_limits import HAS_SLOT, UNPACED_SLOTS, WAITING
+from paise2nb.jobs.models import (
     STATES,
     UNFINISHED,
     Claim,
     HostDelay,
-    JobStore,
     Limits,
     NewJob,
     Outcome,
     Worker,
 )
-from paise2nb.jobs.host_limits import HAS_SLOT, UNPACED_SLOTS, WAITING
+from paise2nb.jobs.store import JobStore
 
 LIMITS = {"work": Limits(60, 512)}
 HOSTS = st.sampled_from([None, "a", "b"])
@@ -805,7 +805,8 @@ def test_values_about_the_whole_store_are_stored(store: JobStore) -> None:
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from paise2nb.jobs import Outcome, JobStore, Limits, NewJob
+from paise2nb.jobs.models import Outcome, Limits, NewJob
+from paise2nb.jobs.store import JobStore
 
 store = JobStore(Path(sys.argv[1]), durable=False)
 worker = store.register("default", 4)

@@ -15,7 +15,7 @@ from ipywidgets.widgets.widget import _instances
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.jobs import HostDelay, NewJob, Outcome
+from paise2nb.jobs.models import HostDelay, NewJob, Outcome
 from paise2nb.notebook import panel_html
 from paise2nb.notebook.panel import Button, Panel, close_panels
 from paise2nb.notebook.poller import Poller

@@ -257,7 +257,7 @@ def test_a_worker_does_not_start_if_its_queue_opens_another_job_store(
     tmp_path: Path, write: Callable[[str], dict[str, object]]
 ) -> None:
     settings = write(
-        "from paise2nb.jobs import JobStore\nfrom paise2nb.workers.queue import JobHuey\n"
+        "from paise2nb.jobs.store import JobStore\nfrom paise2nb.workers.queue import JobHuey\n"
         "class Lost:\n    def create(self, app):\n"
         "        name = 'worker.db' if app.is_worker else 'mine.db'\n"
         "        return JobHuey(app, JobStore(app.data_dir / name), immediate=False)\n"

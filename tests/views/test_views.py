@@ -20,7 +20,7 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import JobFailed, NotFound
-from paise2nb.jobs import Outcome
+from paise2nb.jobs.models import Outcome
 from paise2nb.views.items import Item
 from paise2nb.views.jobs import JOB_KEYS, Enqueued, Job, Jobs
 from paise2nb.views.status import Log

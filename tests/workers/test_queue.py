@@ -11,7 +11,7 @@ import pytest
 from huey.api import Task as HueyTask
 
 from paise2nb.app import App
-from paise2nb.jobs import Worker
+from paise2nb.jobs.models import Worker
 from paise2nb.workers.claims import IdleWaiter
 from paise2nb.workers.queue import JobHuey, JSONSerializer
 from tests.workers.plugin import PLUGIN as PLUGIN  # for the fixture `make`

@@ -9,8 +9,8 @@ from typing import Any
 from paise2nb.content.fetch import files, robots
 from paise2nb.core.errors import Snoozed
 from paise2nb.core.urls import canonical_url, host_of
-from paise2nb.jobs import HostDelay
 from paise2nb.jobs.context import Context
+from paise2nb.jobs.models import HostDelay
 from paise2nb.plugins import Fetched, fetcher
 
 

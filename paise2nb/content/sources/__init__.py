@@ -19,8 +19,8 @@ from paise2nb.content.handover import hand_over, is_up_to_date
 from paise2nb.content.sources.reading import feed_entries, page_links, sitemap_entries
 from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, UsageError
-from paise2nb.jobs import UNFINISHED, NewJob
 from paise2nb.jobs.context import Context
+from paise2nb.jobs.models import UNFINISHED, NewJob
 from paise2nb.plugins import AppInfo, ContentSource, Task, hookimpl, task
 
 MAX_URLS = 50_000  # URLs of one run; the limit of the sitemap protocol
