@@ -68,10 +68,10 @@ def test_the_package_has_the_version_that_the_project_declares() -> None:
 def test_every_module_that_the_package_imports_is_declared() -> None:
     owners = metadata.packages_distributions()
     modules = {name for path in MODULES for name in imported(path)}
-    foreign = modules - set(sys.stdlib_module_names) - {"paise2nb"} - OPTIONAL
+    third_party = modules - set(sys.stdlib_module_names) - {"paise2nb"} - OPTIONAL
     undeclared = {
         module
-        for module in foreign
+        for module in third_party
         if not declared() & {canonicalize_name(name) for name in owners.get(module, [])}
     }
     assert undeclared == set()

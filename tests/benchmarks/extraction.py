@@ -41,8 +41,8 @@ Page = tuple[str, Counter[tuple[str, ...]]]  # HTML, and the sequences of words 
 
 
 def body(html: str) -> str:
-    """The text of some HTML. Every tag separates words, as in the tests of the articles, whose
-    expected text has no spaces after links."""
+    """The text of some HTML. Every tag separates words, because the expected texts have no spaces
+    after links."""
     tree = markup.fromstring(html)
     etree.strip_elements(tree, "noscript", "script", "style", etree.Comment, with_tail=False)
     return " ".join(tree.itertext())

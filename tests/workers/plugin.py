@@ -19,8 +19,8 @@ def count(context, name):
     path.write_text(str(number))
     return number
 
-@task("who")
-def who(context):
+@task("describe")
+def describe(context):
     job = context.job
     return [job.id, job.task, job.args, job.tag, job.attempt, job.parent_id, job.root_id]
 

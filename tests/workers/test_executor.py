@@ -10,7 +10,7 @@ from tests.workers.plugin import outcomes
 
 
 @pytest.mark.parametrize(
-    ("kind", "word", "text"),
+    ("kind", "error_class", "error"),
     [
         ("exit", "SystemExit", "SystemExit: 3"),
         ("cancelled", "CancelledError", "CancelledError"),
@@ -21,9 +21,11 @@ from tests.workers.plugin import outcomes
         ("empty", "KeyError", "KeyError"),
     ],
 )
-def test_every_exception_of_a_task_is_stored(app: App, kind: str, word: str, text: str) -> None:
+def test_every_exception_of_a_task_is_stored(
+    app: App, kind: str, error_class: str, error: str
+) -> None:
     job = app.enqueue("odd", kind)
-    assert (job.state, job.error_class, job.error) == ("failed", word, text)
+    assert (job.state, job.error_class, job.error) == ("failed", error_class, error)
     assert "in odd" in job.attempts[0]["traceback"]
     assert app.queue.job_store.claimed() == []
 

@@ -44,8 +44,8 @@ def test_a_failed_job_adds_no_follow_up_jobs(app: App) -> None:
 
 
 def test_a_task_knows_its_job(app: App) -> None:
-    job = app.enqueue("who", tag="news")
-    assert job.result() == [job.id, "who", "[]", "news", 1, None, job.id]
+    job = app.enqueue("describe", tag="news")
+    assert job.result() == [job.id, "describe", "[]", "news", 1, None, job.id]
 
 
 def test_a_coroutine_is_run(app: App) -> None:

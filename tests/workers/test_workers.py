@@ -384,7 +384,7 @@ def test_an_enqueue_does_not_restart_workers_that_the_user_stopped(make: Make) -
     app = make(workers__idle_exit=0.3)
     app.workers.start(concurrency=1)
     app.workers.stop()
-    app.enqueue("echo", "nobody")
+    app.enqueue("echo", "waits")
     assert not app.workers.present()
 
 
