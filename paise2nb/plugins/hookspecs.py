@@ -8,44 +8,35 @@ from typing import Any
 
 import pluggy
 
+from paise2nb.plugins import protocols
 from paise2nb.plugins.api import Task
 from paise2nb.plugins.documents import Extractor, Fetcher
-from paise2nb.plugins.protocols import (
-    AppInfo,
-    CacheProvider,
-    ConfigurationProvider,
-    ContentSource,
-    DataStorageProvider,
-    LifecycleAction,
-    ResetAction,
-    TaskQueueProvider,
-)
 
 hookspec = pluggy.HookspecMarker("paise2")
 hookimpl = pluggy.HookimplMarker("paise2")
 
 
 class Hooks:
-    """The hooks that a plugin can implement. A hook that adds nothing may return None."""
+    """The hooks that a plugin can implement. Each returns what the plugin adds."""
 
     @hookspec
-    def task_queue_providers(self) -> Mapping[str, TaskQueueProvider]:
+    def task_queue_providers(self) -> Mapping[str, protocols.TaskQueueProvider]:
         """Return queues by the name that selects them in ``task_queue.provider``."""
 
     @hookspec
-    def configuration_providers(self) -> Sequence[ConfigurationProvider]:
+    def configuration_providers(self) -> Sequence[protocols.ConfigurationProvider]:
         """Return providers of default settings."""
 
     @hookspec(firstresult=True)
-    def data_storage_provider(self, app: AppInfo) -> DataStorageProvider:
+    def data_storage_provider(self, app: protocols.AppInfo) -> protocols.DataStorageProvider:
         """Return the store of this app's items."""
 
     @hookspec(firstresult=True)
-    def cache_provider(self, app: AppInfo) -> CacheProvider:
+    def cache_provider(self, app: protocols.AppInfo) -> protocols.CacheProvider:
         """Return the cache of this app."""
 
     @hookspec
-    def content_sources(self) -> Mapping[str, ContentSource]:
+    def content_sources(self) -> Mapping[str, protocols.ContentSource]:
         """Return sources of URLs by name. Each becomes a task of that name."""
 
     @hookspec
@@ -61,15 +52,15 @@ class Hooks:
         """Return tasks. The decorator ``@task`` makes this hook unnecessary."""
 
     @hookspec(firstresult=True)
-    def source_task(self, name: str, source: ContentSource, plugin: str) -> Task:
+    def source_task(self, name: str, source: protocols.ContentSource, plugin: str) -> Task:
         """Return the task that enqueues the URLs of a content source. Built in."""
 
     @hookspec
-    def lifecycle_actions(self) -> Sequence[LifecycleAction]:
+    def lifecycle_actions(self) -> Sequence[protocols.LifecycleAction]:
         """Return actions to call when an app opens and closes."""
 
     @hookspec
-    def reset_actions(self) -> Sequence[ResetAction]:
+    def reset_actions(self) -> Sequence[protocols.ResetAction]:
         """Return actions to call on ``reset``."""
 
 

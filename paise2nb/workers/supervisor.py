@@ -37,8 +37,8 @@ BUSY_TICK = 0.25  # while jobs run, whose limits are checked
 # two steps, because short jobs send hundreds of wakeups a second.
 MEMORY_TICK = 0.02
 DATABASE_CHECK_SECONDS = 2.0  # between two checks that the database file is still there
-START_WINDOW = 60.0  # seconds in which at most MAX_FAILED_STARTS workers fail to become ready
-MAX_FAILED_STARTS = 8
+MAX_STARTING = 8  # workers that are not ready yet, failed starts of the last START_WINDOW included
+START_WINDOW = 60.0  # seconds
 LOG_BYTES = 5_000_000
 LOG_FILES = 3
 
@@ -304,7 +304,7 @@ class Supervisor:
                 wanted[f"{name}:alone"] = 1
         for name, size in wanted.items():
             for _ in range(size - alive[name]):
-                if len(self._starting) < MAX_FAILED_STARTS:
+                if len(self._starting) < MAX_STARTING:
                     self._spawn(name)
         for name, (pool, _) in self._children.items():
             if pool not in wanted and name not in self._starting:
