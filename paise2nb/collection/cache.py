@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import re
 import time
@@ -16,12 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from paise2nb.core.errors import StorageError
-from paise2nb.core.files import (
-    PARTIAL,
-    make_private_directory,
-    sync_to_disk,
-    write_atomically,
-)
+from paise2nb.core.files import PARTIAL, make_private_directory, sync_to_disk, write_atomically
 from paise2nb.plugins import AppInfo, hookimpl
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -86,14 +82,14 @@ class Cache:
 
     def size(self) -> int:
         """The number of bytes of all entries together."""
-        return sum(entry.stat().st_size for entry in self._files() if _is_entry(entry))
+        return sum(e.stat().st_size for e in self._files() if not e.name.startswith(PARTIAL))
 
     def remove(self, needed: set[str], older_than: float) -> int:
         """Remove old entries, and equally old partial files of processes that were killed.
 
         Args:
             needed: Keys to keep at any age.
-            older_than: The least age in seconds.
+            older_than: The minimum age in seconds.
 
         Returns:
             The number of entries removed.
@@ -102,21 +98,17 @@ class Cache:
         removed = 0
         for path in self._files():
             key = path.parent.name + path.name
-            if key not in needed and _modified(path) <= before:
-                with _locked(path.parent):
-                    if _modified(path) > before:  # a `put` was faster
-                        continue
+            if key in needed or _modified(path) > before:
+                continue
+            with _locked(path.parent):
+                if _modified(path) <= before:  # or else a `put` was faster
                     path.unlink(missing_ok=True)
-                removed += _is_entry(path)
+                    removed += not path.name.startswith(PARTIAL)
         return removed
 
     def clear(self) -> int:
         """Remove everything and return the number of entries."""
-        removed = 0
-        for path in self._files():
-            path.unlink(missing_ok=True)
-            removed += _is_entry(path)
-        return removed
+        return self.remove(set(), older_than=-math.inf)
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -130,10 +122,6 @@ class Cache:
     def _files(self) -> Iterator[Path]:
         for folder in sorted(self.directory.glob("[0-9a-f][0-9a-f]")):
             yield from sorted(folder.iterdir())
-
-
-def _is_entry(path: Path) -> bool:
-    return not path.name.startswith(PARTIAL)
 
 
 def _modified(path: Path) -> float:

@@ -20,25 +20,11 @@ from paise2nb.core.files import replacement
 from paise2nb.core.render import amount, plain
 from paise2nb.plugins import DataStorageProvider
 
-FIELDS = (
-    "id",
-    "url",
-    "title",
-    "author",
-    "date",
-    "language",
-    "mime_type",
-    "sha256",
-    "size",
-    "tag",
-    "fetched_at",
-    "stored_at",
-    "visited_at",
-    "final_url",
-    "site",
-    "words",
-    "text",
+_FIELD_NAMES = (
+    "id url title author date language mime_type sha256 size tag fetched_at stored_at visited_at"
+    " final_url site words text"
 )
+FIELDS = _FIELD_NAMES.split()
 NUMBERS = ("id", "size", "words")
 BATCH_ROWS = 500
 NAME_LENGTH = 60  # characters of a title in the name of a file

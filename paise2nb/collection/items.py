@@ -28,6 +28,8 @@ _COLUMNS = (
     "key, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at, stored_at,"
     " job_id, metadata, facets, text"
 )
+_ONE_LINE = ("title", "author", "date", "language")
+_TIMES = ("fetched_at", "stored_at", "visited_at")
 _VALUES = ":" + _COLUMNS.replace(", ", ", :")
 _INSERT = f"INSERT INTO items ({_COLUMNS}) VALUES ({_VALUES})"
 _UPDATE = f"UPDATE items SET ({_COLUMNS}) = ({_VALUES}) WHERE id = :id"
@@ -40,6 +42,7 @@ INSERT INTO versions
 SELECT id, (SELECT count(*) + 1 FROM versions WHERE item_id = items.id), title, sha256, size,
     fetched_at, ? FROM items WHERE id = ?
 """
+_VISIT = "REPLACE INTO visits SELECT id, ? FROM items WHERE key = ? RETURNING item_id"
 _ITEMS = """
 SELECT items.id, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at,
     stored_at, coalesce(visited_at, fetched_at) AS visited_at, metadata {more}
@@ -59,6 +62,7 @@ SELECT version, title, sha256, size, fetched_at FROM versions WHERE item_id = ?1
 SELECT (SELECT count(*) + 1 FROM versions WHERE item_id = ?1), title, sha256, size, fetched_at
 FROM items WHERE id = ?1 ORDER BY version
 """
+_TRIGGER = "SELECT sql FROM sqlite_master WHERE name = 'words_removed'"
 
 
 class ItemStore:
@@ -96,11 +100,7 @@ class ItemStore:
             StorageError: The items can't be written. None of them is.
         """
         rows = [_row(document, provenance) for document, provenance in entries]
-
-        def store(connection: sqlite3.Connection) -> list[int]:
-            return [_upsert(connection, row) for row in rows]
-
-        return self.database.write(store)
+        return self.database.write(lambda writer: [_upsert(writer, row) for row in rows])
 
     def visited(self, key: str, at: float) -> int | None:
         """Record that an item was found unchanged.
@@ -112,15 +112,8 @@ class ItemStore:
         Returns:
             The id of the item, or None if there is none.
         """
-
-        def record(connection: sqlite3.Connection) -> int | None:
-            found = connection.execute("SELECT id FROM items WHERE key = ?", (key,)).fetchone()
-            if found is None:
-                return None
-            connection.execute("REPLACE INTO visits VALUES (?, ?)", (found["id"], at))
-            return int(found["id"])
-
-        return self.database.write(record)
+        rows = self.database.write(lambda writer: writer.execute(_VISIT, (at, key)).fetchall())
+        return int(rows[0][0]) if rows else None
 
     def get(self, item_id: int) -> dict[str, Any] | None:
         """One item with its text and metadata, or None if there is none.
@@ -128,11 +121,7 @@ class ItemStore:
         ``versions`` is the number of its versions, ``duplicates`` the items with equal bytes.
         """
         rows = self.database.read(_ITEM, (item_id,))
-        if not rows:
-            return None
-        row = _public(rows[0])
-        row["duplicates"] = json.loads(row["duplicates"])
-        return row
+        return _public(rows[0]) if rows else None
 
     def versions(self, item_id: int) -> list[dict[str, Any]]:
         """The versions of an item, oldest first. The last one is its present content.
@@ -199,10 +188,7 @@ class ItemStore:
             _NEWEST_ITEMS.format("" if tag is None else "WHERE tag = ?2"),
             (-1 if limit is None else limit, *([] if tag is None else [tag])),
         )
-        listed = [_public(row) for row in rows]
-        for row in listed:
-            del row["metadata"]
-        return listed
+        return [_public(row) for row in rows]
 
     def count(self) -> int:
         """The number of items."""
@@ -217,17 +203,15 @@ class ItemStore:
         """Remove every item and return their number."""
 
         def delete(connection: sqlite3.Connection) -> int:
-            (number,) = connection.execute("SELECT count(*) FROM items").fetchone()
             # The trigger would read and tokenize every text again, only to remove its words.
-            (trigger,) = connection.execute(
-                "SELECT sql FROM sqlite_master WHERE name = 'words_removed'"
-            ).fetchone()
+            (trigger,) = connection.execute(_TRIGGER).fetchone()
             connection.execute("DROP TRIGGER words_removed")
-            for table in ("items", "versions", "visits"):
-                connection.execute(f"DELETE FROM {table}")
+            number = connection.execute("DELETE FROM items").rowcount
+            connection.execute("DELETE FROM versions")
+            connection.execute("DELETE FROM visits")
             connection.execute("INSERT INTO words (words) VALUES ('delete-all')")
             connection.execute(trigger)
-            return int(number)
+            return number
 
         return self.database.write(delete)
 
@@ -247,10 +231,7 @@ def _row(document: Document, provenance: Mapping[str, Any]) -> dict[str, Any]:
         **provenance,
         "url": UNSTORABLE.sub("", provenance["url"]),
         "stored_at": time.time(),
-        **{
-            name: _one_line(getattr(document, name))
-            for name in ("title", "author", "date", "language")
-        },
+        **{name: _one_line(getattr(document, name)) for name in _ONE_LINE},
         "metadata": json.dumps({**document.metadata, "words": count_words(text)}),
         "text": text,
     }
@@ -275,13 +256,14 @@ def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
 
 
 def _public(row: sqlite3.Row) -> dict[str, Any]:
-    public = dict(row)
-    for name in ("fetched_at", "stored_at", "visited_at"):
-        public[name] = iso(public[name])
+    """The fields of an item. The last ones, metadata and text, only if the row has a text."""
+    public = {**row, **{name: iso(row[name]) for name in _TIMES}}
     metadata = json.loads(public.pop("metadata"))
-    number = metadata.pop("words", None)
-    text = {"text": public.pop("text")} if "text" in public else {}
-    return {**public, "site": metadata.get("site"), "words": number, "metadata": metadata, **text}
+    public |= {"site": metadata.get("site"), "words": metadata.pop("words", None)}
+    if "text" in public:
+        public["duplicates"] = json.loads(public["duplicates"])
+        public |= {"metadata": metadata, "text": public.pop("text")}
+    return public
 
 
 @hookimpl

@@ -61,11 +61,11 @@ FROM {{}} CROSS JOIN items ON items.id = words.rowid WHERE words MATCH :words AN
 _SNIPPETS_BY_ID = _SNIPPETS.format("json_each(:ids) AS best CROSS JOIN words", "= best.value")
 # For prefixes: each query of the index merges the documents of all words with the prefix, so this
 # asks it only once.
-_SNIPPETS_BY_RANGE = _SNIPPETS.format(
-    "words",
-    "BETWEEN (SELECT min(value) FROM json_each(:ids)) AND (SELECT max(value) FROM json_each(:ids))"
-    " AND +words.rowid IN (SELECT value FROM json_each(:ids))",
-)
+_IN_RANGE = """
+BETWEEN (SELECT min(value) FROM json_each(:ids)) AND (SELECT max(value) FROM json_each(:ids))
+    AND +words.rowid IN (SELECT value FROM json_each(:ids))
+"""
+_SNIPPETS_BY_RANGE = _SNIPPETS.format("words", _IN_RANGE)
 _NEWEST = "ORDER BY fetched_at DESC, items.id DESC"
 _SELECTED = f"""
 SELECT items.id AS id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
@@ -73,14 +73,14 @@ FROM items JOIN ({{}} {_NEWEST} LIMIT :limit) AS selected ON selected.id = items
 """
 # Queries of operators alone. Few items with the facets: sort all of them. Many: go through all
 # items from the newest on until enough of them have the facets.
-_BY_FACETS = (
-    "SELECT items.id FROM words CROSS JOIN items INDEXED BY items_by_day ON items.id = words.rowid"
-    " WHERE words MATCH :facets{}"
-)
-_BY_COMMON_FACETS = (
-    "SELECT id FROM items WHERE EXISTS"
-    " (SELECT 1 FROM words WHERE words MATCH :facets AND words.rowid = items.id){}"
-)
+_BY_FACETS = """
+SELECT items.id FROM words CROSS JOIN items INDEXED BY items_by_day ON items.id = words.rowid
+WHERE words MATCH :facets{}
+"""
+_BY_COMMON_FACETS = """
+SELECT id FROM items
+WHERE EXISTS (SELECT 1 FROM words WHERE words MATCH :facets AND words.rowid = items.id){}
+"""
 _WITHOUT_FACETS = "SELECT id FROM items WHERE 1{}"
 _ARE_COMMON = f"SELECT 1 FROM words WHERE words MATCH :facets LIMIT 1 OFFSET {COMMON}"
 

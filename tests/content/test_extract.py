@@ -17,7 +17,7 @@ from trafilatura.xpaths import AUTHOR_XPATHS
 
 from paise2nb.content.extract import documents as through_library
 from paise2nb.content.extract import pages, text
-from paise2nb.content.extract.types import SHEET, SLIDES, WORD, media_type
+from paise2nb.content.extract.types import SUFFIXES, media_type
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.text import count_words
 from paise2nb.plugins import Document, Source
@@ -28,6 +28,7 @@ PDF = documents.pdf("words")
 DOCX = documents.docx("words")
 ZIP = documents.packed({"a.txt": "words"})
 OCTETS = "application/octet-stream"
+WORD, SLIDES, SHEET = (SUFFIXES[suffix] for suffix in (".docx", ".pptx", ".xlsx"))
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from paise2nb.content.extract import documents as through_library
 from paise2nb.content.extract import pages
-from paise2nb.content.extract.types import WORD
+from paise2nb.content.extract.types import SUFFIXES
 from paise2nb.content.sources.reading import feed_entries
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Fetched, Source
@@ -44,7 +44,7 @@ def test_a_page_of_many_tags_keeps_all_visible_text() -> None:
 )
 def test_the_unpacked_size_of_a_document_is_checked_first(data: bytes, word: str) -> None:
     with pytest.raises(PermanentError) as caught:
-        through_library.read(data, Source("http://x/a.docx", WORD))
+        through_library.read(data, Source("http://x/a.docx", SUFFIXES[".docx"]))
     assert caught.value.error_class == word
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paise2nb.content.extract import pages, text
-from paise2nb.content.extract.types import ARCHIVES, DOCUMENTS, PAGES
+from paise2nb.content.extract.types import ARCHIVES, DOCUMENTS, PAGES, TEXTS
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import Document, Source, extractor
 
@@ -33,15 +33,7 @@ def extract_archive(context: Context, data: bytes, source: Source) -> list[Docum
     return archives.read(context, data, source)
 
 
-@extractor(
-    "text/*",
-    "application/json",
-    "application/ld+json",
-    "application/x-ndjson",
-    "application/yaml",
-    "application/javascript",
-    "application/x-sh",
-)
+@extractor(*TEXTS)
 def extract_text(context: Context, data: bytes, source: Source) -> Document:
     """Plain text, Markdown, CSV, JSON and source code, unchanged."""
     return text.read(data, source)

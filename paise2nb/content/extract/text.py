@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from paise2nb.plugins import Document, Source
 
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, its mark begins like that one
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
+# UTF-32 comes before UTF-16, because its little-endian mark begins with that of UTF-16. These
+# codecs remove the mark.
+_BYTE_ORDER_MARKS = {
+    (codecs.BOM_UTF8,): "utf-8-sig",
+    (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE): "utf-32",
+    (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE): "utf-16",
+}
 # The wider encodings that browsers use for some labels. Source: the WHATWG encoding standard,
 # section 4.2.
-_LABELS = {
-    "ascii": "cp1252",
-    "iso8859-1": "cp1252",
-    "iso8859-9": "cp1254",
-    "iso8859-11": "cp874",
-    "tis-620": "cp874",
-    "shift_jis": "cp932",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "euc_kr": "cp949",
-    "big5": "big5hkscs",
-}
+_CHARSETS = json.loads(Path(__file__).with_name("charsets.json").read_text("utf-8"))
 _DECLARED = re.compile(
     rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]+)"
     rb"|<\?xml[^>]+encoding\s*=\s*[\"']([A-Za-z0-9_.:-]+)",
@@ -50,10 +41,12 @@ def decode(data: bytes, charset: str | None = None) -> str:
         data: The bytes.
         charset: The declaration of the server. That of the text itself (HTML, XML) comes second.
     """
-    for mark, name in _BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return data[len(mark) :].decode(name, "replace")
-    declared = [name for name in (_codec(charset), _codec(_inner(data))) if name]
+    for marks, codec in _BYTE_ORDER_MARKS.items():
+        if data.startswith(marks):
+            return data.decode(codec, "replace")
+    inner = _DECLARED.search(data[:4096])
+    labels = (charset, (inner[1] or inner[2]).decode("ascii") if inner else None)
+    declared = [name for label in labels if (name := _codec(label))]
     # UTF-16 without a mark and the 7-bit encodings are valid UTF-8, too, but as gibberish.
     is_likely = b"\0" not in data and b"\x1b" not in data
     declared.insert(0 if is_likely else len(declared), "utf-8")
@@ -64,7 +57,10 @@ def decode(data: bytes, charset: str | None = None) -> str:
         text = data.decode(name, "replace")
         if _is_nearly_valid(text):
             return text
-    return data.decode(_detect(data), "replace")
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(data[:_DETECTED]).best()
+    return data.decode((best.encoding if best else None) or "cp1252", "replace")
 
 
 def chunks(data: bytes) -> Iterator[bytes]:
@@ -87,11 +83,6 @@ def first_heading(markdown: str) -> str | None:
     return (match[1] or match[2]).rstrip("# \t\r") or None if match else None
 
 
-def _inner(data: bytes) -> str | None:
-    match = _DECLARED.search(data[:4096])
-    return (match[1] or match[2]).decode("ascii") if match else None
-
-
 def _codec(label: str | None) -> str | None:
     """Python's name of the character set that browsers use for a label."""
     label = (label or "").strip().lower()
@@ -99,17 +90,10 @@ def _codec(label: str | None) -> str | None:
         with suppress(LookupError, ValueError):
             info = codecs.lookup(name)
             if info._is_text_encoding:  # base64 and others are codecs, too
-                return _LABELS.get(info.name, info.name)
+                return str(_CHARSETS.get(info.name, info.name))
     return None
 
 
 def _is_nearly_valid(text: str) -> bool:
     """Whether only a few of the characters that are not ASCII could not be decoded."""
     return text.count("\ufffd") * 10 < sum(not character.isascii() for character in text)
-
-
-def _detect(data: bytes) -> str:
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(data[:_DETECTED]).best()
-    return (best.encoding if best else None) or "cp1252"

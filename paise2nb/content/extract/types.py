@@ -3,8 +3,8 @@
 Servers send ``text/plain`` or ``application/octet-stream`` for types they don't know, and
 ``text/html`` for PDFs. So a signature in the bytes outweighs a vague declaration, and a declaration
 outweighs a suffix. ``types.json`` lists suffixes, other names in use for a type (``aliases``),
-declarations that only mean "bytes" (``vague``), the suffixes of documents and archives, and the
-regular expressions of signatures.
+declarations that only mean "bytes" (``vague``), the suffixes of documents and archives, the types
+that are plain text, the regular expressions of signatures, and what is in each container.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ VAGUE = frozenset(_TABLES["vague"])
 HEAD = 4096  # bytes that are examined
 UNKNOWN = "application/octet-stream"
 PAGES = ("text/html", "application/xhtml+xml")
-WORD, SLIDES, SHEET = SUFFIXES[".docx"], SUFFIXES[".pptx"], SUFFIXES[".xlsx"]
 ZIP = b"PK\x03\x04"
 TAR = "application/x-tar"
 DOCUMENTS = tuple(SUFFIXES[suffix] for suffix in _TABLES["documents"])
+TEXTS: list[str] = _TABLES["texts"]
 ARCHIVES = tuple(SUFFIXES[suffix] for suffix in _TABLES["archives"])
 MAX_MEMBERS = 10_000  # of one archive
 
@@ -38,7 +38,6 @@ _TEXTUAL = ("text/", "message/", "application/json", "application/x-ipynb", "app
 _SIGNATURE = re.compile("|".join(map("({})".format, _TABLES["signatures"])).encode(), re.DOTALL)
 _SIGNATURE_TYPES: list[str] = list(_TABLES["signatures"].values())
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_OLE_STREAMS: dict[str, str] = _TABLES["ole_streams"]
 # Possessive, and with one way to match each comment, so that hostile bytes cause no backtracking.
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*+>\s*+|<!--(?:(?!-->).)*+-->\s*+)*+"
@@ -99,9 +98,9 @@ def _container(data: bytes, named: str) -> str | None:
     if data.startswith(ZIP):
         return _zipped(data) or (named if named in _SIGNED else "application/zip")
     if data.startswith(_OLE):
-        for stream, kind in _OLE_STREAMS.items():
+        for stream, kind in _TABLES["ole_streams"].items():
             if stream.encode("utf-16-le") in data:
-                return kind
+                return str(kind)
         return named if named in _SIGNED else "application/x-ole-storage"
     return None
 
@@ -119,10 +118,8 @@ def _zipped(data: bytes) -> str | None:
         return None
     if "[Content_Types].xml" not in names:
         return None
-    for part, kind in (("word/", WORD), ("ppt/", SLIDES), ("xl/", SHEET)):
-        if any(name.startswith(part) for name in names):
-            return kind
-    return None
+    folders: dict[str, str] = _TABLES["zip_folders"]
+    return next((folders[f] for f in folders if any(n.startswith(f) for n in names)), None)
 
 
 def _textual(data: bytes, named: str) -> str:

@@ -11,13 +11,13 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from http import client
 from typing import Any
 from urllib.parse import urljoin
 
 from urllib3 import exceptions
 from urllib3.response import BaseHTTPResponse
+from urllib3.util import Retry
 from urllib3.util.request import ACCEPT_ENCODING
 
 from paise2nb.config.settings import FetchSettings
@@ -29,7 +29,7 @@ from paise2nb.plugins import Fetched
 
 CHUNK = 65536  # bytes
 HEADERS = 1 << 20  # bytes on the wire that an answer may have beside its body
-LONGEST_PAUSE = 86400.0  # seconds; longer ones in Retry-After are mistakes
+LONGEST_PAUSE = 86400  # seconds; longer ones in Retry-After are mistakes
 ENCODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "identity")
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -104,25 +104,15 @@ def user_agent(settings: FetchSettings) -> str:
     return settings.user_agent or f"paise2nb/{__version__}"
 
 
-def retry_after(value: str | None, now: float) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """The seconds to wait for a Retry-After header, at most a day. None if it is not valid.
 
     Source: RFC 9110, section 10.2.3: a number of seconds, or a date.
-
-    Args:
-        value: The header.
-        now: Seconds since the epoch.
     """
-    if value is None:
+    try:
+        return float(Retry(retry_after_max=LONGEST_PAUSE).parse_retry_after(value or ""))
+    except (exceptions.InvalidHeader, ValueError, OverflowError):
         return None
-    if re.fullmatch(r"\s*[0-9]{1,12}\s*", value):
-        seconds = float(value)
-    else:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), LONGEST_PAUSE)
 
 
 def _parsed(url: str) -> ParsedURL:
@@ -236,7 +226,7 @@ def _refusal(url: str, response: BaseHTTPResponse) -> TaskError:
     """
     status = response.status
     message = f"{_status(response)}: {url}"
-    pause = retry_after(response.headers.get("Retry-After"), time.time())
+    pause = retry_after(response.headers.get("Retry-After"))
     if status == 429 or (status == 503 and pause is not None):
         return TransientError(message, "throttled", retry_after=pause, host=host_of(url))
     if status in (408, 425):
@@ -251,25 +241,22 @@ def _failure(url: str, error: Exception, settings: FetchSettings) -> TaskError:
     if isinstance(error, TaskError):
         return type(error)(f"{error}: {url}", error.error_class)
     reason = error.args[-1] if error.args else None
-    if isinstance(error, (exceptions.ReadTimeoutError, TimeoutError)) or isinstance(
-        reason, TimeoutError
-    ):
-        message = f"no complete answer within {settings.timeout:g} s (fetch.timeout): {url}"
-        return TransientError(message, "timeout")
-    if isinstance(error, exceptions.SSLError) and isinstance(reason, ssl.CertificateError):
-        return PermanentError(
-            f"the certificate is not valid: {reason.verify_message}: {url}", "tls"
-        )
-    if isinstance(error, exceptions.DecodeError):
-        return TransientError(f"the compressed answer is damaged: {url}", "connection")
-    if isinstance(error, exceptions.IncompleteRead) or isinstance(
-        reason, exceptions.IncompleteRead
-    ):
-        return TransientError(f"the answer was cut off: {url}", "connection")
-    # A plain OSError has a text of its own, such as that of a proxy that refuses.
-    text = _printable(str(reason)) if type(reason) is OSError else ""
-    what = getattr(reason, "strerror", None) or text or type(reason or error).__name__
-    return TransientError(f"the connection failed ({what}): {url}", "connection")
+    match error, reason:
+        case (exceptions.ReadTimeoutError() | TimeoutError(), _) | (_, TimeoutError()):
+            message = f"no complete answer within {settings.timeout:g} s (fetch.timeout): {url}"
+            return TransientError(message, "timeout")
+        case exceptions.SSLError(), ssl.CertificateError(verify_message=problem):
+            return PermanentError(f"the certificate is not valid: {problem}: {url}", "tls")
+        case exceptions.DecodeError(), _:
+            what = "the compressed answer is damaged"
+        case (exceptions.IncompleteRead(), _) | (_, exceptions.IncompleteRead()):
+            what = "the answer was cut off"
+        case _:
+            # A plain OSError has a text of its own, such as that of a proxy that refuses.
+            text = _printable(str(reason)) if type(reason) is OSError else ""
+            problem = getattr(reason, "strerror", None) or text or type(reason or error).__name__
+            what = f"the connection failed ({problem})"
+    return TransientError(f"{what}: {url}", "connection")
 
 
 def _too_large(settings: FetchSettings) -> PermanentError:

@@ -14,7 +14,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -90,23 +91,22 @@ def resolve(host: str, port: int, seconds: float) -> list[tuple[Any, ...]]:
     Raises:
         TransientError: ``dns``: the name has no address now, or the answer took too long.
     """
-    answer: list[Any] = []
+    answer: Future[list[tuple[Any, ...]]] = Future()
 
     def ask() -> None:
         try:
-            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            answer.append(error)
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=ask, name=f"resolve {host}", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not answer:
-        raise TransientError(f"no answer from the name servers about {host}", "dns")
-    if isinstance(answer[0], Exception):
-        reason = getattr(answer[0], "strerror", None) or str(answer[0])
-        raise TransientError(f"host {host} not found ({reason})", "dns") from answer[0]
-    return list(answer[0])
+    threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        raise TransientError(f"no answer from the name servers about {host}", "dns") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TransientError(f"host {host} not found ({reason})", "dns") from error
 
 
 def refuse_private(host: str, found: Iterable[tuple[Any, ...]]) -> None:
@@ -136,19 +136,17 @@ def connect(host: str, port: int, *, private: bool) -> socket.socket:
         refuse_private(host, found)
     problem: OSError | None = None
     for family, kind, protocol, _, address in found:
-        try:
-            sock = socket.socket(family, kind, protocol)
-        except OSError as error:  # such as a machine without IPv6
-            problem = error
-            continue
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(budget.left())
-            sock.connect(address)
-            return sock
-        except OSError as error:
-            sock.close()
-            problem = error
+        with ExitStack() as on_failure:
+            try:
+                sock = socket.socket(family, kind, protocol)  # fails on a machine without IPv6
+                on_failure.callback(sock.close)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(budget.left())
+                sock.connect(address)
+                on_failure.pop_all()
+                return sock
+            except OSError as error:
+                problem = error
     if isinstance(problem, TimeoutError):
         raise TransientError(f"no connection to {host}:{port} in time", "timeout")
     reason = (problem.strerror if problem else None) or "no address"

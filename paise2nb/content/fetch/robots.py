@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -35,8 +34,7 @@ DISALLOW_ALL = "User-agent: *\nDisallow: /\n"
 BeforeRequest = Callable[[Sequence[str]], None]
 
 # One thread fetches the rules of a host. The others that need them wait for its result.
-_fetching: dict[Path, Future[str]] = {}
-_guard = threading.Lock()
+_fetching: dict[str, Future[str]] = {}
 
 
 def check(
@@ -99,16 +97,15 @@ def _fetch_once(
     chain: Sequence[str], settings: FetchSettings, file: Path, before_request: BeforeRequest
 ) -> str:
     """Fetch rules in one thread for all threads that need them now."""
-    with _guard:
-        other = _fetching.get(file)
-        result = _fetching[file] = other or Future()
-    if other is not None:
-        error = other.exception()
+    mine: Future[str] = Future()
+    result = _fetching.setdefault(str(file), mine)
+    if result is not mine:
+        error = result.exception()
         if isinstance(error, TransientError):  # each job raises an instance of its own
             raise copy(error) from error
         if isinstance(error, Snoozed):  # that job waits for a slot, this one may have it
             return _fetch_once(chain, settings, file, before_request)
-        return other.result()
+        return result.result()
     try:
         text = _load(file)  # another thread may have stored it just now
         if text is None:
@@ -120,8 +117,7 @@ def _fetch_once(
         result.set_exception(error)
         raise
     finally:
-        with _guard:
-            del _fetching[file]
+        del _fetching[str(file)]
 
 
 def _fetch(

@@ -108,11 +108,7 @@ def _files(path: str, recursive: bool, pattern: Sequence[str]) -> Iterator[tuple
 
 @task("links", check=check_links, host=_host)
 def links(
-    context: Context,
-    url: str,
-    depth: int = 1,
-    same_host: bool = True,
-    pattern: Sequence[str] = (),
+    context: Context, url: str, depth: int = 1, same_host: bool = True, pattern: Sequence[str] = ()
 ) -> dict[str, int]:
     """Enqueue the pages that a page links to. A depth above 1 follows their links, too."""
     fetched = visit(context, url)
