@@ -9,8 +9,10 @@ import csv
 import glob
 import re
 import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +94,8 @@ def argument_lines(text: str) -> list[str]:
 
     A comment is a line that begins with ``#`` and a space: URLs contain ``#`` too.
     """
-    lines = (line.strip() for line in text.splitlines())
+    # Not splitlines(): it also splits at characters that belong to an argument, such as U+2028.
+    lines = (line.strip() for line in text.split("\n"))
     return [line for line in lines if line and line != "#" and not line.startswith("# ")]
 
 
@@ -108,40 +111,67 @@ def read_list(source: str, column: str | None, app: App, task: str) -> list[str]
     Raises:
         UsageError: the file can't be read, has no such column, or needs ``--column``.
     """
-    text = _read(source)
+    name = "standard input" if source == "-" else source
+    text = _decoded(name, _read(source))
     if column is not None:
-        return _column_values(source, text, column)
+        return _column_values(name, text, column)
     lines = argument_lines(text)
-    if source.lower().endswith(".csv"):
-        _require_column(source, text, lines, app, task)
+    if source.lower().endswith((".csv", ".tsv")):
+        _require_column(name, text, lines, app, task)
     return lines
 
 
-def _read(source: str) -> str:
+def _read(source: str) -> bytes:
     if source == "-":
         if sys.stdin.isatty():
             print("one argument per line; end with Ctrl-D", file=sys.stderr)
-        return sys.stdin.read()
+        return sys.stdin.buffer.read()
     try:
-        return Path(source).expanduser().read_text("utf-8-sig")
+        return Path(source).expanduser().read_bytes()
     except OSError as error:
         raise UsageError(f"can't read {source}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"can't read {source}: it is not UTF-8; save it as UTF-8") from None
 
 
-def _column_values(source: str, text: str, column: str) -> list[str]:
-    header, *rows = list(csv.reader(StringIO(text))) or [[]]
-    names = [name.strip() for name in header]
-    if column not in names:
-        near = get_close_matches(column, names, 1)
-        hint = f"did you mean --column {near[0]}?" if near else f"it has {', '.join(names)}"
-        raise UsageError(f"{source} has no column {column!r}; {hint}")
-    index = names.index(column)
-    return [row[index].strip() for row in rows if len(row) > index and row[index].strip()]
+def _decoded(name: str, data: bytes) -> str:
+    """Decode a list: UTF-8, or UTF-16 with a byte order mark. Raises UsageError with the line."""
+    encoding = "utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+        before, null, _ = text.partition("\0")  # of UTF-16 without a mark, or of no text at all
+    except UnicodeDecodeError as error:
+        before, null = error.object[: error.start].decode(encoding, "ignore"), "undecodable"
+    if null:
+        number = before.count("\n") + 1
+        raise UsageError(f"can't read {name}: line {number} is not UTF-8; save it as UTF-8")
+    return text
 
 
-def _require_column(source: str, text: str, lines: list[str], app: App, task: str) -> None:
+def _table(name: str, text: str) -> list[list[str]]:
+    """Parse CSV into rows of stripped cells, the header first; without empty rows.
+
+    The delimiter is a comma, semicolon or tab: the one that gives the header most columns.
+    """
+    text = re.sub(r"\Asep=.\r?\n", "", text)  # for Excel, before the header
+    parse = partial(csv.reader, skipinitialspace=True)
+    try:
+        headers = {d: next(parse([text.partition("\n")[0]], delimiter=d), []) for d in ",;\t"}
+        reader = parse(StringIO(text), delimiter=max(headers, key=lambda d: len(headers[d])))
+        return [[cell.strip() for cell in row] for row in reader if row]
+    except csv.Error as error:
+        raise UsageError(f"can't read {name} as CSV: {error}") from None
+
+
+def _column_values(name: str, text: str, column: str) -> list[str]:
+    columns, *rows = _table(name, text) or [[]]
+    if column not in columns:
+        near = get_close_matches(column, columns, 1)
+        hint = f"did you mean --column {near[0]}?" if near else f"it has {', '.join(columns)}"
+        raise UsageError(f"{name} has no column {column!r}; {hint}")
+    index = columns.index(column)
+    return [row[index] for row in rows if len(row) > index and row[index]]
+
+
+def _require_column(name: str, text: str, lines: list[str], app: App, task: str) -> None:
     """Raise UsageError if a .csv begins with a header in place of an argument."""
 
     def fits(value: str) -> bool:
@@ -153,10 +183,10 @@ def _require_column(source: str, text: str, lines: list[str], app: App, task: st
 
     if not lines or fits(lines[0]):
         return
-    names, *rows = [[cell.strip() for cell in row] for row in csv.reader(StringIO(text)) if row]
+    names, *rows = _table(name, text)
     # The message proposes the first column with a fitting argument, or the one named url.
     first = dict(zip(names, rows[0] if rows else [], strict=False))
-    likely = next((name for name in names if fits(first.get(name, ""))), None)
-    likely = likely or next((name for name in names if name.lower() == "url"), names[0])
+    likely = next((column for column in names if fits(first.get(column, ""))), None)
+    likely = likely or next((column for column in names if column.lower() == "url"), names[0])
     option = likely if re.fullmatch(r"[\w.-]+", likely) else f'"{likely}"'
-    raise UsageError(f"{source} has columns {', '.join(names)}: choose one with --column {option}")
+    raise UsageError(f"{name} has columns {', '.join(names)}: choose one with --column {option}")

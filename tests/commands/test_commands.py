@@ -149,6 +149,50 @@ def test_blank_lines_and_comments_in_a_file_are_skipped(run: Run, here: Path) ->
     assert [job.args for job in jobs] == [["one"], ["two #2"], ["#three"]]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_only_a_line_feed_ends_a_line_of_a_list(
+    run: Run, here: Path, encoding: str, ending: str
+) -> None:
+    lines = ["one\u2028line", "two\fparts", "three\x85x", "four\x1cfs", "caf\u00e9"]
+    (here / "list.txt").write_bytes(ending.join(lines).encode(encoding))
+    jobs = run("enqueue", "shout", "--from", "list.txt")
+    assert [job.args for job in jobs] == [[line] for line in lines]
+    assert str(run("enqueue", "shout", cell=ending.join(lines), queued=True)) == "5 new"
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["one\ncaf\u00e9\n".encode("latin-1"), "one\ntwo\n".encode("utf-16-be"), b"a\nb\0c\n"],
+    ids=["Latin-1", "UTF-16 without a mark", "binary"],
+)
+def test_a_list_that_is_no_text_names_the_file_and_the_line(
+    run: Run, here: Path, data: bytes
+) -> None:
+    (here / "list.txt").write_bytes(data)
+    number = 1 if data[0] == 0 else 2
+    with pytest.raises(UsageError, match=f"can't read list.txt: line {number} is not UTF-8"):
+        run("enqueue", "shout", "--from", "list.txt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name;url\r\nA;knots.md\r\n",
+        "name\turl\nA, B; C\tknots.md\n",
+        'sep=;\r\n"a,b,c";url\r\n"x;\r\ny";knots.md\r\n',
+        '"name" , "url"\n"a;b;c",knots.md\n',
+    ],
+    ids=["semicolons", "tabs", "Excel", "commas"],
+)
+def test_the_delimiter_of_a_csv_file_is_found(run: Run, here: Path, text: str) -> None:
+    (here / "urls.csv").write_bytes(text.encode())
+    with pytest.raises(UsageError, match="choose one with --column url"):
+        run("enqueue", "fetch", "--from", "urls.csv")
+    (job,) = run("enqueue", "fetch", "--from", "urls.csv", "--column", "url")
+    assert Path(job.args[0]).name == "knots.md"
+
+
 def test_a_column_of_a_csv_file_gives_the_arguments(run: Run, here: Path) -> None:
     (here / "urls.csv").write_text('id,url\n1,knots.md\n2,"ferries.md"\n3,\n')
     jobs = run("enqueue", "fetch", "--from", "urls.csv", "--column", "url")

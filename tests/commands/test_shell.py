@@ -185,8 +185,10 @@ def test_a_database_of_a_newer_version_is_refused_in_one_line(
 
 
 def test_arguments_come_from_standard_input(paise2: Shell) -> None:
-    done = paise2("--immediate", "enqueue", "shout", "--from", "-", input="a\n\nb\n")
+    done = paise2("--immediate", "enqueue", "shout", "--from", "-", input="\ufeffa\n\nb\n")
     assert (done.stdout, done.returncode) == ("2 new\n", 0)
+    listed = json.loads(paise2("jobs", "--json").stdout)
+    assert [job["args"] for job in listed] == [["a"], ["b"]]
 
 
 def test_a_failed_replay_shows_the_exception_of_the_task(paise2: Shell) -> None:
