@@ -25,7 +25,6 @@ from paise2nb.core.files import claim_directory
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import STATES, Claim
 from paise2nb.jobs.parts import Parts
-from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins
 from paise2nb.plugins.resolve import resolve
 from paise2nb.views.client import JobClient
@@ -200,9 +199,7 @@ class App:
             assert fresh is not None
             return fresh(self.settings, result, age, tuple(json.loads(new[index].args)))
 
-        answers, idle = self.queue.job_store.add(
-            new, is_fresh if fresh and not force else None, force=force
-        )
+        answers, idle = self.queue.job_store.add(new, is_fresh if fresh and not force else None)
         self.jobs_added([job_id for job_id, answer in answers if answer == "new"], idle)
         if self.immediate:  # what an interrupt has left in the queue
             for job_id in {job_id for job_id, answer in answers if answer == "waiting"}:
@@ -256,7 +253,16 @@ class App:
     @cached_property
     def client(self) -> JobClient:
         """What views use of this app."""
-        return JobClient(self.queue.job_store, self.store, self.immediate, _Runner(self))
+        return JobClient(
+            job_store=self.queue.job_store,
+            items=self.store,
+            immediate=self.immediate,
+            run_ready=self.queue.run_ready,
+            jobs_added=self.jobs_added,
+            notify=self.queue.notifier.notify,
+            workers_present=self.workers.present,
+            workers_status=self.workers.status,
+        )
 
     def job(self, job_id: int) -> Job:
         """One job. Raises NotFound."""
@@ -384,22 +390,6 @@ class App:
         for name, action in self.plugins.actions("reset_actions"):
             self.plugins.call(name, "reset()", action.reset, self, hard)
         return ResetCounts(jobs, cached, items)
-
-
-class _Runner:
-    """What views ask of an app: to run jobs, and for its workers."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self.run_ready = app.queue.run_ready
-        self.jobs_added = app.jobs_added
-        self.notify = app.queue.notifier.notify
-
-    def workers_present(self) -> bool:
-        return self._app.workers.present()
-
-    def workers_status(self) -> WorkersStatus:
-        return self._app.workers.status()
 
 
 def _with_progress(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from paise2nb.core.clock import SteadyClock, boot, iso, since_boot
 from paise2nb.core.sqlite import Database, read_format
@@ -44,7 +44,8 @@ class Transaction:
     def store(self) -> None:
         """Write the changes of the hosts and the counters."""
         self.host_limits.store()
-        if changes := self.counters.changes():
+        changes = [(*key, *sums) for key, sums in self.counters.sums.items() if any(sums)]
+        if changes:
             self.executemany(SQL["add_to_counters"], changes)
 
 
@@ -73,44 +74,34 @@ class JobDatabase:
     """The jobs, attempts and workers in one SQLite file.
 
     Args:
-        path: the file, ``tasks.db``.
-        durable: commits survive a power cut (for processes that accept jobs from a user).
-        host_delay: seconds between two requests to one host.
+        path: The file, ``tasks.db``.
+        durable: Whether commits survive a power cut (for processes that accept a user's jobs).
+        host_delay: Seconds between two requests to one host.
+
+    Attributes:
+        now: Returns the time that rows carry, in seconds since the epoch.
 
     Raises:
-        StorageError: the file can't be used.
+        StorageError: The file can't be used.
     """
 
     def __init__(self, path: Path, *, durable: bool = True, host_delay: float = 0.0) -> None:
         self.database = Database(path, FORMAT, durable=durable, page=PAGE_SIZE)
+        self._read = self.database.read
         self.path = path
         self.host_delay = host_delay
         self.clock = SteadyClock(self._clock_offset())
-
-    def now(self) -> float:
-        """The time that rows carry, in seconds since the epoch."""
-        return self.clock.now()
+        self.now = self.clock.now
 
     def _clock_offset(self) -> float | None:
-        """The offset that all processes share: stored by the first one after each boot."""
+        """Return the offset that all processes share. The first one after each boot stores it."""
         passed = since_boot()
         if passed is None:
             return None
-        known = json.loads(self.get("clock") or "[null, 0]")
-        offset: float = known[1] if known[0] == boot() else self._store_clock_offset(passed)
-        return offset
-
-    def _store_clock_offset(self, passed: float) -> float:
-        def work(connection: sqlite3.Connection) -> float:
-            row = connection.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
-            if row is not None and json.loads(row["value"])[0] == boot():
-                return float(json.loads(row["value"])[1])
-            offset = time.time() - passed
-            value = json.dumps([boot(), offset])
-            connection.execute("REPLACE INTO meta VALUES ('clock', ?)", (value,))
-            return offset
-
-        return self.database.write(work)
+        while not (found := self._read(SQL["clock_offset"], (boot(),))):
+            value = json.dumps([boot(), time.time() - passed])
+            self.database.write(sqlite3.Connection.execute, SQL["store_clock_offset"], (value,))
+        return float(found[0]["offset"])
 
     def iso_time(self, seconds: float | None) -> str | None:
         """A row's time in ISO 8601, by the present setting of the wall clock."""
@@ -119,26 +110,26 @@ class JobDatabase:
         except (TypeError, ValueError, OverflowError, OSError):  # the row is damaged
             return None
 
+    def _scalar(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> Any:
+        """Return the first value of a query, None if there are no rows."""
+        rows = self._read(sql, parameters)
+        return rows[0][0] if rows else None
+
     def close(self) -> None:
         """Close the connections."""
         self.database.close()
-
-    def _read(
-        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
-    ) -> list[sqlite3.Row]:
-        return self.database.read(sql, parameters)
 
     def version(self) -> int:
         """A number that changes when another thread or process has written to the job store.
 
         Compare it only with earlier numbers of the same thread.
         """
-        return int(self._read("PRAGMA data_version")[0][0])
+        return int(self._scalar("PRAGMA data_version"))
 
     def get(self, key: str) -> str | None:
         """A value about the whole job store, None if it was never set."""
-        rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
-        return rows[0]["value"] if rows else None
+        value: str | None = self._scalar("SELECT value FROM meta WHERE key = ?", (key,))
+        return value
 
     @transaction
     def put(self, tx: Transaction, key: str, value: str) -> None:

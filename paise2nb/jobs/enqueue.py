@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -33,16 +32,13 @@ class EnqueueMixin(JobDatabase):
         tx: Transaction,
         jobs: Sequence[NewJob],
         is_fresh: IsFresh | None = None,
-        *,
-        force: bool = False,
     ) -> EnqueueResult:
         """Add jobs of a user or a source, except those with an unfinished or up-to-date twin.
 
         Args:
             jobs: in the order of the answers.
             is_fresh: ``(index, result, age in seconds) -> bool``: whether the result of a
-                completed twin makes the job unnecessary.
-            force: add even if a completed twin is up to date.
+                completed twin makes the job unnecessary. None adds the job even then.
 
         Returns:
             An answer for each job. An unfinished twin takes over the interval of the job.
@@ -56,9 +52,7 @@ class EnqueueMixin(JobDatabase):
             if job.key is not None and job.key in new_ids:
                 answers.append((new_ids[job.key], "waiting"))
                 continue
-            answer = None
-            if job.key in known_keys:
-                answer = self._twin(tx, index, job, None if force else is_fresh)
+            answer = self._twin(tx, index, job, is_fresh) if job.key in known_keys else None
             if answer is None:
                 last += 1
                 answer = (last, "new")
@@ -79,14 +73,13 @@ class EnqueueMixin(JobDatabase):
     def _twin(
         self, tx: Transaction, index: int, job: NewJob, is_fresh: IsFresh | None
     ) -> tuple[int, str] | None:
-        latest: sqlite3.Row | None = None
-        for row in tx.execute(SQL["twins"], {"key": job.key}):
+        rows = tx.execute(SQL["twins"], {"key": job.key}).fetchall()
+        for row in rows:
             if row["state"] in UNFINISHED:
                 if job.interval and job.interval != row["interval"]:
                     tx.execute(SQL["change_interval"], {**row, "interval": job.interval})
                 return row["id"], "waiting"
-            if latest is None and row["state"] == "completed":
-                latest = row
+        latest = next((row for row in rows if row["state"] == "completed"), None)
         if latest is None or is_fresh is None or job.interval:
             return None
         age = self.now() - latest["finished_at"]

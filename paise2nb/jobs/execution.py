@@ -45,11 +45,8 @@ class ExecutionMixin(EnqueueMixin):
         Returns:
             Whether a job has got a slot.
         """
-        sought = {
-            "tasks": json.dumps(tasks),
-            "free_since": self.now() - UNUSED_SECONDS,
-            "limit": PROMOTED_AT_ONCE,
-        }
+        free_since = self.now() - UNUSED_SECONDS
+        sought = {"tasks": json.dumps(tasks), "free_since": free_since, "limit": PROMOTED_AT_ONCE}
         return bool(self._read(SQL["unused_slots"], sought)) and self._preempt(sought)
 
     @transaction
@@ -60,8 +57,7 @@ class ExecutionMixin(EnqueueMixin):
 
     # Claims ----------------------------------------------------------------------------------
 
-    @transaction
-    def claim(
+    def _claim(
         self,
         tx: Transaction,
         worker: Worker,
@@ -80,15 +76,6 @@ class ExecutionMixin(EnqueueMixin):
             limits: the tasks to choose from, each with the limits of one execution.
             tree: only jobs of the tree below this job.
         """
-        return self._claim(tx, worker, limits, tree)
-
-    def _claim(
-        self,
-        tx: Transaction,
-        worker: Worker,
-        limits: dict[str, Limits],
-        tree: int | None = None,
-    ) -> Claim | None:
         now = self.now()
         while True:
             if tree is None:
@@ -108,6 +95,8 @@ class ExecutionMixin(EnqueueMixin):
             return None
         tx.counters.move(found["state"], "running", found["parent_id"] is None)
         return Claim(*row)
+
+    claim = transaction(_claim)
 
     def _next(
         self, tx: Transaction, worker: Worker, limits: dict[str, Limits], now: float
@@ -133,12 +122,14 @@ class ExecutionMixin(EnqueueMixin):
     def _promote(tx: Transaction, now: float) -> None:
         """Make due jobs ready, unless they need a slot of their host first."""
         due = tx.execute(SQL["due_jobs"], {"now": now, "limit": PROMOTED_AT_ONCE}).fetchall()
-        free = [row["id"] for row in due if row["host"] is None or row["host_slot"] == HAS_SLOT]
+        free = []
+        for row in due:
+            if row["host"] is None or row["host_slot"] == HAS_SLOT:
+                free.append(row["id"])
+            else:
+                tx.host_limits.requeue(row["id"], row["host"])
         if free:
             tx.execute(SQL["make_ready"], {"ids": json.dumps(free)})
-        for row in due:
-            if row["host"] is not None and row["host_slot"] != HAS_SLOT:
-                tx.host_limits.requeue(row["id"], row["host"])
 
     # Outcomes --------------------------------------------------------------------------------
 
@@ -173,7 +164,9 @@ class ExecutionMixin(EnqueueMixin):
         token = (claim.id, claim.run, claim.started_at)
         row = tx.execute(SQL["end"], (*_row_after(claim, outcome, now), *token)).fetchone()
         if row is None:
-            self._leave_cancelled(tx, claim, outcome)
+            left = tx.execute(SQL["leave_cancelled"], claim._asdict()).fetchone()
+            if left is not None:
+                self._release_slot(tx, claim, outcome.host_delays, left["state"], claim.host)
             return False
         state = outcome.state
         # The row's interval: a user may have set one, or another one, since the claim.
@@ -213,11 +206,6 @@ class ExecutionMixin(EnqueueMixin):
         )
         return outcome
 
-    def _leave_cancelled(self, tx: Transaction, claim: Claim, outcome: Outcome) -> None:
-        row = tx.execute(SQL["leave_cancelled"], claim._asdict()).fetchone()
-        if row is not None:
-            self._release_slot(tx, claim, outcome.host_delays, row["state"], claim.host)
-
     @staticmethod
     def _release_slot(
         tx: Transaction,
@@ -249,9 +237,7 @@ class ExecutionMixin(EnqueueMixin):
         for claim in claims:
             token = (claim.id, claim.run)
             refunded = tx.execute(SQL["refund_attempt"], token).rowcount
-            row = tx.execute(
-                "SELECT state, host, host_slot FROM jobs WHERE id = ? AND run = ?", token
-            ).fetchone()
+            row = tx.execute(SQL["refundable"], token).fetchone()
             if row is None:
                 continue
             if not refunded and row["state"] == "running":

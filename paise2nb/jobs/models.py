@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
@@ -147,11 +147,15 @@ Decide: TypeAlias = Callable[[dict[str, Any], bool], Outcome]
 job ran in that process."""
 
 
-@dataclass
 class StateCounters:
-    """The changes that one transaction makes to the table ``counters``."""
+    """The changes that one transaction makes to the table ``counters``.
 
-    sums: dict[tuple[str, str | int], list[int]] = field(default_factory=dict)
+    Attributes:
+        sums: By kind and name the number of jobs to add, and of those without a parent.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[str, str | int], list[int]] = {}
 
     def add(self, state: str, number: int, root: bool) -> None:
         """Add to the number of jobs in a state, unless only a damaged row can have that state."""
@@ -178,10 +182,6 @@ class StateCounters:
         """
         self.add("queued", late, True)
         self.count("id", "counted", late + others)
-
-    def changes(self) -> list[tuple[str, str | int, int, int]]:
-        """The rows to add to the table."""
-        return [(*key, jobs, roots) for key, (jobs, roots) in self.sums.items() if jobs or roots]
 
 
 class Worker(NamedTuple):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from paise2nb.jobs.database import JobDatabase
@@ -33,18 +33,23 @@ class QueryMixin(JobDatabase):
         limit: int | None = None,
     ) -> list[int]:
         """The ids of the jobs that match every filter, oldest first."""
-        conditions, parameters = ["1"], list[object]()
-        filters = {"state": state, "task": task, "tag": tag, "error_class": error}
-        for column, value in filters.items():
-            if value is not None:
-                conditions.append(f"{column} = ?")
-                parameters.append(value)
-        if ids is not None:
-            conditions.append("id IN (SELECT value FROM json_each(?))")
-            parameters.append(json.dumps(list(ids)))
-        parameters.append(-1 if limit is None else limit)
-        sql = f"SELECT id FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id LIMIT ?"
-        return [row["id"] for row in self._read(sql, parameters)]
+        filters = {
+            "state = ?": state,
+            "task = ?": task,
+            "tag = ?": tag,
+            "error_class = ?": error,
+            "id IN (SELECT value FROM json_each(?))": None
+            if ids is None
+            else json.dumps(list(ids)),
+        }
+        used = {condition: value for condition, value in filters.items() if value is not None}
+        where = " AND ".join(used) or "1"
+        sql = f"SELECT id FROM jobs WHERE {where} ORDER BY id LIMIT ?"
+        return self._column(sql, (*used.values(), -1 if limit is None else limit))
+
+    def _column(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Return the first column of a query."""
+        return [row[0] for row in self._read(sql, parameters)]
 
     def rows(self, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
         """The rows of jobs by id, with ``args`` decoded; without ids that are gone."""
@@ -81,8 +86,7 @@ class QueryMixin(JobDatabase):
 
     def children(self, job_id: int) -> list[int]:
         """The ids of the follow-up jobs of a job."""
-        rows = self._read("SELECT id FROM jobs WHERE parent_id = ? ORDER BY id", (job_id,))
-        return [row["id"] for row in rows]
+        return self._column("SELECT id FROM jobs WHERE parent_id = ? ORDER BY id", (job_id,))
 
     def trees(self, ids: Iterable[int]) -> dict[int, list[int]]:
         """For each job the ids of its tree: its own and those of all descendants."""
@@ -103,7 +107,7 @@ class QueryMixin(JobDatabase):
 
     def busy(self) -> int:
         """The number of jobs that are queued, running, retrying, or scheduled and due."""
-        return int(self._read(SQL["busy"], {"now": self.now()})[0]["busy"])
+        return int(self._scalar(SQL["busy"], {"now": self.now()}))
 
     def next_time(
         self, tasks: Sequence[str] | None = None, within: float = float("inf")
@@ -115,29 +119,25 @@ class QueryMixin(JobDatabase):
             within: of these tasks only jobs that are due in this many seconds, because the later
                 ones may be many jobs of other tasks.
         """
-        if tasks is None:
-            rows = self._read(SQL["next_time"])
-        else:
-            sought = {"tasks": json.dumps(tasks), "until": self.now() + within}
-            rows = self._read(SQL["next_time_of_tasks"], sought)
-        return rows[0]["at"] if rows else None
+        sought = {"tasks": json.dumps(tasks), "until": self.now() + within}
+        sql = SQL["next_time"] if tasks is None else SQL["next_time_of_tasks"]
+        at: float | None = self._scalar(sql, sought)
+        return at
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """The number of jobs in each state, and of those without a parent."""
         rows = {row["name"]: row for row in self._read("SELECT * FROM counts")}
-        return (
-            {state: rows[state]["jobs"] for state in STATES},
-            {state: rows[state]["roots"] for state in STATES},
-        )
+        jobs, roots = ({s: rows[s][column] for s in STATES} for column in ("jobs", "roots"))
+        return jobs, roots
 
     def oldest_queued(self) -> float | None:
         """The time at which the oldest job that may start was enqueued."""
-        rows = self._read(SQL["oldest_queued"])
-        return rows[0]["enqueued_at"] if rows else None
+        enqueued_at: float | None = self._scalar(SQL["oldest_queued"])
+        return enqueued_at
 
     def ready_tasks(self) -> set[str]:
         """The names of the tasks with jobs that may start now."""
-        return {row["task"] for row in self._read(SQL["ready_tasks"])}
+        return set(self._column(SQL["ready_tasks"]))
 
     def retries(self, limit: int) -> list[dict[str, Any]]:
         """The next retries."""
@@ -145,13 +145,12 @@ class QueryMixin(JobDatabase):
 
     def last_retry(self) -> float | None:
         """The time of the last retry that has a time now."""
-        at: float | None = self._read(SQL["last_retry"])[0]["at"]
+        at: float | None = self._scalar(SQL["last_retry"])
         return at
 
     def tags(self) -> list[str]:
         """The tags of jobs."""
-        rows = self._read("SELECT DISTINCT tag FROM jobs WHERE tag IS NOT NULL ORDER BY tag")
-        return [row["tag"] for row in rows]
+        return self._column("SELECT DISTINCT tag FROM jobs WHERE tag IS NOT NULL ORDER BY tag")
 
     def slowest_host(self) -> tuple[str, int, float, float] | None:
         """The host whose jobs wait longest.
@@ -174,8 +173,8 @@ class QueryMixin(JobDatabase):
 
     def failed_since(self, since: float) -> int:
         """The number of jobs that failed after a time (seconds since the epoch)."""
-        sql = "SELECT count(*) AS jobs FROM jobs WHERE state = 'failed' AND finished_at >= ?"
-        return int(self._read(sql, (since,))[0]["jobs"])
+        sql = "SELECT count(*) FROM jobs WHERE state = 'failed' AND finished_at >= ?"
+        return int(self._scalar(sql, (since,)))
 
     def pace(self, minutes: int) -> list[tuple[int, int, int]]:
         """(minute since the epoch, completed, failed) for each of the last minutes with any."""
@@ -190,19 +189,16 @@ class QueryMixin(JobDatabase):
     def plugin_keys(self, plugin: str) -> set[str]:
         """The keys of a plugin's state."""
         sql = "SELECT key FROM plugin_state WHERE plugin = ? AND value IS NOT NULL"
-        return {row["key"] for row in self._read(sql, (plugin,))}
+        return set(self._column(sql, (plugin,)))
 
     def runs(self, claim: Claim) -> bool:
         """Whether an execution still has its job: neither cancelled nor given to another worker."""
         return bool(self._read(SQL["is_running"], (claim.id, claim.run)))
 
     def needed_keys(self) -> set[str]:
-        """Every text of 64 characters in the arguments of unfinished jobs: keys of the cache."""
-        keys: set[str] = set()
-        for row in self._read(SQL["unfinished_arguments"]):
-            with suppress(ValueError, RecursionError):
-                keys.update(_hashes(json.loads(row["args"])))
-        return keys
+        """Return every SHA-256 in the arguments of unfinished jobs: keys of the cache."""
+        args = self._column(SQL["unfinished_arguments"])
+        return {key for text in args for key in re.findall('"([0-9a-f]{64})"', str(text))}
 
 
 def decoded(row: sqlite3.Row) -> dict[str, Any]:
@@ -229,15 +225,3 @@ def decoded(row: sqlite3.Row) -> dict[str, Any]:
 def _waits_for_host(job: dict[str, Any]) -> bool:
     slot = job["host_slot"]
     return slot == WAITING or (slot == HAS_SLOT and job["run_at"] is not None)
-
-
-def _hashes(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        if len(value) == 64:
-            yield value
-    elif isinstance(value, dict):
-        for entry in value.values():
-            yield from _hashes(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _hashes(entry)

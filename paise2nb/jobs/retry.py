@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from paise2nb.config.settings import Settings
@@ -22,11 +22,7 @@ JITTER = 0.1  # of the delay, added to it, so that jobs that failed together ret
 CRASH_POLICIES = "crash policies"  # the key in the job store under which workers leave them
 
 # Exceptions of the standard library for errors that have a class of their own.
-_BUILT_IN: tuple[tuple[type[BaseException], str], ...] = (
-    (TimeoutError, "timeout"),
-    (ConnectionError, "connection"),
-    (MemoryError, "memory"),
-)
+_BUILT_IN = {TimeoutError: "timeout", ConnectionError: "connection", MemoryError: "memory"}
 
 
 class Policy(NamedTuple):
@@ -54,66 +50,41 @@ def error_class(error: BaseException) -> str:
     """The class of an error: that of a TaskError or a built-in error, or else its type's name."""
     if isinstance(error, TaskError):
         return error.error_class
-    for kind, name in _BUILT_IN:
-        if isinstance(error, kind):
-            return name
-    return type(error).__name__
+    names = (name for kind, name in _BUILT_IN.items() if isinstance(error, kind))
+    return next(names, type(error).__name__)
 
 
 def policy(settings: Settings, task: Task | None, error_class: str | None = None) -> Policy:
-    """The policy for errors of one class in a task.
+    """Return the policy for errors of one class in a task.
 
     Args:
-        settings: contain policies and the default.
-        task: the task; None if no plugin defines it any more.
+        settings: They contain policies and the default.
+        task: The task; None if no plugin defines it any more.
         error_class: None gives the policy of the task itself.
     """
-    if task is None:
-        return _merged(settings, "", "", error_class, {}, {})
-    defined = {"max_retries": task.max_retries, "retry_delay": task.retry_delay}
-    of_task = {name: value for name, value in defined.items() if value is not None}
-    of_class = task.policies.get(error_class or "", {})
-    return _merged(settings, task.name, short_name(task.plugin), error_class, of_class, of_task)
+    default = settings.workers.retry
+    by_scope = default.policies if error_class else {}
+    levels = [by_scope.get(error_class or "", {})]
+    if task is not None:
+        own = {"max_retries": task.max_retries, "retry_delay": task.retry_delay}
+        levels = [
+            by_scope.get(f"{task.name}.{error_class}", {}),
+            task.policies.get(error_class or "", {}),
+            by_scope.get(f"{short_name(task.plugin)}.{error_class}", {}),
+            *levels,
+            {name: value for name, value in own.items() if value is not None},
+        ]
+    levels.append({name: getattr(default, name) for name in Policy._fields})
+    chosen = ChainMap[str, float](*map(dict, levels))
+    return Policy(int(chosen["max_retries"]), *(chosen[name] for name in Policy._fields[1:]))
 
 
 def crash_policies(tasks: Iterable[Task]) -> str:
-    """The crash policies of tasks as JSON, for a process that loads no plugins."""
+    """Return the crash policies of tasks as JSON, for a process that loads no plugins."""
     policies = {
         task.name: [short_name(task.plugin), dict(task.policies.get("crash", {}))] for task in tasks
     }
     return json.dumps(policies)
-
-
-def _merged(
-    settings: Settings,
-    task: str,
-    plugin: str,
-    error_class: str | None,
-    of_class: Mapping[str, float],
-    of_task: Mapping[str, float],
-) -> Policy:
-    """Merge the policies; at the same level the one in the settings comes first.
-
-    Args:
-        of_class: the task's own policy for this class.
-        of_task: the task's own values for all classes.
-    """
-    default = settings.workers.retry
-
-    def in_settings(scope: str) -> dict[str, float]:
-        return dict(default.policies.get(scope, {})) if error_class else {}
-
-    chain = ChainMap[str, float](
-        in_settings(f"{task}.{error_class}"),
-        dict(of_class),
-        in_settings(f"{plugin}.{error_class}"),
-        in_settings(error_class or ""),
-        dict(of_task),
-        {name: getattr(default, name) for name in Policy._fields},
-    )
-    return Policy(
-        int(chain["max_retries"]), chain["retry_delay"], chain["backoff"], chain["max_delay"]
-    )
 
 
 def decide(
@@ -143,29 +114,25 @@ def _jittered(delay: float) -> float:
 
 
 def charge_crash(
-    settings: Settings,
-    task: str,
-    crashes: int,
-    outcome: str,
-    error_class: str,
-    reason: str,
-    policies: str | None = None,
+    settings: Settings, row: dict[str, Any], outcome: str, reason: str, policies: str | None
 ) -> Outcome:
-    """The outcome of an execution that crashed its process, or that had to be killed.
+    """Return the outcome of an execution that crashed its process, or that had to be killed.
 
     Args:
-        settings: contain policies and the default.
-        task: the name of the task.
-        crashes: the number of crashes of the job including this one.
+        settings: They contain policies and the default.
+        row: The row of the job.
         outcome: ``crashed``, ``timeout`` or ``memory``.
-        error_class: the error class that listings show.
-        reason: the error in one line.
-        policies: the `crash_policies` of the workers' tasks.
+        reason: The error in one line.
+        policies: The `crash_policies` of the workers' tasks.
     """
-    plugin, of_class = json.loads(policies or "{}").get(task, ("", {}))
-    chosen = _merged(settings, task, plugin, "crash", of_class, {})
+    crashes = row["crashes"] + 1
+    plugin, own = json.loads(policies or "{}").get(row["task"], ("", {}))
+    # Without the task's other values: crashes have a limit of their own.
+    task = Task(row["task"], charge_crash, plugin=plugin, policies={"crash": own})
+    chosen = policy(settings, task, "crash")
     delay = None if crashes > chosen.max_retries else _jittered(chosen.delay(crashes))
     state = "failed" if delay is None else "retrying"
+    error_class = "crash" if outcome == "crashed" else outcome
     return Outcome(outcome, state, error_class=error_class, error=reason, retry_in=delay)
 
 
@@ -188,8 +155,7 @@ def crash_outcomes(settings: Settings, policies: str | None) -> Decide:
     def decide(row: dict[str, Any], alone: bool) -> Outcome:
         if not alone:
             return Outcome("released", "queued", isolated=True)
-        task, crashes = row["task"], row["crashes"] + 1
         reason = f"its worker process (pid {row['worker_pid']}) died while it ran"
-        return charge_crash(settings, task, crashes, "crashed", "crash", reason, policies)
+        return charge_crash(settings, row, "crashed", reason, policies)
 
     return decide

@@ -15,6 +15,16 @@ WITH RECURSIVE tree (root, id) AS (
 INSERT INTO counters VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, roots = roots + excluded.roots
 
+-- name: clock_offset
+SELECT json_extract(value, '$[1]') AS offset FROM meta
+WHERE key = 'clock' AND json_extract(value, '$[0]') = ?
+
+-- name: store_clock_offset
+-- Keeps the offset that another process has stored since this boot.
+INSERT INTO meta VALUES ('clock', ?)
+ON CONFLICT DO UPDATE SET value = excluded.value
+WHERE json_extract(value, '$[0]') IS NOT json_extract(excluded.value, '$[0]')
+
 
 -- Enqueueing ----------------------------------------------------------------------------------
 
@@ -145,6 +155,9 @@ SELECT value, version FROM plugin_state WHERE plugin = ? AND key = ?
 -- name: refund_attempt
 UPDATE attempts SET outcome = 'released', retry_in = NULL
 WHERE job_id = ? AND run = ? AND outcome = 'failed'
+
+-- name: refundable
+SELECT state, host, host_slot FROM jobs WHERE id = ? AND run = ?
 
 -- name: refund_job
 UPDATE jobs SET state = 'queued', ready = 1, run_at = NULL, finished_at = NULL,

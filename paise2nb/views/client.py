@@ -1,13 +1,12 @@
-"""What views use of an open app: the job store, the items, and a way to get jobs run.
+"""The parts of an open app that views use.
 
 Views take this client instead of the app, so they depend on nothing above them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import WorkersStatus
@@ -16,43 +15,33 @@ from paise2nb.plugins import DataStorageProvider
 _LAST_SEEN = "last_seen"
 
 
-class Runner(Protocol):
-    """What the app does for views that need jobs to run."""
-
-    def run_ready(self, job_id: int | None) -> None:
-        """Run the jobs that may start now in this process: those of one job's tree, or all."""
-
-    def jobs_added(self, ids: Sequence[int]) -> None:
-        """Run jobs that were just queued: in this process, or by waking the workers."""
-
-    def notify(self) -> object:
-        """Wake the workers, because the state of some jobs has changed."""
-
-    def workers_present(self) -> bool:
-        """Whether background workers run, or are about to."""
-
-    def workers_status(self) -> WorkersStatus:
-        """The background workers and any problem that keeps jobs from running."""
-
-
 @dataclass(frozen=True, eq=False)
 class JobClient:
-    """What views use of one open app.
+    """The parts of one open app that views use.
 
     Attributes:
-        job_store: the jobs.
-        items: the stored items.
-        immediate: whether jobs run in this process, before an enqueue returns.
-        runner: runs jobs and knows the workers.
+        job_store: The jobs.
+        items: The stored items.
+        immediate: Whether jobs run in this process, before an enqueue returns.
+        run_ready: Runs the jobs that may start now in this process: those of one job's tree, or
+            all for None.
+        jobs_added: Runs jobs that were just queued: in this process, or by waking the workers.
+        notify: Wakes the workers, because the state of some jobs has changed.
+        workers_present: Returns whether background workers run, or are about to.
+        workers_status: Returns the workers and any problem that keeps jobs from running.
     """
 
     job_store: JobStore
     items: DataStorageProvider
     immediate: bool
-    runner: Runner
+    run_ready: Callable[[int | None], object]
+    jobs_added: Callable[[Sequence[int]], object]
+    notify: Callable[[], object]
+    workers_present: Callable[[], bool]
+    workers_status: Callable[[], WorkersStatus]
 
     def last_seen(self) -> float | None:
-        """When the app was last open, by the job store's clock; None for the first time."""
+        """Return when the app was last open, by the job store's clock; None the first time."""
         seen = self.job_store.get(_LAST_SEEN)
         return float(seen) if seen else None
 

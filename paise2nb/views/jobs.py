@@ -6,7 +6,7 @@ A Job reads its row each time, so a variable in a notebook never shows an outdat
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -36,24 +36,21 @@ class _JobActions:
     """Actions on jobs, shared by `Job` and `Jobs`."""
 
     _client: JobClient
-
-    @property
-    def _ids(self) -> list[int]:
-        raise NotImplementedError
+    _rows: Sequence[int]  # the ids of the jobs
 
     @property
     def items(self) -> Items:
         """The items stored by the jobs and their descendants, in the order of the jobs."""
-        found = dict.fromkeys(item for tree in self._trees().values() for item in _items_of(tree))
-        rows = map(self._client.items.get, found)
-        return Items([row for row in rows if row is not None], self._client.items)
+        ids = dict.fromkeys(item for tree in self._trees().values() for item in _items_of(tree))
+        rows = filter(None, map(self._client.items.get, ids))
+        return Items(list(rows), self._client.items)
 
     def _trees(self) -> dict[int, list[dict[str, Any]]]:
-        """The rows of each job's tree, the job's own row first; empty if it has been deleted."""
+        """Return the rows of each job's tree, its own first; none if the job has been deleted."""
         job_store = self._client.job_store
-        trees = job_store.trees(self._ids)
+        trees = job_store.trees(self._rows)
         rows = job_store.rows({job_id for tree in trees.values() for job_id in tree})
-        return {root: [rows[n] for n in trees.get(root, []) if n in rows] for root in self._ids}
+        return {root: [rows[n] for n in trees.get(root, []) if n in rows] for root in self._rows}
 
     def retry(self) -> Jobs:
         """Queue again with new attempts, in one transaction.
@@ -61,23 +58,23 @@ class _JobActions:
         Returns:
             The jobs that are queued now. A job with an unfinished duplicate is replaced by it.
         """
-        queued = self._client.job_store.retry(self._ids)
-        self._client.runner.jobs_added(queued)
+        queued = self._client.job_store.retry(self._rows)
+        self._client.jobs_added(queued)
         return Jobs(self._client, queued)
 
     def cancel(self) -> Jobs:
         """Cancel with all descendants, in one transaction; return the cancelled jobs."""
-        cancelled = self._client.job_store.cancel(self._ids)
-        self._client.runner.notify()
+        cancelled = self._client.job_store.cancel(self._rows)
+        self._client.notify()
         return Jobs(self._client, cancelled)
 
     def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Self:
         """Wait for the whole tree, then return this object. Raises like `App.wait`."""
-        block(waiting(self._client, timeout, jobs=self._ids, on_progress=on_progress))
+        block(waiting(self._client, timeout, jobs=self._rows, on_progress=on_progress))
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
-        yield from wait_async(self._client, self._ids).__await__()
+        yield from wait_async(self._client, self._rows).__await__()
         return self
 
 
@@ -122,13 +119,9 @@ class Job(_JobActions, Record):
 
     def __init__(self, client: JobClient, job_id: int) -> None:
         self._client = client
-        self._id = job_id
+        self._rows = [job_id]
         self._row: dict[str, Any] | None = None
         self.answer: str | None = None
-
-    @property
-    def _ids(self) -> list[int]:
-        return [self._id]
 
     def row(self) -> dict[str, Any]:
         """The current row; the last one known if the job has been deleted.
@@ -142,7 +135,7 @@ class Job(_JobActions, Record):
         return self._row
 
     def _value(self, name: str) -> Any:
-        return self._id if name == "id" else _public(self._client.job_store, self.row())[name]
+        return self._rows[0] if name == "id" else _public(self._client.job_store, self.row())[name]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and (other._client, other.id) == (self._client, self.id)
@@ -183,14 +176,13 @@ class Job(_JobActions, Record):
             JobFailed: it failed or was cancelled; carries the worker's traceback.
             Timeout: the timeout has expired.
         """
-        block(waiting(self._client, timeout, jobs=self._ids, ended=not self.every))
+        block(waiting(self._client, timeout, jobs=self._rows, ended=not self.every))
         row = self.row()
         between_runs = row["interval"] and row["state"] == "scheduled" and not row["error_class"]
         if row["state"] != "completed" and not between_runs:
-            last = self.attempts[-1:]
-            traceback = (last[0]["traceback"] or "") if last else ""
+            traceback = next((last["traceback"] for last in self.attempts[-1:]), None)
             reason = f"{row['state']}: {row['error']}" if row["error"] else row["state"]
-            raise JobFailed(f"job {self.id} ({row['task']}) {reason}", traceback)
+            raise JobFailed(f"job {self.id} ({row['task']}) {reason}", traceback or "")
         return value_of(row["result"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -316,22 +308,23 @@ class Jobs(_JobActions, Listing[Job]):
         """The ids of the jobs."""
         return list(self._rows)
 
-    _ids = ids
-
     def _element(self, row: int) -> Job:
         return Job(self._client, row)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """A row for each job, in order; jobs that have been deleted are left out."""
-        job_store = self._client.job_store
-        rows = job_store.rows(self.ids)
-        return [_public(job_store, rows[job_id]) for job_id in self.ids if job_id in rows]
+        return self._read(self.ids, _public)
 
     def first(self, number: int) -> list[dict[str, Any]]:
-        """The first rows of the table; the others are not read."""
-        job_store, ids = self._client.job_store, self.ids[:number]
+        """Return the first rows of the table. The others are not read."""
+        return self._read(self.ids[:number], _table_row)
+
+    def _read(
+        self, ids: list[int], form: Callable[[JobStore, dict[str, Any]], dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        job_store = self._client.job_store
         rows = job_store.rows(ids)
-        return [_table_row(job_store, rows[job_id]) for job_id in ids if job_id in rows]
+        return [form(job_store, rows[job_id]) for job_id in ids if job_id in rows]
 
     def to_frame(self, items: bool = False) -> Any:
         """A DataFrame with one row for each job.
@@ -345,17 +338,18 @@ class Jobs(_JobActions, Listing[Job]):
     def _with_items(self) -> list[dict[str, Any]]:
         rows = []
         trees = self._trees()
-        for job_id in self.ids:
+        for job_id in self.ids:  # the same job more than once if arguments were duplicates
             tree = trees[job_id]
-            incomplete = next((row for row in tree if row["state"] != "completed"), None)
+            completed = {"state": "completed" if tree else None, "error": None}
+            decisive = next((row for row in tree if row["state"] != "completed"), completed)
             item = next(filter(None, map(self._client.items.get, _items_of(tree))), {})
             row = {
                 "id": job_id,
                 "input": arguments(tree[0]["args"]) if tree else None,
-                "state": incomplete["state"] if incomplete else "completed" if tree else None,
+                "state": decisive["state"],
                 "title": item.get("title"),
                 "text": item.get("text"),
-                "error": incomplete["error"] if incomplete else None,
+                "error": decisive["error"],
             }
             rows.append(row)
         return rows
@@ -408,13 +402,11 @@ class Replay(Displayable):
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         followups = [{"task": job.task, "args": json.loads(job.args)} for job in self.followups]
-        return {"job": self.job, "task": self.task, "value": self.value, "followups": followups}
+        return {**vars(self), "followups": followups}
 
     def __str__(self) -> str:
         value = json.dumps(self.value, ensure_ascii=False, default=repr)
         lines = [f"replay of job {self.job} ({self.task}): {render.one_line(value, 200)}"]
-        lines += [
-            f"  would enqueue {job.task} {arguments(json.loads(job.args))}"
-            for job in self.followups
-        ]
+        for job in self.followups:
+            lines.append(f"  would enqueue {job.task} {arguments(json.loads(job.args))}")
         return "\n".join(map(render.one_line, lines))

@@ -31,7 +31,7 @@ SNIPPET = 160  # characters
 JOBS_SHOWN = 2  # of one worker
 _PHRASES = {str(status.value): status.phrase for status in HTTPStatus}
 
-WORKER_COLUMNS = (
+_WORKER_COLUMNS = (
     Column("pool"),
     Column("pid", right=True),
     Column("state", html=render.tone),
@@ -146,10 +146,12 @@ def _time_left(job_store: JobStore, status: Status, now: float) -> str | None:
     retry, whichever takes longest.
     """
     jobs, roots = status.jobs, status.roots
-    unfinished = sum(jobs[state] for state in ("queued", "running", "retrying"))
+    unfinished, unfinished_roots = (
+        sum(counts[state] for state in ("queued", "running", "retrying"))
+        for counts in (jobs, roots)
+    )
     if not unfinished or not status.workers:
         return None
-    unfinished_roots = sum(roots[state] for state in ("queued", "running", "retrying"))
     # A root that is not done yet will have follow-up jobs, as many as the completed ones had.
     jobs_per_root = max(1.0, jobs["completed"] / roots["completed"]) if roots["completed"] else 1.0
     expected = unfinished + unfinished_roots * (jobs_per_root - 1)
@@ -201,7 +203,7 @@ def _activity(worker: Mapping[str, Any], now: float) -> str:
 def worker_rows(snapshot: Snapshot, now: float) -> tuple[list[dict[str, Any]], Sequence[Column]]:
     """The rows and columns of the table of workers."""
     rows = [{**worker, "doing": _activity(worker, now)} for worker in snapshot.workers]
-    return rows, WORKER_COLUMNS
+    return rows, _WORKER_COLUMNS
 
 
 def by_minute(snapshot: Snapshot) -> list[tuple[int, int, int]]:

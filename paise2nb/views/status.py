@@ -66,13 +66,14 @@ class Status(Displayable):
     def _facts(self) -> dict[str, str]:
         counts = [f"{number:,} {state}" for state, number in self.jobs.items() if number]
         workers = WorkersStatus(self.workers, self.supervisor).summary()
-        return {
+        facts = {
             "profile": self.profile,
             "jobs": " · ".join(counts) or "none",
             "items": f"{self.items:,}",
             "workers": "jobs run in this process" if self.immediate else workers,
-            **({"paused": self.paused} if self.paused else {}),
+            "paused": self.paused,
         }
+        return {label: fact for label, fact in facts.items() if fact}
 
     def lines(self) -> list[str]:
         """The lines of the text form, without times and process ids."""
@@ -81,27 +82,23 @@ class Status(Displayable):
             failed = f"{group['jobs']} × {group['error_class']}: {group['error']}"
             command = f"paise2 retry --error {group['error_class']}"
             lines.append(_labelled("failed", f"{failed} → {command}"))
-        return [*lines, render.one_line(self.problem)] if self.problem else lines
+        return lines + ([render.one_line(self.problem)] if self.problem else [])
 
     def __str__(self) -> str:
         lines = self.lines()
         lines.insert(1, _labelled("data", self.data_dir))
         if self.completed_per_minute:
-            left = self.seconds_left
-            lines.append(
-                _labelled("pace", f"{self.completed_per_minute:,.0f} completed per minute")
-                + ("" if left is None else f", about {render.duration(left)} left")
-            )
+            pace = f"{self.completed_per_minute:,.0f} completed per minute"
+            if self.seconds_left is not None:
+                pace += f", about {render.duration(self.seconds_left)} left"
+            lines.append(_labelled("pace", pace))
         if self.oldest_queued_seconds is not None:
             oldest = f"{render.duration(self.oldest_queued_seconds)} (the oldest job)"
             lines.append(_labelled("waiting", oldest))
         for row in self.retries:
-            text = (
-                f"job {row['id']} in {render.duration(max(0.0, row['in']))}: {row['task']}"
-                f" {arguments(row['args'])}, attempt {row['attempt']} of {row['max_attempts']}"
-                f" failed: {row['error']}"
-            )
-            lines.append(_labelled("retry", text))
+            job = f"job {row['id']} in {render.duration(max(0.0, row['in']))}: {row['task']}"
+            attempt = f"attempt {row['attempt']} of {row['max_attempts']} failed: {row['error']}"
+            lines.append(_labelled("retry", f"{job} {arguments(row['args'])}, {attempt}"))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -109,18 +106,14 @@ class Status(Displayable):
 
     def _repr_html_(self) -> str:
         facts = {label: render.escape(text) for label, text in self._facts().items()}
-        counts = [
-            f"{number:,} {render.tone(state)}" for state, number in self.jobs.items() if number
-        ]
+        counts = [f"{count:,} {render.tone(state)}" for state, count in self.jobs.items() if count]
         cells = list((facts | {"jobs": " · ".join(counts) or "none"}).items())
         for group in self.failures:
             error_class = render.escape(group["error_class"])
-            cell = (
-                f'<div><b class="bad">{group["jobs"]:,} × {error_class}</b>'
-                f" · {render.escape(render.one_line(group['error']))}</div>"
-                f"<code>%paise2 retry --error {error_class}</code>"
-            )
-            cells.append(("failed", cell))
+            failed = f'<b class="bad">{group["jobs"]:,} × {error_class}</b>'
+            error = render.escape(render.one_line(group["error"]))
+            command = f"<code>%paise2 retry --error {error_class}</code>"
+            cells.append(("failed", f"<div>{failed} · {error}</div>{command}"))
         rows = (f'<tr><th>{label}</th><td class="wide">{cell}</td></tr>' for label, cell in cells)
         problem = render.note(render.in_cell_words(self.problem)) if self.problem else ""
         return render.panel(f"<table><tbody>{''.join(rows)}</tbody></table>", problem)
@@ -135,7 +128,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
     """
     job_store, now = client.job_store, client.job_store.now()
     jobs, roots = job_store.counts()
-    found = client.runner.workers_status()
+    found = client.workers_status()
     retries = job_store.retries(RETRIES)
     oldest = job_store.oldest_queued()
     pace = job_store.pace(PACE_MINUTES)
@@ -196,22 +189,18 @@ class Digest(Displayable):
     workers: WorkersStatus
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the JSON form."""
         counts = {"stored": self.stored, "failed": self.failed, "waiting": self.waiting}
         return {"since": iso(self.since), **counts, **self.workers.to_dict()}
 
     def __str__(self) -> str:
-        workers = render.amount(len(self.workers.workers), "worker")
-        if self.since is None:
-            text = f"new; {self.waiting:,} waiting, {workers}"
-        else:
+        now = f"{self.waiting:,} waiting, {render.amount(len(self.workers.workers), 'worker')}"
+        text = f"new; {now}"
+        if self.since is not None:
             seen = time.localtime(self.since)
             today = time.strftime("%x", seen) == time.strftime("%x")
             moment = time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", seen)
-            text = (
-                f"since {moment}: {self.stored:,} stored, {self.failed:,} failed,"
-                f" {self.waiting:,} waiting, {workers}"
-            )
+            text = f"since {moment}: {self.stored:,} stored, {self.failed:,} failed, {now}"
         return "\n".join(filter(None, [text, self.workers.problem]))
 
 
@@ -226,7 +215,7 @@ def take_digest(client: JobClient) -> Digest:
         stored=client.items.count_since(wall) if wall else 0,
         failed=job_store.failed_since(since) if since else 0,
         waiting=sum(jobs[state] for state in UNFINISHED),
-        workers=client.runner.workers_status(),
+        workers=client.workers_status(),
     )
 
 
@@ -238,9 +227,7 @@ class ResetCounts(Displayable):
     cached: int
     items: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+    to_dict = asdict
 
     def __str__(self) -> str:
         cached = render.amount(self.cached, "cached file")
@@ -258,13 +245,11 @@ class Log(Displayable):
     @classmethod
     def tail(cls, path: Path, number: int) -> Log:
         """Read the last lines of a file; none if it does not exist."""
-        try:
-            with path.open("rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - TAIL_BYTES))
-                text = file.read().decode(errors="replace")
-        except FileNotFoundError:
-            text = ""
+        if not path.exists():
+            return cls(path, [])
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
         return cls(path, text.splitlines()[-number:] if number else [])
 
     def to_dict(self) -> dict[str, Any]:

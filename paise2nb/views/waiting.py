@@ -58,7 +58,7 @@ def waiting(
     while True:
         if client.immediate:  # jobs scheduled for later, or left behind by an interrupt
             for job_id in sorted(remaining) if remaining is not None else [None]:
-                client.runner.run_ready(job_id)
+                client.run_ready(job_id)
         began = time.thread_time()
         if remaining is None:
             left = job_store.busy()
@@ -75,16 +75,11 @@ def waiting(
             raise Timeout(
                 f"{left} of {total} jobs had not finished after {timeout:g} s; they go on"
             )
-        if deadline is None and not _will_run(client):
+        runs_here_later = client.immediate and job_store.next_time() is not None
+        if deadline is None and not runs_here_later and not client.workers_present():
             raise WorkersError(no_worker_runs(left))
         yield max(pause, PAUSE_FACTOR * cost)
         pause = min(pause * 1.5, LONGEST_PAUSE)
-
-
-def _will_run(client: JobClient) -> bool:
-    """Whether the jobs that are left will be run: by this process later, or by a worker."""
-    runs_here_later = client.immediate and client.job_store.next_time() is not None
-    return runs_here_later or client.runner.workers_present()
 
 
 def block(steps: Iterator[float]) -> None:

@@ -223,10 +223,7 @@ class Supervisor:
             if kill is None:
                 return crashed(job, alone)
             if job["id"] == kill.job and kill.outcome != "cancelled":
-                task, crashes, outcome = job["task"], job["crashes"] + 1, kill.outcome
-                return charge_crash(
-                    self.settings, task, crashes, outcome, outcome, kill.text, policies
-                )
+                return charge_crash(self.settings, job, kill.outcome, kill.text, policies)
             # If several jobs ran, it is not known which one used the memory: each runs alone next.
             return Outcome("released", "queued", isolated=kill.outcome == "memory")
 

@@ -174,9 +174,8 @@ def test_jobs_that_failed_together_are_retried_at_different_times(tmp_path: Path
 def test_crashes_are_limited_separately(
     tmp_path: Path, policies: dict[str, dict[str, float]], crashes: int, state: str
 ) -> None:
-    outcome = charge_crash(
-        settings(tmp_path, **policies), "shout", crashes, "crashed", "crash", "died"
-    )
+    row = {"task": "shout", "crashes": crashes - 1}
+    outcome = charge_crash(settings(tmp_path, **policies), row, "crashed", "died", None)
     assert (outcome.outcome, outcome.state) == ("crashed", state)
     assert (outcome.error_class, outcome.error) == ("crash", "died")
     assert (outcome.retry_in is None) == (state == "failed")

@@ -454,14 +454,14 @@ def test_a_completed_twin_is_checked_for_freshness(store: JobStore, worker: Work
     assert store.add([new(7)], is_fresh).answers[0][1] == "new"
 
 
-def test_force_ignores_a_fresh_twin_but_not_an_unfinished_one(
+def test_without_is_fresh_only_an_unfinished_job_is_a_duplicate(
     store: JobStore, worker: Worker
 ) -> None:
     add(store, new(7))
     store.end(take(store, worker), COMPLETED)
-    [(forced, answer)] = store.add([new(7)], lambda *_: True, force=True).answers
+    [(forced, answer)] = store.add([new(7)]).answers
     assert answer == "new"
-    assert store.add([new(7)], lambda *_: True, force=True).answers == [(forced, "waiting")]
+    assert store.add([new(7)]).answers == [(forced, "waiting")]
 
 
 def test_many_jobs_are_answered_in_order_and_their_own_twins_are_found(store: JobStore) -> None:
