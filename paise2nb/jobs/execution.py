@@ -16,7 +16,7 @@ from typing import Any
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.enqueue import EnqueueMixin
 from paise2nb.jobs.host_limits import HAS_SLOT, WAITING
-from paise2nb.jobs.models import UNFINISHED, Claim, HostDelay, Limits, Outcome, Worker
+from paise2nb.jobs.models import UNFINISHED, Claim, Limits, Outcome, Worker
 from paise2nb.jobs.sql import SQL
 
 UNUSED_SECONDS = 1.0  # for which a free slot is left to the pool that it was given to
@@ -33,8 +33,7 @@ class ExecutionMixin(EnqueueMixin):
 
     def claimable(self, tasks: Sequence[str]) -> bool:
         """Whether a claim of these tasks may find a job. Takes no lock."""
-        sought = {"tasks": _as_json(tuple(tasks)), "now": self.now()}
-        return bool(self._read(SQL["claimable"], sought))
+        return bool(self._read(SQL["claimable"], (_as_json(tuple(tasks)), self.now())))
 
     def take_unused_slots(self, tasks: Sequence[str]) -> bool:
         """Give jobs of these tasks the slots of jobs of other tasks that no worker claims.
@@ -166,7 +165,7 @@ class ExecutionMixin(EnqueueMixin):
         if row is None:
             left = tx.execute(SQL["leave_cancelled"], claim._asdict()).fetchone()
             if left is not None:
-                self._release_slot(tx, claim, outcome.host_delays, left["state"], claim.host)
+                self._release_slot(tx, claim, outcome, left["state"], claim.host)
             return False
         state = outcome.state
         # The row's interval: a user may have set one, or another one, since the claim.
@@ -174,7 +173,7 @@ class ExecutionMixin(EnqueueMixin):
             state = "scheduled"
             tx.execute(SQL["schedule_again"], {"id": claim.id, "now": now})
         tx.counters.move("running", state, claim.is_root)
-        self._release_slot(tx, claim, outcome.host_delays, state, outcome.host or claim.host)
+        self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
         # The row of a completed job describes its last execution; a snoozed one goes on.
         if state != "completed" and outcome.outcome != "snoozed":
             self._record_attempt(tx, claim, outcome, now)
@@ -208,14 +207,10 @@ class ExecutionMixin(EnqueueMixin):
 
     @staticmethod
     def _release_slot(
-        tx: Transaction,
-        claim: Claim,
-        host_delays: Iterable[HostDelay],
-        state: str,
-        host: str | None,
+        tx: Transaction, claim: Claim, outcome: Outcome, state: str, host: str | None
     ) -> None:
-        """Release the slot of an execution; if its job is queued again, it needs another one."""
-        tx.host_limits.record(host_delays)
+        """Release the slot of an execution. If its job is queued again, it needs another one."""
+        tx.host_limits.record(outcome.host_delays)
         if claim.host is not None:
             tx.host_limits.release(claim.host, requested=True)
         if host is not None and state == "queued":

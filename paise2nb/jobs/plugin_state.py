@@ -29,28 +29,26 @@ class State(MutableMapping[str, Any]):
     def __init__(self, job_store: JobStore, plugin: str) -> None:
         self._job_store = job_store
         self._plugin = plugin
-        self._known: dict[str, StateEntry] = {}
+        self._read: dict[str, tuple[str | None, int]] = {}  # value and version
+        self._written: dict[str, str | None] = {}  # None: deleted
 
     def entries(self) -> list[StateEntry]:
-        """The values that were read and written; empty if none was written."""
-        known = list(self._known.values())
-        return known if any(entry.written for entry in known) else []
-
-    def version(self, key: str) -> int:
-        """The number of times that a value was written or deleted."""
-        return self._read(key).version or 0
-
-    def _read(self, key: str) -> StateEntry:
-        known = self._known.get(key)
-        if known is None or known.version is None:  # only written so far
-            value, version = self._job_store.plugin_value(self._plugin, key)
-            read = StateEntry(self._plugin, key, value, version, False)
-            known = self._known[key] = read if known is None else known._replace(version=version)
-        return known
+        """Return the values that were read or written. Empty if none was written."""
+        versions = {key: version for key, (_, version) in self._read.items()}
+        return [
+            StateEntry(
+                self._plugin, key, self._written.get(key), versions.get(key), key in self._written
+            )
+            for key in (versions | self._written if self._written else ())
+        ]
 
     def __getitem__(self, key: str) -> Any:
-        known = self._known.get(key)
-        value = known.value if known is not None and known.written else self._read(key).value
+        if key in self._written:
+            value = self._written[key]
+        else:
+            if key not in self._read:
+                self._read[key] = self._job_store.plugin_value(self._plugin, key)
+            value, _ = self._read[key]
         if value is None:
             raise KeyError(key)
         return json.loads(value)
@@ -67,22 +65,15 @@ class State(MutableMapping[str, Any]):
                 f"context.state[{key!r}] has {len(text):,} characters, more than "
                 f"{LONGEST_VALUE:,}; put it into context.cache, and keep its key"
             )
-        self._write(key, text)
+        self._written[key] = text
 
     def __delitem__(self, key: str) -> None:
         self[key]
-        self._write(key, None)
-
-    def _write(self, key: str, value: str | None) -> None:
-        known = self._known.get(key)
-        version = None if known is None else known.version
-        self._known[key] = StateEntry(self._plugin, key, value, version, True)
+        self._written[key] = None
 
     def __iter__(self) -> Iterator[str]:
-        stored = self._job_store.plugin_keys(self._plugin)
-        written = {key: entry.value for key, entry in self._known.items() if entry.written}
-        deleted = {key for key, value in written.items() if value is None}
-        return iter(sorted((stored | written.keys()) - deleted))
+        keys = self._job_store.plugin_keys(self._plugin) | self._written.keys()
+        return iter(sorted(key for key in keys if self._written.get(key, "") is not None))
 
     def __len__(self) -> int:
         return len(list(iter(self)))

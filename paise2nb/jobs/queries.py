@@ -76,13 +76,9 @@ class QueryMixin(JobDatabase):
 
     def attempts(self, job_id: int) -> list[dict[str, Any]]:
         """The ended executions of a job, oldest first."""
-        attempts = []
-        for row in self._read(SQL["attempts"], {"id": job_id}):
-            values = dict(row)
-            del values["job_id"]
-            times = {name: self.iso_time(row[name]) for name in ("started_at", "finished_at")}
-            attempts.append({"number": values.pop("run"), **values, **times})
-        return attempts
+        rows = self._read(SQL["attempts"], {"id": job_id})
+        times = ("started_at", "finished_at")
+        return [{**row, **{name: self.iso_time(row[name]) for name in times}} for row in rows]
 
     def children(self, job_id: int) -> list[int]:
         """The ids of the follow-up jobs of a job."""

@@ -49,8 +49,8 @@ WHERE id = :id
 -- Claims --------------------------------------------------------------------------------------
 
 -- name: claimable
-SELECT 1 FROM jobs WHERE ready = 1 AND task IN (SELECT value FROM json_each(:tasks))
-UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= :now LIMIT 1
+SELECT 1 FROM jobs WHERE ready = 1 AND task IN (SELECT value FROM json_each(?))
+UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1
 
 -- name: next_job
 -- One index seek for each task. One query with a part for each task would use many small sorters,
@@ -249,6 +249,12 @@ WHERE parent_id IS NOT NULL AND finished_at < ? AND worker IS NULL
     AND root_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM jobs AS child WHERE child.parent_id = jobs.id)
 
+-- name: delete_attempts
+DELETE FROM attempts WHERE job_id IN (SELECT value FROM json_each(?))
+
+-- name: delete_jobs
+DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?))
+
 -- name: prune_recurring_attempts
 DELETE FROM attempts WHERE finished_at < ?
     AND job_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)
@@ -284,11 +290,13 @@ WHERE key IN (SELECT value FROM json_each(?)) ORDER BY id
 
 -- name: attempts
 -- The row of a completed job describes the execution that completed it.
-SELECT * FROM attempts WHERE job_id = :id
+SELECT run AS number, started_at, finished_at, worker_pid, outcome, error_class, error, traceback,
+    retry_in
+FROM attempts WHERE job_id = :id
 UNION ALL
-SELECT id, run, started_at, finished_at, worker_pid, 'completed', NULL, NULL, NULL, NULL
+SELECT run, started_at, finished_at, worker_pid, 'completed', NULL, NULL, NULL, NULL
 FROM jobs WHERE id = :id AND state = 'completed'
-ORDER BY run
+ORDER BY number
 
 -- name: descendants
 {tree}

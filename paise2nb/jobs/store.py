@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Collection
 
@@ -30,21 +31,20 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         """
         rows = tx.execute(SQL["retryable"], {"ids": json.dumps(list(ids))}).fetchall()
         waiting: list[int] = []
-        queued: list[int] = []
+        queued: list[sqlite3.Row] = []
         by_key: dict[int, int] = {}  # twins may be among the jobs themselves
         for row in rows:
             twin = row["twin"] or by_key.get(row["key"])
             if twin is None:
                 tx.counters.move(row["state"], "queued", row["parent_id"] is None)
-                queued.append(row["id"])
+                queued.append(row)
                 if row["key"] is not None:
                     by_key[row["key"]] = row["id"]
             waiting.append(twin or row["id"])
-        tx.execute(SQL["retry"], {"ids": json.dumps(queued), "waiting_for": CANCELLED_RUN})
-        to_queue = set(queued)
-        for row in rows:
-            has_slot = row["host_slot"] or row["worker"]
-            if row["host"] is not None and row["id"] in to_queue and not has_slot:
+        ids_to_queue = json.dumps([row["id"] for row in queued])
+        tx.execute(SQL["retry"], {"ids": ids_to_queue, "waiting_for": CANCELLED_RUN})
+        for row in queued:
+            if row["host"] is not None and not row["host_slot"] and not row["worker"]:
                 tx.host_limits.requeue(row["id"], row["host"])
         return waiting
 
@@ -96,12 +96,8 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
                 for row in old:
                     tx.counters.add(row["state"], -1, row["parent_id"] is None)
                 ids = json.dumps([row["id"] for row in old])
-                for table, column in (("attempts", "job_id"), ("jobs", "id")):
-                    tx.execute(
-                        f"DELETE FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))",
-                        (ids,),
-                    )
-                deleted += len(old)
+                tx.execute(SQL["delete_attempts"], (ids,))
+                deleted += tx.execute(SQL["delete_jobs"], (ids,)).rowcount
         tx.execute(SQL["prune_minutes"], (int(before // 60),))
         tx.execute(SQL["prune_recurring_attempts"], (before,))
         tx.execute("DELETE FROM hosts WHERE waiting = 0 AND free_at < ?", (before,))

@@ -37,12 +37,8 @@ class WorkerRegistry(JobDatabase):
         for row in self._read(SQL["claimed_ids"]):
             jobs.setdefault(row["worker"], []).append(row["id"])
         return [
-            {
-                **row,
-                "pid": int(row["process"].split("-")[0]),
-                "jobs": jobs.get(row["id"], []),
-            }
-            for row in map(dict, self._read("SELECT * FROM workers ORDER BY id"))
+            {**row, "pid": process.pid_of(row["process"]), "jobs": jobs.get(row["id"], [])}
+            for row in self._read("SELECT * FROM workers ORDER BY id")
         ]
 
     def claimed(self) -> list[dict[str, Any]]:

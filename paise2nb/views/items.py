@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from paise2nb.core import render
@@ -108,12 +109,12 @@ class Item(Record):
         )
 
 
+@dataclass(repr=False)
 class Diff(Displayable):
     """The changes in the text of an item from one version to another."""
 
-    def __init__(self, item_id: int, text: str) -> None:
-        self.item_id = item_id
-        self.text = text
+    item_id: int
+    text: str
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``item ID --diff``; ``diff`` is empty if nothing has changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -245,12 +246,11 @@ class Log(Displayable):
     @classmethod
     def tail(cls, path: Path, number: int) -> Log:
         """Read the last lines of a file; none if it does not exist."""
-        if not path.exists():
-            return cls(path, [])
-        with path.open("rb") as file:
+        lines: list[str] = []
+        with suppress(FileNotFoundError), path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-        return cls(path, text.splitlines()[-number:] if number else [])
+            lines = file.read().decode(errors="replace").splitlines()
+        return cls(path, lines[-number:] if number else [])
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

@@ -41,7 +41,8 @@ def forget(context, key):
 
 @task("tell")
 def tell(context):
-    return {key: [value, context.state.version(key)] for key, value in context.state.items()}
+    version = lambda key: context.job_store.plugin_value("extra", key)[1]
+    return {key: [value, version(key)] for key, value in context.state.items()}
 
 @task("half", max_retries=0)
 def half(context):
