@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from paise2nb.core.errors import PaiseError
@@ -32,12 +33,10 @@ def main(args: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if args is None else args
     session = Session()
     try:
-        try:
+        with closing(session):
             result = run(words, session)
             show(result, session)
             return int(getattr(result, "exit_status", 0))
-        finally:
-            session.close()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -55,7 +54,9 @@ def show(result: Any, session: Any) -> None:
     elif result is not None:
         text = plain(session.text(result))
         if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-            paint(text)
+            from rich.console import Console
+
+            Console(highlight=False).print(painted(text), soft_wrap=True)
         else:
             print(text, flush=True)
 
@@ -64,20 +65,7 @@ def as_json(result: Any) -> str:
     """Format a result as JSON without characters that act on a terminal."""
     data = result.to_dict() if hasattr(result, "to_dict") else result
     text = json.dumps(data, ensure_ascii=False, indent=2, default=str)
-    return UNSAFE.sub(lambda found: _escaped(found[0]), text)
-
-
-def _escaped(character: str) -> str:
-    """Format a character as a JSON escape, in UTF-16 code units (RFC 8259, section 7)."""
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
-
-
-def paint(text: str) -> None:
-    """Print text to a terminal, with states, hits and commands in colour."""
-    from rich.console import Console
-
-    Console(highlight=False).print(painted(text), soft_wrap=True)
+    return UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def print_error(error: Exception, *, debug: bool) -> int:

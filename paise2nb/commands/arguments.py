@@ -35,28 +35,30 @@ def time_span(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def expand(words: Iterable[str], *, task: str, cwd: Path | None = None) -> list[str]:
+def expand(words: Iterable[str], *, task: str) -> list[str]:
     """Expand ``~``, globs (``**`` too), and the relative paths of existing files.
 
     Args:
         words: as typed; a word that begins with a scheme (``https:``) stays as it is.
         task: for ``fetch`` a glob has to match; other tasks get the word itself.
-        cwd: the base of relative paths; the working directory if None.
 
     Raises:
         UsageError: a glob matches no file.
     """
-    base = Path.cwd() if cwd is None else cwd
     expanded: list[str] = []
     for word in words:
         if _SCHEME.match(word):
             expanded.append(word)
             continue
-        path = base / Path(word).expanduser() if word.startswith("~") else base / word
+        path = Path.cwd() / (Path(word).expanduser() if word.startswith("~") else word)
         if _is_file(path):
             expanded.append(str(path.resolve() if ".." in path.parts else path))
         elif _GLOB.search(word):
-            expanded += _matches(word, path, task)
+            names = sorted(glob.glob(str(path), recursive=True))
+            matches = [name for name in names if _is_file(Path(name))]
+            if not matches and task == "fetch":
+                raise UsageError(f"no file matches {word!r}; nothing was enqueued")
+            expanded += matches or [word]
         else:
             expanded.append(str(path) if word.startswith("~") else word)
     return expanded
@@ -67,14 +69,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # the name is too long, or has a null character
         return False
-
-
-def _matches(word: str, path: Path, task: str) -> list[str]:
-    names = sorted(glob.glob(str(path), recursive=True))
-    matches = [name for name in names if _is_file(Path(name))]
-    if not matches and task == "fetch":
-        raise UsageError(f"no file matches {word!r}; nothing was enqueued")
-    return matches or [word]
 
 
 def is_literal(words: Sequence[str], expanded: Sequence[str]) -> bool:

@@ -1,12 +1,11 @@
 """How a command line becomes a call: click's commands, with the options that all of them take.
 
-The same table serves the shell and the notebook, so nothing here prints a result or ends the
-process: a command returns an object, and every mistake is one of the package's own exceptions.
+The same commands serve the shell and the notebook.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from paise2nb.commands import completion
 from paise2nb.commands.session import Session
-from paise2nb.core.errors import PaiseError, UsageError
+from paise2nb.core.errors import UsageError
 from paise2nb.core.render import in_cell_words
 
 ALIASES = {"workers": "worker"}
@@ -105,21 +104,31 @@ class Command(_CellHelp):
         return super().invoke(context)
 
 
-@click.pass_context
-def _show_help(context: click.Context) -> None:
-    """Show the help if no command was named."""
-    if context.invoked_subcommand is None:
-        if context.ensure_object(Session).cell is not None:
-            raise UsageError("the cell has no command; name one, such as %%paise2 enqueue fetch")
-        click.echo(context.get_help())
+def _show_help(session: Session) -> None:
+    if session.cell is not None:
+        raise UsageError("the cell has no command; name one, such as %%paise2 enqueue fetch")
+    click.echo(click.get_current_context().get_help())
 
 
 class CommandGroup(_CellHelp, click.Group):
-    """The table, or a part of it such as ``worker``."""
+    """The table, or a part of it such as ``worker``.
+
+    Args:
+        name, help: as in click.
+        default: called with the session if the line names no command of the group.
+    """
 
     command_class = Command
 
-    def __init__(self, name: str, *, help: str, callback: Callable[..., Any] = _show_help) -> None:
+    def __init__(
+        self, name: str, *, help: str, default: Callable[[Session], Any] = _show_help
+    ) -> None:
+        @click.pass_context
+        def callback(context: click.Context) -> Any:
+            if context.invoked_subcommand is None:
+                return default(context.ensure_object(Session))
+            return None
+
         super().__init__(name, help=help, callback=callback, invoke_without_command=True)
         _add_shared_options(self, hidden=name != "paise2")
 
@@ -151,38 +160,7 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def run(table: click.Group, args: Sequence[str], session: Session, name: str = "paise2") -> Any:
-    """Run one line of the table and return the result of its command.
-
-    Args:
-        table: the commands.
-        args: the words of the line.
-        session: keeps the line's options.
-        name: the first word of the line, for usage texts.
-
-    Raises:
-        UsageError: the line is wrong; the message says what to type.
-        PaiseError: the command raised it.
-        KeyboardInterrupt: the command was interrupted.
-    """
-    try:
-        # Not table.main(): on an interrupt that prints a line and ends the process.
-        with table.make_context(name, list(args), obj=session) as context:
-            return table.invoke(context)
-    except click.exceptions.Exit:  # after --help and --version
-        return None
-    except click.NoSuchOption as error:
-        near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
-        raise UsageError(f"unknown option {error.option_name}{near or _usage(error)}") from None
-    except click.UsageError as error:
-        message = error.format_message().strip().rstrip(".").replace("\n", " ")
-        raise UsageError(message[:1].lower() + message[1:] + _usage(error)) from None
-    except click.ClickException as error:
-        raise PaiseError(error.format_message()) from None
-    except click.Abort:
-        raise KeyboardInterrupt from None
-
-
-def _usage(error: click.UsageError) -> str:
+def usage_hint(error: click.UsageError) -> str:
+    """Return the end of a message about a wrong line: the command that lists what fits."""
     command = error.ctx.command_path if error.ctx else "paise2"
     return f"; `{command} --help` lists what it takes"

@@ -24,23 +24,12 @@ NEW_FILE = """\
 _SETTINGS = (Column("key"), Column("shown", title="value", wide=True), Column("origin", wide=True))
 
 
-@click.pass_context
-@pass_session
-def _config(session: Session, context: click.Context) -> Message | None:
-    if context.invoked_subcommand is not None:
-        return None
+def _save(session: Session) -> Message | None:
+    """Check a cell of YAML, and make it the settings file of the working directory."""
     body = session.take_cell()
     if body is None:
-        click.echo(context.get_help())
+        click.echo(click.get_current_context().get_help())
         return None
-    return _save(session, body)
-
-
-config = CommandGroup("config", help="Show, edit and check the settings.", callback=_config)
-
-
-def _save(session: Session, body: str) -> Message:
-    """Check a cell of YAML, and make it the settings file of the working directory."""
     *others, path = config_files()
     Settings.resolve(session.profile, files=others, overrides=parse_mapping(body, "the cell"))
     try:
@@ -49,6 +38,9 @@ def _save(session: Session, body: str) -> Message:
         raise PaiseError(f"can't write {path}: {error.strerror}") from error
     session.reload()
     return Message(f"saved {path}", {"path": str(path)})
+
+
+config = CommandGroup("config", help="Show, edit and check the settings.", default=_save)
 
 
 class SettingRows(Rows):

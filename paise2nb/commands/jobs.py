@@ -130,22 +130,19 @@ def select(session: Session, ids: Sequence[int], limit: int | None = None, **giv
     return found
 
 
-def _select_some(
-    session: Session, command: str, ids: Sequence[int], given: Mapping[str, Any]
-) -> Jobs:
+def _change(session: Session, command: str, ids: Sequence[int], given: Mapping[str, Any]) -> Jobs:
+    """Retry or cancel the selected jobs. If none of them changes, print their states."""
     if not ids and not any(given.values()):
         raise UsageError(
             f"no jobs selected; give ids or a filter, such as: paise2 {command} --state failed"
         )
-    return select(session, ids, **given)
-
-
-def _explain_no_change(session: Session, command: str, selected: Jobs, changed: Jobs) -> None:
-    """Say which states the jobs are in if the command changed none of them."""
+    selected = select(session, ids, **given)
+    changed: Jobs = getattr(selected, command)()
     if selected and not changed:
         states = Counter(row["state"] for row in selected.to_dicts())
         counts = ", ".join(f"{number:,} {state}" for state, number in states.items())
         session.say(f"nothing to {command}: {counts}")
+    return changed
 
 
 def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> None:
@@ -210,9 +207,7 @@ def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
       paise2 retry 17
       paise2 retry --error timeout
     """
-    selected = _select_some(session, "retry", ids, given)
-    retried = selected.retry()
-    _explain_no_change(session, "retry", selected, retried)
+    retried = _change(session, "retry", ids, given)
     _warn_if_stuck(session, retried)
     return retried
 
@@ -226,10 +221,7 @@ def cancel(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
 
     Running jobs are ended.
     """
-    selected = _select_some(session, "cancel", ids, given)
-    cancelled = selected.cancel()
-    _explain_no_change(session, "cancel", selected, cancelled)
-    return cancelled
+    return _change(session, "cancel", ids, given)
 
 
 @click.command("replay", cls=Command)

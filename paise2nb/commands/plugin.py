@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from paise2nb.commands import completion, plugin_check
+from paise2nb.commands import completion
 from paise2nb.commands.cli import Command, CommandGroup
 from paise2nb.commands.results import Message, Rows
 from paise2nb.commands.session import Session, pass_session
@@ -84,6 +84,8 @@ def plugin(session: Session, name: str, try_id: int | None) -> Message | Preview
         raise UsageError("write the plugin's code in a cell below %%paise2 plugin NAME")
     if not (name.isidentifier() and name.isascii()):
         raise UsageError(f"{name!r} can't be the name of a module; use letters, digits and _")
+    from paise2nb.commands.plugin_check import check  # imports what no other command needs
+
     app = session.app
     _, others = _known(session)
     if name in others:
@@ -94,7 +96,7 @@ def plugin(session: Session, name: str, try_id: int | None) -> Message | Preview
     with TemporaryDirectory(prefix=".check-", dir=app.saved_plugins.directory) as draft:
         candidate = Path(draft) / f"{name}.py"
         candidate.write_text(text, "utf-8")
-        outcome = plugin_check.check(app.settings, candidate, session.names(), try_id)
+        outcome = check(app.settings, candidate, session.names(), try_id)
     if try_id is not None:
         return Preview(outcome)
     version = app.saved_plugins.save(name, text)
@@ -114,16 +116,12 @@ def _shown(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-@click.pass_context
-@pass_session
-def _list(session: Session, context: click.Context) -> Rows | None:
-    if context.invoked_subcommand is not None:
-        return None
+def _list(session: Session) -> Rows:
     return Rows(session.app.plugins.describe(), _PLUGINS)
 
 
 plugins = CommandGroup(
-    "plugins", help="List every provider, fetcher, extractor and task.", callback=_list
+    "plugins", help="List every provider, fetcher, extractor and task.", default=_list
 )
 
 

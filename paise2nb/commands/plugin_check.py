@@ -18,6 +18,7 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -86,22 +87,20 @@ def check(
         found = re.search(rf'File "{re.escape(str(candidate))}", line (\d+)', text)
         answer = {"problem": ended, "line": int(found[1]) if found else None}
     lines = candidate.read_text("utf-8").splitlines()
-    undefined = answer.get("undefined", {})
-    for name, line in sorted(undefined.items(), key=lambda pair: (pair[1], pair[0]))[:1]:
-        if name in notebook_names:
-            raise PluginError(
-                f"`{name}` is defined in the notebook, not in this cell "
-                f"({_line_text(line, lines)}); copy its definition into this cell, or import it"
-            )
-        answer = {"problem": f"NameError: name {name!r} is not defined", "line": line}
     if "problem" in answer:
         problem, line = answer["problem"], answer["line"]
-        raise PluginError(problem if line is None else f"{_line_text(line, lines)}: {problem}")
+        where = _line_text(line, lines) if line else ""
+        if answer.get("undefined") in notebook_names:
+            raise PluginError(
+                f"`{answer['undefined']}` is defined in the notebook, not in this cell ({where}); "
+                f"copy its definition into this cell, or import it"
+            )
+        raise PluginError(f"{where}: {problem}" if where else problem)
     return {**answer, "said": "" if try_id is None else text[-OUTPUT_LENGTH:].strip()}
 
 
 def _line_text(line: int, lines: list[str]) -> str:
-    code = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    code = lines[line - 1].strip() if line <= len(lines) else ""
     return f"line {line}, `{code}`" if code else f"line {line}"
 
 
@@ -166,7 +165,7 @@ def _check_rules(settings: Settings, candidate: Path, try_id: int | None) -> dic
     modules = list(sys.modules.values())
     module = next(m for m in modules if getattr(m, "__file__", None) == str(candidate))
     if undefined := _undefined_names(candidate, module):
-        return {"undefined": undefined}
+        return _undefined(*min(undefined))
     rows = [row for row in plugins.describe() if row["origin"] == str(candidate)]
     if not rows:
         return _problem("the cell registers nothing; decorate a function, for example with @task")
@@ -187,6 +186,10 @@ def _problem(text: str, line: int | None = None) -> dict[str, Any]:
     return {"problem": text, "line": line}
 
 
+def _undefined(line: int, name: str) -> dict[str, Any]:
+    return {**_problem(f"NameError: name {name!r} is not defined", line), "undefined": name}
+
+
 def _locate(error: Exception, candidate: str) -> dict[str, Any]:
     """Return the problem that an exception means, and its line in the plugin."""
     cause: BaseException = error
@@ -198,29 +201,26 @@ def _locate(error: Exception, candidate: str) -> dict[str, Any]:
         return _problem(str(error), _line_of(function))
     if isinstance(cause, SyntaxError) and cause.filename == candidate:
         return _problem(f"{type(cause).__name__}: {cause.msg}", cause.lineno)
-    line, frames = None, cause.__traceback__
-    while frames is not None:
-        if frames.tb_frame.f_code.co_filename == candidate:
-            line = frames.tb_lineno
-        frames = frames.tb_next
+    frames = traceback.extract_tb(cause.__traceback__)
+    line = next((frame.lineno for frame in reversed(frames) if frame.filename == candidate), None)
     if isinstance(cause, NameError) and cause.name and line is not None:
-        return {"undefined": {cause.name: line}}
+        return _undefined(line, cause.name)
     if line is None:
         return _problem(str(error), _line_of(getattr(error, "function", None)))
     return _problem(message(cause), line)
 
 
-def _undefined_names(candidate: Path, module: ModuleType) -> dict[str, int]:
-    """Return the global names that the module reads but nothing defines, with their first line."""
-    read: dict[str, int] = {}
+def _undefined_names(candidate: Path, module: ModuleType) -> list[tuple[int, str]]:
+    """Return the global names that the module reads but nothing defines, each after its line."""
+    read: list[tuple[int, str]] = []
     defined = {*vars(module), *vars(builtins)}
     for code in _code_objects(compile(candidate.read_bytes(), str(candidate), "exec")):
         for instruction in dis.get_instructions(code):
             if instruction.opname in _DEFINES:
                 defined.add(instruction.argval)
             elif instruction.opname in _READS and instruction.positions is not None:
-                read.setdefault(instruction.argval, instruction.positions.lineno or 1)
-    return {name: line for name, line in read.items() if name not in defined}
+                read.append((instruction.positions.lineno or 1, instruction.argval))
+    return [(line, name) for line, name in read if name not in defined]
 
 
 def _code_objects(code: CodeType) -> Iterator[CodeType]:
@@ -245,8 +245,8 @@ def _broken_rules(plugins: Plugins, module: ModuleType) -> Iterator[tuple[str, i
                 yield f"{kind} {function.__name__} must take {parameters}", _line_of(function)
     if processes.has_children():
         yield "it starts processes when it is imported; start them in a task", None
-    if left := [thread for thread in threading.enumerate()[1:] if not thread.daemon]:
-        threads = amount(len(left), "thread")
+    if left := sum(not thread.daemon for thread in threading.enumerate()[1:]):
+        threads = amount(left, "thread")
         yield f"it starts {threads} when it is imported; start threads in a task", None
 
 
@@ -274,8 +274,7 @@ def _takes(function: Any, number: int) -> bool:
 
 
 def _line_of(function: Any) -> int | None:
-    code = getattr(function, "__code__", None)
-    return code.co_firstlineno if code else None
+    return getattr(getattr(function, "__code__", None), "co_firstlineno", None)
 
 
 # On a job or an item -------------------------------------------------------------------------
@@ -291,8 +290,11 @@ def _try(settings: Settings, plugins: Plugins, module: str, number: int) -> dict
         try:
             if (job := _job_for(app, module, number)) is not None:
                 return _run_outcome(app, f"job {job}", app.replay(job))
-            if _handles_item(app, module, number):
-                return _run_outcome(app, f"item {number}", app.dry_run("extract", [number]))
+            item = app.store.get(number)
+            if item is not None:
+                extractor = plugins.extractor(item["mime_type"], suffix_of(item["url"]))
+                if getattr(extractor, "plugin", None) == module:
+                    return _run_outcome(app, f"item {number}", app.dry_run("extract", [number]))
         except Exception as error:
             raise PluginError(message(error)) from error
     raise PluginError(f"the plugin handles neither job {number} nor item {number}; nothing was run")
@@ -313,17 +315,9 @@ def _job_for(app: App, module: str, number: int) -> int | None:
                 data = app.cache.get(key)
                 suffix = suffix_of(url) or suffix_of(facts.get("final_url") or "")
                 handlers.append(choose(plugins, facts.get("mime_type"), data, suffix)[1])
-        if any(handler is not None and handler.plugin == module for handler in handlers):
+        if module in [getattr(handler, "plugin", None) for handler in handlers]:
             return job_id
     return None
-
-
-def _handles_item(app: App, module: str, number: int) -> bool:
-    item = app.store.get(number)
-    if item is None:
-        return False
-    extractor = app.plugins.extractor(item["mime_type"], suffix_of(item["url"]))
-    return extractor is not None and extractor.plugin == module
 
 
 def _run_outcome(app: App, tried: str, run: Any) -> dict[str, Any]:
@@ -336,6 +330,3 @@ def _run_outcome(app: App, tried: str, run: Any) -> dict[str, Any]:
     if run.task == "extract":
         outcome["documents"] = json.loads(app.cache.get(run.value["document"]))
     return outcome
-
-
-__all__ = ["check", "main"]

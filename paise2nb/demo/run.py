@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.app import App, open
+from paise2nb.config.parser import read_file
 from paise2nb.core import render
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import Timeout
@@ -28,19 +29,6 @@ Bar = Callable[[str], AbstractContextManager[Progress | None]]
 
 QUERY = "waiting"
 TIMEOUT = 60.0  # seconds; the run takes a few
-SETTINGS: dict[str, object] = {
-    "workers.concurrency": 1,
-    "workers.retry.max_retries": BUSY_ANSWERS + 1,
-    "workers.retry.retry_delay": 0.3,
-    "workers.retry.backoff": 2,
-    "workers.idle_exit": 30,  # so that no workers stay behind a demo that was killed
-    "task_queue.provider": "sqlite",
-    "task_queue.sqlite.path": None,  # whatever the user's own settings say
-    "task_queue.sqlite.immediate": False,
-    "data_storage.sqlite.path": None,
-    "fetch.host_delay": 0,
-    "fetch.allow_private_addresses": True,
-}
 
 
 @dataclass(repr=False)
@@ -52,7 +40,7 @@ class Demo(Displayable):
         seconds: how long it took.
         hits: what the search found.
         problems: each thing that did not end as it should, in one line; empty on success.
-        kept: the data directory, kept after a failure; None after a success.
+        data_dir: the data directory, which remains after a failure; None after a success.
     """
 
     pages: int
@@ -61,7 +49,7 @@ class Demo(Displayable):
     seconds: float
     hits: SearchResults
     problems: list[str]
-    kept: Path | None = None
+    data_dir: str | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -75,14 +63,8 @@ class Demo(Displayable):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome, for JSON."""
-        shared = {key: getattr(self, key) for key in ("pages", "jobs", "items", "problems")}
-        return {
-            "succeeded": self.succeeded,
-            **shared,
-            "seconds": round(self.seconds, 2),
-            "hits": self.hits.to_dicts(),
-            "data_dir": self.kept and str(self.kept),
-        }
+        facts = {**vars(self), "seconds": round(self.seconds, 2), "hits": self.hits.to_dicts()}
+        return {"succeeded": self.succeeded, **facts}
 
     def __str__(self) -> str:
         found = f"A search for {self.hits.query!r} finds:\n{self.hits}\n"
@@ -91,7 +73,7 @@ class Demo(Displayable):
                 f"{found}\nAll {self.jobs} jobs ended as they should: {self.items} items from "
                 f"{self.pages} URLs in {render.duration(self.seconds)}."
             )
-        lines = [f"The demo failed (its data is in {self.kept}):", *self.problems]
+        lines = [f"The demo failed (its data is in {self.data_dir}):", *self.problems]
         return found + "\n" + "\n  ".join(render.one_line(line) for line in lines)
 
 
@@ -108,7 +90,8 @@ def run_demo(say: Say = print, progress: Bar = lambda label: nullcontext()) -> D
     """
     directory = Path(tempfile.mkdtemp(prefix="paise2-demo-"))
     try:
-        with DemoSite() as site, open("development", directory, SETTINGS) as app:
+        settings = read_file(Path(__file__).with_name("settings.yaml"))
+        with DemoSite() as site, open("development", directory, settings) as app:
             demo = _collect(site, app, say, progress)
     except KeyboardInterrupt:
         shutil.rmtree(directory, ignore_errors=True)
@@ -116,7 +99,7 @@ def run_demo(say: Say = print, progress: Bar = lambda label: nullcontext()) -> D
     if demo.succeeded:
         shutil.rmtree(directory, ignore_errors=True)
     else:
-        demo.kept = directory
+        demo.data_dir = str(directory)
     return demo
 
 
@@ -187,6 +170,3 @@ def _wrong_items(site: DemoSite, app: App) -> Iterator[str]:
         found = [hit["url"] for hit in app.search(f'"{page.phrase}"')]
         if found != [site.base + page.file]:
             yield f"a search for {page.phrase!r} finds {found}, not {page.file}"
-
-
-__all__ = ["Demo", "run_demo"]

@@ -6,47 +6,27 @@ is busy for a while, and a page that is gone.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
+from pathlib import Path
 from typing import NamedTuple, Self
 
 
 class Page(NamedTuple):
-    """One page of the site: its file, its title, and words that no other page has."""
+    """One page of the site: its file, and words that no other page has."""
 
     file: str
-    title: str
     phrase: str
 
 
-PAGES = (
-    Page("index.html", "An Almanac of Patient Things", "a calendar for slow work"),
-    Page("lighthouse.html", "The Log of an Uneventful Night", "the lamp was seen to burn"),
-    Page("lock.html", "What a Canal Lock Knows", "neither gate will open"),
-    Page("tides.html", "A Machine That Added the Moon", "ten pulleys and a single pen"),
-    Page("telegraph.html", "Arms Against the Sky", "repeat the sign"),
-    Page("bells.html", "Five Thousand and Forty Ways to Ring", "no row is ever rung twice"),
-    Page("letters.html", "The Office of Dead Letters", "blind reader of bad handwriting"),
-    Page("starter.html", "A Jar That Must Be Fed", "flour and water and yesterday"),
-    Page("seeds.html", "A Mountain Full of Second Copies", "withdrawal was made in earnest"),
-    Page("pitch.html", "The Drop That Nobody Saw", "a funnel of brittle black pitch"),
-    Page("tern.html", "Two Summers a Year", "on the far side of every winter"),
-    Page("catalogue.html", "The Drawer Before the Database", "the backs of playing cards"),
-    Page("knots.pdf", "A Leaflet about Knots", "a promise made by friction"),
-)
-FLAKY = Page("ferry.html", "In Praise of the Late Ferry", "the third crossing of the morning")
-GONE = Page("reading-room.html", "The Reading Room, Reopened", "the key had been in the other coat")
-
+_FOLDER = Path(__file__).parent
+_SITE = json.loads((_FOLDER / "site.json").read_text("utf-8"))
+*PAGES, FLAKY, GONE = (Page(*page) for page in _SITE["pages"].items())
+TYPES: dict[str, str] = _SITE["types"]
 BUSY_ANSWERS = 2
-TYPES = {
-    "html": "text/html; charset=utf-8",
-    "pdf": "application/pdf",
-    "css": "text/css",
-    "xml": "application/rss+xml",
-}
 
 
 class DemoSite:
@@ -56,8 +36,7 @@ class DemoSite:
     """
 
     def __init__(self) -> None:
-        folder = resources.files(__package__) / "pages"
-        self._files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+        self._files = {file.name: file.read_bytes() for file in (_FOLDER / "pages").iterdir()}
         self._visits: Counter[str] = Counter()
         self._closed = {GONE.file}
         self._lock = threading.Lock()

@@ -13,12 +13,7 @@ from contextlib import suppress
 from glob import escape, glob
 from typing import TYPE_CHECKING
 
-from IPython.core.completer import (
-    CompletionContext,
-    SimpleCompletion,
-    SimpleMatcherResult,
-    context_matcher,
-)
+from IPython.core import completer
 
 from paise2nb.core.errors import PaiseError
 from paise2nb.notebook.magic_line import shell_words
@@ -36,8 +31,8 @@ def matcher(session: Callable[[], Session]) -> object:
         session: makes the session of one line.
     """
 
-    @context_matcher()  # type: ignore[untyped-decorator]  # IPython declares no types here
-    def paise2_matcher(context: CompletionContext) -> SimpleMatcherResult:
+    @completer.context_matcher()  # type: ignore[untyped-decorator]  # IPython declares no types here
+    def paise2_matcher(context: completer.CompletionContext) -> completer.SimpleMatcherResult:
         match = LINE.fullmatch(context.text_until_cursor)
         if match is None:
             return {"completions": []}
@@ -52,10 +47,9 @@ def matcher(session: Callable[[], Session]) -> object:
         if not found and words[:1] in (["enqueue"], ["export"]):
             found = [shlex.quote(name) for name in sorted(glob(f"{escape(incomplete)}*"))]
         # For an empty answer IPython would offer Python's names and its own magics.
-        completions = [SimpleCompletion(word, type="paise2") for word in found or [incomplete]]
+        completions = [
+            completer.SimpleCompletion(word, type="paise2") for word in found or [incomplete]
+        ]
         return {"completions": completions, "suppress": True, "matched_fragment": incomplete}
 
     return paise2_matcher
-
-
-__all__ = ["matcher"]

@@ -11,18 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as widgets
 
+from paise2nb.app import App
 from paise2nb.core.render import amount
 from paise2nb.notebook import panel_html as html
 from paise2nb.notebook.poller import Poller
+from paise2nb.views.jobs import Jobs
 from paise2nb.views.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from paise2nb.app import App
-    from paise2nb.views.jobs import Jobs
 
 REREAD_SECONDS = 5.0  # after which all is read again: a process that died changes no row
 DISPLAY_SECONDS = 10.0  # that a frontend has to report that it shows the panel
@@ -161,8 +159,11 @@ class Panel(SubshellWidget, widgets.VBox):
         self._html = {name: widgets.HTML() for name in names.split()}
         self._start = Button("Start workers", self._on_start, "Start the background workers")
         self._stop = Button("Stop workers", self._on_stop, "Running jobs finish first")
-        self._retry = Button("Retry failed", self._on_retry, "Retry every failed job")
-        self._refresh = Button("Refresh", self._on_refresh, "Update the panel now")
+        failed = partial(app.jobs, state="failed")
+        self._retry_failed = Button(
+            "Retry failed", lambda: self._retry(failed), "Retry every failed job"
+        )
+        refresh = Button("Refresh", self._on_refresh, "Update the panel now")
         self.concurrency = Number(
             description="Concurrency",
             tooltip="Number of processes in the pool default",
@@ -175,16 +176,16 @@ class Panel(SubshellWidget, widgets.VBox):
         self._retries = RowGroup(
             "Next retries",
             "id",
-            ("Retry now", "Retry now instead of at that time", lambda row: self._act(row, "retry")),
-            ("Cancel", "Cancel this job", lambda row: self._act(row, "cancel")),
+            ("Retry now", "Retry now instead of at that time", self._retry_one),
+            ("Cancel", "Cancel this job", self._cancel),
         )
         self._failures = RowGroup(
             "Failures",
             "group",
-            ("Retry", "Retry the job shown below", lambda row: self._act(row, "retry")),
+            ("Retry", "Retry the job shown below", self._retry_one),
             ("Retry all", "Retry every job of this group", self._retry_all),
         )
-        controls = (self._start, self._stop, self.concurrency, self._retry, self._refresh)
+        controls = (self._start, self._stop, self.concurrency, self._retry_failed, refresh)
         style = widgets.HTML(html.STYLES, layout=widgets.Layout(display="none"))
         bar = widgets.Box(controls, layout=widgets.Layout(flex_flow="row wrap"))
         lists = [w for group in (self._retries, self._failures) for w in (group.title, group.box)]
@@ -269,7 +270,7 @@ class Panel(SubshellWidget, widgets.VBox):
         }
         for name, value in parts.items():
             self._html[name].value = value
-        self._retry.disabled = not status.jobs["failed"]
+        self._retry_failed.disabled = not status.jobs["failed"]
         self._start.button_style = "" if status.workers else "primary"
         self._start.disabled = self._stop.disabled = bool(self._action)
         for row in self._retries.show(snapshot.retries):
@@ -325,17 +326,16 @@ class Panel(SubshellWidget, widgets.VBox):
             if isinstance(widget, widgets.HTML | Button):
                 widget.send_state()
 
-    def _on_retry(self) -> None:
-        self._run_retry(lambda: self.app.jobs(state="failed"))
-
-    def _run_retry(self, selected: Callable[[], Jobs]) -> None:
+    def _retry(self, selected: Callable[[], Jobs]) -> None:
         self._run("retrying", lambda: f"{amount(len(selected().retry()), 'job')} back in the queue")
 
-    def _act(self, row: Row, command: str) -> None:
-        """Retry or cancel the job of a row."""
+    def _retry_one(self, row: Row) -> None:
+        job_id = row.entry["id"]
+        self._retry(lambda: self.app.jobs(job_id))
+
+    def _cancel(self, row: Row) -> None:
         job = self.app.job(row.entry["id"])
-        result = "back in the queue" if command == "retry" else "cancelled"
-        self._run(command, lambda: f"{amount(len(getattr(job, command)()), 'job')} {result}")
+        self._run("cancelling", lambda: f"{amount(len(job.cancel()), 'job')} cancelled")
 
     def _retry_all(self, row: Row) -> None:
         """Retry the jobs of a row's group. It takes a second click to confirm."""
@@ -353,7 +353,7 @@ class Panel(SubshellWidget, widgets.VBox):
             ids = (job["id"] for job in failed.to_dicts() if job["error"].startswith(status))
             return self.app.jobs(*ids)
 
-        self._run_retry(selected)
+        self._retry(selected)
 
 
 def _inside(widget: widgets.Widget) -> Iterator[widgets.Widget]:
@@ -390,6 +390,3 @@ def close_panels() -> None:
     _poller = Poller()
     while _panels:
         _panels.popitem()[1].close()
-
-
-__all__ = ["Panel", "close_panels", "panel_of"]

@@ -6,21 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paise2nb.core.render import (
-    STYLE,
-    amount,
-    bare_table,
-    escape,
-    in_cell_words,
-    link,
-    one_line,
-    read_css,
-)
+from paise2nb.core import render
+from paise2nb.core.render import amount, bare_table, escape, in_cell_words, link, one_line
 from paise2nb.views import snapshot as snapshots
 from paise2nb.views.snapshot import Snapshot
 from paise2nb.views.status import Status
 
-STYLES = f"{STYLE}<style>{read_css(Path(__file__).with_name('panel.css'))}</style>"
+STYLES = f"{render.STYLE}<style>{render.read_css(Path(__file__).with_name('panel.css'))}</style>"
 
 
 def block(*parts: str) -> str:

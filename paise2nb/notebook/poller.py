@@ -68,6 +68,3 @@ class Poller:
             for view in displayed:
                 view.refresh(reread=woken)
             self._wake.wait(SECONDS if displayed else None)
-
-
-__all__ = ["Poller", "View"]

@@ -59,9 +59,7 @@ class NotebookSession(Session):
         current, wanted = apps.current(), profile or self.profile
         if current is None or (wanted is not None and wanted != current.profile):
             return super().settings(profile, plugins=plugins)
-        settings = current.settings
-        if self.overrides:
-            settings = settings.override(self.overrides, "--set")
+        settings = current.settings.override(self.overrides, "--set")
         if self.data_dir is not None:
             settings = settings.override({"data_dir": self.data_dir}, "--data-dir")
         return settings

@@ -6,7 +6,6 @@ interrupted while it does.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -93,6 +92,8 @@ def block(steps: Iterator[float]) -> None:
 
 async def wait_async(client: JobClient, jobs: Iterable[int]) -> None:
     """Wait for jobs and their trees without blocking the event loop; shows a progress bar."""
+    import asyncio  # here, because it takes a tenth of the start of a command
+
     try:
         with render.progress_line("waiting") as report:
             for pause in waiting(client, jobs=jobs, on_progress=report):

@@ -6,7 +6,6 @@ the job. The caller writes the outcome together with the follow-up jobs and the 
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import inspect
 import json
@@ -14,7 +13,6 @@ import logging
 import os
 import traceback
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -175,6 +173,10 @@ def call_function(parts: Parts, context: Context, arguments: Sequence[Any]) -> A
 
 
 def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    # Imported here: they would make every command start later.
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
