@@ -14,33 +14,28 @@ from pathlib import Path
 
 @cache
 def boot() -> str:
-    """The identifier of this boot of the machine; empty if the system has none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+    """The identifier of this boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def since_boot() -> float | None:
-    """Seconds since this boot, time asleep included. None if only the wall clock is available."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if boot() else None
+def since_boot() -> float:
+    """Seconds since this boot, including the time in which the machine slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class SteadyClock:
     """Seconds since the epoch, unaffected by changes of the wall clock until the next boot.
 
     Args:
-        offset: The time of the boot in seconds since the epoch, as first observed. None reads the
-            wall clock.
+        offset: The time of the boot in seconds since the epoch, as first observed.
     """
 
-    def __init__(self, offset: float | None) -> None:
+    def __init__(self, offset: float) -> None:
         self._offset = offset
 
     def now(self) -> float:
-        """The current time, which rows carry and are compared with."""
-        passed = since_boot()
-        return time.time() if self._offset is None or passed is None else self._offset + passed
+        """The current time. The times in rows are times of this clock."""
+        return self._offset + since_boot()
 
     def wall(self, seconds: float) -> float:
         """Convert a time of this clock to the wall clock as it is set now.

@@ -71,21 +71,18 @@ def full_disk(paths: Iterable[Path]) -> str | None:
     return None
 
 
-def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
-    """Return the type of the filesystem that holds a path, such as ``ext4``, or None if unknown."""
-    try:
-        lines = mounts.read_text("utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return None
+def filesystem(path: Path) -> str:
+    """Return the type of the filesystem that holds a path, such as ``ext4``."""
     resolved = path.resolve()
-    found: tuple[int, str | None] = (-1, None)
-    for line in lines:
-        _, point, kind, *_ = line.split(" ")
+    kind, longest = "", 0
+    mounts = Path("/proc/self/mounts").read_text("utf-8", errors="surrogateescape")
+    for line in mounts.splitlines():
+        _, point, mounted, *_ = line.split(" ")
         point = point.replace("\\040", " ")  # fstab(5): a space in a name
         # The longest mount point wins; of two on the same point, the later one hides the other.
-        if resolved.is_relative_to(point) and len(point) >= found[0]:
-            found = (len(point), kind)
-    return found[1]
+        if resolved.is_relative_to(point) and len(point) >= longest:
+            kind, longest = mounted, len(point)
+    return kind
 
 
 def network_filesystem(path: Path) -> str | None:

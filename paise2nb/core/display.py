@@ -15,16 +15,16 @@ from paise2nb.core.render import Column
 RowT = TypeVar("RowT", covariant=True)
 
 
+_CACHE_KEY = re.compile("[0-9a-f]{64}")
+
+
 def arguments(args: Sequence[Any]) -> str:
-    """Format the arguments of a job for a person: without cache keys and structured values."""
-    shown = [a for a in args if not isinstance(a, dict | list) and not _is_key(a)] or args
+    """Format the arguments of a job without cache keys, lists and mappings, unless all are such."""
+    long = [isinstance(a, dict | list) or _CACHE_KEY.fullmatch(str(a)) for a in args]
+    shown = [a for a, is_long in zip(args, long, strict=True) if not is_long] or args
     return redacted(
         ", ".join(a if isinstance(a, str) else json.dumps(a, ensure_ascii=False) for a in shown)
     )
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 class Displayable:

@@ -48,13 +48,11 @@ def alive(name: str) -> bool:
 
 def send(name: str, number: signal.Signals) -> bool:
     """Send a signal to the process with that identity. Return False if it is gone."""
-    if not alive(name):
-        return False
-    try:
-        os.kill(pid_of(name), number)
-    except ProcessLookupError:
-        return False
-    return True
+    with suppress(ProcessLookupError):
+        if alive(name):
+            os.kill(pid_of(name), number)
+            return True
+    return False
 
 
 # Resources -----------------------------------------------------------------------------------
@@ -147,12 +145,17 @@ def descendants(pid: int, threads: Iterable[int] | None = None) -> list[int]:
         threads: Native thread identifiers. None means all threads.
     """
     found: list[int] = []
-    tasks = Path(f"/proc/{pid}/task")
     with suppress(OSError):
-        for thread in threads or [int(name) for name in os.listdir(tasks)]:
-            with suppress(OSError):
-                found += map(int, (tasks / str(thread) / "children").read_bytes().split())
+        for thread in threads or map(int, os.listdir(f"/proc/{pid}/task")):
+            found += _children(pid, thread)
     return found + [below for child in found for below in descendants(child)]
+
+
+def _children(pid: int, thread: int) -> list[int]:
+    try:
+        return [int(n) for n in Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split()]
+    except OSError:  # the thread has ended
+        return []
 
 
 def has_children() -> bool:
@@ -184,14 +187,13 @@ def end_children(threads: Iterable[int] | None = None) -> int:
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of descendants that lose theirs, if the system can: prctl(2).
+    """Make this process the parent of descendants that lose theirs: prctl(2).
 
     They become children of the main thread. `reap_orphans` waits for those that have ended.
     """
     import ctypes  # here, because only workers need it
 
-    with suppress(AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_orphans() -> None:
@@ -199,10 +201,6 @@ def reap_orphans() -> None:
 
     Those may be waited for by the threads that started them.
     """
-    try:
-        adopted = Path(f"/proc/self/task/{os.getpid()}/children").read_bytes().split()
-    except OSError:
-        return
-    for pid in adopted:
+    for pid in _children(os.getpid(), os.getpid()):  # of the main thread
         with suppress(ChildProcessError):
-            os.waitpid(int(pid), os.WNOHANG)
+            os.waitpid(pid, os.WNOHANG)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import select
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-_ADDRESS_BYTES = 100  # of the 108 in sockaddr_un: unix(7)
 
 
 def sockets_directory(database: Path) -> Path:
@@ -21,67 +20,49 @@ def sockets_directory(database: Path) -> Path:
     return database.with_name(database.name + ".sockets")
 
 
-class _Directory:
-    """Builds socket addresses in a directory, also if its path is too long for sockaddr_un."""
+@contextmanager
+def _short_path(directory: Path) -> Iterator[str]:
+    """Give a path to a directory that is short enough for sockaddr_un: 108 bytes, unix(7)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor: int | None = None
 
-    def address(self, name: str) -> str:
-        plain = str(self.path / name)
-        if len(os.fsencode(plain)) <= _ADDRESS_BYTES:
-            return plain
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        return f"/proc/self/fd/{self._descriptor}/{name}"
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+def _new_socket() -> socket.socket:
+    new = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    new.setblocking(False)
+    return new
 
 
 class Notifier:
     """Wakes every process that waits beside one database."""
 
     def __init__(self, database: Path) -> None:
-        self._directory = _Directory(sockets_directory(database))
-        self._socket: socket.socket | None = None
+        self._directory = sockets_directory(database)
 
     def notify(self) -> bool:
         """Send a byte to each socket, and remove the sockets of ended processes.
 
         Returns:
-            Whether any process is there to be woken.
+            Whether at least one process has been notified.
         """
-        try:
-            names = os.listdir(self._directory.path)
-        except OSError:
-            return False
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
         found = False
-        for name in names:
-            try:
-                self._socket.sendto(b"!", self._directory.address(name))
-                found = True
-            except BlockingIOError:
-                found = True  # its buffer is full: it has been notified already
-            except ConnectionRefusedError:
-                with suppress(OSError):
-                    os.unlink(self._directory.path / name)
-            except OSError:
-                pass  # it was removed meanwhile
+        # Without the directory, no process has ever waited.
+        with suppress(OSError), _short_path(self._directory) as directory, _new_socket() as sender:
+            for name in os.listdir(directory):
+                try:
+                    sender.sendto(b"!", f"{directory}/{name}")
+                    found = True
+                except BlockingIOError:
+                    found = True  # its buffer is full: it has been notified already
+                except ConnectionRefusedError:
+                    with suppress(OSError):
+                        os.unlink(f"{directory}/{name}")
+                except OSError:
+                    pass  # it was removed meanwhile
         return found
-
-    def close(self) -> None:
-        """Close the socket. The next use opens another one."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        self._directory.close()
 
 
 class Listener:
@@ -93,23 +74,15 @@ class Listener:
     """
 
     def __init__(self, database: Path, name: str) -> None:
-        path = sockets_directory(database)
-        path.mkdir(mode=0o700, exist_ok=True)
-        self._directory = _Directory(path)
-        self._name = name
-        self._socket: socket.socket | None = None
+        directory = sockets_directory(database)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._path = directory / name
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            with suppress(FileNotFoundError):
-                os.unlink(path / name)
-            listening.bind(self._directory.address(name))
-        except OSError:
-            listening.close()
-        else:
-            listening.setblocking(False)
-            self._socket = listening
+        self._socket = _new_socket()
+        with suppress(OSError), _short_path(directory) as short:
+            self._path.unlink(missing_ok=True)
+            self._socket.bind(f"{short}/{name}")
 
     def wait(self, seconds: float, *, debounce: float = 0.0) -> bool:
         """Sleep until this process is notified, `wake` is called, or the time is over.
@@ -122,20 +95,17 @@ class Listener:
         Returns:
             Whether the sleep ended early.
         """
-        sources: list[int] = [self._read_end]
-        ready: list[int] = []
+        sources, ready = [self._read_end], list[int]()
         if debounce:
             ready, _, _ = select.select(sources, [], [], min(debounce, seconds))
-        if self._socket is not None:
-            sources.append(self._socket.fileno())
         if not ready:
+            sources.append(self._socket.fileno())
             ready, _, _ = select.select(sources, [], [], max(0.0, seconds - debounce))
         if self._read_end in ready:
             os.read(self._read_end, 4096)
-        if self._socket is not None:
-            with suppress(BlockingIOError):
-                while self._socket.recv(16):
-                    pass
+        with suppress(BlockingIOError):
+            while self._socket.recv(16):
+                pass
         return bool(ready)
 
     @property
@@ -150,10 +120,8 @@ class Listener:
 
     def close(self) -> None:
         """Close and remove the socket."""
-        if self._socket is not None:
-            self._socket.close()
-            with suppress(OSError):
-                os.unlink(self._directory.path / self._name)
-        self._directory.close()
+        self._socket.close()
+        with suppress(OSError):
+            self._path.unlink()
         os.close(self._read_end)
         os.close(self._write_end)

@@ -93,13 +93,10 @@ class JobDatabase:
         self.clock = SteadyClock(self._clock_offset())
         self.now = self.clock.now
 
-    def _clock_offset(self) -> float | None:
+    def _clock_offset(self) -> float:
         """Return the offset that all processes share. The first one after each boot stores it."""
-        passed = since_boot()
-        if passed is None:
-            return None
         while not (found := self._read(SQL["clock_offset"], (boot(),))):
-            value = json.dumps([boot(), time.time() - passed])
+            value = json.dumps([boot(), time.time() - since_boot()])
             self.database.write(sqlite3.Connection.execute, SQL["store_clock_offset"], (value,))
         return float(found[0]["offset"])
 

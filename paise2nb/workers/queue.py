@@ -208,7 +208,6 @@ class JobHuey(Huey):
         """Close the job store."""
         if self.runs_immediately:
             self._immediate_runner.close()
-        self.notifier.close()
         self.storage.close()
 
 
