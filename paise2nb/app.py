@@ -70,7 +70,7 @@ class App:
         assert settings.data_dir is not None
         claim_directory(settings.data_dir)
         self.settings, self.data_dir, self.is_worker = settings, settings.data_dir, is_worker
-        self.plugins = plugins or Plugins.of(settings)
+        self.plugins = plugins or Plugins(settings)
         self.saved_plugins = self.plugins.follow(self.data_dir)
         self.parts = parts = Parts(settings, self.data_dir, self.plugins, is_worker)
         self.cache: CacheProvider = self.plugins.first_result("cache_provider", parts)

@@ -153,7 +153,7 @@ def _installation() -> Iterator[Finding]:
 
 
 def _plugins(settings: Settings) -> Iterator[Finding]:
-    loaded = Plugins.of(settings)
+    loaded = Plugins(settings)
     yield Finding("ok", "plugins", f"all load; tasks: {', '.join(sorted(loaded.tasks))}")
 
 

@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def _check_rules(settings: Settings, candidate: Path, try_id: int | None) -> dict[str, Any]:
-    plugins = Plugins.of(settings, candidate)
+    plugins = Plugins(settings, candidate)
     modules = list(sys.modules.values())
     module = next(m for m in modules if getattr(m, "__file__", None) == str(candidate))
     if undefined := _undefined_names(candidate, module):

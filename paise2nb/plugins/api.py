@@ -170,35 +170,28 @@ def task(
 ) -> Callable[[F], F]:
     """Make a function ``(context, *arguments)`` a task. See `Task` for the parameters."""
     limits = (max_retries, retry_delay, timeout, memory_mb, pool)
-    hooks = (check, key, fresh, host)
-
-    def decorate(function: F) -> F:
-        module = function.__module__
-        return _declare(function, Task(name, function, *limits, module, *hooks, policies))
-
-    return decorate
+    hooks = (check, key, fresh, host, policies)
+    return _declare(lambda function, module: Task(name, function, *limits, module, *hooks))
 
 
 def fetcher(*schemes: str) -> Callable[[F], F]:
     """Make a function ``(context, url)`` the fetcher of some URL schemes."""
-
-    def decorate(function: F) -> F:
-        return _declare(function, Fetcher(function, schemes, function.__module__))
-
-    return decorate
+    return _declare(lambda function, module: Fetcher(function, schemes, module))
 
 
 def extractor(*mime_types: str, suffixes: Iterable[str] = ()) -> Callable[[F], F]:
     """Make a function ``(context, data, source)`` the extractor of some MIME types."""
+    names = tuple(suffixes)
+    return _declare(lambda function, module: Extractor(function, mime_types, names, module))
+
+
+def _declare(make: Callable[[Any, str], Task | Fetcher | Extractor]) -> Callable[[F], F]:
+    """Return the decorator that adds what ``make(function, module)`` returns to a function."""
 
     def decorate(function: F) -> F:
-        declared = Extractor(function, mime_types, tuple(suffixes), function.__module__)
-        return _declare(function, declared)
+        declared = make(function, function.__module__)
+        # A new list, because functools.wraps shares the list between functions.
+        function.__dict__["__paise2__"] = [*getattr(function, "__paise2__", ()), declared]
+        return function
 
     return decorate
-
-
-def _declare(function: F, declared: Task | Fetcher | Extractor) -> F:
-    # A new list, because functools.wraps shares the list between functions.
-    function.__dict__["__paise2__"] = [*getattr(function, "__paise2__", ()), declared]
-    return function

@@ -97,7 +97,20 @@ class PluginLookup(Protocol):
         """Return the first extractor for a MIME type, else for a file suffix, or None."""
 
 
-class AppInfo(Protocol):
+class Environment(Protocol):
+    """What the app and the context of a task have in common."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def data_dir(self) -> Path: ...
+    @property
+    def cache(self) -> CacheProvider: ...
+    @property
+    def plugins(self) -> PluginLookup: ...
+
+
+class AppInfo(Environment, Protocol):
     """The app, as plugins see it.
 
     Attributes:
@@ -113,20 +126,12 @@ class AppInfo(Protocol):
     @property
     def profile(self) -> str: ...
     @property
-    def settings(self) -> Settings: ...
-    @property
-    def data_dir(self) -> Path: ...
-    @property
     def is_worker(self) -> bool: ...
-    @property
-    def plugins(self) -> PluginLookup: ...
-    @property
-    def cache(self) -> CacheProvider: ...
     @property
     def store(self) -> DataStorageProvider: ...
 
 
-class TaskContext(Protocol):
+class TaskContext(Environment, Protocol):
     """The first argument of tasks, fetchers and extractors.
 
     Attributes:
@@ -146,15 +151,7 @@ class TaskContext(Protocol):
     @property
     def job(self) -> Any: ...
     @property
-    def settings(self) -> Settings: ...
-    @property
-    def data_dir(self) -> Path: ...
-    @property
-    def cache(self) -> CacheProvider: ...
-    @property
     def items(self) -> DataStorageProvider: ...
-    @property
-    def plugins(self) -> PluginLookup: ...
     @property
     def state(self) -> MutableMapping[str, Any]: ...
     @property

@@ -9,18 +9,19 @@ import importlib.util
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, ModuleType
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
 import pluggy
 
 from paise2nb.config.settings import Settings
-from paise2nb.core.errors import PaiseError, PluginError, UnknownTask
+from paise2nb.core.errors import PaiseError, PluginError, UnknownTask, message
 from paise2nb.core.version import __version__
 from paise2nb.plugins.api import Task
 from paise2nb.plugins.documents import Extractor, Fetcher
@@ -48,103 +49,57 @@ _OBJECT_HOOKS = (
 STARTUP_HOOKS = ("task_queue_providers", *_OBJECT_HOOKS)
 
 
-class _Entry(NamedTuple):
-    """A row of ``paise2 plugins``."""
-
-    kind: str
-    name: str
-    plugin: str
-    version: str
-    state: str
-    origin: str
-
-
 class Plugins:
     """The plugins of one app.
 
     Args:
-        named: Modules, or paths of ``.py`` files.
-        allow: Patterns for the names of entry points. Others are listed but never imported.
-        deny: Patterns for the names of entry points that are listed but never imported.
-        disabled: Short names of plugins that are listed but not loaded.
-        versions: The versions of saved plugins, by path.
+        settings: The resolved settings.
+        candidate: A file that replaces the saved plugin with its name.
 
     Attributes:
         hooks: The pluggy manager.
         tasks: All tasks by name.
+        saved: The saved plugins, None if the settings name no data directory.
         generation: A number that changes when plugins are reloaded.
 
     Raises:
         PluginError: A plugin can't be loaded, or defines a task that exists already.
     """
 
-    def __init__(
-        self,
-        named: Iterable[str] = (),
-        *,
-        allow: Sequence[str] = ("*",),
-        deny: Sequence[str] = (),
-        disabled: Collection[str] = (),
-        versions: Mapping[str, int] = MappingProxyType({}),
-    ) -> None:
+    def __init__(self, settings: Settings, candidate: Path | None = None) -> None:
         self.hooks = pluggy.PluginManager("paise2")
         self.hooks.add_hookspecs(Hooks)
-        self._names: dict[str, str] = {}  # module -> the name that the user gave
-        self._versions: dict[str, str] = {}  # module -> version
-        self._not_loaded: list[_Entry] = []
-        for name in BUILT_IN:
-            self._register(name, importlib.import_module(name), __version__)
-        for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS)):
-            version = entry.dist.version if entry.dist else ""
-            allowed = _matches(entry.name, allow) and not _matches(entry.name, deny)
-            if allowed and entry.name not in disabled:
-                self._register(entry.name, self._load(entry.name, entry.load), version)
-            else:
-                state, names = "disabled" if allowed else "not allowed", (entry.name, entry.name)
-                self._not_loaded.append(_Entry("entry point", *names, version, state, entry.value))
-        for name in named:
-            short = short_name(name)
-            version = str(versions.get(name, ""))
-            if short in disabled:
-                self._not_loaded.append(_Entry("plugin", short, short, version, "disabled", name))
-            else:
-                self._register(name, self._load(name, partial(_import, name)), version)
-        self.tasks = self._collect_tasks()
         self.generation = 0
-        self._settings: Settings | None = None
         self.saved: SavedPlugins | None = None
+        self._settings = settings
         self._fingerprint: Fingerprint | None = None
         self._refreshing = threading.Lock()
-
-    @classmethod
-    def of(cls, settings: Settings, candidate: Path | None = None) -> Plugins:
-        """Load the plugins of some settings.
-
-        Args:
-            settings: The resolved settings.
-            candidate: A file that replaces the saved plugin with its name.
-
-        Raises:
-            PluginError: A plugin can't be loaded, or defines a task that exists already.
-        """
+        self._names: dict[str, str] = {}  # module -> the name that the user gave
+        self._versions: dict[str, str] = {}  # module -> version
+        self._not_loaded: list[tuple[str, ...]] = []  # rows of `describe`
         paths: dict[str, str] = {}
-        disabled: set[str] = set()
-        versions: dict[str, int] = {}
-        saved, fingerprint = None, None
+        manifest: dict[str, Any] = {"versions": {}, "disabled": []}
         if settings.data_dir is not None:
-            saved = SavedPlugins(settings.data_dir / "plugins")
-            fingerprint = saved.fingerprint()  # first, so that a later change is noticed
-            paths, manifest = {path.stem: str(path) for path in saved.paths()}, saved.manifest()
-            disabled = set(manifest["disabled"])
-            versions = {paths[name]: n for name, n in manifest["versions"].items() if name in paths}
+            self.saved = SavedPlugins(settings.data_dir / "plugins")
+            self._fingerprint = self.saved.fingerprint()  # first, so that a later change is noticed
+            paths = {path.stem: str(path) for path in self.saved.paths()}
+            manifest = self.saved.manifest()
+        disabled = set(manifest["disabled"])
         if candidate is not None:
             paths[candidate.stem] = str(candidate)
             disabled.discard(candidate.stem)
-        named = [*settings.plugins, *(paths[name] for name in sorted(paths))]
-        allow, deny = settings.entry_points.allow, settings.entry_points.deny
-        plugins = cls(named, allow=allow, deny=deny, disabled=disabled, versions=versions)
-        plugins._settings, plugins.saved, plugins._fingerprint = settings, saved, fingerprint
-        return plugins
+        for name in BUILT_IN:
+            self._register(name, importlib.import_module(name), __version__)
+        self._load_entry_points(disabled)
+        named: list[tuple[str, str]] = [(name, "") for name in settings.plugins]
+        named += [(paths[key], str(manifest["versions"].get(key, ""))) for key in sorted(paths)]
+        for name, version in named:
+            short = short_name(name)
+            if short in disabled:
+                self._not_loaded.append(("plugin", short, short, version, "disabled", name))
+            else:
+                self._register(name, self._load(name, partial(_import, name)), version)
+        self.tasks = self._collect_tasks()
 
     def follow(self, data_dir: Path) -> SavedPlugins:
         """Watch the saved plugins of a data directory, which an app may have chosen after loading.
@@ -153,7 +108,6 @@ class Plugins:
             The saved plugins.
         """
         if self.saved is None:
-            assert self._settings is not None, "these plugins were loaded for some settings"
             self._settings = self._settings.with_data_dir(data_dir)
             self.saved = SavedPlugins(data_dir / "plugins")
         return self.saved
@@ -170,14 +124,14 @@ class Plugins:
         Raises:
             PluginError: A plugin can't be loaded.
         """
-        if self._settings is None or self.saved is None:
+        if self.saved is None:
             return True
         fingerprint = self.saved.fingerprint()
         if fingerprint == self._fingerprint:
             return True
         with self._refreshing:
             if fingerprint != self._fingerprint:
-                loaded = Plugins.of(self._settings)
+                loaded = Plugins(self._settings)
                 if loaded.startup_hooks() != self.startup_hooks():
                     return False
                 self.hooks, self.tasks = loaded.hooks, loaded.tasks
@@ -202,12 +156,23 @@ class Plugins:
 
     # Loading ---------------------------------------------------------------------------------
 
+    def _load_entry_points(self, disabled: Collection[str]) -> None:
+        chosen = self._settings.entry_points
+        for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS)):
+            name, version = entry.name, entry.dist.version if entry.dist else ""
+            allowed = _matches(name, chosen.allow) and not _matches(name, chosen.deny)
+            if allowed and name not in disabled:
+                self._register(name, self._load(name, entry.load), version)
+            else:
+                state = "disabled" if allowed else "not allowed"
+                self._not_loaded.append(("entry point", name, name, version, state, entry.value))
+
     def _load(self, name: str, load: Callable[[], Any]) -> Any:
         try:
             return load()
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"plugin {name!r} can't be loaded: {_reason(error)}; fix it, or remove it from "
+                f"plugin {name!r} can't be loaded: {message(error)}; fix it, or remove it from "
                 f"`plugins`, or: paise2 plugins disable {short_name(name)}"
             ) from error
 
@@ -339,14 +304,13 @@ class Plugins:
         except PaiseError:
             raise
         except Exception as error:
-            message = f"plugin {plugin!r} failed in {what}: {_reason(error)}; fix it"
-            raise PluginError(message) from error
+            reason = message(error)
+            raise PluginError(f"plugin {plugin!r} failed in {what}: {reason}; fix it") from error
 
     def provider(self, name: str) -> TaskQueueProvider:
         """Return the task queue provider with that name. Raises PluginError."""
-        known: dict[str, TaskQueueProvider] = {}
-        for group in reversed(self.hooks.hook.task_queue_providers()):
-            known.update(group)
+        known: ChainMap[str, TaskQueueProvider]
+        known = ChainMap(*self.hooks.hook.task_queue_providers())
         if name not in known:
             raise PluginError(
                 f"task_queue.provider is {name!r}, which no plugin defines; "
@@ -368,13 +332,13 @@ class Plugins:
             for implementation in self._implementations(hook):
                 names: Any = implementation.function() if hook in by_name else [""]
                 found += [(kind, name, _module_of(implementation)) for name in names]
-        entries = [self._entry(*values) for values in found]
-        return [entry._asdict() for entry in entries + self._not_loaded]
+        rows = [self._row(*values) for values in found] + self._not_loaded
+        keys = ("kind", "name", "plugin", "version", "state", "origin")
+        return [dict(zip(keys, row, strict=True)) for row in rows]
 
-    def _entry(self, kind: str, name: str, module: str) -> _Entry:
+    def _row(self, kind: str, name: str, module: str) -> tuple[str, ...]:
         file = getattr(sys.modules.get(module), "__file__", None) or ""
-        version = self._versions.get(module, "")
-        return _Entry(kind, name, short_name(module), version, "loaded", file)
+        return kind, name, short_name(module), self._versions.get(module, ""), "loaded", file
 
 
 def _module_of(implementation: pluggy.HookImpl) -> str:
@@ -403,10 +367,6 @@ def short_name(plugin: str) -> str:
     return made[1] if made else Path(plugin).stem if plugin.endswith(".py") else plugin
 
 
-def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -423,8 +383,8 @@ def _import(name: str) -> ModuleType:
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
+    assert spec is not None, "there is a loader for .py files"
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:

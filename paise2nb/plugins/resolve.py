@@ -24,10 +24,10 @@ def resolve(
     """
     layers = partial(Settings.resolve, profile, data_dir=data_dir, overrides=dict(settings or {}))
     resolved = layers()
-    plugins = Plugins.of(resolved)
+    plugins = Plugins(resolved)
     if defaults := plugins.defaults():
         before, resolved = resolved, layers(defaults=defaults)
         chosen = attrgetter("plugins", "entry_points", "data_dir")
         if chosen(resolved) != chosen(before):
-            plugins = Plugins.of(resolved)
+            plugins = Plugins(resolved)
     return resolved, plugins

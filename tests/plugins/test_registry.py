@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import paise2nb
+from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PluginError, UnknownTask, UsageError
 from paise2nb.plugins import BUILT_IN, Plugins
+from paise2nb.plugins.saved import SavedPlugins
 
 DECORATED = """
 from paise2nb import Document, extractor, fetcher, task
@@ -125,11 +127,16 @@ def write(tmp_path: Path) -> Write:
     return write_file
 
 
+def load(*names: str) -> Plugins:
+    """Load plugins by module or path."""
+    return Plugins(Settings.resolve("test", overrides={"plugins": names}))
+
+
 # What a plugin adds --------------------------------------------------------------------------
 
 
 def test_a_file_adds_what_it_decorates(write: Write) -> None:
-    plugins = Plugins([write(DECORATED)])
+    plugins = load(write(DECORATED))
     shout = plugins.task("shout")
     assert (shout.max_retries, shout.retry_delay, shout.timeout, shout.memory_mb, shout.pool) == (
         5, 2, 60, 512, "loud",
@@ -145,7 +152,7 @@ def test_a_module_adds_what_it_decorates(
 ) -> None:
     write(DECORATED, "a_stranger_of_mine.py")
     monkeypatch.syspath_prepend(str(tmp_path))
-    plugins = Plugins(["a_stranger_of_mine"])
+    plugins = load("a_stranger_of_mine")
     assert plugins.task("shout").plugin == "a_stranger_of_mine"
     monkeypatch.delitem(sys.modules, "a_stranger_of_mine")
 
@@ -161,7 +168,7 @@ def install(where: Path, text: str) -> None:
 
 def test_an_entry_point_adds_what_it_decorates(tmp_path: Path) -> None:
     install(tmp_path, DECORATED)
-    script = "from paise2nb.plugins import Plugins; print(Plugins().task('shout').plugin)"
+    script = "import paise2nb; print(paise2nb.open('test').plugins.task('shout').plugin)"
     ended = subprocess.run(
         [sys.executable, "-c", script],
         env={"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"},
@@ -172,7 +179,7 @@ def test_an_entry_point_adds_what_it_decorates(tmp_path: Path) -> None:
 
 def test_plugins_of_the_user_come_before_the_built_in_ones(write: Write) -> None:
     path = write(DECORATED)
-    own, built_in = Plugins([path]), Plugins()
+    own, built_in = load(path), load()
     for kind in ("text/html", "image/png"):
         extractor = own.extractor(kind, "")
         assert extractor is not None
@@ -192,13 +199,13 @@ def test_of_two_plugins_the_one_named_last_comes_first(write: Write) -> None:
             "second.py",
         ),
     )
-    extractor = Plugins([first, second]).extractor("text/html", "")
+    extractor = load(first, second).extractor("text/html", "")
     assert extractor is not None
     assert extractor.plugin.startswith("paise2_plugin_second")
 
 
 def test_a_suffix_counts_only_where_no_extractor_takes_the_type(write: Write) -> None:
-    plugins = Plugins([write(DECORATED)])
+    plugins = load(write(DECORATED))
     by_suffix = plugins.extractor("application/octet-stream", ".mine")
     by_type = plugins.extractor("text/plain", ".mine")
     assert by_suffix is not None
@@ -210,7 +217,7 @@ def test_a_suffix_counts_only_where_no_extractor_takes_the_type(write: Write) ->
 
 
 def test_imported_declarations_are_not_declared_twice(write: Write) -> None:
-    plugins = Plugins([write("from paise2nb.content.tasks import fetch, extract\n")])
+    plugins = load(write("from paise2nb.content.tasks import fetch, extract\n"))
     assert plugins.task("fetch").plugin == "paise2nb.content.tasks"
 
 
@@ -234,7 +241,7 @@ def test_every_hook_of_a_plugin_is_called(write: Write, tmp_path: Path) -> None:
 
 def test_the_description_names_every_part_and_its_origin(write: Write) -> None:
     path = write(DECORATED)
-    rows = Plugins([path]).describe()
+    rows = load(path).describe()
     keys = {"kind", "name", "plugin", "version", "state", "origin"}
     assert all(set(row) == keys and row["state"] == "loaded" for row in rows)
     found = {(row["kind"], row["name"]): row["origin"] for row in rows}
@@ -249,9 +256,9 @@ def test_the_description_names_every_part_and_its_origin(write: Write) -> None:
 @pytest.mark.parametrize(
     ("given", "state"),
     [
-        ({"allow": ["other*"]}, "not allowed"),
-        ({"deny": ["str*"]}, "not allowed"),
-        ({"disabled": ["stranger"]}, "disabled"),
+        ({"entry_points.allow": ["other*"]}, "not allowed"),
+        ({"entry_points.deny": ["str*"]}, "not allowed"),
+        ({}, "disabled"),
     ],
 )
 def test_a_denied_entry_point_is_listed_and_never_imported(
@@ -259,17 +266,20 @@ def test_a_denied_entry_point_is_listed_and_never_imported(
 ) -> None:
     install(tmp_path, "raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    [row] = [row for row in Plugins(**given).describe() if row["kind"] == "entry point"]
+    if state == "disabled":
+        SavedPlugins(tmp_path / "data" / "plugins").disable("stranger")
+    settings = Settings.resolve("test", data_dir=tmp_path / "data", overrides=given)
+    [row] = [row for row in Plugins(settings).describe() if row["kind"] == "entry point"]
     assert row == {
         "kind": "entry point", "name": "stranger", "plugin": "stranger", "version": "1",
         "state": state, "origin": "installed_stranger",
     }  # fmt: skip
     with pytest.raises(PluginError, match="plugin 'stranger' can't be loaded: SystemExit"):
-        Plugins()
+        load()
 
 
 def test_built_in_parts_register_like_plugins() -> None:
-    names = {name.removesuffix(" (declared)") for name, _ in Plugins().hooks.list_name_plugin()}
+    names = {name.removesuffix(" (declared)") for name, _ in load().hooks.list_name_plugin()}
     assert set(BUILT_IN) <= names
 
 
@@ -305,7 +315,7 @@ def test_a_plugin_that_can_not_be_loaded_is_named(write: Write, what: str) -> No
     text, reason = BROKEN[what]
     path = write(text, "broken.py")
     with pytest.raises(PluginError) as caught:
-        Plugins([path])
+        load(path)
     assert f"plugin {path!r}" in str(caught.value)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -314,9 +324,9 @@ def test_a_plugin_that_can_not_be_loaded_is_named(write: Write, what: str) -> No
 def test_a_plugin_that_failed_can_be_fixed_and_loaded(write: Write) -> None:
     path = write("1 / 0", "fixed.py")
     with pytest.raises(PluginError):
-        Plugins([path])
+        load(path)
     write(DECORATED, "fixed.py")
-    assert Plugins([path]).task("shout")
+    assert load(path).task("shout")
 
 
 @pytest.mark.parametrize("name", ["no_such_module_here", "/nowhere/at/all.py"])
@@ -324,19 +334,19 @@ def test_a_missing_plugin_is_named(name: str) -> None:
     with pytest.raises(
         PluginError, match=rf"plugin '{name}' can't be loaded: .*fix it, or.*disable"
     ):
-        Plugins([name])
+        load(name)
 
 
 def test_a_plugin_named_twice_is_refused(write: Write) -> None:
     path = write(DECORATED)
     with pytest.raises(PluginError, match=r"plugin '.*extra\.py' can't be registered"):
-        Plugins([path, path])
+        load(path, path)
 
 
 def test_two_plugins_can_not_define_the_same_name(write: Write) -> None:
     first, second = write(DECORATED, "first.py"), write(DECORATED, "second.py")
     with pytest.raises(PluginError) as caught:
-        Plugins([first, second])
+        load(first, second)
     assert f"plugin {second!r} defines task 'shout', which {first!r} has defined already" in str(
         caught.value
     )
@@ -348,12 +358,12 @@ def test_files_with_the_same_name_in_two_directories_are_two_plugins(
     (tmp_path / "other").mkdir()
     first = write(DECORATED, "same.py")
     second = write("from paise2nb import task\n@task('b')\ndef b(context): ...", "other/same.py")
-    assert {"shout", "b"} <= set(Plugins([first, second]).tasks)
+    assert {"shout", "b"} <= set(load(first, second).tasks)
 
 
 def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
     with pytest.raises(PluginError, match="'redis', which no plugin defines; known: none, sqlite"):
-        Plugins().provider("redis")
+        load().provider("redis")
 
 
 @pytest.mark.parametrize(
@@ -361,7 +371,7 @@ def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
 )
 def test_the_error_for_an_unknown_task_names_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UnknownTask, match=f"unknown task '{name}'; {hint}"):
-        Plugins().task(name)
+        load().task(name)
 
 
 # Arguments -----------------------------------------------------------------------------------
@@ -390,7 +400,7 @@ def test_the_error_for_an_unknown_task_names_the_nearest(name: str, hint: str) -
 def test_arguments_must_fit_the_function_and_be_json(
     write: Write, task: str, arguments: tuple[Any, ...], fits: bool
 ) -> None:
-    found = Plugins([write(DECORATED)]).task(task)
+    found = load(write(DECORATED)).task(task)
     if fits:
         text, key, host = found.accept(None, arguments)  # type: ignore[arg-type]
         assert found.accept(None, arguments) == (text, key, host)  # type: ignore[arg-type]
@@ -401,13 +411,13 @@ def test_arguments_must_fit_the_function_and_be_json(
 
 
 def test_typed_numbers_become_numbers(write: Write) -> None:
-    add = Plugins([write(DECORATED)]).task("add")
+    add = load(write(DECORATED)).task("add")
     assert add.accept(None, ("1", "2.5"))[0] == "[1, 2.5]"  # type: ignore[arg-type]
     assert add.accept(None, ("1",)) == add.accept(None, (1,))  # type: ignore[arg-type]
 
 
 def test_keys_differ_by_task_and_arguments(write: Write) -> None:
-    plugins = Plugins([write(DECORATED)])
+    plugins = load(write(DECORATED))
     arguments: list[tuple[Any, ...]] = [("a",), ("b",), ("a", "!"), (["a"],), ("1",), (1,)]
     keys = {
         plugins.task(name).accept(None, given)[1]  # type: ignore[arg-type]
@@ -419,7 +429,7 @@ def test_keys_differ_by_task_and_arguments(write: Write) -> None:
 
 def test_importing_the_package_imports_no_heavy_module() -> None:
     script = (
-        "import sys; from paise2nb.plugins import Plugins; Plugins();"
+        "import sys, paise2nb; paise2nb.open('test');"
         " print(sorted({'trafilatura', 'kreuzberg', 'urllib3', 'pandas', 'IPython', 'ipywidgets'}"
         " & set(sys.modules)))"
     )
