@@ -31,7 +31,10 @@ def profile(session: Session, name: str | None) -> Any:
     if name is not None or session.in_notebook:
         return session.choose(name)
     settings = session.settings()
-    origin, directory = settings.origin("profile"), settings.data_dir or "a temporary directory"
+    origin, directory = (
+        settings.entries["profile",].origin,
+        settings.data_dir or "a temporary directory",
+    )
     data = {"profile": settings.profile, "origin": origin, "data_dir": str(directory)}
     return Message(f"{settings.profile} ({origin}), data in {directory}", data)
 

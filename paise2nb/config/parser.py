@@ -79,10 +79,7 @@ def parse(text: str, name: str, *, lines: bool = True) -> Any:
     try:
         loader = _loader()(text)
         loader.name, loader.lines = name, lines
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
+        return loader.get_single_data()
     except yaml.reader.ReaderError as error:
         line, problem = text[: error.position].count("\n") + 1, f"{error.reason}"
     except yaml.MarkedYAMLError as error:

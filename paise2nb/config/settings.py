@@ -212,8 +212,6 @@ class Settings:
         *,
         data_dir: str | Path | None = None,
         overrides: Mapping[str, object] | None = None,
-        environ: Mapping[str, str] = os.environ,
-        cwd: Path | None = None,
         defaults: Iterable[tuple[str, Mapping[str, Any]]] = (),
         files: Sequence[Path] | None = None,
     ) -> Settings:
@@ -223,8 +221,6 @@ class Settings:
             profile: The packaged profile. None means ``PAISE2_PROFILE``, else development.
             data_dir: The data directory, which overrides all layers.
             overrides: Dotted keys or nested mappings, as from ``--set``.
-            environ: The environment.
-            cwd: The directory of the second ``paise2.yaml`` and of relative paths.
             defaults: The names of plugins with their default settings, which override the
                 packaged profile but not the user's files.
             files: The user's files. None means `config_files`.
@@ -233,10 +229,10 @@ class Settings:
             UsageError: There is no such profile.
             SettingsError: A layer can't be read, or a key or value in it is wrong.
         """
-        here = Path.cwd() if cwd is None else cwd
-        chosen = _chosen_profile(profile, environ)
-        packaged, exported = f"packaged profile {chosen.value}", environ.get("PAISE2_DATA_DIR")
-        files = config_files(environ, here) if files is None else files
+        here = Path.cwd()
+        chosen = _chosen_profile(profile)
+        packaged, exported = f"packaged profile {chosen.value}", os.environ.get("PAISE2_DATA_DIR")
+        files = config_files() if files is None else files
         layers = [
             *((_packaged(part, packaged), packaged, here) for part in ("base", chosen.value)),
             *((values, f"plugin {plugin}", here) for plugin, values in defaults),
@@ -272,41 +268,15 @@ class Settings:
         """Return these settings with another data directory, as for profile test."""
         return self.override({"data_dir": path}, f"profile {self.profile}")
 
-    def get(self, key: str) -> Any:
-        """Return the value of a dotted key, or a section. Raises SettingsError if unknown."""
-        return reduce(
-            lambda value, name: value[name] if isinstance(value, Mapping) else getattr(value, name),
-            self._path(key),
-            self,
-        )
-
-    def origin(self, key: str) -> str:
-        """Return the origin of the value of a dotted key, such as ``/home/me/paise2.yaml:7``."""
-        path = self._path(key)
-        if path not in self.entries:
-            raise SettingsError(f"{key} is a section; ask for one of its keys")
-        return self.entries[path].origin
-
-    def _path(self, key: str) -> Key:
-        # Not key.split("."): an error class may contain a dot.
-        for path in self.entries:
-            for end in range(1, len(path) + 1):
-                if ".".join(path[:end]) == key:
-                    return path[:end]
-        raise Layer(Settings, "settings", Path()).unknown("settings", (key,), Settings)
-
     def rows(self) -> list[dict[str, Any]]:
         """Return each key with its value and its origin, in the order of the declaration."""
-
-        def position(path: Key) -> int:
-            below = ".".join(path) + "."
-            return next((i for i, key in enumerate(DOCS) if below.startswith(key + ".")), -1)
-
         sections = {path[:end] for path in self.entries for end in range(1, len(path))}
+        found = {".".join(k): entry for k, entry in self.entries.items() if k not in sections}
         return [
-            {"key": ".".join(path), "value": copy(entry.value), "origin": entry.origin}
-            for path, entry in sorted(self.entries.items(), key=lambda item: position(item[0]))
-            if path not in sections
+            {"key": key, "value": copy(entry.value), "origin": entry.origin}
+            for declared in ("profile", *DOCS)
+            for key, entry in found.items()
+            if f"{key}.".startswith(f"{declared}.")
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -341,11 +311,10 @@ DOCS: Mapping[str, str] = documentation(Settings)
 # Layers --------------------------------------------------------------------------------------
 
 
-def config_files(environ: Mapping[str, str] = os.environ, cwd: Path | None = None) -> list[Path]:
+def config_files() -> list[Path]:
     """Return the paths of the user's two ``paise2.yaml``, which may not exist."""
-    here = Path.cwd() if cwd is None else cwd
-    directory = Path(environ.get("PAISE2_CONFIG_DIR") or "~/.config/paise2").expanduser()
-    return [here / directory / FILE_NAME, here / FILE_NAME]
+    directory = Path(os.environ.get("PAISE2_CONFIG_DIR") or "~/.config/paise2").expanduser()
+    return [Path.cwd() / directory / FILE_NAME, Path.cwd() / FILE_NAME]
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -364,11 +333,12 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise SettingsError(f"{error}, in the value of {shown(key.strip())}") from None
 
 
-def _chosen_profile(profile: str | None, environ: Mapping[str, str]) -> Entry:
-    exported = environ.get("PAISE2_PROFILE") or None
-    named = Entry(profile, "--profile"), Entry(exported, "PAISE2_PROFILE")
-    default = Entry("development", "the default")
-    chosen = next((entry for entry in named if entry.value is not None), default)
+def _chosen_profile(profile: str | None) -> Entry:
+    chosen = Entry("development", "the default")
+    if profile is not None:
+        chosen = Entry(profile, "--profile")
+    elif exported := os.environ.get("PAISE2_PROFILE"):
+        chosen = Entry(exported, "PAISE2_PROFILE")
     if chosen.value not in PROFILES:
         near = get_close_matches(str(chosen.value), PROFILES, 1)
         hint = f"did you mean {near[0]}? " if near else ""

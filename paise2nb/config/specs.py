@@ -172,7 +172,6 @@ def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[
 
 
 _REMOVED: Any = object()
-_HINTS: dict[Key, str] = {("profile",): "a profile is chosen by --profile NAME or PAISE2_PROFILE"}
 
 
 class Layer(NamedTuple):
@@ -214,7 +213,7 @@ class Layer(NamedTuple):
             head, _, tail = str(key).partition(".")
             spec, path = field_specs(section).get(head), (*above, head)
             if spec is None or (tail and spec.is_value):
-                raise self.unknown(origin, (*above, str(key)), section)
+                raise self._unknown(origin, (*above, str(key)), section)
             if spec.is_value:
                 try:
                     yield path, Entry(spec.checked(value, self.base), origin)
@@ -244,7 +243,7 @@ class Layer(NamedTuple):
             if name and last in known:
                 value = {WrittenKey(last, origin): value}
             elif name and not (value is None or isinstance(value, Mapping)):
-                raise self.unknown(origin, (*above, name, last), spec.section)
+                raise self._unknown(origin, (*above, name, last), spec.section)
             else:
                 name = str(key)
             path = (*above, name)
@@ -260,7 +259,7 @@ class Layer(NamedTuple):
                 allowed = f"a mapping of {', '.join(known)}, or null to remove it"
                 raise _wrong(origin, path, value, allowed)
 
-    def unknown(self, origin: str, path: Key, section: type) -> SettingsError:
+    def _unknown(self, origin: str, path: Key, section: type) -> SettingsError:
         """Return the error for a key that a section does not have, with the nearest known key."""
         siblings = {name: ".".join((*path[:-1], name)) for name in field_specs(section)}
         others: dict[str, str] = {}
@@ -270,7 +269,8 @@ class Layer(NamedTuple):
         known = others | siblings
         near = get_close_matches(path[-1][:80], known, 1, 0.5)
         hint = f"did you mean {known[near[0]]}?" if near else f"known here: {', '.join(siblings)}"
-        hint = _HINTS.get(path, hint)
+        if path == ("profile",):
+            hint = "a profile is chosen by --profile NAME or PAISE2_PROFILE"
         return SettingsError(f"{origin}: unknown key {printable('.'.join(path))}; {hint}")
 
 

@@ -72,15 +72,24 @@ entry_points: {allow: ["*"], deny: []}
 class Place:
     """A configuration directory and a working directory for one test."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.config, self.cwd = root / "config", root / "work"
         self.config.mkdir()
         self.cwd.mkdir()
-        self.environ = {"PAISE2_CONFIG_DIR": str(self.config)}
+        self._monkeypatch = monkeypatch
+        monkeypatch.chdir(self.cwd)
+        monkeypatch.setenv("HOME", str(root / "home"))
+        for name in ("PAISE2_PROFILE", "PAISE2_DATA_DIR"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("PAISE2_CONFIG_DIR", str(self.config))
 
-    def resolve(self, profile: str | None = None, **more: Any) -> Settings:
-        environ = {**self.environ, **more.pop("environ", {})}
-        return Settings.resolve(profile, environ=environ, cwd=self.cwd, **more)
+    def resolve(
+        self, profile: str | None = None, environ: Mapping[str, str] | None = None, **more: Any
+    ) -> Settings:
+        with self._monkeypatch.context() as patch:
+            for name, value in (environ or {}).items():
+                patch.setenv(name, value)
+            return Settings.resolve(profile, **more)
 
     def error(self, **more: Any) -> str:
         with pytest.raises(UsageError) as caught:
@@ -90,10 +99,15 @@ class Place:
         return message
 
 
+def origin(settings: Settings, key: str) -> str:
+    """The origin of a value, as ``config show`` shows it."""
+    origins = {row["key"]: row["origin"] for row in settings.rows()}
+    return str(origins[key])
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return Place(tmp_path)
+    return Place(tmp_path, monkeypatch)
 
 
 # Profiles and defaults -----------------------------------------------------------------------
@@ -148,7 +162,7 @@ def test_each_layer_overrides_the_previous_ones_and_is_the_origin(place: Place) 
 
     def now(**more: Any) -> tuple[float, str]:
         settings = place.resolve(**more)
-        return settings.fetch.timeout, settings.origin(key)
+        return settings.fetch.timeout, origin(settings, key)
 
     assert now() == (30, "packaged profile development")
     assert now(defaults=[("mine", {key: 31})]) == (31, "plugin mine")
@@ -164,11 +178,11 @@ def test_the_environment_sets_profile_and_data_directory(place: Place, tmp_path:
     environ = {"PAISE2_PROFILE": "production", "PAISE2_DATA_DIR": "here"}
     settings = place.resolve(environ=environ)
     assert settings.data_dir == place.cwd / "here"
-    assert settings.origin("data_dir") == "PAISE2_DATA_DIR"
-    assert settings.origin("profile") == "PAISE2_PROFILE"
+    assert origin(settings, "data_dir") == "PAISE2_DATA_DIR"
+    assert origin(settings, "profile") == "PAISE2_PROFILE"
     settings = place.resolve("test", environ=environ, data_dir=tmp_path)
     assert (settings.profile, settings.data_dir) == ("test", tmp_path)
-    assert settings.origin("data_dir") == "--data-dir"
+    assert origin(settings, "data_dir") == "--data-dir"
 
 
 def test_an_empty_environment_variable_is_ignored(place: Place) -> None:
@@ -215,13 +229,14 @@ def test_dotted_and_nested_keys_are_equivalent(
 ) -> None:
     settings = place.resolve(overrides=overrides)
     assert settings.workers.retry.policies["fetch.timeout"] == {"max_retries": 7}
-    assert settings.get("workers.retry.policies.fetch.timeout.max_retries") == 7
+    keys = [row["key"] for row in settings.rows()]
+    assert "workers.retry.policies.fetch.timeout.max_retries" in keys
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "workers:\n  # concurrency: 2\n", "\ufeff\n"])
 def test_an_empty_file_changes_nothing(place: Place, text: str) -> None:
     (place.cwd / "paise2.yaml").write_text(text, "utf-8")
-    assert place.resolve() == Settings.resolve(environ={}, cwd=place.config)
+    assert place.resolve() == place.resolve(files=[])
 
 
 def test_anchors_are_allowed_but_not_cycles_of_them(place: Place) -> None:
@@ -234,10 +249,12 @@ def test_anchors_are_allowed_but_not_cycles_of_them(place: Place) -> None:
     assert f"{file}:2: unknown key workers.retry.retry" in place.error()
 
 
-def test_the_paths_of_the_users_files_are_known_even_if_there_are_none(place: Place) -> None:
-    files = config_files(place.environ, place.cwd)
-    assert files == [place.config / "paise2.yaml", place.cwd / "paise2.yaml"]
-    assert config_files({}, place.cwd)[0] == Path.home() / ".config/paise2/paise2.yaml"
+def test_the_paths_of_the_users_files_are_known_even_if_there_are_none(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config_files() == [place.config / "paise2.yaml", place.cwd / "paise2.yaml"]
+    monkeypatch.delenv("PAISE2_CONFIG_DIR")
+    assert config_files()[0] == Path.home() / ".config/paise2/paise2.yaml"
 
 
 # Paths ---------------------------------------------------------------------------------------
@@ -261,7 +278,7 @@ def test_null_restores_the_data_directory_of_the_profile(place: Place) -> None:
     (place.cwd / "paise2.yaml").write_text("data_dir: /elsewhere\n")
     settings = place.resolve("production", overrides={"data_dir": None})
     assert settings.data_dir == Path.home() / ".local/share/paise2"
-    assert settings.origin("data_dir") == "--set"
+    assert origin(settings, "data_dir") == "--set"
 
 
 # Mistakes ------------------------------------------------------------------------------------
@@ -430,20 +447,20 @@ def test_the_message_about_an_invalid_assignment_shows_a_valid_one(text: str, me
 
 def test_the_origin_of_an_assignment_is_the_option(place: Place) -> None:
     settings = place.resolve(overrides=dict([parse_assignment("workers={pools: {a: {}}}")]))
-    assert settings.origin("workers.pools.a.threads") == "--set"
+    assert origin(settings, "workers.pools.a.threads") == "--set"
 
 
 def test_the_origin_of_a_cell_is_the_cell_and_the_line(place: Place) -> None:
     cell = parse_mapping("fetch:\n  timeout: soon\n", "the cell")
     assert place.error(overrides=cell).startswith("the cell:2: fetch.timeout is 'soon'")
     cell = parse_mapping("fetch:\n  timeout: 4\n", "the cell")
-    assert place.resolve(overrides=cell).origin("fetch.timeout") == "the cell:2"
+    assert origin(place.resolve(overrides=cell), "fetch.timeout") == "the cell:2"
 
 
 def test_a_cell_can_be_checked_without_the_file_that_it_replaces(place: Place) -> None:
     (place.cwd / "paise2.yaml").write_text("broken: [")
     (place.config / "paise2.yaml").write_text("fetch: {timeout: 5}\n")
-    settings = place.resolve(files=config_files(place.environ, place.cwd)[:1])
+    settings = place.resolve(files=config_files()[:1])
     assert settings.fetch.timeout == 5
 
 
@@ -501,21 +518,9 @@ def test_values_can_be_overridden_later(place: Place, tmp_path: Path) -> None:
     assert (settings.data_dir, moved.data_dir) == (None, tmp_path)
     wider = moved.override({"workers.concurrency": 9}, "--concurrency")
     assert (wider.workers.concurrency, wider.data_dir) == (9, tmp_path)
-    assert wider.origin("workers.concurrency") == "--concurrency"
+    assert origin(wider, "workers.concurrency") == "--concurrency"
     with pytest.raises(SettingsError, match=r"--concurrency: workers.concurrency is 0"):
         moved.override({"workers.concurrency": 0}, "--concurrency")
-
-
-def test_values_are_looked_up_by_dotted_key(place: Place) -> None:
-    settings = place.resolve()
-    assert settings.get("profile") == "development"
-    assert settings.get("workers.pools.fetch.threads") == 16
-    assert settings.get("workers.pools") == {"fetch": Pool(("fetch",), 1, 16)}
-    assert settings.get("fetch") is settings.fetch
-    with pytest.raises(SettingsError, match=r"did you mean fetch.timeout\?|workers.timeout"):
-        settings.get("fetch.timeot")
-    with pytest.raises(SettingsError, match="is a section"):
-        settings.origin("fetch")
 
 
 def test_rows_contain_every_key_once_in_the_order_of_the_declaration(place: Place) -> None:
