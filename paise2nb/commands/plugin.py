@@ -137,7 +137,7 @@ def disable(session: Session, name: str) -> Message:
     known = others | {path.stem for path in saved.paths()}
     if name not in known:
         raise UsageError(f"no plugin {name!r}; known: {', '.join(sorted(known)) or 'none'}")
-    saved.disable(name)
+    saved.set_enabled(name, False)
     return _changed(session, name, "disabled")
 
 
@@ -150,7 +150,7 @@ def enable(session: Session, name: str) -> Message:
     disabled = saved.manifest()["disabled"]
     if name not in disabled:
         raise UsageError(f"{name!r} is not disabled; disabled: {', '.join(disabled) or 'none'}")
-    saved.enable(name)
+    saved.set_enabled(name, True)
     return _changed(session, name, "enabled")
 
 

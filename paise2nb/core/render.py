@@ -319,16 +319,14 @@ def cut(line: str, width: int) -> str:
 
 def text_width() -> int:
     """Return the width of the terminal in characters, or `TEXT_WIDTH` if there is none."""
-    if not sys.stdout.isatty():
-        return TEXT_WIDTH
-    return max(40, shutil.get_terminal_size((TEXT_WIDTH, 24)).columns)
+    columns = shutil.get_terminal_size((TEXT_WIDTH, 24)).columns
+    return max(40, columns) if sys.stdout.isatty() else TEXT_WIDTH
 
 
 def html_table(
     rows: Sequence[Mapping[str, Any]],
     columns: Sequence[str | Column],
     limit: int | None = VIEW_ROWS,
-    caption: str = "",
     of: int | None = None,
 ) -> str:
     """Format rows as an HTML table with its style.
@@ -337,12 +335,9 @@ def html_table(
         rows: The rows, or the first of them.
         columns: Keys, or columns.
         limit: The number of rows to show. None shows all.
-        caption: Text above the table.
         of: The number of all rows, if `rows` are only the first.
     """
-    notes = [note(caption)] if caption else []
-    more = map(note, _more(len(rows), limit, of))
-    return panel(*notes, bare_table(rows[:limit], columns), *more)
+    return panel(bare_table(rows[:limit], columns), *map(note, _more(len(rows), limit, of)))
 
 
 def bare_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str | Column]) -> str:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from paise2nb.config.settings import Settings
@@ -85,23 +84,26 @@ class Task:
         return least, math.inf if unbounded else len(positional)
 
     @cached_property
-    def _has_numbers(self) -> bool:
-        return any(parameter.annotation in _NUMBERS for parameter in self._parameters)
+    def _numbers(self) -> list[tuple[int, str, type]]:
+        """The position, name and type of each parameter that takes a number."""
+        return [
+            (index, parameter.name, _NUMBERS[parameter.annotation])
+            for index, parameter in enumerate(self._parameters)
+            if parameter.annotation in _NUMBERS
+        ]
 
     def _to_numbers(self, arguments: Arguments) -> Arguments:
         """Convert text, as typed in a command, where the function takes a number."""
         converted = list(arguments)
-        for index, (parameter, value) in enumerate(zip(self._parameters, arguments, strict=False)):
-            number = _NUMBERS.get(parameter.annotation)
-            if number is None or not isinstance(value, str):
-                continue
+        for index, name, number in self._numbers:
             try:
-                converted[index] = number(value)
+                if isinstance(value := converted[index], str):
+                    converted[index] = number(value)
+            except IndexError:  # this parameter and those after it keep their defaults
+                break
             except ValueError:
                 kind = "a whole number" if number is int else "a number"
-                raise UsageError(
-                    f"task {self.name!r}: {parameter.name} is {value!r}; give {kind}"
-                ) from None
+                raise UsageError(f"task {self.name!r}: {name} is {value!r}; give {kind}") from None
         return tuple(converted)
 
     def with_options(self, argument: Arguments, options: Mapping[str, Any]) -> Arguments:
@@ -135,7 +137,7 @@ class Task:
         if not least <= len(arguments) <= most:
             names = ", ".join(parameter.name for parameter in self._parameters)
             raise UsageError(f"task {self.name!r} takes ({names}), not {arguments!r}")
-        if self._has_numbers:
+        if self._numbers:
             arguments = self._to_numbers(arguments)
         if self.check is not None:
             arguments = self.check(app, arguments)
@@ -154,24 +156,9 @@ class Task:
         return text, number, self.host(arguments) if self.host else None
 
 
-def task(
-    name: str,
-    *,
-    max_retries: int | None = None,
-    retry_delay: float | None = None,
-    timeout: float | None = None,
-    memory_mb: int | None = None,
-    pool: str | None = None,
-    check: Callable[[AppInfo, Arguments], Arguments] | None = None,
-    key: Callable[[Arguments], str] | None = None,
-    fresh: Callable[[Settings, Any, float, Arguments], bool] | None = None,
-    host: Callable[[Arguments], str | None] | None = None,
-    policies: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
-) -> Callable[[F], F]:
-    """Make a function ``(context, *arguments)`` a task. See `Task` for the parameters."""
-    limits = (max_retries, retry_delay, timeout, memory_mb, pool)
-    hooks = (check, key, fresh, host, policies)
-    return _declare(lambda function, module: Task(name, function, *limits, module, *hooks))
+def task(name: str, **options: Any) -> Callable[[F], F]:
+    """Make a function ``(context, *arguments)`` a task. See `Task` for the options."""
+    return _declare(lambda function, module: Task(name, function, plugin=module, **options))
 
 
 def fetcher(*schemes: str) -> Callable[[F], F]:

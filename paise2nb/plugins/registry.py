@@ -126,20 +126,20 @@ class Plugins:
         """
         if self.saved is None:
             return True
-        fingerprint = self.saved.fingerprint()
-        if fingerprint == self._fingerprint:
-            return True
         with self._refreshing:
-            if fingerprint != self._fingerprint:
-                loaded = Plugins(self._settings)
-                if loaded.startup_hooks() != self.startup_hooks():
-                    return False
-                self.hooks, self.tasks = loaded.hooks, loaded.tasks
-                self._names, self._versions = loaded._names, loaded._versions
-                self._not_loaded = loaded._not_loaded
-                self.generation += 1
-                # Last: until then other threads wait for the lock.
-                self._fingerprint = loaded._fingerprint
+            if self.saved.fingerprint() == self._fingerprint:
+                return True
+            loaded = Plugins(self._settings)
+            if loaded.startup_hooks() != self.startup_hooks():
+                return False
+            self.hooks, self.tasks, self._fingerprint = (
+                loaded.hooks,
+                loaded.tasks,
+                loaded._fingerprint,
+            )
+            self._names, self._versions = loaded._names, loaded._versions
+            self._not_loaded = loaded._not_loaded
+            self.generation += 1
         return True
 
     def startup_hooks(self) -> set[tuple[str, str]]:

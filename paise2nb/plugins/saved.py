@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -76,19 +75,14 @@ class SavedPlugins:
         write_atomically(path, text)
         version = int(manifest["versions"].get(name, 0)) + 1
         manifest["versions"][name] = version
-        self._store(manifest, set(manifest["disabled"]) - {name})
+        self._store(manifest, name, enabled=True)
         return version
 
-    def disable(self, name: str) -> None:
-        """Keep all apps on this data directory from loading the plugin with that name."""
+    def set_enabled(self, name: str, enabled: bool) -> None:
+        """Let all apps on this data directory load the plugin with that name, or none of them."""
+        self._store(self.manifest(), name, enabled)
+
+    def _store(self, manifest: dict[str, Any], name: str, enabled: bool) -> None:
         make_private_directory(self.directory)
-        manifest = self.manifest()
-        self._store(manifest, {*manifest["disabled"], name})
-
-    def enable(self, name: str) -> None:
-        """Enable a disabled plugin again."""
-        manifest = self.manifest()
-        self._store(manifest, set(manifest["disabled"]) - {name})
-
-    def _store(self, manifest: dict[str, Any], disabled: Iterable[str]) -> None:
+        disabled = set(manifest["disabled"]) - {name} | (set() if enabled else {name})
         write_atomically(self._manifest, json.dumps({**manifest, "disabled": sorted(disabled)}))

@@ -267,7 +267,7 @@ def test_a_denied_entry_point_is_listed_and_never_imported(
     install(tmp_path, "raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
     if state == "disabled":
-        SavedPlugins(tmp_path / "data" / "plugins").disable("stranger")
+        SavedPlugins(tmp_path / "data" / "plugins").set_enabled("stranger", False)
     settings = Settings.resolve("test", data_dir=tmp_path / "data", overrides=given)
     [row] = [row for row in Plugins(settings).describe() if row["kind"] == "entry point"]
     assert row == {
