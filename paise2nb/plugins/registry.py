@@ -132,13 +132,9 @@ class Plugins:
             loaded = Plugins(self._settings)
             if loaded.startup_hooks() != self.startup_hooks():
                 return False
-            self.hooks, self.tasks, self._fingerprint = (
-                loaded.hooks,
-                loaded.tasks,
-                loaded._fingerprint,
-            )
+            self._fingerprint, self.hooks = loaded._fingerprint, loaded.hooks
+            self.tasks, self._not_loaded = loaded.tasks, loaded._not_loaded
             self._names, self._versions = loaded._names, loaded._versions
-            self._not_loaded = loaded._not_loaded
             self.generation += 1
         return True
 
