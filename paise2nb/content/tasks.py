@@ -14,11 +14,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from paise2nb.config.settings import Settings
 from paise2nb.content.extract.types import PAGES, SUFFIXES, choose
-from paise2nb.content.fetch import robots
-from paise2nb.content.handover import VALIDATORS, hand_over, is_up_to_date
+from paise2nb.content.fetch import item_with_url, robots
 from paise2nb.core import urls
 from paise2nb.core.errors import NotFound, PermanentError, UsageError
 from paise2nb.core.text import count_words
@@ -26,7 +26,9 @@ from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import UNFINISHED
 from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, Source, task
 
+Facts: TypeAlias = Mapping[str, Any]  # about fetched bytes, see `hand_over`
 DAY = 86400.0
+VALIDATORS = ("etag", "last_modified", "mtime_ns")  # by which a later fetch detects a change
 # What an item keeps about its bytes, for extracting or fetching them again.
 SOURCE_FACTS = ("mime_type", "charset", "final_url", "fetched_at", *VALIDATORS)
 _DOMAIN = re.compile(r"([\w-]+\.)+[A-Za-z]{2,}(:\d+)?")
@@ -78,6 +80,50 @@ def _existing_file(text: str) -> str:
         raise UsageError(f"no such file: {text!r}")
     hint = f"; did you mean https://{text} ?" if _DOMAIN.fullmatch(host) else ""
     raise UsageError(f"{text!r} is neither a URL (http://…) nor a file{hint}")
+
+
+def is_up_to_date(settings: Settings, result: Any, age: float, args: tuple[Any, ...]) -> bool:
+    """Whether a fetch need not be repeated: the file is unchanged, the page was fetched recently.
+
+    Args:
+        settings: ``fetch.max_age`` is the age in seconds from which on a page is out of date.
+        result: Of the earlier fetch.
+        age: Seconds since it finished.
+        args: Of the new fetch: the URL or path.
+    """
+    if urls.scheme_of(args[0]) not in ("file", None):
+        return age < settings.fetch.max_age
+    try:
+        found = Path(urls.url_path(args[0])).stat()
+    except (OSError, ValueError):
+        return False
+    return (found.st_size, found.st_mtime_ns) == (result.get("size"), result.get("mtime_ns"))
+
+
+def hand_over(context: Context, url: str, fetched: Fetched, started: float | None = None) -> str:
+    """Put bytes into the cache and enqueue their extraction.
+
+    Args:
+        context: The execution that fetched them.
+        url: As the user gave it.
+        fetched: The bytes, and what the server said about them.
+        started: When the fetch began, in seconds since the epoch. None means now.
+
+    Returns:
+        The key of the bytes in the cache.
+    """
+    key = context.cache.put(fetched.data)
+    shown = urls.without_credentials(url) if urls.scheme_of(url) else urls.file_url(url)
+    facts = {
+        "mime_type": fetched.mime_type,
+        "charset": fetched.charset,
+        "size": len(fetched.data),
+        "fetched_at": time.time() if started is None else started,
+        "final_url": fetched.url,
+        **{name: fetched.meta[name] for name in VALIDATORS if name in fetched.meta},
+    }
+    context.enqueue("extract", shown, key, facts)
+    return key
 
 
 @task(
@@ -133,10 +179,7 @@ def check_extract(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @task("extract", check=check_extract)
 def extract(
-    context: Context,
-    source: str | int,
-    key: str | None = None,
-    facts: Mapping[str, Any] | None = None,
+    context: Context, source: str | int, key: str | None = None, facts: Facts | None = None
 ) -> dict[str, Any]:
     """Extract the text of fetched bytes, or of an item again."""
     if key is None or facts is None:
@@ -150,9 +193,8 @@ def extract(
     kind, extractor = choose(context.plugins, facts.get("mime_type"), data, suffix)
     if extractor is None:
         raise PermanentError(f"no extractor for {kind}: {url}", "unsupported")
-    made = extractor.function(
-        context.of(extractor.plugin), data, Source(url, kind, facts.get("charset"))
-    )
+    about = Source(url, kind, facts.get("charset"))
+    made = extractor.function(context.of(extractor.plugin), data, about)
     documents = made if isinstance(made, list) else [made]
     _check_documents(documents, url, kind)
     documents = [document for document in documents if document.text.strip()]
@@ -167,8 +209,7 @@ def extract(
 def _item(items: DataStorageProvider, source: str | int) -> dict[str, Any]:
     """The item with an id or a URL. Raises NotFound."""
     is_id = isinstance(source, int) or source.isdecimal()
-    item_id = int(source) if is_id else items.find(urls.canonical_url(str(source)))
-    item = None if item_id is None else items.get(item_id)
+    item = items.get(int(source)) if is_id else item_with_url(items, str(source))
     if item is None and is_id:
         raise NotFound(f"no item {source}; `paise2 items` lists them")
     if item is None:
@@ -181,10 +222,8 @@ def _cached(context: Context, key: str, what: str, url: str) -> bytes:
     try:
         return context.cache.get(key)
     except KeyError:
-        raise PermanentError(
-            f"the {what} no longer in the cache; fetch again: paise2 enqueue fetch --force {url}",
-            "not_cached",
-        ) from None
+        fix = f"fetch again: paise2 enqueue fetch --force {url}"
+        raise PermanentError(f"the {what} no longer in the cache; {fix}", "not_cached") from None
 
 
 def _check_documents(documents: list[Any], url: str, kind: str) -> None:
@@ -205,9 +244,7 @@ def _check_documents(documents: list[Any], url: str, kind: str) -> None:
 
 
 @task("store")
-def store(
-    context: Context, url: str, document_key: str, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+def store(context: Context, url: str, document_key: str, facts: Facts) -> dict[str, Any]:
     """Store an item for each document that an extraction has put into the cache."""
     data = _cached(context, document_key, "extracted text is", url)
     entries = []
@@ -223,11 +260,9 @@ def store(
             "url": item_url,
             "key": urls.canonical_url(item_url),
             "mime_type": about["kind"],
-            "sha256": about["sha256"],
-            "size": about["size"],
             "tag": context.job.tag,
-            "fetched_at": facts["fetched_at"],
             "job_id": context.job.id,
+            **{name: about[name] for name in ("sha256", "size", "fetched_at")},
         }
         entries.append((dataclasses.replace(document, title=title, metadata=metadata), provenance))
     ids = context.items.put_many(entries)

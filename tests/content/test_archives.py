@@ -189,7 +189,7 @@ def test_random_damage_gives_documents_or_a_permanent_error(app: App) -> None:
     from paise2nb.plugins import Source
 
     claim = type("Claim", (), {"task": "extract", "id": 0})()
-    context = paise2nb.Context(app, claim)  # type: ignore[arg-type]
+    context = paise2nb.Context(app.parts, claim)  # type: ignore[arg-type]
     small = {"a.txt": b"words and words", "b/c.md": b"# more"}
     for form in (zipped, tarred, FORMS["a.tar.gz"], FORMS["a.tar.xz"], FORMS["a.tar.zst"]):
         body = bytearray(form(small))

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from urllib.request import urlopen
 import pytest
 
 from paise2nb.config.settings import FetchSettings, Settings
-from paise2nb.content.fetch import files, robots
+from paise2nb.content.fetch import read_file, robots
 from paise2nb.content.fetch.http import LONGEST_PAUSE, get, retry_after
 from paise2nb.content.fetch.network import is_public
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
@@ -351,6 +352,11 @@ Crawl-delay: 2.5
 """
 
 
+def check_rules(url: str, agent: str, settings: FetchSettings, directory: Path) -> float | None:
+    fetch = partial(get, settings=settings, read_bytes=robots.MAX_BYTES)
+    return robots.check(url, agent, directory, fetch)
+
+
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
@@ -368,13 +374,13 @@ def test_the_rules_of_a_host_are_obeyed(
 ) -> None:
     site.add("/robots.txt", b"\xef\xbb\xbf" + ROBOTS, "text/plain")
     if allowed:
-        delay = robots.check(site.url(path), "paise2nb/1", settings, tmp_path)
+        delay = check_rules(site.url(path), "paise2nb/1", settings, tmp_path)
         assert delay == (None if path == "/robots.txt" else 2.5)
     else:
         with pytest.raises(
             PermanentError, match=r"robots\.txt disallows it, so .*: false"
         ) as caught:
-            robots.check(site.url(path), "paise2nb/1", settings, tmp_path)
+            check_rules(site.url(path), "paise2nb/1", settings, tmp_path)
         assert caught.value.error_class == "robots"
 
 
@@ -435,10 +441,10 @@ def test_rules_follow_the_standard(
 ) -> None:  # fmt: skip
     site.add("/robots.txt", rules.encode(), "text/plain")
     if allowed:
-        robots.check(site.url(path), agent, settings, tmp_path)
+        check_rules(site.url(path), agent, settings, tmp_path)
     else:
         with pytest.raises(PermanentError, match="disallows it"):
-            robots.check(site.url(path), agent, settings, tmp_path)
+            check_rules(site.url(path), agent, settings, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -463,10 +469,10 @@ def test_a_host_without_rules_allows_everything_and_a_failing_one_nothing(
     site.add("/closed", b"User-agent: *\nDisallow: /", "text/plain")
     site.on("/robots.txt", lambda visit, _: visit.answer(status=302, headers={"Location": path}))
     if word is None:
-        assert robots.check(site.url("/a"), "x", settings, tmp_path) == 0
+        assert check_rules(site.url("/a"), "x", settings, tmp_path) == 0
     else:
         with pytest.raises(TaskError) as caught:
-            robots.check(site.url("/a"), "x", settings, tmp_path)
+            check_rules(site.url("/a"), "x", settings, tmp_path)
         assert caught.value.error_class == word
 
 
@@ -474,7 +480,7 @@ def test_rules_are_fetched_once_a_day_and_shared(
     site: Site, settings: FetchSettings, tmp_path: Path
 ) -> None:
     def check() -> None:
-        robots.check(site.url("/a"), "x", settings, tmp_path)
+        check_rules(site.url("/a"), "x", settings, tmp_path)
 
     threads = [threading.Thread(target=check) for _ in range(8)]
     for thread in threads:
@@ -502,7 +508,7 @@ def test_threads_share_the_failure_of_a_request_for_rules(
 
     def check() -> None:
         together.wait()
-        robots.check(site.url("/a"), "x", impatient, tmp_path)
+        check_rules(site.url("/a"), "x", impatient, tmp_path)
 
     with ThreadPoolExecutor(8) as pool:
         errors = [call.exception() for call in [pool.submit(check) for _ in range(8)]]
@@ -516,7 +522,7 @@ def test_a_server_that_failed_is_asked_again_soon(
     site.on("/robots.txt", lambda visit, _: visit.answer(status=500))
     for _ in range(2):
         with pytest.raises(PermanentError, match="can't be fetched, the server fails"):
-            robots.check(site.url("/a"), "x", settings, tmp_path)
+            check_rules(site.url("/a"), "x", settings, tmp_path)
     assert site.visits["/robots.txt"] == 1
     (file,) = tmp_path.iterdir()
     age = time.time() - file.stat().st_mtime
@@ -533,9 +539,9 @@ def test_only_the_first_half_megabyte_of_rules_is_read(
             visit.wfile.write(b"Disallow: /much/more\n" * 1000)
 
     site.on("/robots.txt", endless)
-    assert robots.check(site.url("/a"), "x", settings, tmp_path) == 0
+    assert check_rules(site.url("/a"), "x", settings, tmp_path) == 0
     with pytest.raises(PermanentError):
-        robots.check(site.url("/private"), "x", settings, tmp_path)
+        check_rules(site.url("/private"), "x", settings, tmp_path)
 
 
 # Limits ----------------------------------------------------------------------------------------
@@ -877,7 +883,7 @@ def test_a_file_is_read_with_its_modification_time(tmp_path: Path, settings: Fet
     path = tmp_path / "a b.txt"
     path.write_text("words")
     for name in (str(path), path.as_uri()):
-        fetched = files.read(name, settings)
+        fetched = read_file(name, settings)
         assert (fetched.data, fetched.url, fetched.mime_type) == (b"words", path.as_uri(), None)
         assert fetched.meta == {"mtime_ns": path.stat().st_mtime_ns}
 
@@ -896,11 +902,11 @@ def test_the_error_of_an_unreadable_file_has_the_reason(
     ]
     for path, word, message in cases:
         with pytest.raises(PermanentError, match=message) as caught:
-            files.read(str(path), replace(settings, max_bytes=10))
+            read_file(str(path), replace(settings, max_bytes=10))
         assert caught.value.error_class == word
         assert str(path) in str(caught.value)
 
 
 def test_a_file_on_another_host_is_refused(settings: FetchSettings) -> None:
     with pytest.raises(PermanentError, match="another host"):
-        files.read("file://elsewhere/etc/passwd", settings)
+        read_file("file://elsewhere/etc/passwd", settings)

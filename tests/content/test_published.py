@@ -12,6 +12,7 @@ import os
 import re
 import tarfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -20,6 +21,7 @@ import pytest
 
 from paise2nb.config.settings import Settings
 from paise2nb.content.fetch import robots
+from paise2nb.content.fetch.http import get
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import ParsedURL, canonical_url, parse
 from tests.site import Site
@@ -127,6 +129,7 @@ def rules_cases() -> list[tuple[str, str, str, bool]]:
 
 def test_rules_follow_the_cases_of_their_authors(site: Site, tmp_path: Path) -> None:
     settings = replace(Settings.resolve("test").fetch, allow_private_addresses=True)
+    fetch = partial(get, settings=settings, read_bytes=robots.MAX_BYTES)
     wrong, held = [], 0
     for number, (rules, agent, url, allowed) in enumerate(rules_cases()):
         if not url.startswith("http"):
@@ -138,7 +141,7 @@ def test_rules_follow_the_cases_of_their_authors(site: Site, tmp_path: Path) -> 
         path = re.sub(r"^https?://[^/]+", "", url) or "/"
         answer = "allowed"
         try:
-            robots.check(site.url(path), agent, settings, tmp_path / str(number))
+            robots.check(site.url(path), agent, tmp_path / str(number), fetch)
         except PermanentError as error:
             answer = error.error_class
         held += 1

@@ -13,7 +13,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.commands import Session, main
-from paise2nb.content.handover import is_up_to_date
+from paise2nb.content.tasks import is_up_to_date
 from paise2nb.core.errors import NotFound, UsageError
 from tests import documents
 from tests.site import PAGE, Site, Visit

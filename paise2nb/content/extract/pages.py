@@ -17,15 +17,15 @@ logger = logging.getLogger("paise2nb.content.extract")
 SHORT, SHARE = 500, 0.05
 MAX_TAGS = 150_000  # a tree of more takes hundreds of megabytes, and an extraction minutes
 # The names of elements and attribute values by which trafilatura finds authors (`AUTHOR_XPATHS`).
-BYLINE = re.compile(
-    "author|byl|bbl|username|zuozhe|bianji|xiaobian|channel-name|submitted-by|posted-by"
-    "|journalist-name|screenname|writer",
-    re.IGNORECASE,
-)
+_BYLINE_NAMES = """
+author | byl | bbl | username | zuozhe | bianji | xiaobian | channel-name | submitted-by | posted-by
+| journalist-name | screenname | writer
+"""
+BYLINE = re.compile(_BYLINE_NAMES, re.IGNORECASE | re.VERBOSE)
 _NAMED = "//author | //*[@class or @id or @itemprop or @rel or @data-component or @data-testid]"
 _INVISIBLE = frozenset({"script", "style", "template", "noscript"})
-_INLINE = {"a", "abbr", "b", "code", "em", "font", "i", "mark", "s", "small", "span", "strong"}
-_INLINE |= {"sub", "sup", "u"}
+_INLINE_NAMES = "a abbr b code em font i mark s small span strong sub sup u"
+_INLINE = frozenset(_INLINE_NAMES.split())
 
 
 def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
@@ -60,7 +60,7 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
     more = {"site": about.sitename, "description": about.description, "license": about.license}
     return Document(
         body,
-        title=about.title or _title(tree),
+        title=about.title or " ".join((tree.findtext(".//title") or "").split()) or None,
         author=about.author,
         date=about.date,
         language=_language(tree),
@@ -159,10 +159,6 @@ def _visible(text: str) -> Document:
     body = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", "".join(found.parts))).strip()
     title = " ".join("".join(found.title).split())
     return Document(body, title=title or None, language=found.language)
-
-
-def _title(tree: Any) -> str | None:
-    return " ".join((tree.findtext(".//title") or "").split()) or None
 
 
 def _language(tree: Any) -> str | None:

@@ -21,11 +21,11 @@ _BYTE_ORDER_MARKS = {
 # The wider encodings that browsers use for some labels. Source: the WHATWG encoding standard,
 # section 4.2.
 _CHARSETS = json.loads(Path(__file__).with_name("charsets.json").read_text("utf-8"))
-_DECLARED = re.compile(
-    rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]+)"
-    rb"|<\?xml[^>]+encoding\s*=\s*[\"']([A-Za-z0-9_.:-]+)",
-    re.IGNORECASE,
-)
+_DECLARATION = rb"""
+<meta[^>]+charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)
+| <\?xml[^>]+encoding\s*=\s*["']([A-Za-z0-9_.:-]+)
+"""
+_DECLARED = re.compile(_DECLARATION, re.IGNORECASE | re.VERBOSE)
 CHUNK = 65536  # bytes that a parser gets at once
 _DETECTED = 65536  # bytes by which the character set is detected
 _HEADING = re.compile(
@@ -55,7 +55,8 @@ def decode(data: bytes, charset: str | None = None) -> str:
             return data.decode(name)
     for name in declared:
         text = data.decode(name, "replace")
-        if _is_nearly_valid(text):
+        # At most one in ten of the characters that are not ASCII could not be decoded.
+        if text.count("\ufffd") * 10 < sum(not character.isascii() for character in text):
             return text
     from charset_normalizer import from_bytes
 
@@ -92,8 +93,3 @@ def _codec(label: str | None) -> str | None:
             if info._is_text_encoding:  # base64 and others are codecs, too
                 return str(_CHARSETS.get(info.name, info.name))
     return None
-
-
-def _is_nearly_valid(text: str) -> bool:
-    """Whether only a few of the characters that are not ASCII could not be decoded."""
-    return text.count("\ufffd") * 10 < sum(not character.isascii() for character in text)

@@ -39,11 +39,11 @@ _SIGNATURE = re.compile("|".join(map("({})".format, _TABLES["signatures"])).enco
 _SIGNATURE_TYPES: list[str] = list(_TABLES["signatures"].values())
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # Possessive, and with one way to match each comment, so that hostile bytes cause no backtracking.
-_HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml[^>]*+>\s*+|<!--(?:(?!-->).)*+-->\s*+)*+"
-    rb"<(?:!doctype\s+html|html|head|body|title|script|h1|div|p|table|a)\b",
-    re.IGNORECASE | re.DOTALL,
-)
+_HTML_START = rb"""
+(?:\xef\xbb\xbf)?\s*+ (?:<\?xml[^>]*+>\s*+ | <!--(?:(?!-->).)*+-->\s*+)*+
+<(?:!doctype\s+html|html|head|body|title|script|h1|div|p|table|a)\b
+"""
+_HTML = re.compile(_HTML_START, re.IGNORECASE | re.DOTALL | re.VERBOSE)
 _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s")
 
 
@@ -71,19 +71,18 @@ def media_type(declared: str | None, data: bytes, suffix: str = "") -> str:
     """
     declared = ALIASES.get((declared or "").lower(), (declared or "").lower())
     named = SUFFIXES.get(suffix, "")
-    if declared in VAGUE:
-        return signature(data) or _container(data, named) or _textual(data, named)
-    if declared.startswith(("text/", "application/json", "application/xml")):
-        if found := signature(data) or _container(data, named):
-            return found
-        if declared == "text/plain" and not is_text(data[:HEAD]):
-            return UNKNOWN  # some servers declare unknown files as text
-        if declared == "text/plain" or (declared == "application/json" and suffix == ".ipynb"):
-            return named if named.startswith(_TEXTUAL) and named != "text/html" else declared
+    is_signed, is_vague = declared in _SIGNED, declared in VAGUE
+    is_textual = declared.startswith(("text/", "application/json", "application/xml"))
+    if not (is_signed or is_vague or is_textual):
         return declared
-    if declared in _SIGNED:
-        # Or else a page in its place, such as one to log in.
-        return signature(data) or _container(data, declared) or _textual(data, "")
+    if proven := signature(data) or _container(data, declared if is_signed else named):
+        return proven
+    if is_signed or is_vague:  # in place of a document, there may be a page to log in
+        return _textual(data, named if is_vague else "")
+    if declared == "text/plain" and not is_text(data[:HEAD]):
+        return UNKNOWN  # some servers declare unknown files as text
+    if declared == "text/plain" or (declared == "application/json" and suffix == ".ipynb"):
+        return named if named.startswith(_TEXTUAL) and named != "text/html" else declared
     return declared
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from paise2nb.content.fetch import files, robots
-from paise2nb.core.errors import Snoozed
-from paise2nb.core.urls import canonical_url, host_of
+from paise2nb.config.settings import FetchSettings
+from paise2nb.content.fetch import robots
+from paise2nb.core.errors import PermanentError, Snoozed
+from paise2nb.core.urls import canonical_url, file_url, host_of, url_path
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import HostDelay
-from paise2nb.plugins import Fetched, fetcher
+from paise2nb.plugins import DataStorageProvider, Fetched, fetcher
+
+
+def item_with_url(items: DataStorageProvider, url: str) -> dict[str, Any] | None:
+    """The item with a URL or absolute path, in any spelling, or None if there is none."""
+    item_id = items.find(canonical_url(url))
+    return None if item_id is None else items.get(item_id)
 
 
 @fetcher("http", "https")
@@ -20,13 +30,11 @@ def fetch_web(context: Context, url: str) -> Fetched:
 
     A replay always fetches the page, to show what would follow.
     """
-    item_id = context.items.find(canonical_url(url))
-    item = None if item_id is None else context.items.get(item_id)
+    item = item_with_url(context.items, url)
     # If the bytes are gone, "unchanged" would leave nothing to extract from.
-    is_cached = item is not None and item["sha256"] in context.cache
-    is_usable = is_cached and not context.is_replay
-    known = item["metadata"].get("source") if item and is_usable else None
-    return visit(context, url, known)
+    if item is None or item["sha256"] not in context.cache or context.is_replay:
+        return visit(context, url)
+    return visit(context, url, item["metadata"].get("source"))
 
 
 def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) -> Fetched:
@@ -44,69 +52,80 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
     # Imported here because urllib3 slows down the start of processes that never fetch.
     from paise2nb.content.fetch import http
 
-    settings = context.settings.fetch
-    slot = HostSlot(context)
-
-    def before_request(chain: Sequence[str]) -> None:
-        if settings.robots:
-            delay = robots.check(
-                chain[-1],
-                http.user_agent(settings),
-                settings,
-                context.data_dir / robots.DIRECTORY,
-                before_request=lambda rules: slot.use(rules[-1], (chain, rules)),
-                chain=rules_chain,
-            )
-            if delay is not None:
-                slot.record_crawl_delay(chain[-1], delay)
-        slot.use(chain[-1], (chain, ()))
-
+    settings, job = context.settings.fetch, context.job
+    # A replay is not paced: the user asks for one request, here and now.
+    is_paced = bool(job.host and settings.host_delay) and not context.is_replay
+    slot_host = job.host
+    crawl_delay: tuple[str, float] | None = None
     # A snoozed execution goes on where it stopped: at the last of some redirects, perhaps with
     # those of the robots.txt for it.
-    chain, rules_chain = json.loads(context.job.resume) if context.job.resume else ((), ())
-    return http.get(url, settings, before_request=before_request, chain=chain, known=known)
+    chain, rules_chain = json.loads(job.resume) if job.resume else ((), ())
 
-
-class HostSlot:
-    """The one request that an execution may make: to the host that its job has a slot at.
-
-    Any further request, for a page after its robots.txt or after a redirect, needs another slot.
-    """
-
-    def __init__(self, context: Context) -> None:
-        job = context.job
-        self._context = context
-        # A replay is not paced: the user asks for one request, here and now.
-        is_paced = bool(job.host and context.settings.fetch.host_delay)
-        self._is_paced = is_paced and not context.is_replay
-        self._host = job.host
-        self._crawl_delay: tuple[str, float] | None = None
-
-    def record_crawl_delay(self, url: str, seconds: float) -> None:
-        """Record the time between two requests that the robots.txt of a host asks for."""
-        if host := host_of(url):
-            self._crawl_delay = (host, seconds)
-            self._context.host_delays.append(HostDelay(host, seconds))
-
-    def use(self, url: str, resume: tuple[Sequence[str], Sequence[str]]) -> None:
-        """Use the slot for a request.
-
-        Args:
-            url: What is requested.
-            resume: Where to go on if the execution has to wait for another slot.
-
-        Raises:
-            Snoozed: The slot is at another host, or is used already.
-        """
+    def use_slot(url: str, *resume: Sequence[str]) -> None:
+        """Use the slot of the job for its only request. Any further one needs another slot."""
+        nonlocal slot_host
         host = host_of(url)
-        if not self._is_paced or host is None:
+        if not is_paced or host is None:
             return
-        if host != self._host:
-            raise Snoozed(host, json.dumps(resume), self._crawl_delay)
-        self._host = None
+        if host != slot_host:
+            raise Snoozed(host, json.dumps(resume), crawl_delay)
+        slot_host = None
+
+    def fetch_rules(chain: Sequence[str], rules_url: str) -> Fetched:
+        return http.get(
+            rules_url,
+            settings,
+            before_request=lambda rules: use_slot(rules[-1], chain, rules),
+            chain=rules_chain if rules_chain and rules_chain[0] == rules_url else (),
+            read_bytes=robots.MAX_BYTES,
+        )
+
+    def before_request(chain: Sequence[str]) -> None:
+        nonlocal crawl_delay
+        if settings.robots:
+            agent, directory = http.user_agent(settings), context.data_dir / robots.DIRECTORY
+            delay = robots.check(chain[-1], agent, directory, partial(fetch_rules, chain))
+            if delay is not None and (host := host_of(chain[-1])):
+                crawl_delay = (host, delay)
+                context.host_delays.append(HostDelay(host, delay))
+        use_slot(chain[-1], chain, ())
+
+    return http.get(url, settings, before_request=before_request, chain=chain, known=known)
 
 
 @fetcher("file")
 def fetch_file(context: Context, url: str) -> Fetched:
     """Read a local file."""
-    return files.read(url, context.settings.fetch)
+    return read_file(url, context.settings.fetch)
+
+
+def read_file(url: str, settings: FetchSettings) -> Fetched:
+    """Read a regular file.
+
+    Args:
+        url: A ``file:`` URL or an absolute path.
+        settings: ``max_bytes`` is the largest size.
+
+    Returns:
+        The bytes. ``meta`` holds ``mtime_ns``, by which a later fetch detects a change.
+
+    Raises:
+        PermanentError: ``not_found``, ``unreadable`` or ``too_large``.
+    """
+    try:
+        path = Path(url_path(url))
+        found = path.stat()
+        # Reading a pipe would block the worker until something writes to it.
+        if not stat.S_ISREG(found.st_mode):
+            raise PermanentError(f"not a regular file: {path}", "unreadable")
+        with path.open("rb") as file:
+            data = file.read(settings.max_bytes + 1)
+    except FileNotFoundError:
+        raise PermanentError(f"no such file: {path}", "not_found") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PermanentError(f"can't be read, {reason}: {url}", "unreadable") from error
+    if len(data) > settings.max_bytes:
+        message = f"larger than {settings.max_bytes} bytes (fetch.max_bytes): {path}"
+        raise PermanentError(message, "too_large")
+    return Fetched(data, file_url(str(path)), meta={"mtime_ns": found.st_mtime_ns})

@@ -37,6 +37,7 @@ _FIXED_HEADERS = {
     "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
     "Accept-Encoding": ACCEPT_ENCODING,
 }
+_CONDITIONS = (("If-None-Match", "etag"), ("If-Modified-Since", "last_modified"))
 # Of `urlopen`: leave everything to this module.
 _OPTIONS: dict[str, Any] = dict.fromkeys(
     ("redirect", "retries", "assert_same_host", "preload_content"), False
@@ -80,7 +81,8 @@ def get(
         before_request(chain)
         budget.begin(left, settings.max_bytes + HEADERS)
         here = without_credentials(chain[-1])
-        conditions = _conditions(known) if known and known.get("final_url") == here else {}
+        same = known if known and known.get("final_url") == here else {}
+        conditions = {header: same[name] for header, name in _CONDITIONS if same.get(name)}
         headers = {**_FIXED_HEADERS, "User-Agent": user_agent(settings), **conditions}
         # Credentials for one origin are not sent to another (RFC 9110, section 15.4).
         if first.credentials is not None and target.origin == first.origin:
@@ -123,11 +125,6 @@ def _parsed(url: str) -> ParsedURL:
         raise PermanentError(message, "bad_address") from None
 
 
-def _conditions(known: Mapping[str, Any]) -> dict[str, str]:
-    names = (("If-None-Match", "etag"), ("If-Modified-Since", "last_modified"))
-    return {header: known[name] for header, name in names if known.get(name)}
-
-
 def _request(
     url: str, target: ParsedURL, headers: Mapping[str, str], settings: FetchSettings
 ) -> BaseHTTPResponse:
@@ -160,7 +157,26 @@ def _fetched(
     """Read the body of a successful response, or raise the error for any other."""
     if not 200 <= response.status < 300:
         raise _refusal(url, response)
-    data = _body(url, response, settings, read_bytes)
+    encodings = response.headers.get("Content-Encoding", "").lower().replace(",", " ").split()
+    if unknown := [name for name in encodings if name not in ENCODINGS]:
+        message = f"sent in an encoding that was not asked for ({_printable(unknown[0])}): {url}"
+        raise PermanentError(message, "unsupported")
+    limit = settings.max_bytes if read_bytes is None else read_bytes
+    message = f"larger than {limit} bytes (fetch.max_bytes): {url}"
+    length = response.headers.get("Content-Length", "")
+    if read_bytes is None and length.isdigit() and int(length) > limit:
+        raise PermanentError(message, "too_large")
+    data = bytearray()
+    try:
+        # urllib3 decodes no more than each chunk asks for, so bombs take no memory.
+        for chunk in response.stream(CHUNK, decode_content=True):
+            data += chunk
+            if len(data) > limit:
+                break
+    except (exceptions.HTTPError, OSError, TaskError) as error:
+        raise _failure(url, error, settings) from error
+    if read_bytes is None and len(data) > limit:
+        raise PermanentError(message, "too_large")
     content_type = _printable(response.headers.get("Content-Type", ""))
     charset = re.search(r";\s*charset\s*=\s*[\"']?([^\s\"';]+)", content_type, re.IGNORECASE)
     meta: dict[str, Any] = {"status": response.status}
@@ -168,31 +184,7 @@ def _fetched(
         if name in response.headers:
             meta[name.lower().replace("-", "_")] = _printable(response.headers[name])
     mime_type = content_type.partition(";")[0].strip().lower() or None
-    return Fetched(data, url, mime_type, charset[1] if charset else None, meta)
-
-
-def _body(
-    url: str, response: BaseHTTPResponse, settings: FetchSettings, read_bytes: int | None
-) -> bytes:
-    encodings = response.headers.get("Content-Encoding", "").lower().replace(",", " ").split()
-    if unknown := [name for name in encodings if name not in ENCODINGS]:
-        message = f"sent in an encoding that was not asked for ({_printable(unknown[0])}): {url}"
-        raise PermanentError(message, "unsupported")
-    length = response.headers.get("Content-Length", "")
-    if read_bytes is None and length.isdigit() and int(length) > settings.max_bytes:
-        raise _failure(url, _too_large(settings), settings)
-    data = bytearray()
-    try:
-        # urllib3 decodes no more than each chunk asks for, so bombs take no memory.
-        for chunk in response.stream(CHUNK, decode_content=True):
-            data += chunk
-            if read_bytes is not None and len(data) >= read_bytes:
-                return bytes(data[:read_bytes])
-            if len(data) > settings.max_bytes:
-                raise _too_large(settings)
-    except (exceptions.HTTPError, OSError, TaskError) as error:
-        raise _failure(url, error, settings) from error
-    return bytes(data)
+    return Fetched(bytes(data[:limit]), url, mime_type, charset[1] if charset else None, meta)
 
 
 def _redirect_target(chain: list[str], response: BaseHTTPResponse, settings: FetchSettings) -> str:
@@ -257,10 +249,6 @@ def _failure(url: str, error: Exception, settings: FetchSettings) -> TaskError:
             problem = getattr(reason, "strerror", None) or text or type(reason or error).__name__
             what = f"the connection failed ({problem})"
     return TransientError(f"{what}: {url}", "connection")
-
-
-def _too_large(settings: FetchSettings) -> PermanentError:
-    return PermanentError(f"larger than {settings.max_bytes} bytes (fetch.max_bytes)", "too_large")
 
 
 def _status(response: BaseHTTPResponse) -> str:

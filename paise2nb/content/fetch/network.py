@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
+from functools import cache
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -218,10 +219,9 @@ _POOL_CLASSES = {
     }
     for private in (False, True)
 }
-_managers: dict[tuple[bool, str | None], PoolManager] = {}
-_managers_lock = threading.Lock()
 
 
+@cache
 def pools(*, private: bool, proxy: str | None = None) -> PoolManager:
     """The connections of this process, which all of its threads share.
 
@@ -229,18 +229,15 @@ def pools(*, private: bool, proxy: str | None = None) -> PoolManager:
         private: Whether addresses that are not public are allowed.
         proxy: The URL of a proxy for all connections. It may have a private address itself.
     """
-    with _managers_lock:
-        if (private, proxy) not in _managers:
-            size: dict[str, Any] = {"num_pools": HOSTS, "maxsize": CONNECTIONS, "retries": False}
-            if proxy is None:
-                manager = PoolManager(**size)
-            else:
-                credentials = parse_url(proxy).auth
-                headers = make_headers(proxy_basic_auth=credentials) if credentials else None
-                manager = ProxyManager(proxy, proxy_headers=headers, **size)
-            manager.pool_classes_by_scheme = _POOL_CLASSES[private or proxy is not None]
-            _managers[private, proxy] = manager
-        return _managers[private, proxy]
+    size: dict[str, Any] = {"num_pools": HOSTS, "maxsize": CONNECTIONS, "retries": False}
+    if proxy is None:
+        manager = PoolManager(**size)
+    else:
+        credentials = parse_url(proxy).auth
+        headers = make_headers(proxy_basic_auth=credentials) if credentials else None
+        manager = ProxyManager(proxy, proxy_headers=headers, **size)
+    manager.pool_classes_by_scheme = _POOL_CLASSES[private or proxy is not None]
+    return manager
 
 
 def proxy_for(scheme: str, host: str, chosen: str | None) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
 from functools import lru_cache
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from paise2nb.config.settings import FetchSettings
 from paise2nb.core.errors import PermanentError, Snoozed, TransientError
 from paise2nb.core.files import make_private_directory, replacement
 from paise2nb.core.urls import without_credentials
+from paise2nb.plugins import Fetched
 
 if TYPE_CHECKING:
     from protego import Protego
@@ -31,30 +31,18 @@ MAX_AGE_FAILED = 300.0  # seconds until a server that failed is asked again
 MAX_BYTES = 500 * 1024  # bytes that are read; section 2.5
 DISALLOW_ALL = "User-agent: *\nDisallow: /\n"
 
-BeforeRequest = Callable[[Sequence[str]], None]
-
 # One thread fetches the rules of a host. The others that need them wait for its result.
 _fetching: dict[str, Future[str]] = {}
 
 
-def check(
-    url: str,
-    agent: str,
-    settings: FetchSettings,
-    directory: Path,
-    *,
-    before_request: BeforeRequest = lambda chain: None,
-    chain: Sequence[str] = (),
-) -> float | None:
+def check(url: str, agent: str, directory: Path, fetch: Callable[[str], Fetched]) -> float | None:
     """Refuse a URL that the rules of its host disallow.
 
     Args:
         url: An http or https URL.
         agent: The user agent of the requests.
-        settings: The limits of the request for the rules.
-        directory: Where the rules of all hosts are kept.
-        before_request: As for `paise2nb.content.fetch.http.get`, for the rules.
-        chain: Its argument when an earlier check was snoozed.
+        directory: Contains the rules of all hosts.
+        fetch: Fetches the first `MAX_BYTES` of the rules from their URL.
 
     Returns:
         The Crawl-delay of the host in seconds, 0 for none. None if the rules don't apply, because
@@ -73,16 +61,12 @@ def check(
     file = directory / hashlib.sha256(rules_url.encode()).hexdigest()
     text = _load(file)
     if text is None:
-        if not chain or chain[0] != rules_url:
-            chain = [rules_url]
-        text = _fetch_once(chain, settings, file, before_request)
+        text = _fetch_once(rules_url, file, fetch)
     rules = _parsed(text)
     if not rules.can_fetch(url, agent):
         reason = "can't be fetched, the server fails" if text == DISALLOW_ALL else "disallows it"
-        raise PermanentError(
-            f"{rules_url} {reason}, so {url} is not fetched; `fetch.robots: false` overrides it",
-            "robots",
-        )
+        override = "`fetch.robots: false` overrides it"
+        raise PermanentError(f"{rules_url} {reason}, so {url} is not fetched; {override}", "robots")
     return float(rules.crawl_delay(agent) or 0)
 
 
@@ -93,9 +77,7 @@ def remove_expired(directory: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _fetch_once(
-    chain: Sequence[str], settings: FetchSettings, file: Path, before_request: BeforeRequest
-) -> str:
+def _fetch_once(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str:
     """Fetch rules in one thread for all threads that need them now."""
     mine: Future[str] = Future()
     result = _fetching.setdefault(str(file), mine)
@@ -104,12 +86,12 @@ def _fetch_once(
         if isinstance(error, TransientError):  # each job raises an instance of its own
             raise copy(error) from error
         if isinstance(error, Snoozed):  # that job waits for a slot, this one may have it
-            return _fetch_once(chain, settings, file, before_request)
+            return _fetch_once(url, file, fetch)
         return result.result()
     try:
         text = _load(file)  # another thread may have stored it just now
         if text is None:
-            text, seconds = _fetch(chain, settings, before_request)
+            text, seconds = _fetch(url, fetch)
             _store(file, text, seconds)
         result.set_result(text)
         return text
@@ -120,17 +102,10 @@ def _fetch_once(
         del _fetching[str(file)]
 
 
-def _fetch(
-    chain: Sequence[str], settings: FetchSettings, before_request: BeforeRequest
-) -> tuple[str, float]:
+def _fetch(url: str, fetch: Callable[[str], Fetched]) -> tuple[str, float]:
     """The rules, and for how many seconds they are valid."""
-    from paise2nb.content.fetch.http import get
-
     try:
-        found = get(
-            chain[0], settings, before_request=before_request, chain=chain, read_bytes=MAX_BYTES
-        )
-        return found.data.decode("utf-8-sig", "replace"), MAX_AGE
+        return fetch(url).data.decode("utf-8-sig", "replace"), MAX_AGE
     except TransientError as error:
         if error.error_class != "http_5xx":
             raise  # a request for the URL itself would fail in the same way

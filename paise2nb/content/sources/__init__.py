@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-from paise2nb.content.fetch import visit
-from paise2nb.content.handover import hand_over, is_up_to_date
+from paise2nb.content.fetch import item_with_url, visit
 from paise2nb.content.sources.reading import feed_entries, page_links, sitemap_entries
+from paise2nb.content.tasks import hand_over, is_up_to_date
 from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, UsageError
 from paise2nb.jobs.context import Context
@@ -52,12 +53,10 @@ def check_links(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def check_folder(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Accept a folder and make its path absolute. Raises UsageError."""
-    try:
+    with suppress(OSError, RuntimeError, TypeError, ValueError):
         path = Path(args[0]).expanduser().resolve()
         if path.is_dir():
             return (str(path), *args[1:])
-    except (OSError, RuntimeError, TypeError, ValueError):
-        pass
     raise UsageError(f"{args[0]!r} is not a folder; to enqueue a file: enqueue fetch FILE")
 
 
@@ -155,15 +154,11 @@ def _fetchable(
     """The valid URLs of some schemes, each once and at most `MAX_URLS`."""
     seen: set[str] = set()
     for url in found:
-        try:
-            scheme = urls.scheme_of(url.strip())
-            if scheme in urls.DEFAULT_PORTS:
-                urls.parse(url)
-        except ValueError:
+        scheme = urls.scheme_of(url.strip())
+        is_valid = scheme not in urls.DEFAULT_PORTS or urls.host_of(url) is not None
+        if scheme not in schemes or not is_valid or len(seen) == MAX_URLS:
             continue
-        if scheme not in schemes:
-            continue
-        if (key := urls.canonical_url(url)) not in seen and len(seen) < MAX_URLS:
+        if (key := urls.canonical_url(url)) not in seen:
             seen.add(key)
             yield url.partition("#")[0].strip()
 
@@ -213,14 +208,13 @@ def is_new(
         changed_at: When it last changed, in seconds since the epoch, or None if not known.
         last: The row of its latest fetch, or None.
     """
-    if last is not None and last["state"] in UNFINISHED:
-        return False
     if last is not None:
+        if last["state"] in UNFINISHED:
+            return False
         known = json.loads(last["result"] or "{}")
         seen_at = context.job_store.clock.wall(last["finished_at"])
     else:  # its job was removed, or it was stored in another way
-        item_id = context.items.find(urls.canonical_url(url))
-        item = None if item_id is None else context.items.get(item_id)
+        item = item_with_url(context.items, url)
         if item is None:
             return True
         known = {"size": item["size"], **item["metadata"].get("source", {})}
