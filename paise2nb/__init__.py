@@ -50,7 +50,9 @@ _HOMES = {
     "core.version": ("__version__",),
     "notebook": ("load_ipython_extension", "unload_ipython_extension"),
     "plugins": ("Document", "Fetched", "Source", "extractor", "fetcher", "hookimpl", "task"),
-    "views": ("Item", "Items", "Job", "Jobs", "Status"),
+    "views.items": ("Item", "Items"),
+    "views.jobs": ("Job", "Jobs"),
+    "views.status": ("Status",),
     "config.settings": ("Settings",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

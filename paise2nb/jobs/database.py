@@ -80,6 +80,8 @@ class JobDatabase:
 
     Attributes:
         now: Returns the time that rows carry, in seconds since the epoch.
+        checkpoint: Bounds the write-ahead log.
+        close: Closes the connections.
 
     Raises:
         StorageError: The file can't be used.
@@ -88,6 +90,8 @@ class JobDatabase:
     def __init__(self, path: Path, *, durable: bool = True, host_delay: float = 0.0) -> None:
         self.database = Database(path, FORMAT, durable=durable, page=PAGE_SIZE)
         self._read = self.database.read
+        self.checkpoint = self.database.checkpoint
+        self.close = self.database.close
         self.path = path
         self.host_delay = host_delay
         self.clock = SteadyClock(self._clock_offset())
@@ -107,32 +111,25 @@ class JobDatabase:
         except (TypeError, ValueError, OverflowError, OSError):  # the row is damaged
             return None
 
-    def _scalar(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> Any:
-        """Return the first value of a query, None if there are no rows."""
+    def _scalar(
+        self, kind: Callable[[Any], T], sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> T | None:
+        """Return the first value of a query as a type; None if there is none."""
         rows = self._read(sql, parameters)
-        return rows[0][0] if rows else None
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.database.close()
+        return kind(rows[0][0]) if rows and rows[0][0] is not None else None
 
     def version(self) -> int:
         """A number that changes when another thread or process has written to the job store.
 
         Compare it only with earlier numbers of the same thread.
         """
-        return int(self._scalar("PRAGMA data_version"))
+        return self._scalar(int, "PRAGMA data_version") or 0
 
     def get(self, key: str) -> str | None:
         """A value about the whole job store, None if it was never set."""
-        value: str | None = self._scalar("SELECT value FROM meta WHERE key = ?", (key,))
-        return value
+        return self._scalar(str, "SELECT value FROM meta WHERE key = ?", (key,))
 
     @transaction
     def put(self, tx: Transaction, key: str, value: str) -> None:
         """Set a value about the whole job store."""
         tx.execute("REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    def checkpoint(self) -> None:
-        """Bound the write-ahead log."""
-        self.database.checkpoint()

@@ -16,11 +16,6 @@ from paise2nb.jobs.sql import SQL
 UNCOUNTED = 64
 
 IsFresh: TypeAlias = Callable[[int, Any, float], bool]
-_COLUMNS = (
-    *("id", *NewJob._fields[:-1]),  # all but the delay
-    *("state", *Slot._fields, "parent_id", "root_id", "enqueued_at"),
-)
-_INSERT = f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
 
 class EnqueueMixin(JobDatabase):
@@ -110,4 +105,4 @@ class EnqueueMixin(JobDatabase):
             tx.counters.add("scheduled", delayed, parent is None)
             tx.counters.add("queued", len(jobs) - delayed, parent is None)
             tx.counters.count_late(late, len(jobs))
-        tx.executemany(_INSERT, rows)
+        tx.executemany(SQL["insert"], rows)

@@ -34,12 +34,10 @@ class State(MutableMapping[str, Any]):
 
     def entries(self) -> list[StateEntry]:
         """Return the values that were read or written. Empty if none was written."""
-        versions = {key: version for key, (_, version) in self._read.items()}
+        written, versions = self._written, {key: read[1] for key, read in self._read.items()}
         return [
-            StateEntry(
-                self._plugin, key, self._written.get(key), versions.get(key), key in self._written
-            )
-            for key in (versions | self._written if self._written else ())
+            StateEntry(self._plugin, key, written.get(key), versions.get(key), key in written)
+            for key in (versions | written if written else ())
         ]
 
     def __getitem__(self, key: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from paise2nb.jobs.database import JobDatabase
-from paise2nb.jobs.host_limits import HAS_SLOT, WAITING, request_rate
+from paise2nb.jobs.host_limits import WAITING, request_rate
 from paise2nb.jobs.models import STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 
@@ -59,7 +59,7 @@ class QueryMixin(JobDatabase):
     def _decoded(self, rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:
         """Rows with their arguments decoded and the host that each one waits for."""
         jobs = [decoded(row) for row in rows]
-        waiting = [job for job in jobs if _waits_for_host(job)]
+        waiting = [j for j in jobs if j["host_slot"] == WAITING or (j["host_slot"] and j["run_at"])]
         if waiting:
             hosts = json.dumps(list({job["host"] for job in waiting}))
             sought = {"hosts": hosts, "host_delay": self.host_delay}
@@ -103,7 +103,7 @@ class QueryMixin(JobDatabase):
 
     def busy(self) -> int:
         """The number of jobs that are queued, running, retrying, or scheduled and due."""
-        return int(self._scalar(SQL["busy"], {"now": self.now()}))
+        return self._scalar(int, SQL["busy"], {"now": self.now()}) or 0
 
     def next_time(
         self, tasks: Sequence[str] | None = None, within: float = float("inf")
@@ -117,8 +117,7 @@ class QueryMixin(JobDatabase):
         """
         sought = {"tasks": json.dumps(tasks), "until": self.now() + within}
         sql = SQL["next_time"] if tasks is None else SQL["next_time_of_tasks"]
-        at: float | None = self._scalar(sql, sought)
-        return at
+        return self._scalar(float, sql, sought)
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """The number of jobs in each state, and of those without a parent."""
@@ -128,8 +127,7 @@ class QueryMixin(JobDatabase):
 
     def oldest_queued(self) -> float | None:
         """The time at which the oldest job that may start was enqueued."""
-        enqueued_at: float | None = self._scalar(SQL["oldest_queued"])
-        return enqueued_at
+        return self._scalar(float, SQL["oldest_queued"])
 
     def ready_tasks(self) -> set[str]:
         """The names of the tasks with jobs that may start now."""
@@ -141,8 +139,7 @@ class QueryMixin(JobDatabase):
 
     def last_retry(self) -> float | None:
         """The time of the last retry that has a time now."""
-        at: float | None = self._scalar(SQL["last_retry"])
-        return at
+        return self._scalar(float, SQL["last_retry"])
 
     def tags(self) -> list[str]:
         """The tags of jobs."""
@@ -170,7 +167,7 @@ class QueryMixin(JobDatabase):
     def failed_since(self, since: float) -> int:
         """The number of jobs that failed after a time (seconds since the epoch)."""
         sql = "SELECT count(*) FROM jobs WHERE state = 'failed' AND finished_at >= ?"
-        return int(self._scalar(sql, (since,)))
+        return self._scalar(int, sql, (since,)) or 0
 
     def pace(self, minutes: int) -> list[tuple[int, int, int]]:
         """(minute since the epoch, completed, failed) for each of the last minutes with any."""
@@ -216,8 +213,3 @@ def decoded(row: sqlite3.Row) -> dict[str, Any]:
         args = None
     job["args"] = args if isinstance(args, list) else [job["args"]]
     return job
-
-
-def _waits_for_host(job: dict[str, Any]) -> bool:
-    slot = job["host_slot"]
-    return slot == WAITING or (slot == HAS_SLOT and job["run_at"] is not None)

@@ -31,6 +31,12 @@ WHERE json_extract(value, '$[0]') IS NOT json_extract(excluded.value, '$[0]')
 -- name: ids
 SELECT last, counted, (SELECT state = 'idle' FROM supervisor) AS idle FROM ids
 
+-- name: insert
+INSERT INTO jobs (
+    id, task, args, max_attempts, key, tag, priority, interval, host,
+    state, host_slot, ready, run_at, parent_id, root_id, enqueued_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
 -- name: known_keys
 SELECT value FROM json_each(:keys) WHERE EXISTS (SELECT 1 FROM jobs WHERE key = value)
 
@@ -269,9 +275,14 @@ DELETE FROM counters WHERE kind IN ('completed', 'failed') AND name < ?
 INSERT INTO workers (pool, process, threads, state, started_at, heartbeat_at)
 VALUES (:pool, :process, :threads, :state, :now, :now)
 
--- name: claimed_ids
-SELECT worker, id FROM jobs INDEXED BY jobs_active WHERE ready = 0 AND worker IS NOT NULL
-ORDER BY id
+-- name: workers
+SELECT *, (
+    SELECT json_group_array(id) FROM (
+        SELECT id FROM jobs INDEXED BY jobs_active
+        WHERE ready = 0 AND worker = workers.id ORDER BY id
+    )
+) AS jobs
+FROM workers ORDER BY id
 
 -- name: claimed
 SELECT id, run, worker, state, timeout, memory_mb, finished_at FROM jobs INDEXED BY jobs_active

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -33,12 +34,9 @@ class WorkerRegistry(JobDatabase):
 
     def workers(self) -> list[dict[str, Any]]:
         """The registered worker processes, with the ids of the jobs that they have claimed."""
-        jobs: dict[int, list[int]] = {}
-        for row in self._read(SQL["claimed_ids"]):
-            jobs.setdefault(row["worker"], []).append(row["id"])
         return [
-            {**row, "pid": process.pid_of(row["process"]), "jobs": jobs.get(row["id"], [])}
-            for row in self._read("SELECT * FROM workers ORDER BY id")
+            {**row, "pid": process.pid_of(row["process"]), "jobs": json.loads(row["jobs"])}
+            for row in self._read(SQL["workers"])
         ]
 
     def claimed(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from paise2nb.core import render
 from paise2nb.core.display import Displayable
 from paise2nb.core.render import Column
 
-_COLUMNS = (
+COLUMNS = (
     Column("pool"),
     Column("pid", right=True),
     Column("state", html=render.tone),
@@ -55,7 +55,7 @@ class WorkersStatus(Displayable):
     def __str__(self) -> str:
         lines = [render.one_line(self.message or self.summary())]
         if self.workers:
-            lines.append(render.text_table(self.workers, _COLUMNS))
+            lines.append(render.text_table(self.workers, COLUMNS))
         if self.problem:
             lines.append(render.one_line(self.problem))
         return "\n".join(lines)
@@ -68,5 +68,5 @@ class WorkersStatus(Displayable):
     def _repr_html_(self) -> str:
         parts = [render.note(render.in_cell_words(line)) for line in repr(self).splitlines()]
         if self.message is None and self.workers:  # the result of `worker status`: pids are useful
-            parts.insert(1, render.bare_table(self.workers, _COLUMNS))
+            parts.insert(1, render.bare_table(self.workers, COLUMNS))
         return render.panel(*parts)

@@ -56,7 +56,7 @@ def counts(status: Status) -> str:
 
 def plot(snapshot: Snapshot) -> str:
     """Return the jobs that finished in each of the last minutes as bars, the failed ones on top."""
-    minutes = snapshots.by_minute(snapshot)
+    minutes = snapshot.pace
     highest = max(completed + failed for _, completed, failed in minutes) or 1
     bars = "".join(
         f'<rect class="{state}" x="{x}" y="{-top / highest:.3f}" width=".75"'

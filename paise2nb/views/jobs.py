@@ -201,18 +201,17 @@ class Job(_JobActions, Record):
         """The job on one line."""
         known = self.row()
         row = _public(self._client.job_store, known)
+        retrying = row["state"] == "retrying"
+        notes = (
+            progress(known),
+            _ALREADY.get(self.answer or ""),
+            retrying and f"attempt {row['attempt']} of {row['max_attempts']} failed",
+            row["waiting_for"] and f"waiting for {row['waiting_for']}",
+        )
         words = [f"job {self.id}: {row['task']} {arguments(row['args'])} · {row['state']}"]
-        if known["interval"]:
-            words.append(_interval(known["interval"]))
-        if reported := progress(known):
-            words.append(f"({reported})")
-        if self.answer in _ALREADY:
-            words.append(f"({_ALREADY[self.answer]})")
-        if row["state"] == "retrying":
-            words.append(f"(attempt {row['attempt']} of {row['max_attempts']} failed)")
-        if row["waiting_for"]:
-            words.append(f"(waiting for {row['waiting_for']})")
-        if row["error"] and row["state"] in ("retrying", "failed"):
+        words += [_interval(known["interval"])] if known["interval"] else []
+        words += [f"({note})" for note in notes if note]
+        if row["error"] and (retrying or row["state"] == "failed"):
             words.append(f"— {row['error']}")
         return render.one_line(" ".join(words))
 

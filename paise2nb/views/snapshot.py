@@ -16,6 +16,7 @@ from paise2nb.core import render
 from paise2nb.core.display import arguments
 from paise2nb.core.render import Column
 from paise2nb.jobs.store import JobStore
+from paise2nb.jobs.workers_status import COLUMNS
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.client import JobClient
 from paise2nb.views.jobs import progress
@@ -31,13 +32,7 @@ SNIPPET = 160  # characters
 JOBS_SHOWN = 2  # of one worker
 _PHRASES = {str(status.value): status.phrase for status in HTTPStatus}
 
-_WORKER_COLUMNS = (
-    Column("pool"),
-    Column("pid", right=True),
-    Column("state", html=render.tone),
-    Column("doing", wide=True),
-    Column("heartbeat"),
-)
+_WORKER_COLUMNS = (*COLUMNS[:3], Column("doing", wide=True), Column("heartbeat"))
 
 
 @dataclass(frozen=True)
@@ -51,8 +46,8 @@ class Snapshot:
         retries: the next retries; ``due`` is in seconds since the epoch.
         failures: groups of failures, with the remedy for each.
         left: the estimated time left, as text; None if nothing is left.
-        pace: (minute since the epoch, completed, failed), by the job store's clock.
-        minute: the current minute since the epoch, by the same clock.
+        pace: (minute since the epoch, completed, failed) for each of the last minutes, by the
+            job store's clock.
         oldest: when the oldest waiting job was enqueued, in seconds since the epoch.
         items: the newest items, with a snippet.
         log: the last lines of the workers' log.
@@ -65,7 +60,6 @@ class Snapshot:
     failures: list[dict[str, Any]]
     left: str | None
     pace: list[tuple[int, int, int]]
-    minute: int
     oldest: float | None
     items: list[dict[str, Any]]
     log: list[str]
@@ -82,6 +76,8 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
     job_store, now = client.job_store, time.time()
     running = job_store.rows([job_id for worker in status.workers for job_id in worker["jobs"]])
     waited = status.oldest_queued_seconds
+    minute = int(job_store.now() // 60)
+    pace = {row[0]: row for row in job_store.pace(PACE_MINUTES)}
     return Snapshot(
         at=now,
         status=status,
@@ -89,8 +85,7 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
         retries=[_retry(job_store, row) for row in job_store.retries(RETRIES)],
         failures=[_failure(job_store, group) for group in status.failures[:FAILURES]],
         left=_time_left(job_store, status, now),
-        pace=job_store.pace(PACE_MINUTES),
-        minute=int(job_store.now() // 60),
+        pace=[pace.get(m, (m, 0, 0)) for m in range(minute - PACE_MINUTES + 1, minute + 1)],
         oldest=None if waited is None else now - waited,
         items=[_item(client.items, row) for row in client.items.list(limit=ITEMS)],
         log=log,
@@ -206,13 +201,6 @@ def worker_rows(snapshot: Snapshot, now: float) -> tuple[list[dict[str, Any]], S
     return rows, _WORKER_COLUMNS
 
 
-def by_minute(snapshot: Snapshot) -> list[tuple[int, int, int]]:
-    """The pace of every minute, including those in which no job ended."""
-    known = {minute: (minute, done, failed) for minute, done, failed in snapshot.pace}
-    first = snapshot.minute - PACE_MINUTES + 1
-    return [known.get(minute, (minute, 0, 0)) for minute in range(first, snapshot.minute + 1)]
-
-
 def sparkline(numbers: Sequence[int]) -> str:
     """Numbers as a row of bars, one character each."""
     most = max(numbers, default=0) or 1
@@ -245,7 +233,7 @@ def text(snapshot: Snapshot, now: float, height: int | None = None) -> str:
     lines = [f"paise2 · {status.profile} · updated {clock}", ""]
     lines += [counts or "no jobs", *filter(None, [status.paused, status.problem])]
     if any(done for _, done, _ in snapshot.pace):
-        lines.append(sparkline([done for _, done, _ in by_minute(snapshot)]))
+        lines.append(sparkline([done for _, done, _ in snapshot.pace]))
     lines += facts(snapshot, now)
     rows, columns = worker_rows(snapshot, now)
     blocks = {

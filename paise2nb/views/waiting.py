@@ -59,12 +59,9 @@ def waiting(
             for job_id in sorted(remaining) if remaining is not None else [None]:
                 client.run_ready(job_id)
         began = time.thread_time()
-        if remaining is None:
-            left = job_store.busy()
-            total = max(total, left)
-        else:
-            remaining = not_done(remaining)
-            left = len(remaining)
+        remaining = None if remaining is None else not_done(remaining)
+        left = job_store.busy() if remaining is None else len(remaining)
+        total = max(total, left)
         cost = time.thread_time() - began
         if on_progress is not None:
             on_progress(total - left, total)

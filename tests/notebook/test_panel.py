@@ -321,7 +321,7 @@ def test_the_plot_has_minutes_in_which_no_job_finished(app: App) -> None:
     app.enqueue("shout", "a")
     run_ready_jobs(app)
     seen = app.snapshot()
-    minutes = snapshot.by_minute(seen)
+    minutes = seen.pace
     assert len(minutes) == snapshot.PACE_MINUTES
     assert sum(done for _, done, _ in minutes) == 1
     assert snapshot.sparkline([0, 1, 2]) == "▁▅█"
