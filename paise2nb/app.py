@@ -63,7 +63,7 @@ class App:
             PluginError: a plugin can't be loaded.
             StorageError: a database or the data directory can't be used.
         """
-        self.closed = False
+        self.closed, self._process = False, os.getpid()
         self._temporary = settings.data_dir is None
         if settings.data_dir is None:
             settings = settings.with_data_dir(Path(tempfile.mkdtemp(prefix="paise2-")))
@@ -105,7 +105,7 @@ class App:
     def close(self) -> None:
         """Close the parts. Workers go on; a temporary data directory goes, with its workers."""
         global _current
-        if self.closed:
+        if self.closed or os.getpid() != self._process:  # a forked child owns nothing of it
             return
         self.closed = True
         with ExitStack() as last:  # in reverse order; if one raises, the others are closed too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
 import time
@@ -505,3 +506,18 @@ def test_settings_choose_the_pool_of_a_task_before_the_task_does(make: Make) -> 
     assert app.parts.limits("loud") == {}
     assert "echo" not in app.parts.limits("default")
     assert app.parts.limits()["echo"] == (300, 1024)
+
+
+def test_a_forked_child_deletes_nothing_of_its_parent() -> None:
+    app = paise2nb.open("test")
+    app.enqueue("cleanup")
+    child = os.fork()
+    if child == 0:
+        with app:
+            app.enqueue("cleanup", force=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    with app:
+        assert app.data_dir.is_dir()
+        assert [job.state for job in app.jobs()] == ["completed", "completed"]
+    assert not app.data_dir.exists()

@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from paise2nb.core.errors import StorageError
 from paise2nb.core.file_lock import FairFileLock
@@ -27,6 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
+FORK_SECONDS = 1.0  # for which a fork waits until no thread writes
 LOG_BYTES = 16_000_000  # size to which the write-ahead log is cut once no reader needs more
 
 _ADVICE = {
@@ -61,6 +63,14 @@ class Format(NamedTuple):
         return 1 + len(self.migrations)
 
 
+class _Connection(sqlite3.Connection):
+    """Closes itself when its last user lets go of it, without Python's ResourceWarning."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.ProgrammingError):  # it could not be opened
+            self.close()
+
+
 class Database:
     """One SQLite file, usable from every thread of a process.
 
@@ -90,14 +100,16 @@ class Database:
         self.durable = durable
         self._page = page
         self._busy_seconds = busy_seconds
-        # By process and thread. The writing connection has None in place of a thread.
-        self._connections: dict[tuple[int, threading.Thread | None], sqlite3.Connection] = {}
+        # By thread. The writing connection has None in place of a thread.
+        self._connections: dict[threading.Thread | None, sqlite3.Connection] = {}
         # Orders the threads of this process; the file lock orders processes.
         self._thread_lock = threading.Lock()
+        self._forking: threading.Thread | None = None  # which holds that lock
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size = 0
         self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
         make_private_directory(path.parent)
+        _databases.add(self)
         self._migrate(wanted)
 
     def _explained(self, error: sqlite3.DatabaseError) -> StorageError:
@@ -106,7 +118,7 @@ class Database:
         return StorageError(f"{self.path}: {advice or f'{error}; type: paise2 doctor'}")
 
     def connection(self) -> sqlite3.Connection:
-        """Return the connection of this thread. After a fork it is another one."""
+        """Return the connection of this thread."""
         return self._connection(threading.current_thread())
 
     def _connection(self, thread: threading.Thread | None) -> sqlite3.Connection:
@@ -114,7 +126,7 @@ class Database:
 
         All threads write on one connection, so that they share its page cache.
         """
-        if known := self._connections.get((os.getpid(), thread)):
+        if known := self._connections.get(thread):
             return known
         try:
             connection = self._open()
@@ -124,7 +136,7 @@ class Database:
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
-        self._connections[os.getpid(), thread] = connection
+        self._connections[thread] = connection
         self._close_ended_threads()
         return connection
 
@@ -136,7 +148,11 @@ class Database:
                 self._require_same_file()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(
-            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
+            self.path,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
         )
         connection.row_factory = sqlite3.Row
         # Damaged text must not make the other rows of a query unreadable.
@@ -212,11 +228,13 @@ class Database:
         )
 
     def _close_ended_threads(self) -> None:
-        for pid, thread in list(self._connections):
-            if pid == os.getpid() and thread is not None and not thread.is_alive():
-                ended = self._connections.pop((pid, thread), None)
-                if ended is not None:
-                    ended.close()
+        for thread in list(self._connections):
+            if thread is not None and not thread.is_alive():
+                self._close(thread)
+
+    def _close(self, thread: threading.Thread | None) -> None:
+        if connection := self._connections.pop(thread, None):
+            connection.close()
 
     def read(
         self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
@@ -275,10 +293,40 @@ class Database:
             self._connection(None).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Close the connections of all threads. The next use opens new ones."""
-        while self._connections:
-            with suppress(sqlite3.ProgrammingError):
-                self._connections.popitem()[1].close()
+        """Close the connections. The next use opens new ones.
+
+        Those that other threads are using are closed as soon as these let go of them: closing a
+        connection in the middle of a query crashes the interpreter.
+        """
+        with self._thread_lock:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        self._close_ended_threads()
+        for thread in (None, threading.current_thread()):
+            self._close(thread)
+        self._connections.clear()
+        self._file_lock.close()
+
+    def before_fork(self) -> None:
+        """Close the connections, because SQLite's don't survive a fork, and let no thread write.
+
+        If a thread writes for too long, the fork goes on. Its child gets a new lock in any case.
+        """
+        if self._thread_lock.acquire(timeout=FORK_SECONDS):
+            self._forking = threading.current_thread()
+            self._close_all()
+
+    def after_fork_in_parent(self) -> None:
+        """Let other threads write again."""
+        if self._forking is threading.current_thread():
+            self._forking = None
+            self._thread_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start without the parent's lock, connections and files."""
+        self._thread_lock, self._forking = threading.Lock(), None
+        self._connections = {}
         self._file_lock.close()
 
     def _migrate(self, wanted: Format) -> None:
@@ -340,3 +388,21 @@ def _execute(connection: sqlite3.Connection, script: str) -> None:
 def put_aside(path: Path) -> list[Path]:
     """Return the damaged files that were put aside from a path, oldest first, without logs."""
     return sorted(path.parent.glob(f"{path.name}{ASIDE}*[0-9]"))
+
+
+_databases: WeakSet[Database] = WeakSet()
+
+
+def _for_each(method: Callable[[Database], None]) -> Callable[[], None]:
+    def call() -> None:
+        for database in list(_databases):
+            method(database)
+
+    return call
+
+
+os.register_at_fork(
+    before=_for_each(Database.before_fork),
+    after_in_parent=_for_each(Database.after_fork_in_parent),
+    after_in_child=_for_each(Database.after_fork_in_child),
+)

@@ -6,6 +6,7 @@ storage in memory, and run follow-up jobs before their parent's outcome is writt
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class ImmediateRunner:
 
     def run_ready(self, root: int | None = None) -> None:
         """Run the jobs that may start now, of one tree or of all."""
-        if self._worker is None:
+        if self._worker is None or self._worker.pid != os.getpid():  # a forked child is another
             self._worker = self._job_store.register(IMMEDIATE, 1, "busy")
         worker, limits = self._worker, self._parts.limits()
         outer = self._stack

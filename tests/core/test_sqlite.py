@@ -366,7 +366,6 @@ def test_threads_that_have_ended_leave_no_connection_open(database: Database) ->
     assert open_files() - before <= 4  # the last one's
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="machine: no fork")
 def test_a_fork_has_its_own_connection(database: Database) -> None:
     before = database.connection()
     child = os.fork()
@@ -375,7 +374,69 @@ def test_a_fork_has_its_own_connection(database: Database) -> None:
         os._exit(int(database.connection() is before))
     assert os.waitpid(child, 0)[1] == 0
     assert words(database) == ["from the child"]
-    assert database.connection() is before
+    database.write(add_word, "from the parent")
+
+
+def test_a_child_forked_while_other_threads_write_and_read_can_write(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys, threading
+from pathlib import Path
+from paise2nb.core.sqlite import Database, Format
+database = Database(Path({str(tmp_path / "x.db")!r}), Format({SCHEMA.schema!r}), durable=False)
+stop = threading.Event()
+def add(connection, word):
+    connection.execute("INSERT INTO words VALUES (?)", (word,))
+def write():
+    while not stop.is_set():
+        database.write(add, "parent")
+def read():
+    while not stop.is_set():
+        database.read("SELECT count(*) FROM words")
+threads = [threading.Thread(target=target) for target in (write, read)]
+for thread in threads:
+    thread.start()
+ended = []
+for _ in range(20):
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        database.write(add, "child")
+        database.close()
+        os._exit(0)
+    ended.append(os.waitpid(child, 0)[1])
+stop.set()
+for thread in threads:
+    thread.join()
+[(count,)] = database.read("SELECT count(*) FROM words WHERE word = 'child'")
+assert ended == [0] * 20 and count == 20, (ended, count)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_closing_while_other_threads_read_does_not_crash(tmp_path: Path) -> None:
+    script = f"""
+import threading
+from pathlib import Path
+from paise2nb.core.sqlite import Database, Format
+database = Database(Path({str(tmp_path / "x.db")!r}), Format({SCHEMA.schema!r}), durable=False)
+stop, failures = threading.Event(), []
+def read():
+    try:
+        while not stop.is_set():
+            database.read("SELECT * FROM words UNION SELECT name FROM sqlite_master")
+    except BaseException as error:
+        failures.append(error)
+threads = [threading.Thread(target=read) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for _ in range(500):
+    database.close()
+    database.read("SELECT * FROM words")
+stop.set()
+for thread in threads:
+    thread.join()
+assert not failures, failures
+"""
+    subprocess.run([sys.executable, "-X", "dev", "-c", script], check=True, timeout=120)
 
 
 def test_a_closed_database_is_opened_again_when_used(database: Database) -> None:
