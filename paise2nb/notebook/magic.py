@@ -15,7 +15,7 @@ from IPython.core.magic import needs_local_scope, no_var_expand
 from paise2nb.core.errors import PaiseError
 from paise2nb.core.render import in_cell_words, one_line
 from paise2nb.notebook.completion import matcher
-from paise2nb.notebook.magic_line import keep_question_marks, split
+from paise2nb.notebook.magic_line import keep_line_ends, split, statement, unexpanded
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -27,7 +27,7 @@ NAME = "paise2"
 NOTEBOOK_HELP = f"""\
 %{NAME} jobs --help explains one command. %%{NAME} enqueue fetch takes one argument per line from
 the cell. Whole words $name and {{expression}} are replaced by the values of variables, and
-x = %{NAME} status keeps a result."""
+x = %{NAME} status keeps a result. A final ; hides it (put a space between a URL and the ;)."""
 
 
 class Magic:
@@ -62,8 +62,13 @@ class Magic:
         session = self.session()
         session.cell = cell
         try:
-            words = split(line, {**self.shell.user_ns, **(local_ns or {})})
+            names = {**self.shell.user_ns, **(local_ns or {})}
+            words = split(line, names)
+            if note := unexpanded(line, names):
+                session.say(note)
             result = main(words, session, f"%{NAME}")
+            if statement(line)[1]:
+                return None
             return result.to_dict() if session.json and hasattr(result, "to_dict") else result
         except KeyboardInterrupt as interrupt:
             _show_as(interrupt, "interrupted")
@@ -111,7 +116,7 @@ def load(shell: InteractiveShell) -> None:
     function: Any = no_var_expand(needs_local_scope(magic))
     shell.register_magic_function(function, "line_cell", NAME)
     shell.Completer.custom_matchers.append(magic.matcher)
-    shell.input_transformers_cleanup.append(keep_question_marks)
+    shell.input_transformers_cleanup.append(keep_line_ends)
     atexit.register(magic.close)
 
 
@@ -120,7 +125,7 @@ def unload(shell: InteractiveShell) -> None:
     magic = shell.magics_manager.magics["line"].pop(NAME, None)
     shell.magics_manager.magics["cell"].pop(NAME, None)
     with suppress(ValueError):
-        shell.input_transformers_cleanup.remove(keep_question_marks)
+        shell.input_transformers_cleanup.remove(keep_line_ends)
     if magic is not None:
         with suppress(ValueError):
             shell.Completer.custom_matchers.remove(magic.matcher)

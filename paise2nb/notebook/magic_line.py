@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from paise2nb.core.errors import UsageError
@@ -17,36 +16,64 @@ from paise2nb.core.errors import UsageError
 _NAME = re.compile(r"\$([A-Za-z_]\w*)")
 _OPENING = re.compile(r"(?:^|(?<=\s))\{")
 _MAGIC_LINE = re.compile(
-    r"(?P<before>[ \t]*(?:[\w.,\[\]\"' \t]+=[ \t]*)?)%paise2[ \t]+(?P<line>.*\?)\s*"
+    r"(?P<before>[ \t]*(?:[\w.,\[\]\"' \t]+=[ \t]*)?)%paise2[ \t]+(?P<line>.*)\s*"
 )
+_COMMENT = re.compile(r"(?:^|(?<=\s))#(?=\s|$)")
+_FINAL_URL = re.compile(r"(?:^|\s)[A-Za-z][A-Za-z0-9+.-]*:\S*$")
+_PART = re.compile(r"\{([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)")
 
 
 def split(line: str, names: Mapping[str, Any]) -> list[str]:
     """Split a line into words as a shell does, except that ``#`` in a word begins no comment.
 
-    A word ``$name`` or ``{expression}`` is replaced by its value: a list by one word for each
-    element, a job by its id. An undefined name stays as typed. A word ``#`` ends the line.
+    A word ``$name`` or ``{expression}`` is replaced by its value: an iterable by one word for each
+    element, a job by its id. An undefined name stays as typed.
 
     Args:
         line: what follows ``%paise2``.
         names: the variables in scope.
 
     Raises:
-        UsageError: an expression fails.
+        UsageError: an expression fails, or its value is a table.
     """
     words: list[str] = []
-    for piece, is_expression in _pieces(line):
+    for piece, is_expression in _pieces(statement(line)[0]):
         if is_expression:
             words += _evaluated(piece, names)
             continue
         for word in shell_words(piece):
-            if word == "#":
-                return words
             named = _NAME.fullmatch(word)
-            words += _texts(names[named[1]]) if named and named[1] in names else [word]
-    if words and words[-1] == ";":  # tells IPython not to show the result
-        words.pop()
+            expands = named is not None and named[1] in names
+            words += _evaluated(word[1:], names) if expands else [word]
     return words
+
+
+def statement(line: str) -> tuple[str, bool]:
+    """Remove the comment and the final semicolon, which tells IPython not to show the result.
+
+    A semicolon at the end of a URL belongs to the URL.
+
+    Returns:
+        The rest of the line, and whether there was a semicolon.
+    """
+    for comment in _COMMENT.finditer(line):
+        if _has_open_quote(line) or not _has_open_quote(line[: comment.start()]):
+            line = line[: comment.start()]
+            break
+    line = line.rstrip()
+    rest = line if _FINAL_URL.search(line) else line.rstrip(";")
+    return rest, rest != line
+
+
+def unexpanded(line: str, names: Mapping[str, Any]) -> str | None:
+    """Return a sentence about the first word that contains a variable and stays as typed."""
+    for piece, is_expression in _pieces(statement(line)[0]):
+        for word in () if is_expression else shell_words(piece):
+            found = {part[1] or part[2] for part in _PART.finditer(word) if part[0] != word}
+            if found & names.keys():
+                text = _PART.sub(r"{\1\2}", word)
+                return f"{word} stays as typed; to insert the value, write {{f{text!r}}}"
+    return None
 
 
 def shell_words(text: str) -> list[str]:
@@ -93,26 +120,36 @@ def _expression(line: str, start: int) -> tuple[str | None, int]:
 
 def _evaluated(code: str, names: Mapping[str, Any]) -> list[str]:
     try:
-        return _texts(eval(code, {**names}))
+        return list(_texts(eval(code, {**names}), code))
     except NameError:
         return [f"{{{code}}}"]
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"{{{code}}}: {type(error).__name__}: {error}") from error
 
 
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence | AbstractSet):
-        # `retry` and `job` take ids.
-        return [str(getattr(value, "id", value))]
-    return [text for element in value for text in _texts(element)]
+def _texts(value: Any, code: str) -> Iterator[str]:
+    """Yield one word for each element. Raises UsageError for a table or a dictionary."""
+    if type(value).__name__ == "DataFrame":  # tells it without an import of pandas
+        name = "url" if "url" in value.columns else next(iter(value.columns), "url")
+        raise UsageError(f"{code} is a DataFrame; choose a column, such as {{{code}[{name!r}]}}")
+    if isinstance(value, Mapping):
+        raise UsageError(f"{code}: a dictionary is not a word; choose its keys() or values()")
+    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+        yield str(getattr(value, "id", value))  # `retry` and `job` take ids
+    else:
+        for element in value:
+            yield from _texts(element, code)
 
 
-def keep_question_marks(lines: list[str]) -> list[str]:
+def keep_line_ends(lines: list[str]) -> list[str]:
     """Transform a cell so that ``%paise2 … word?`` is a command, not a request for help.
 
-    Lines within a string stay as they are.
+    A final ``;`` does not keep an assignment from getting the result. Lines within a string stay
+    as they are.
     """
-    may_match = any("%paise2" in line and line.rstrip().endswith("?") for line in lines)
+    may_match = any("%paise2" in line and re.search("[?;]", line) for line in lines)
     if not may_match or lines[0].startswith("%%"):
         return lines
     from IPython.core.inputtransformer2 import make_tokens_by_line
@@ -128,6 +165,11 @@ def keep_question_marks(lines: list[str]) -> list[str]:
         match = _MAGIC_LINE.fullmatch(line)
         if match is None or (number, match.end("before")) not in percent_signs:
             return line
-        return f"{match['before']}get_ipython().run_line_magic('paise2', {match['line']!r})\n"
+        rest, is_silent = statement(match["line"])
+        is_assignment = bool(match["before"].strip())
+        if not rest.endswith("?") and not (is_silent and is_assignment):
+            return line
+        words = rest if is_assignment else match["line"]
+        return f"{match['before']}get_ipython().run_line_magic('paise2', {words!r})\n"
 
     return [transformed(number, line) for number, line in enumerate(lines)]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
@@ -18,8 +22,9 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from traitlets.config import Config
 
 import paise2nb
+from paise2nb.core.errors import UsageError
 from paise2nb.core.render import in_cell_words
-from paise2nb.notebook.magic_line import keep_question_marks, split
+from paise2nb.notebook.magic_line import keep_line_ends, split
 
 PLUGIN = """
 import time
@@ -134,6 +139,84 @@ def test_variables_are_expanded_as_whole_words(line: str, words: list[str]) -> N
     assert split(line, {"name": "value", "many": [1, 2]}) == words
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.Series(["a", "b"], index=["id", "x"]),
+        pd.Index(["a", "b"]),
+        np.array(["a", "b"]),
+        np.array([["a"], ["b"]]),
+        {1: "a", 2: "b"}.values(),
+        {"a": 1, "b": 2}.keys(),
+        ["a", ("b",)],
+        deque(["a", "b"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_iterable_gives_one_word_for_each_element(value: Any) -> None:
+    assert split("$value {value} z", {"value": value}) == ["a", "b", "a", "b", "z"]
+
+
+def test_a_generator_and_a_set_give_one_word_for_each_element() -> None:
+    assert split("$value", {"value": (str(number) for number in range(3))}) == ["0", "1", "2"]
+    assert sorted(split("$value", {"value": {"a", "b"}})) == ["a", "b"]
+    assert split("{value[0]}", {"value": np.array([7])}) == ["7"]
+
+
+def test_a_table_or_a_dictionary_is_refused_with_words_that_help() -> None:
+    frame = pd.DataFrame({"name": ["A"], "url": ["https://x.example/"]})
+    with pytest.raises(UsageError, match=re.escape("choose a column, such as {frame['url']}")):
+        split("enqueue fetch $frame", {"frame": frame})
+    with pytest.raises(UsageError, match=re.escape("such as {frame[['name']]['name']}")):
+        split("enqueue fetch {frame[['name']]}", {"frame": frame})
+    with pytest.raises(UsageError, match=r"choose its keys\(\) or values\(\)"):
+        split("enqueue fetch $rows", {"rows": [{"url": "https://x.example/"}]})
+
+
+def test_a_variable_within_a_word_stays_as_typed_and_a_message_says_so(
+    cell: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell("n = 7")
+    assert args(cell("%paise2 enqueue shout url{n}")) == ["url{n}"]
+    written = "{f'url{n}'}"
+    assert f"url{{n}} stays as typed; to insert the value, write {written}\n" in (
+        capsys.readouterr().out
+    )
+    assert args(cell(f"%paise2 enqueue shout {written}")) == ["url7"]
+    cell("%paise2 enqueue shout url{missing} {n} $n")
+    assert "stays as typed" not in capsys.readouterr().out
+
+
+# The final semicolon ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["status;", "status ;", "status;  ", "status ; # a remark", "status;;", "jobs --state queued;"],
+)
+def test_a_final_semicolon_hides_the_result(cell: Cell, line: str) -> None:
+    hidden = cell(f"%paise2 {line}")
+    assert (hidden.success, hidden.result) == (True, None)
+    assert cell(f"x = %paise2 {line}\nx").result is not None
+    assert cell(f"get_ipython().run_line_magic('paise2', {line!r})").result is None
+
+
+def test_a_final_semicolon_is_no_part_of_an_argument(cell: Cell) -> None:
+    cell("word = 'c'")
+    cell("%paise2 enqueue shout a;\n%paise2 enqueue shout 'b;'\n%paise2 enqueue shout $word;")
+    cell("%paise2 enqueue shout {word * 2};\n%paise2 enqueue shout https://x.example/ ;")
+    assert cell("%%paise2 enqueue shout;\nd;\n").result is None
+    jobs = cell("%paise2 jobs").result
+    assert [job.args for job in jobs] == [
+        ["a"],
+        ["b;"],
+        ["c"],
+        ["cc"],
+        ["https://x.example/"],
+        ["d;"],
+    ]
+
+
 def test_an_expression_that_fails_says_so(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
     assert not cell("%paise2 enqueue shout {1 / 0}").success
     assert capsys.readouterr().out == "error: {1 / 0}: ZeroDivisionError: division by zero\n"
@@ -162,11 +245,13 @@ def test_a_job_in_a_variable_gives_its_id(cell: Cell) -> None:
         ("%%paise2 enqueue fetch\n%paise2 search what?\n", False),
         ("# %paise2 search what?\n", False),
         ("len?\n", False),
+        ("x = %paise2 status;\n", True),
+        ("text = '''\nx = %paise2 status;\n'''\n", False),
     ],
 )
 def test_only_commands_keep_their_question_mark(source: str, changed: bool) -> None:
     lines = source.splitlines(keepends=True)
-    assert (keep_question_marks(lines) != lines) is changed
+    assert (keep_line_ends(lines) != lines) is changed
 
 
 @pytest.mark.parametrize(
