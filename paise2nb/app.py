@@ -26,7 +26,7 @@ from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import STATES, Claim
 from paise2nb.jobs.parts import Parts
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins
-from paise2nb.plugins.resolve import resolve
+from paise2nb.plugins.registry import resolve
 from paise2nb.views.client import JobClient
 from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import Enqueued, Job, Jobs, Replay

@@ -63,7 +63,7 @@ class Session:
             plugins: whether to load the plugins; their defaults are a layer of the settings.
         """
         from paise2nb.config.settings import Settings
-        from paise2nb.plugins.resolve import resolve
+        from paise2nb.plugins.registry import resolve
 
         chosen = profile or self.profile
         if plugins:

@@ -19,17 +19,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from paise2nb.config.parser import parse, parse_mapping, read_file, shown
-from paise2nb.config.specs import (
-    Entry,
-    Key,
-    Layer,
-    MappingSpec,
-    Module,
-    Proxy,
-    Range,
-    build,
-    documentation,
-)
+from paise2nb.config.specs import Entry, Key, Layer, MappingSpec, Module, Proxy, Range, build, docs
 from paise2nb.core.errors import SettingsError, UsageError
 
 PROFILES = ("development", "test", "production")
@@ -304,7 +294,7 @@ class Settings:
             ) from error
 
 
-DOCS: Mapping[str, str] = documentation(Settings)
+DOCS: Mapping[str, str] = docs(Settings)
 """The description of every dotted key, in the order of the declaration."""
 
 

@@ -142,13 +142,13 @@ def field_specs(section: type) -> dict[str, FieldSpec]:
 
 
 @cache
-def documentation(section: type) -> Mapping[str, str]:
+def docs(section: type) -> Mapping[str, str]:
     """Return the description of every dotted key in a section, as declared."""
-    docs: dict[str, str] = {}
+    found: dict[str, str] = {}
     for name, spec in field_specs(section).items():
-        inner = {} if spec.doc else documentation(spec.kind)
-        docs |= {f"{name}.{key}": doc for key, doc in inner.items()} or {name: spec.doc}
-    return MappingProxyType(docs)
+        inner = {} if spec.doc else docs(spec.kind)
+        found |= {f"{name}.{key}": doc for key, doc in inner.items()} or {name: spec.doc}
+    return MappingProxyType(found)
 
 
 def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[str, Any]:
@@ -263,7 +263,7 @@ class Layer(NamedTuple):
         """Return the error for a key that a section does not have, with the nearest known key."""
         siblings = {name: ".".join((*path[:-1], name)) for name in field_specs(section)}
         others: dict[str, str] = {}
-        for key in documentation(self.root):
+        for key in docs(self.root):
             for end, name in enumerate(parts := key.split("."), 1):
                 others.setdefault(name, ".".join(parts[:end]))
         known = others | siblings

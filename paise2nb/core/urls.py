@@ -85,7 +85,7 @@ def parse(url: str) -> ParsedURL:
     try:
         port = parts.port
     except ValueError:
-        raise ValueError("the port is not a number from 1 to 65535") from None
+        port = 0
     if parts.scheme not in DEFAULT_PORTS:
         raise ValueError(f"{parts.scheme or 'no'} scheme where http or https was expected")
     if not parts.hostname:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -335,6 +336,28 @@ class Plugins:
     def _row(self, kind: str, name: str, module: str) -> tuple[str, ...]:
         file = getattr(sys.modules.get(module), "__file__", None) or ""
         return kind, name, short_name(module), self._versions.get(module, ""), "loaded", file
+
+
+def resolve(
+    profile: str | None = None,
+    data_dir: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> tuple[Settings, Plugins]:
+    """Return the settings, with the defaults of plugins among the layers, and the loaded plugins.
+
+    Raises:
+        SettingsError: A setting, or a plugin's default, is wrong.
+        PluginError: A plugin can't be loaded.
+    """
+    layers = partial(Settings.resolve, profile, data_dir=data_dir, overrides=dict(settings or {}))
+    resolved = layers()
+    plugins = Plugins(resolved)
+    if defaults := plugins.defaults():
+        before, resolved = resolved, layers(defaults=defaults)
+        chosen = attrgetter("plugins", "entry_points", "data_dir")
+        if chosen(resolved) != chosen(before):
+            plugins = Plugins(resolved)
+    return resolved, plugins
 
 
 def _module_of(implementation: pluggy.HookImpl) -> str:
