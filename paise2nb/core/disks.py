@@ -60,7 +60,7 @@ def is_offline(error: BaseException) -> bool:
 
 
 def full_disk(paths: Iterable[Path]) -> str | None:
-    """Return a message about the first of these paths whose disk is full, or None."""
+    """Return a message about the first of these paths that is on a full disk, or None."""
     for path in paths:
         try:
             disk = os.statvfs(path)

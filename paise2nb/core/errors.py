@@ -91,7 +91,7 @@ class Snoozed(PaiseError):
     Args:
         host: The host.
         resume: JSON for ``context.job.resume``, from which the next execution continues.
-        crawl_delay: The host that asked for a longer delay, and the seconds between requests.
+        crawl_delay: A host and the seconds between requests that its robots.txt requires.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class TaskError(PaiseError):
         message: What happened.
         error_class: The name that retry policies, filters and listings use, such as ``timeout``,
             ``dns`` or ``http_4xx``. None means that of the exception class.
-        retry_after: The shortest delay before the next attempt in seconds, as the server asked.
-        host: The server that asked for it. All jobs for that host wait.
+        retry_after: The shortest delay before the next attempt in seconds, as the server requires.
+        host: The server that requires it. All jobs for that host wait.
     """
 
     error_class = "error"

@@ -1,4 +1,4 @@
-"""Files and directories that are private to the user, and files that are written whole or not."""
+"""Files and directories that are private to the user, and atomic replacement of files."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ LOG_BYTES = 16_000_000  # size to which the write-ahead log is cut once no reade
 
 _ADVICE = {
     "SQLITE_FULL": "no space left on the disk; free some, nothing was stored",
-    "SQLITE_BUSY": "another process held it for too long; try again, or type: paise2 doctor",
+    "SQLITE_BUSY": "another process locked it for too long; try again, or type: paise2 doctor",
     "SQLITE_CORRUPT": "the file is damaged; type: paise2 doctor",
     "SQLITE_NOTADB": "the file is damaged; type: paise2 doctor",
 }
@@ -76,7 +76,7 @@ class Database:
 
     Args:
         path: The file. It is made private to the user, and so is a new directory.
-        wanted: its format; a file of an earlier one is migrated.
+        wanted: The format. A file of an earlier format is migrated.
         page: The page size of a new file in bytes. Small pages make small commits cheaper.
         durable: Whether commits survive a power cut (``synchronous=FULL``). Otherwise the last
             ones may be lost in a power cut, but not in a crash (``NORMAL``).
@@ -122,9 +122,9 @@ class Database:
         return self._connection(threading.current_thread())
 
     def _connection(self, thread: threading.Thread | None) -> sqlite3.Connection:
-        """The connection of a thread; for None the one to write on.
+        """Return the connection of a thread, or for None the connection for writing.
 
-        All threads write on one connection, so that they share its page cache.
+        All threads write on that one connection, so that they share its page cache.
         """
         if known := self._connections.get(thread):
             return known
@@ -259,10 +259,10 @@ class Database:
     ) -> T:
         """Call ``work(connection, …)`` in one write transaction, and return its result.
 
-        Not a context manager: an interrupt between its two methods could leave the lock held.
+        Not a context manager: an interrupt between its two methods could leave the file locked.
 
         Raises:
-            StorageError: The file can't be written, or another process held it for too long.
+            StorageError: The file can't be written, or another process locked it for too long.
         """
         with self._thread_lock:
             connection = self._connection(None)

@@ -77,7 +77,7 @@ def parse(url: str) -> ParsedURL:
         ValueError: The URL is invalid. The message tells why, without the URL itself.
     """
     if _CONTROL.search(url):
-        raise ValueError("it holds control characters")
+        raise ValueError("it contains control characters")
     try:
         parts = urlsplit(url.strip())
     except ValueError:

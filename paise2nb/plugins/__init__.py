@@ -1,7 +1,7 @@
 """The extension points: what a plugin can add, how it declares that, and how plugins are found.
 
 The built-in providers, fetchers, extractors and tasks are registered through the same hooks as
-those of other plugins, which are asked first. Decorated functions need no hook: they are collected
+those of other plugins, which take precedence. Decorated functions need no hook: they are collected
 from the module that defines them.
 """
 

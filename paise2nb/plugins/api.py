@@ -34,14 +34,14 @@ class Task:
         retry_delay: Seconds before the first retry.
         timeout: Seconds that one execution may take.
         memory_mb: MB that one execution may use.
-        pool: The pool whose workers run it.
+        pool: The worker pool that runs it.
         plugin: The module that defines it.
         check: ``(app, arguments) -> arguments`` returns the arguments to store, or raises
             UsageError.
         key: ``(arguments) -> text`` returns a text that is equal for duplicates.
         fresh: ``(settings, result, age, arguments) -> bool`` tells whether a completed job with
             the same key is up to date, given its result and the seconds since it finished.
-        host: ``(arguments) -> host`` returns the host whose request rate the job must respect.
+        host: ``(arguments) -> host`` returns the host that limits the request rate of the job.
         policies: Retry policies by error class, ``crash`` included:
             ``{"timeout": {"max_retries": 5, "retry_delay": 1}}``, also ``backoff``, ``max_delay``.
     """
@@ -128,7 +128,7 @@ class Task:
 
         Returns:
             The arguments as JSON text; a 64-bit number that is equal for duplicates; the host
-            whose request rate the job must respect, or None.
+            that limits the request rate of the job, or None.
 
         Raises:
             UsageError: They do not fit, or are not JSON.

@@ -171,8 +171,8 @@ class TaskContext(Environment, Protocol):
 class TaskQueueProvider(Protocol):
     """Creates the Huey instance of a profile, and with it the job store.
 
-    All processes on one data directory must open the same job store. The supervisor, which loads
-    no plugins, is told its path.
+    All processes on one data directory must open the same job store. The supervisor
+    loads no plugins; it opens the job store by its path.
     """
 
     def create(self, app: Any) -> Any:

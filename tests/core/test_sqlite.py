@@ -159,11 +159,11 @@ def test_a_newer_version_is_rejected_and_not_changed(tmp_path: Path) -> None:
 def test_an_older_version_is_migrated_with_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     old = Database(path, SCHEMA, durable=False)
-    old.write(add_word, "kept")
+    old.write(add_word, "word")
     old.close()
     script = "ALTER TABLE words ADD COLUMN size INTEGER;\nUPDATE words SET size = 4"
     new = Database(path, newer_format(script, path), durable=False)
-    assert [tuple(row) for row in new.read("SELECT * FROM words")] == [("kept", 4)]
+    assert [tuple(row) for row in new.read("SELECT * FROM words")] == [("word", 4)]
     new.close()
 
 
@@ -294,7 +294,7 @@ def test_waiting_for_a_stopped_writer_times_out(
         assert other.stdout is not None
         assert other.stdout.readline() == "writes\n"
         hasty = Database(path, SCHEMA, durable=True, busy_seconds=0.2)
-        with pytest.raises(StorageError, match=r"x\.db: another process held it for too long"):
+        with pytest.raises(StorageError, match=r"x\.db: another process locked it for too long"):
             hasty.write(add_word, "waits")
         hasty.close()
         assert words(database) == []  # reading does not wait
@@ -440,9 +440,9 @@ assert not failures, failures
 
 
 def test_a_closed_database_is_opened_again_when_used(database: Database) -> None:
-    database.write(add_word, "kept")
+    database.write(add_word, "word")
     database.close()
-    assert words(database) == ["kept"]
+    assert words(database) == ["word"]
 
 
 def test_a_checkpoint_truncates_the_log(database: Database) -> None:

@@ -169,10 +169,10 @@ def test_a_source_may_not_take_the_name_of_a_task(
 def test_a_url_of_another_scheme_is_fetched(tmp_path: Path, url: str, found: str) -> None:
     with paise2nb.open("test", tmp_path / "data") as app:
         job = app.enqueue("fetch", url)
-        said = [item.text for item in job.items] or [
+        texts = [item.text for item in job.items] or [
             j.error_class for j in app.jobs(state="failed")
         ]
-        assert said == [found]
+        assert texts == [found]
 
 
 # LifecycleAction, ResetAction ----------------------------------------------------------------

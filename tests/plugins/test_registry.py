@@ -1,4 +1,4 @@
-"""Plugins: files, modules and hooks of a stranger beside the built-in ones."""
+"""Plugins of a user, from files, modules and hooks, beside the built-in ones."""
 
 from __future__ import annotations
 
@@ -212,8 +212,8 @@ def test_a_suffix_counts_only_where_no_extractor_takes_the_type(write: Write) ->
     assert by_type is not None
     assert by_suffix.plugin.startswith("paise2_plugin_extra")
     assert by_type.plugin == "paise2nb.content.extract"
-    assert plugins.extractor("application/x-nobody", ".nobody") is None
-    assert plugins.extractor("application/x-nobody", "") is None
+    assert plugins.extractor("application/x-unknown", ".unknown") is None
+    assert plugins.extractor("application/x-unknown", "") is None
 
 
 def test_imported_declarations_are_not_declared_twice(write: Write) -> None:

@@ -1,4 +1,4 @@
-"""A cell becomes a plugin: tried in a fresh process, kept, and taken up by workers that run."""
+"""A cell becomes a plugin: checked in a new process, saved, and loaded by running workers."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def plugins(app: App, *words: str) -> Any:
 def test_a_cell_is_loaded_here_and_by_running_workers(app: App) -> None:
     app.workers.start()
     before = {worker["pid"] for worker in app.workers.status().workers}
-    said = write_cell(app, SHOUT)
-    assert str(said) == f"{app.saved_plugins.path('loud')} registers task shout"
-    assert said.data["path"] == str(app.saved_plugins.path("loud"))
+    message = write_cell(app, SHOUT)
+    assert str(message) == f"{app.saved_plugins.path('loud')} registers task shout"
+    assert message.data["path"] == str(app.saved_plugins.path("loud"))
     assert app.enqueue("shout", "hello you").result(timeout=60) == "HELLO YOU"
     again = write_cell(app, SHOUT.replace("upper", "title"))
     assert f"version 2, the previous one is {app.saved_plugins.previous('loud')}" in str(again)
@@ -110,15 +110,15 @@ def test_running_jobs_finish_with_the_code_that_they_began_with(tmp_path: Path) 
         write_cell(app, HOLD.format(word="old"), name="hold")
         app.workers.start()
         path = str(tmp_path / "go")
-        held = app.enqueue_many("hold", [(number, path) for number in range(30)])
+        blocked = app.enqueue_many("hold", [(number, path) for number in range(30)])
         while app.status().jobs["running"] < 30:
             time.sleep(0.02)
         write_cell(app, HOLD.format(word="new"), name="hold")
         Path(path).touch()
         late = app.enqueue("hold", 30, path)
         assert late.result(timeout=60) == "new"
-        assert [job.result(timeout=60) for job in held] == ["old"] * 30
-        assert all(len(job.attempts) == 1 for job in held)
+        assert [job.result(timeout=60) for job in blocked] == ["old"] * 30
+        assert all(len(job.attempts) == 1 for job in blocked)
         app.workers.stop()
 
 
@@ -153,8 +153,8 @@ def test_providers_are_loaded_by_new_processes_only(tmp_path: Path) -> None:
         write_cell(app, HOLD.format(word="old"), name="hold")
         app.workers.start(pool="many")
         [worker] = app.workers.status().workers
-        held = app.enqueue("hold", 1, str(tmp_path / "go"))
-        while held.state != "running":
+        blocked = app.enqueue("hold", 1, str(tmp_path / "go"))
+        while blocked.state != "running":
             time.sleep(0.02)
         main(["plugin", "loud", "--data-dir", str(app.data_dir)], in_shell(HOOKED))
     with paise2nb.open("development", tmp_path / "data", settings) as app:
@@ -162,9 +162,9 @@ def test_providers_are_loaded_by_new_processes_only(tmp_path: Path) -> None:
         assert app.enqueue("shout", "hello").result(timeout=60) == [True]
         assert process.identity(worker["pid"])
         (tmp_path / "go").touch()
-        held = app.job(held.id)
-        assert held.result(timeout=60) == "old"
-        assert (held.worker_pid, len(held.attempts)) == (worker["pid"], 1)
+        blocked = app.job(blocked.id)
+        assert blocked.result(timeout=60) == "old"
+        assert (blocked.worker_pid, len(blocked.attempts)) == (worker["pid"], 1)
         app.workers.stop()
 
 
@@ -239,7 +239,7 @@ REFUSED = {
         r"^`clean` is defined in the notebook, not in this cell \(line 6, `return clean\(word\)`\)",
     ),
     "a name of the notebook at once": (SHOUT + "x = clean", "^`clean` is defined in the notebook"),
-    "a name of nobody": (
+    "an unknown name": (
         SHOUT.replace("word.upper()", "claen(word)"),
         "^line 6, .*NameError: name 'claen' is not defined",
     ),
