@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,10 @@ class Context:
         items: The collection.
         plugins: The loaded fetchers, extractors and tasks.
         job_store: The job store.
+        new_jobs: `Parts.new_jobs`, to make jobs that are added at once and not on completion.
     """
 
     def __init__(self, parts: Parts, claim: Claim) -> None:
-        self._parts = parts
         self.job = claim
         self.followups: list[NewJob] = []
         self.host_delays: list[HostDelay] = []
@@ -48,6 +48,7 @@ class Context:
         self.items: DataStorageProvider = parts.store
         self.plugins: Plugins = parts.plugins
         self.job_store: JobStore = parts.job_store
+        self.new_jobs = parts.new_jobs
         self._states: dict[str, State] = {}
         self._plugin = parts.plugins.task(claim.task).plugin
         self._progress_at = float("-inf")  # monotonic: when progress was last written
@@ -84,16 +85,6 @@ class Context:
     def cancelled(self) -> bool:
         """Whether the job was cancelled, or given to another worker, while it runs."""
         return not self.is_replay and not self.job_store.runs(self.job)
-
-    def new_jobs(
-        self, task: str, every_args: Iterable[tuple[Any, ...]], **options: Any
-    ) -> list[NewJob]:
-        """Check the arguments of follow-up jobs. Return jobs with the keys that find duplicates.
-
-        Raises:
-            UsageError: The task is unknown, or the arguments do not fit.
-        """
-        return self._parts.new_jobs(task, every_args, **options)
 
     def enqueue(
         self, task: str, *args: Any, priority: int | None = None, delay: float | None = None

@@ -45,12 +45,16 @@ class ExecutionMixin(EnqueueMixin):
             Whether a job has got a slot.
         """
         free_since = self.now() - UNUSED_SECONDS
-        sought = {"tasks": json.dumps(tasks), "free_since": free_since, "limit": PROMOTED_AT_ONCE}
-        return bool(self._read(SQL["unused_slots"], sought)) and self._preempt(sought)
+        parameters = {
+            "tasks": json.dumps(tasks),
+            "free_since": free_since,
+            "limit": PROMOTED_AT_ONCE,
+        }
+        return bool(self._read(SQL["unused_slots"], parameters)) and self._preempt(parameters)
 
     @transaction
-    def _preempt(self, tx: Transaction, sought: dict[str, Any]) -> bool:
-        unused = tx.execute(SQL["unused_slots"], sought).fetchall()
+    def _preempt(self, tx: Transaction, parameters: dict[str, Any]) -> bool:
+        unused = tx.execute(SQL["unused_slots"], parameters).fetchall()
         given = [tx.host_limits.preempt(row["next_id"], row["host"]) for row in unused]
         return any(given)
 
@@ -100,21 +104,21 @@ class ExecutionMixin(EnqueueMixin):
     def _next(
         self, tx: Transaction, worker: Worker, limits: dict[str, Limits], now: float
     ) -> sqlite3.Row | None:
-        sought = now, _as_json(tuple(limits)), "[0, 1]" if worker.single_threaded else "[0]"
-        row: sqlite3.Row = tx.execute(SQL["next_job"], sought).fetchone()
+        parameters = now, _as_json(tuple(limits)), "[0, 1]" if worker.single_threaded else "[0]"
+        row: sqlite3.Row = tx.execute(SQL["next_job"], parameters).fetchone()
         if row["due"]:
             self._promote(tx, now)
-            row = tx.execute(SQL["next_job"], sought).fetchone()
+            row = tx.execute(SQL["next_job"], parameters).fetchone()
         return None if row["id"] is None else row
 
     def _next_in_tree(self, tx: Transaction, tree: int, now: float) -> sqlite3.Row | None:
         self._promote(tx, now)
-        sought = {"ids": f"[{tree}]"}
-        found: sqlite3.Row | None = tx.execute(SQL["next_in_tree"], sought).fetchone()
+        parameters = {"ids": f"[{tree}]"}
+        found: sqlite3.Row | None = tx.execute(SQL["next_in_tree"], parameters).fetchone()
         if found is None:  # a job of another tree, which no worker runs, may have the slot
-            waiting = tx.execute(SQL["next_waiting_in_tree"], sought).fetchone()
+            waiting = tx.execute(SQL["next_waiting_in_tree"], parameters).fetchone()
             if waiting is not None and tx.host_limits.preempt(waiting["id"], waiting["host"]):
-                found = tx.execute(SQL["next_in_tree"], sought).fetchone()
+                found = tx.execute(SQL["next_in_tree"], parameters).fetchone()
         return found
 
     @staticmethod

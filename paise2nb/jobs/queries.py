@@ -33,14 +33,13 @@ class QueryMixin(JobDatabase):
         limit: int | None = None,
     ) -> list[int]:
         """The ids of the jobs that match every filter, oldest first."""
+        chosen = None if ids is None else json.dumps(list(ids))
         filters = {
             "state = ?": state,
             "task = ?": task,
             "tag = ?": tag,
             "error_class = ?": error,
-            "id IN (SELECT value FROM json_each(?))": None
-            if ids is None
-            else json.dumps(list(ids)),
+            "id IN (SELECT value FROM json_each(?))": chosen,
         }
         used = {condition: value for condition, value in filters.items() if value is not None}
         where = " AND ".join(used) or "1"
@@ -62,8 +61,8 @@ class QueryMixin(JobDatabase):
         waiting = [j for j in jobs if j["host_slot"] == WAITING or (j["host_slot"] and j["run_at"])]
         if waiting:
             hosts = json.dumps(list({job["host"] for job in waiting}))
-            sought = {"hosts": hosts, "host_delay": self.host_delay}
-            rows = self._read(SQL["delays"], sought) if self.host_delay else []
+            parameters = {"hosts": hosts, "host_delay": self.host_delay}
+            rows = self._read(SQL["delays"], parameters) if self.host_delay else []
             rates = {row["host"]: f" ({request_rate(row['delay'])})" for row in rows}
             for job in waiting:
                 job["waiting_for"] = f"{job['host']}{rates.get(job['host'], '')}"
@@ -93,8 +92,8 @@ class QueryMixin(JobDatabase):
 
     def unfinished(self, ids: Iterable[int]) -> set[int]:
         """Those of the jobs with a queued, running, retrying or due job in their tree."""
-        sought = {"ids": json.dumps(list(ids)), "now": self.now()}
-        return {row["root"] for row in self._read(SQL["unfinished"], sought)}
+        parameters = {"ids": json.dumps(list(ids)), "now": self.now()}
+        return {row["root"] for row in self._read(SQL["unfinished"], parameters)}
 
     def not_ended(self, ids: Iterable[int]) -> set[int]:
         """Those of the jobs that are unfinished themselves."""
@@ -115,9 +114,9 @@ class QueryMixin(JobDatabase):
             within: of these tasks only jobs that are due in this many seconds, because the later
                 ones may be many jobs of other tasks.
         """
-        sought = {"tasks": json.dumps(tasks), "until": self.now() + within}
+        parameters = {"tasks": json.dumps(tasks), "until": self.now() + within}
         sql = SQL["next_time"] if tasks is None else SQL["next_time_of_tasks"]
-        return self._scalar(float, sql, sought)
+        return self._scalar(float, sql, parameters)
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """The number of jobs in each state, and of those without a parent."""
@@ -152,9 +151,8 @@ class QueryMixin(JobDatabase):
             Its name, the number of waiting jobs, the delay between two requests in seconds, and
             the seconds until the last request.
         """
-        sought = {"host_delay": self.host_delay, "now": self.now()}
-        rows = self._read(SQL["slowest_host"], sought)
-        return tuple(rows[0]) if rows else None
+        parameters = {"host_delay": self.host_delay, "now": self.now()}
+        return next(map(tuple, self._read(SQL["slowest_host"], parameters)), None)
 
     def failures(self) -> list[dict[str, Any]]:
         """Failed jobs by error class, and by HTTP status if the error begins with one.

@@ -30,7 +30,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
             cancelled run has not stopped yet may start when it has.
         """
         rows = tx.execute(SQL["retryable"], {"ids": json.dumps(list(ids))}).fetchall()
-        waiting: list[int] = []
+        answers: list[int] = []
         queued: list[sqlite3.Row] = []
         by_key: dict[int, int] = {}  # twins may be among the jobs themselves
         for row in rows:
@@ -40,13 +40,13 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
                 queued.append(row)
                 if row["key"] is not None:
                     by_key[row["key"]] = row["id"]
-            waiting.append(twin or row["id"])
+            answers.append(twin or row["id"])
         ids_to_queue = json.dumps([row["id"] for row in queued])
         tx.execute(SQL["retry"], {"ids": ids_to_queue, "waiting_for": CANCELLED_RUN})
         for row in queued:
             if row["host"] is not None and not row["host_slot"] and not row["worker"]:
                 tx.host_limits.requeue(row["id"], row["host"])
-        return waiting
+        return answers
 
     @transaction
     def cancel(self, tx: Transaction, ids: Collection[int]) -> list[int]:

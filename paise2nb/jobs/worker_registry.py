@@ -51,8 +51,7 @@ class WorkerRegistry(JobDatabase):
 
     def supervisor(self) -> dict[str, Any] | None:
         """The supervisor's row: process (None after it has left), state, options, problem, …"""
-        rows = self._read("SELECT * FROM supervisor")
-        return dict(rows[0]) if rows else None
+        return next(map(dict, self._read("SELECT * FROM supervisor")), None)
 
     @transaction
     def take_supervision(self, tx: Transaction, options: str, settings: str) -> bool:

@@ -141,9 +141,9 @@ def _time_left(job_store: JobStore, status: Status, now: float) -> str | None:
     retry, whichever takes longest.
     """
     jobs, roots = status.jobs, status.roots
+    in_work = ("queued", "running", "retrying")
     unfinished, unfinished_roots = (
-        sum(counts[state] for state in ("queued", "running", "retrying"))
-        for counts in (jobs, roots)
+        sum(map(counts.__getitem__, in_work)) for counts in (jobs, roots)
     )
     if not unfinished or not status.workers:
         return None
