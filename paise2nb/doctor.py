@@ -14,7 +14,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -71,16 +71,14 @@ class Report(Displayable):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings, for JSON."""
-        findings = [dict(vars(finding)) for finding in self.findings]
-        return {"ok": not self.exit_status, "findings": findings}
+        return {"ok": not self.exit_status, **asdict(self)}
 
     def __str__(self) -> str:
-        lines = []
-        for finding in self.findings:
-            lines.append(f"{finding.state:<8} {finding.check}: {one_line(finding.text)}")
-            if finding.advice:
-                lines.append(f"         → {one_line(finding.advice)}")
-        return "\n".join(lines)
+        return "\n".join(
+            f"{finding.state:<8} {finding.check}: {one_line(finding.text)}"
+            + (f"\n         → {one_line(finding.advice)}" if finding.advice else "")
+            for finding in self.findings
+        )
 
     def __repr__(self) -> str:
         bad = [finding for finding in self.findings if finding.state != "ok"]
@@ -105,25 +103,25 @@ def examine(resolve: Callable[[], Settings]) -> Report:
     try:
         settings = resolve()
     except PaiseError as error:
-        check = "plugins" if isinstance(error, PluginError) else "settings"
-        advice = "" if isinstance(error, PluginError) else "fix this value"
+        is_plugin = isinstance(error, PluginError)
+        check, advice = ("plugins", "") if is_plugin else ("settings", "fix this value")
         return Report([*findings, Finding("wrong", check, str(error), advice)])
     findings.append(Finding("ok", "settings", f"profile {settings.profile}"))
-    findings += _run("plugins", lambda: _plugins(settings))
+    findings += _run("plugins", _plugins, settings)
     directory = settings.data_dir
     if directory is None:
         findings.append(Finding("ok", "data directory", "a temporary one for each run"))
         return Report(findings)
-    findings += _run("data directory", lambda: _directory(directory))
-    findings += _run("databases", lambda: _databases(settings, directory))
+    findings += _run("data directory", _directory, directory)
+    findings += _run("databases", _databases, settings, directory)
     if directory.is_dir() and not Report(findings).exit_status:
-        findings += _run("workers", lambda: _workers(settings))
+        findings += _run("workers", _workers, settings)
     return Report(findings)
 
 
-def _run(check: str, findings: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _run(check: str, run: Callable[..., Iterator[Finding]], *args: Any) -> Iterator[Finding]:
     try:
-        yield from findings()
+        yield from run(*args)
     except Exception as error:
         text = str(error) if isinstance(error, PaiseError) else f"{type(error).__name__}: {error}"
         yield Finding("wrong", check, text, "fix this, then run paise2 doctor again")
@@ -187,7 +185,10 @@ def _databases(settings: Settings, directory: Path) -> Iterator[Finding]:
     ):
         if path.exists():
             yield _database(check, path, known)
-            yield from _log(path)
+            log = path.with_name(f"{path.name}-wal")
+            if log.exists() and (length := log.stat().st_size) > 1.25 * LOG_BYTES:
+                advice = "a process keeps a read transaction open: end it, and the log shrinks"
+                yield Finding("warning", "log", f"{log} has grown to {size(length)}", advice)
         elif aside := put_aside(path):
             advice = f"repair it and move it back, or start again: mv {aside[-1]}* elsewhere/"
             yield Finding("wrong", check, f"{path} was damaged and moved aside", advice)
@@ -202,13 +203,6 @@ _CARRY_OVER = {
     "items": "export its items: sqlite3 -json {path} 'SELECT url, title, text, tag FROM items' > "
     "items.json; then move it: mv {path} {path}.old",
 }
-
-
-def _log(path: Path) -> Iterator[Finding]:
-    log = path.with_name(f"{path.name}-wal")
-    if log.exists() and (length := log.stat().st_size) > 1.25 * LOG_BYTES:
-        advice = "a process keeps a read transaction open: end it, and the log shrinks"
-        yield Finding("warning", "log", f"{log} has grown to {size(length)}", advice)
 
 
 def _database(check: str, path: Path, known: Format) -> Finding:

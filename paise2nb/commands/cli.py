@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from paise2nb.commands import completion
-from paise2nb.commands.session import Session
+from paise2nb.commands.session import Session, pass_session
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import in_cell_words
 
@@ -152,12 +152,32 @@ class CommandGroup(_CellHelp, click.Group):
         return super().resolve_command(context, args)
 
 
-def filters(command: Callable[..., Any]) -> Callable[..., Any]:
+def command(
+    name: str, *, group: click.Group | None = None, reads_cell: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command of a function that takes the session and then the command's options.
+
+    Args:
+        name: the name of the command.
+        group: the group that it belongs to, other than the table.
+        reads_cell: whether it reads the body of a notebook cell.
+    """
+
+    def make(function: Callable[..., Any]) -> click.Command:
+        made = click.command(name, cls=Command, reads_cell=reads_cell)(pass_session(function))
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return make
+
+
+def filters(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the filters of jobs."""
     for name, metavar, complete, help in reversed(_FILTERS):
         option = click.option(f"--{name}", metavar=metavar, help=help, shell_complete=complete)
-        command = option(command)
-    return command
+        function = option(function)
+    return function
 
 
 def usage_hint(error: click.UsageError) -> str:

@@ -10,16 +10,15 @@ import click
 from paise2nb.collection.export import Exported
 from paise2nb.collection.export import export as write
 from paise2nb.commands import completion
-from paise2nb.commands.cli import Command, filters
+from paise2nb.commands.cli import command, filters
 from paise2nb.commands.jobs import select
-from paise2nb.commands.session import Session, pass_session
+from paise2nb.commands.session import Session
 from paise2nb.views.items import Diff, History, Item, Items, SearchResults
 
 
-@click.command("search", cls=Command)
+@command("search")
 @click.argument("words", metavar="QUERY", nargs=-1, required=True)
 @click.option("--limit", type=click.IntRange(1), default=10, metavar="N", help="Hits; default 10.")
-@pass_session
 def search(session: Session, words: tuple[str, ...], limit: int) -> SearchResults:
     """Find items by words, "phrases" and prefixes*, best first.
 
@@ -35,23 +34,21 @@ def search(session: Session, words: tuple[str, ...], limit: int) -> SearchResult
     return session.app.search(" ".join(quoted), limit)
 
 
-@click.command("items", cls=Command)
+@command("items")
 @click.option(
     "--tag", metavar="NAME", shell_complete=completion.tags, help="Only items with this tag."
 )
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the newest N.")
-@pass_session
 def items(session: Session, tag: str | None, limit: int | None) -> Items:
     """List items, newest first."""
     return session.app.items(tag=tag, limit=limit)
 
 
-@click.command("item", cls=Command)
+@command("item")
 @click.argument("item_id", metavar="ID", type=int, shell_complete=completion.items)
 @click.option("--versions", is_flag=True, help="List its versions.")
 @click.option("--diff", is_flag=True, help="Show the changes since the previous version.")
 @click.option("--since", type=int, metavar="N", help="Show the changes since version N.")
-@pass_session
 def item(
     session: Session, item_id: int, versions: bool, diff: bool, since: int | None
 ) -> Item | History | Diff:
@@ -62,11 +59,10 @@ def item(
     return found.diff(-2 if since is None else since) if diff or since is not None else found
 
 
-@click.command("export", cls=Command)
+@command("export")
 @click.argument("path", metavar="PATH")
 @filters
 @click.option("--force", is_flag=True, help="Overwrite an existing file or folder.")
-@pass_session
 def export(session: Session, /, path: str, force: bool, **given: Any) -> Exported:
     """Write items to .jsonl, .csv, .parquet or a Markdown folder.
 

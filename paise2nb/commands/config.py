@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from paise2nb.commands.cli import CommandGroup
+from paise2nb.commands.cli import CommandGroup, command
 from paise2nb.commands.results import Message, Rows
-from paise2nb.commands.session import Session, pass_session
+from paise2nb.commands.session import Session
 from paise2nb.config.parser import parse_mapping
 from paise2nb.config.settings import Settings, config_files
 from paise2nb.core.errors import PaiseError, UsageError
@@ -51,8 +51,7 @@ class SettingRows(Rows):
         return [{key: row[key] for key in ("key", "value", "origin")} for row in self._rows]
 
 
-@config.command("show")
-@pass_session
+@command("show", group=config)
 def show(session: Session) -> Rows:
     """Show every setting, its value, and the layer that set it."""
 
@@ -63,8 +62,7 @@ def show(session: Session) -> Rows:
     return SettingRows([{**row, "shown": shown(row["value"])} for row in rows], _SETTINGS)
 
 
-@config.command("edit")
-@pass_session
+@command("edit", group=config)
 def edit(session: Session) -> Message:
     """Open the settings file in $EDITOR.
 
@@ -85,8 +83,7 @@ def edit(session: Session) -> Message:
     return Message(f"{path} is valid", {"path": str(path)})
 
 
-@config.command("validate")
-@pass_session
+@command("validate", group=config)
 def validate(session: Session) -> Message:
     """Check the settings that apply here."""
     settings = session.settings()
@@ -98,8 +95,7 @@ def validate(session: Session) -> Message:
     )
 
 
-@config.command("path")
-@pass_session
+@command("path", group=config)
 def path(session: Session) -> Rows:
     """Show the settings files; later ones override earlier ones."""
     rows = [{"path": str(path), "exists": path.exists()} for path in config_files()]

@@ -12,8 +12,8 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.arguments import argument_lines, expand, is_literal, read_list, time_span
-from paise2nb.commands.cli import Command, filters
-from paise2nb.commands.session import Session, pass_session
+from paise2nb.commands.cli import command, filters
+from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
 from paise2nb.views.jobs import Job, Jobs, Replay
 from paise2nb.views.status import Status
@@ -24,7 +24,7 @@ _TASK_OPTIONS = ("recursive", "depth", "same_host", "pattern")
 ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs=-1)
 
 
-@click.command("enqueue", cls=Command, reads_cell=True)
+@command("enqueue", reads_cell=True)
 @click.argument("task", metavar="TASK", shell_complete=completion.tasks)
 @click.argument("words", metavar="[ARG]...", nargs=-1)
 @click.option("--from", "source", metavar="FILE", help="One argument per line; - reads stdin.")
@@ -43,7 +43,6 @@ ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs
 @click.option("--same-host/--any-host", default=None, help="links: only the page's host, or any.")
 @click.option("--pattern", multiple=True, metavar="GLOB", help="folder, links: only matches.")
 @click.option("--wait", "and_wait", is_flag=True, help="Return when the jobs have finished.")
-@pass_session
 def enqueue(
     session: Session,
     /,
@@ -154,10 +153,9 @@ def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> None:
         raise
 
 
-@click.command("jobs", cls=Command)
+@command("jobs")
 @filters
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the first N.")
-@pass_session
 def jobs(session: Session, /, limit: int | None, **given: Any) -> Jobs:
     """List jobs.
 
@@ -169,20 +167,18 @@ def jobs(session: Session, /, limit: int | None, **given: Any) -> Jobs:
     return select(session, (), limit, **given)
 
 
-@click.command("job", cls=Command)
+@command("job")
 @click.argument("job_id", metavar="ID", type=int, shell_complete=completion.job_ids())
-@pass_session
 def job(session: Session, job_id: int) -> Job:
     """Show one job with its attempts, errors, tracebacks and tree."""
     session.text = Job.details
     return session.app.job(job_id)
 
 
-@click.command("wait", cls=Command)
+@command("wait")
 @ids_argument(shell_complete=completion.unfinished)
 @filters
 @click.option("--timeout", type=time_span, metavar="S", help="Give up after this: 90, 15m, 2h.")
-@pass_session
 def wait(session: Session, /, ids: tuple[int, ...], timeout: float | None, **given: Any) -> Any:
     """Wait until no job is queued, running, retrying or due.
 
@@ -193,10 +189,9 @@ def wait(session: Session, /, ids: tuple[int, ...], timeout: float | None, **giv
     return session.app.status() if selected is None else selected
 
 
-@click.command("retry", cls=Command)
+@command("retry")
 @ids_argument(shell_complete=completion.retriable)
 @filters
-@pass_session
 def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
     """Put failed jobs back into the queue, with new attempts.
 
@@ -212,10 +207,9 @@ def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
     return retried
 
 
-@click.command("cancel", cls=Command)
+@command("cancel")
 @ids_argument(shell_complete=completion.unfinished)
 @filters
-@pass_session
 def cancel(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
     """Cancel jobs and all their follow-up jobs.
 
@@ -224,9 +218,8 @@ def cancel(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
     return _change(session, "cancel", ids, given)
 
 
-@click.command("replay", cls=Command)
+@command("replay")
 @click.argument("job_id", metavar="ID", type=int, shell_complete=completion.replayable)
-@pass_session
 def replay(session: Session, job_id: int) -> Replay:
     """Run a job here and now with the same input.
 
@@ -239,8 +232,7 @@ def replay(session: Session, job_id: int) -> Replay:
     return app.replay(job_id)
 
 
-@click.command("status", cls=Command)
-@pass_session
+@command("status")
 def status(session: Session) -> Status:
     """Show the queue, the workers, the next retries and the failures."""
     return session.app.status()

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
-from paise2nb.commands.cli import Command
+from paise2nb.commands.cli import command
 from paise2nb.commands.results import Message
-from paise2nb.commands.session import Session, pass_session
+from paise2nb.commands.session import Session
 from paise2nb.core import render
 from paise2nb.core.errors import PaiseError
 from paise2nb.views.status import ResetCounts
@@ -19,9 +19,8 @@ from paise2nb.views.status import ResetCounts
 WATCH_SECONDS = 0.5
 
 
-@click.command("profile", cls=Command)
+@command("profile")
 @click.argument("name", metavar="[NAME]", required=False, shell_complete=completion.profiles)
-@pass_session
 def profile(session: Session, name: str | None) -> Any:
     """Show or choose the profile: development, test or production.
 
@@ -39,10 +38,9 @@ def profile(session: Session, name: str | None) -> Any:
     return Message(f"{settings.profile} ({origin}), data in {directory}", data)
 
 
-@click.command("reset", cls=Command)
+@command("reset")
 @click.option("--hard", is_flag=True, help="Delete everything, the items too.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_session
 def reset(session: Session, hard: bool, yes: bool) -> ResetCounts:
     """Delete finished jobs and cached bytes; keep the items."""
     app = session.app
@@ -52,8 +50,7 @@ def reset(session: Session, hard: bool, yes: bool) -> ResetCounts:
     return app.reset(hard=hard)
 
 
-@click.command("demo", cls=Command)
-@pass_session
+@command("demo")
 def demo(session: Session) -> Any:
     """Fetch, store and search a small bundled site.
 
@@ -64,8 +61,7 @@ def demo(session: Session) -> Any:
     return run_demo(session.say, session.progress)
 
 
-@click.command("doctor", cls=Command)
-@pass_session
+@command("doctor")
 def doctor(session: Session) -> Any:
     """Check the installation and the data.
 
@@ -76,8 +72,7 @@ def doctor(session: Session) -> Any:
     return examine(session.settings)
 
 
-@click.command("watch", cls=Command)
-@pass_session
+@command("watch")
 def watch(session: Session) -> Any:
     """Show the status live, until Ctrl-C."""
     app = session.app

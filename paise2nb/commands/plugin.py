@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
-from paise2nb.commands.cli import Command, CommandGroup
+from paise2nb.commands.cli import CommandGroup, command
 from paise2nb.commands.results import Message, Rows
-from paise2nb.commands.session import Session, pass_session
+from paise2nb.commands.session import Session
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import UsageError
 from paise2nb.core.files import make_private_directory
@@ -60,12 +60,11 @@ class Preview(Displayable):
         return "\n".join(lines)
 
 
-@click.command("plugin", cls=Command, reads_cell=True)
+@command("plugin", reads_cell=True)
 @click.argument("name")
 @click.option(
     "--try", "try_id", type=int, metavar="ID", help="Run it on a job or item; save nothing."
 )
-@pass_session
 def plugin(session: Session, name: str, try_id: int | None) -> Message | Preview:
     """Save the cell as a plugin in the data directory, and load it.
 
@@ -125,9 +124,8 @@ plugins = CommandGroup(
 )
 
 
-@plugins.command("disable")
+@command("disable", group=plugins)
 @click.argument("name", shell_complete=completion.plugins)
-@pass_session
 def disable(session: Session, name: str) -> Message:
     """Stop loading a plugin, here and in the workers.
 
@@ -141,9 +139,8 @@ def disable(session: Session, name: str) -> Message:
     return _changed(session, name, "disabled")
 
 
-@plugins.command("enable")
+@command("enable", group=plugins)
 @click.argument("name", shell_complete=completion.plugins)
-@pass_session
 def enable(session: Session, name: str) -> Message:
     """Load a disabled plugin again."""
     saved, _ = _known(session)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.arguments import time_span
-from paise2nb.commands.cli import CommandGroup
-from paise2nb.commands.session import Session, pass_session
+from paise2nb.commands.cli import CommandGroup, command
+from paise2nb.commands.session import Session
 from paise2nb.core.render import plain
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.views.status import Log
@@ -23,7 +25,7 @@ _timeout = click.option(
 )
 
 
-@worker.command("start")
+@command("start", group=worker)
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 1024),
@@ -33,7 +35,6 @@ _timeout = click.option(
 @click.option("--pool", metavar="NAME", shell_complete=completion.pools, help="Only this pool.")
 @click.option("--burst", is_flag=True, help="Stop when no work is left.")
 @click.option("--daemonize", is_flag=True, help="Run in the background (always in a notebook).")
-@pass_session
 def start(
     session: Session, concurrency: int | None, pool: str | None, burst: bool, daemonize: bool
 ) -> WorkersStatus:
@@ -54,9 +55,8 @@ def start(
     return workers.start(concurrency, pool, burst=burst, foreground=foreground)
 
 
-@worker.command("stop")
+@command("stop", group=worker)
 @_timeout
-@pass_session
 def stop(session: Session, timeout: float | None) -> WorkersStatus:
     """Let running jobs finish, then stop.
 
@@ -65,27 +65,24 @@ def stop(session: Session, timeout: float | None) -> WorkersStatus:
     return session.app.workers.stop(timeout)
 
 
-@worker.command("restart")
+@command("restart", group=worker)
 @_timeout
-@pass_session
 def restart(session: Session, timeout: float | None) -> WorkersStatus:
     """Stop, then start with the current settings and plugins."""
     return session.app.workers.restart(timeout)
 
 
-@worker.command("status")
-@pass_session
+@command("status", group=worker)
 def status(session: Session) -> WorkersStatus:
     """Show the workers, and what keeps jobs from running."""
     return session.app.workers.status()
 
 
-@worker.command("logs")
+@command("logs", group=worker)
 @click.option(
     "-n", "lines", type=click.IntRange(0), default=20, metavar="N", help="Lines (default 20)."
 )
 @click.option("--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
-@pass_session
 def logs(session: Session, lines: int, follow: bool) -> Any:
     """Show the last lines of the workers' log."""
     log = session.app.logs(lines)
@@ -100,13 +97,11 @@ def _follow(log: Log) -> None:
     """Print what is added to a log, also after it was rotated."""
     position = log.path.stat().st_size if log.path.exists() else 0
     while True:
-        size = log.path.stat().st_size if log.path.exists() else 0
-        if size < position:
-            position = 0
-        if size > position:
-            with log.path.open("rb") as file:
-                file.seek(position)
-                added = file.read()
+        with suppress(FileNotFoundError), log.path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < position:
+                position = 0
+            file.seek(position)
+            added = file.read()
             # Only complete lines: the last character may be half-written.
             complete = added[: added.rfind(b"\n") + 1]
             position += len(complete)

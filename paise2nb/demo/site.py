@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 
 class Page(NamedTuple):
@@ -33,6 +34,11 @@ class DemoSite:
     """The bundled site, served on 127.0.0.1 from creation until `close`. A context manager.
 
     ``ferry.html`` answers 503 twice, then 200; ``reading-room.html`` answers 410 until `reopen`.
+
+    Attributes:
+        base: the URL of the site.
+        urls: the URLs of all pages, the busy one and the gone one last.
+        flaky, gone: these two URLs.
     """
 
     def __init__(self) -> None:
@@ -40,31 +46,14 @@ class DemoSite:
         self._visits: Counter[str] = Counter()
         self._closed = {GONE.file}
         self._lock = threading.Lock()
-        self._server = _Server(self)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Answer, self))
+        self.base = f"http://127.0.0.1:{self._server.server_port}/"
+        self.urls = [self.base + page.file for page in (*PAGES, FLAKY, GONE)]
+        *_, self.flaky, self.gone = self.urls
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="demo site", daemon=True
         )
         self._thread.start()
-
-    @property
-    def base(self) -> str:
-        """The URL of the site."""
-        return f"http://127.0.0.1:{self._server.server_port}/"
-
-    @property
-    def urls(self) -> list[str]:
-        """The URLs of all pages, the busy one and the gone one last."""
-        return [self.base + page.file for page in (*PAGES, FLAKY, GONE)]
-
-    @property
-    def flaky(self) -> str:
-        """The URL that is busy for the first two requests."""
-        return self.base + FLAKY.file
-
-    @property
-    def gone(self) -> str:
-        """The URL that is gone."""
-        return self.base + GONE.file
 
     def reopen(self) -> None:
         """Let the page that is gone answer from now on."""
@@ -96,22 +85,17 @@ class DemoSite:
         self.close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, site: DemoSite) -> None:
-        self.site = site
-        super().__init__(("127.0.0.1", 0), _Answer)
-
-
 class _Answer(BaseHTTPRequestHandler):
-    server: _Server
     protocol_version = "HTTP/1.1"
     timeout = 30  # seconds after which an idle connection releases its thread
 
+    def __init__(self, site: DemoSite, *args: Any) -> None:
+        self.site = site
+        super().__init__(*args)  # handles the requests of one connection
+
     def do_GET(self) -> None:
         file = self.path.partition("?")[0].lstrip("/") or "index.html"
-        status, body = self.server.site.answer(file)
+        status, body = self.site.answer(file)
         kind = TYPES.get(file.rpartition(".")[2], "text/plain") if status == 200 else "text/plain"
         self.send_response(status)
         self.send_header("Content-Type", kind)

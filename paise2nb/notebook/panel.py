@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import ipywidgets as widgets
 
@@ -25,7 +25,12 @@ from paise2nb.views.snapshot import Snapshot
 REREAD_SECONDS = 5.0  # after which all is read again: a process that died changes no row
 DISPLAY_SECONDS = 10.0  # that a frontend has to report that it shows the panel
 CONFIRM_SECONDS = 5.0
+PARTS = ("head", "counts", "message", "problems", "facts", "workers", "items", "log")
 SETTLED_SECONDS = 0.8  # a row that changed less than this before a click ignores the click
+
+
+# Its name, its tooltip, and what a click does with the row.
+RowButton: TypeAlias = "tuple[str, str, Callable[[Row], None]]"
 
 
 class SubshellWidget:
@@ -54,8 +59,7 @@ class Button(SubshellWidget, widgets.Button):
     """A button that can be pressed at any time."""
 
     def __init__(self, description: str, pressed: Callable[[], None], tooltip: str = "") -> None:
-        layout = widgets.Layout(width="auto")
-        super().__init__(description=description, tooltip=tooltip, layout=layout)
+        super().__init__(description=description, tooltip=tooltip, layout={"width": "auto"})
         self.on_click(lambda _: pressed())
 
 
@@ -67,17 +71,14 @@ class Row:
     """A row of the panel with buttons; a refresh may make it show another entry.
 
     Args:
-        buttons: for each, its name, its tooltip, and what it does with the row.
+        buttons: the buttons, from left to right.
     """
 
-    def __init__(self, *buttons: tuple[str, str, Callable[[Row], None]]) -> None:
+    def __init__(self, *buttons: RowButton) -> None:
         self.text, self.details = widgets.HTML(), widgets.HTML()
         self.text.layout.flex = "1 1 300px"
-        self.buttons = [
-            Button(name, partial(self._press, pressed), tooltip)
-            for name, tooltip, pressed in buttons
-        ]
-        wrap = widgets.Layout(flex_flow="row wrap", overflow="hidden")
+        self.buttons = [Button(name, partial(self._press, act), tip) for name, tip, act in buttons]
+        wrap = {"flex_flow": "row wrap", "overflow": "hidden"}
         line = widgets.Box([self.text, *self.buttons], layout=wrap)
         self.box = widgets.VBox([line, self.details])
         self.entry: dict[str, Any] = {}
@@ -92,9 +93,9 @@ class Row:
             self.key, self.confirm_until = key, 0.0
         self.entry = entry
 
-    def _press(self, pressed: Callable[[Row], None]) -> None:
+    def _press(self, act: Callable[[Row], None]) -> None:
         if self.settled:
-            pressed(self)
+            act(self)
 
     @property
     def settled(self) -> bool:
@@ -108,12 +109,10 @@ class RowGroup:
     Args:
         title: shown unless the list is empty.
         key: the key of an entry's identity.
-        buttons: those of each row, as `Row` takes them.
+        buttons: the buttons of each row.
     """
 
-    def __init__(
-        self, title: str, key: str, *buttons: tuple[str, str, Callable[[Row], None]]
-    ) -> None:
+    def __init__(self, title: str, key: str, *buttons: RowButton) -> None:
         self.rows: list[Row] = []
         self.title, self.box = widgets.HTML(), widgets.VBox()
         self._title = html.block(html.heading(title))
@@ -155,8 +154,7 @@ class Panel(SubshellWidget, widgets.VBox):
         self._displayed_at = -DISPLAY_SECONDS
         self._action = ""  # what a thread is doing, such as stopping the workers
         self._message = ""
-        names = "head counts message problems facts workers items log"
-        self._html = {name: widgets.HTML() for name in names.split()}
+        self._html = {name: widgets.HTML() for name in PARTS}
         self._start = Button("Start workers", self._on_start, "Start the background workers")
         self._stop = Button("Stop workers", self._on_stop, "Running jobs finish first")
         failed = partial(app.jobs, state="failed")
@@ -171,7 +169,7 @@ class Panel(SubshellWidget, widgets.VBox):
             min=1,
             max=1024,
             style={"description_width": "initial"},
-            layout=widgets.Layout(width="150px"),
+            layout={"width": "150px"},
         )
         self._retries = RowGroup(
             "Next retries",
@@ -186,8 +184,8 @@ class Panel(SubshellWidget, widgets.VBox):
             ("Retry all", "Retry every job of this group", self._retry_all),
         )
         controls = (self._start, self._stop, self.concurrency, self._retry_failed, refresh)
-        style = widgets.HTML(html.STYLES, layout=widgets.Layout(display="none"))
-        bar = widgets.Box(controls, layout=widgets.Layout(flex_flow="row wrap"))
+        style = widgets.HTML(html.STYLES, layout={"display": "none"})
+        bar = widgets.Box(controls, layout={"flex_flow": "row wrap"})
         lists = [w for group in (self._retries, self._failures) for w in (group.title, group.box)]
         head, counts, *middle, items, log = self._html.values()
         super().__init__([style, head, counts, bar, *middle, *lists, items, log], _view_count=0)
