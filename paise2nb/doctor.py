@@ -31,11 +31,6 @@ from paise2nb.core.version import __version__
 from paise2nb.jobs.database import FORMAT as JOBS_FORMAT
 from paise2nb.plugins import Plugins
 
-OLDEST = {
-    "Python": ((3, 11), "install a newer Python"),
-    "SQLite": ((3, 35), "use a Python with a newer SQLite"),  # the first with RETURNING
-    "huey": ((3, 5), "pip install --upgrade huey"),
-}
 WARN_BYTES = 1_000_000_000  # of free disk space
 FAIL_BYTES = 50_000_000
 CHOOSE_DIRECTORY = "choose another with --data-dir or PAISE2_DATA_DIR"
@@ -128,18 +123,17 @@ def _run(check: str, run: Callable[..., Iterator[Finding]], *args: Any) -> Itera
 
 
 def _installation() -> Iterator[Finding]:
-    installed = {
-        "Python": sys.version,
-        "SQLite": sqlite3.sqlite_version,
-        "huey": importlib.metadata.version("huey"),
-    }
-    for name, (oldest, advice) in OLDEST.items():
-        version = installed[name].split()[0]
-        if tuple(map(int, re.findall(r"\d+", version)[:2])) >= oldest:
+    sqlite, huey = sqlite3.sqlite_version, importlib.metadata.version("huey")
+    for name, version, oldest, advice in (
+        ("Python", sys.version.split()[0], "3.11", "install a newer Python"),
+        ("SQLite", sqlite, "3.35", "use a Python with a newer SQLite"),  # the first with RETURNING
+        ("huey", huey, "3.5", "pip install --upgrade huey"),
+    ):
+        installed, needed = (list(map(int, re.findall(r"\d+", v)[:2])) for v in (version, oldest))
+        if installed >= needed:
             yield Finding("ok", name, version)
         else:
-            text = f"{version}; {'.'.join(map(str, oldest))} or newer is needed"
-            yield Finding("wrong", name, text, advice)
+            yield Finding("wrong", name, f"{version}; {oldest} or newer is needed", advice)
     with closing(sqlite3.connect(":memory:")) as connection:
         try:
             connection.execute("CREATE VIRTUAL TABLE words USING fts5 (text)")

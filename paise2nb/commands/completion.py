@@ -77,13 +77,13 @@ replayable = job_ids("failed", "retrying", "completed")
 def complete(
     table: click.Group, line: list[str], incomplete: str, session: Session
 ) -> list[CompletionItem]:
-    """Return what may stand at the end of a line.
+    """Return the candidates for the last word of a line.
 
     Args:
         table: the commands.
         line: the complete words before.
         incomplete: the beginning of the word to complete.
-        session: leads to the app.
+        session: opens the app that candidates are read from.
     """
     arguments: dict[str, Any] = {"obj": session}
     return ShellComplete(table, arguments, "paise2", "").get_completions(line, incomplete)

@@ -46,7 +46,7 @@ _DEFINES = {"STORE_GLOBAL", "STORE_NAME"}
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 
-# In the process that asks --------------------------------------------------------------------
+# In the process of the app --------------------------------------------------------------------
 
 
 def check(
@@ -182,12 +182,12 @@ def _check_rules(settings: Settings, candidate: Path, try_id: int | None) -> dic
     return {"registers": names, **_try(settings, plugins, module.__name__, try_id)}
 
 
-def _problem(text: str, line: int | None = None) -> dict[str, Any]:
-    return {"problem": text, "line": line}
+def _problem(text: str, line: int | None = None, **facts: Any) -> dict[str, Any]:
+    return {"problem": text, "line": line, **facts}
 
 
 def _undefined(line: int, name: str) -> dict[str, Any]:
-    return {**_problem(f"NameError: name {name!r} is not defined", line), "undefined": name}
+    return _problem(f"NameError: name {name!r} is not defined", line, undefined=name)
 
 
 def _locate(error: Exception, candidate: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a command works with: the options of its line, and the app that they lead to.
+"""The context of one command: the shared options of its line, and the app that they select.
 
 The shell's session opens an app for one command; the notebook's (`paise2nb.notebook.session`)
 keeps one open for the kernel. Commands talk to the user through it and need not know which it is.
@@ -56,7 +56,7 @@ class Session:
         return self._app
 
     def settings(self, profile: str | None = None, *, plugins: bool = True) -> Settings:
-        """Resolve the settings that this line's options lead to, without opening an app.
+        """Resolve the settings from the options of this line, without opening an app.
 
         Args:
             profile: a profile to use in place of the line's own.
@@ -94,7 +94,7 @@ class Session:
         click.echo(text, err=True)
 
     def ask(self, question: str) -> bool:
-        """Ask for a yes. Raises UsageError without a terminal."""
+        """Ask the user to confirm. Raises UsageError without a terminal."""
         if not sys.stdin.isatty():
             raise UsageError(f"{question} There is no terminal to ask in: add --yes")
         return click.confirm(question, err=True)

@@ -8,25 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
+from paise2nb.notebook.magic import load_ipython_extension, unload_ipython_extension
 
+if TYPE_CHECKING:
     from paise2nb.app import App
     from paise2nb.notebook.panel import Panel
 
-
-def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Add ``%paise2`` and ``%%paise2`` to a shell. Called by ``%load_ext paise2nb``."""
-    from paise2nb.notebook import magic
-
-    magic.load(shell)
-
-
-def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """Remove the magic, and close what it has opened. Called by ``%unload_ext paise2nb``."""
-    from paise2nb.notebook import magic
-
-    magic.unload(shell)
+__all__ = ["load_ipython_extension", "unload_ipython_extension", "watch"]
 
 
 def watch(app: App) -> Panel:

@@ -108,8 +108,8 @@ def _show_as(error: BaseException, line: str) -> None:
     vars(error)["_render_traceback_"] = lambda: [one_line(line)]
 
 
-def load(shell: InteractiveShell) -> None:
-    """Register the magic in a shell. A second call changes nothing."""
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Add ``%paise2`` and ``%%paise2`` to a shell. Called by ``%load_ext paise2nb``."""
     if NAME in shell.magics_manager.magics["line"]:
         return
     magic = Magic(shell)
@@ -120,8 +120,8 @@ def load(shell: InteractiveShell) -> None:
     atexit.register(magic.close)
 
 
-def unload(shell: InteractiveShell) -> None:
-    """Remove the magic from a shell, and close what it has opened."""
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Remove the magic, and close what it has opened. Called by ``%unload_ext paise2nb``."""
     magic = shell.magics_manager.magics["line"].pop(NAME, None)
     shell.magics_manager.magics["cell"].pop(NAME, None)
     with suppress(ValueError):

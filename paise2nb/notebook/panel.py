@@ -22,8 +22,8 @@ from paise2nb.notebook.poller import Poller
 from paise2nb.views.jobs import Jobs
 from paise2nb.views.snapshot import Snapshot
 
-REREAD_SECONDS = 5.0  # after which all is read again: a process that died changes no row
-DISPLAY_SECONDS = 10.0  # that a frontend has to report that it shows the panel
+REREAD_SECONDS = 5.0  # between two full reads: a process that dies changes no row
+DISPLAY_SECONDS = 10.0  # within which a frontend must report that it shows the panel
 CONFIRM_SECONDS = 5.0
 PARTS = ("head", "counts", "message", "problems", "facts", "workers", "items", "log")
 SETTLED_SECONDS = 0.8  # a row that changed less than this before a click ignores the click
@@ -99,7 +99,7 @@ class Row:
 
     @property
     def settled(self) -> bool:
-        """Whether it has shown this entry for so long that a click is meant for it."""
+        """Whether it has shown this entry long enough for a click to be meant for it."""
         return time.monotonic() - self.changed_at >= SETTLED_SECONDS
 
 
@@ -155,12 +155,12 @@ class Panel(SubshellWidget, widgets.VBox):
         self._action = ""  # what a thread is doing, such as stopping the workers
         self._message = ""
         self._html = {name: widgets.HTML() for name in PARTS}
-        self._start = Button("Start workers", self._on_start, "Start the background workers")
-        self._stop = Button("Stop workers", self._on_stop, "Running jobs finish first")
-        failed = partial(app.jobs, state="failed")
-        self._retry_failed = Button(
-            "Retry failed", lambda: self._retry(failed), "Retry every failed job"
-        )
+        start = partial(self._run, "starting workers", self._start_workers)
+        stop = partial(self._run, "stopping workers", self._stop_workers)
+        self._start = Button("Start workers", start, "Start the background workers")
+        self._stop = Button("Stop workers", stop, "Running jobs finish first")
+        retry = partial(self._retry, partial(app.jobs, state="failed"))
+        self._retry_failed = Button("Retry failed", retry, "Retry every failed job")
         refresh = Button("Refresh", self._on_refresh, "Update the panel now")
         self.concurrency = Number(
             description="Concurrency",
@@ -191,12 +191,11 @@ class Panel(SubshellWidget, widgets.VBox):
         super().__init__([style, head, counts, bar, *middle, *lists, items, log], _view_count=0)
         self.add_class("paise2-watch")
         self.observe(lambda _: poller.wake(), "_view_count")
-        poller.add(self)
         self.refresh()
 
     @property
     def displayed(self) -> bool:
-        """Whether a frontend shows it, or was asked to only a moment ago."""
+        """Whether a frontend shows it, or has just been asked to."""
         if self.comm is None:
             return False
         return bool(self._view_count) or time.monotonic() - self._displayed_at < DISPLAY_SECONDS
@@ -303,19 +302,16 @@ class Panel(SubshellWidget, widgets.VBox):
             self.refresh()
         threading.Thread(target=run, name=f"paise2 {action}", daemon=True).start()
 
-    def _on_start(self) -> None:
-        def start() -> str:
-            status = self.app.workers.start(concurrency=self.concurrency.value)
-            running = sum(worker["pool"] == "default" for worker in status.workers)
-            message = status.message or ""
-            if running != self.concurrency.value and message.endswith("already running"):
-                message += "; stop them to change their number"
-            return message
+    def _start_workers(self) -> str:
+        status = self.app.workers.start(concurrency=self.concurrency.value)
+        running = sum(worker["pool"] == "default" for worker in status.workers)
+        message = status.message or ""
+        if running != self.concurrency.value and message.endswith("already running"):
+            message += "; stop them to change their number"
+        return message
 
-        self._run("starting workers", start)
-
-    def _on_stop(self) -> None:
-        self._run("stopping workers", lambda: self.app.workers.stop().message or "stopped")
+    def _stop_workers(self) -> str:
+        return self.app.workers.stop().message or "stopped"
 
     def _on_refresh(self) -> None:
         """Update the panel, and send again what a frontend has missed."""
@@ -366,8 +362,17 @@ def _inside(widget: widgets.Widget) -> Iterator[widgets.Widget]:
 
 # One panel for each app ----------------------------------------------------------------------
 
-_poller = Poller()
 _panels: dict[App, Panel] = {}
+
+
+def _refresh_displayed(reread: bool) -> bool:
+    displayed = [panel for panel in list(_panels.values()) if panel.displayed]
+    for panel in displayed:
+        panel.refresh(reread=reread)
+    return bool(displayed)
+
+
+_poller = Poller(_refresh_displayed)
 
 
 def panel_of(app: App) -> Panel:
@@ -385,6 +390,6 @@ def close_panels() -> None:
     """Close all panels, and end the thread that updates them."""
     global _poller
     _poller.stop()
-    _poller = Poller()
+    _poller = Poller(_refresh_displayed)
     while _panels:
         _panels.popitem()[1].close()

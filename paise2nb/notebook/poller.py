@@ -1,6 +1,6 @@
-"""The one thread of a kernel that keeps displayed views up to date.
+"""The one thread of a kernel that keeps displayed panels up to date.
 
-It is a thread because an event loop stands still while a cell runs. It sleeps while nothing is
+It is a thread because an event loop does not run while a cell does. It sleeps while nothing is
 displayed, and it never prints: it only sets traits of widgets.
 """
 
@@ -8,40 +8,28 @@ from __future__ import annotations
 
 import atexit
 import threading
-from typing import Protocol
-from weakref import WeakSet
+from collections.abc import Callable
 
 SECONDS = 1.0
 
 
-class View(Protocol):
-    """Something that may be displayed."""
-
-    @property
-    def displayed(self) -> bool:
-        """Whether a user may see it."""
-
-    def refresh(self, *, reread: bool = True) -> None:
-        """Show the current state; never raises."""
-
-
 class Poller:
-    """Refreshes displayed views once a second, in a daemon thread that starts when needed."""
+    """Calls a function once a second, in a daemon thread that starts when needed.
 
-    def __init__(self) -> None:
-        self._views: WeakSet[View] = WeakSet()
+    Args:
+        refresh: refreshes what is displayed, and returns whether anything is. It is called with
+            True after `wake`: then it reads everything again.
+    """
+
+    def __init__(self, refresh: Callable[[bool], bool]) -> None:
+        self._refresh = refresh
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, view: View) -> None:
-        """Keep a view up to date for as long as something else refers to it."""
-        with self._lock:
-            self._views.add(view)
-
     def wake(self) -> None:
-        """Refresh the displayed views now."""
+        """Refresh now, and once a second from then on if anything is displayed."""
         with self._lock:
             if self._stop.is_set():
                 return
@@ -63,8 +51,4 @@ class Poller:
         while not self._stop.is_set():
             woken = self._wake.is_set()
             self._wake.clear()
-            with self._lock:
-                displayed = [view for view in self._views if view.displayed]
-            for view in displayed:
-                view.refresh(reread=woken)
-            self._wake.wait(SECONDS if displayed else None)
+            self._wake.wait(SECONDS if self._refresh(woken) else None)

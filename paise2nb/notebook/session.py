@@ -6,7 +6,8 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+
+from IPython.core.interactiveshell import InteractiveShell
 
 from paise2nb import app as apps
 from paise2nb.app import App
@@ -14,9 +15,6 @@ from paise2nb.commands.session import Progress, Session
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.render import in_cell_words, progress_line
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
 
 
 class NotebookSession(Session):

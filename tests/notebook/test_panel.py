@@ -229,35 +229,23 @@ def test_an_unchanged_panel_sends_nothing(app: App) -> None:
     assert set(sent) <= {"head", "facts"}  # the time, and for how long the oldest waits
 
 
-class Pane:
-    """A view that records the threads that refresh it."""
+def test_one_thread_refreshes_what_is_displayed_until_it_is_stopped() -> None:
+    threads: list[threading.Thread] = []
+    displayed = threading.Event()
 
-    def __init__(self) -> None:
-        self.displayed = False
-        self.threads: list[threading.Thread] = []
-        self.seen = threading.Event()
+    def refresh(reread: bool) -> bool:
+        threads.append(threading.current_thread())
+        return displayed.is_set()
 
-    def refresh(self, *, reread: bool = True) -> None:
-        self.threads.append(threading.current_thread())
-        self.seen.set()
-
-
-def test_one_thread_refreshes_displayed_views_and_sleeps_otherwise() -> None:
-    poller, first, second = Poller(), Pane(), Pane()
     before = set(threading.enumerate())
-    for pane in (first, second):
-        poller.add(pane)
+    poller = Poller(refresh)
     assert set(threading.enumerate()) == before
-    first.displayed = True
+    displayed.set()
     poller.wake()
-    assert first.seen.wait(10)
-    second.displayed = True
-    second.seen.clear()
-    poller.wake()
-    assert second.seen.wait(10)
+    until(lambda: len(threads) >= 3)  # wake causes the first; the others follow once a second
     (thread,) = set(threading.enumerate()) - before
-    assert set(first.threads + second.threads) == {thread}
-    first.displayed = second.displayed = False
+    assert set(threads) == {thread}
+    displayed.clear()
     poller.wake()
     poller.stop()
     assert not thread.is_alive()
