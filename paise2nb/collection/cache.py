@@ -56,10 +56,8 @@ class Cache:
                 sync_to_disk(self.directory)
             write_atomically(path, data)
         except OSError as error:
-            raise StorageError(
-                f"can't write to the cache {self.directory}: {error.strerror}; "
-                "free some space, or run `paise2 doctor`"
-            ) from error
+            problem = f"can't write to the cache {self.directory}: {error.strerror}"
+            raise StorageError(f"{problem}; free some space, or run `paise2 doctor`") from error
         return key
 
     def get(self, key: str) -> bytes:

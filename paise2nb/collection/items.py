@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sqlite3
 import time
 import zlib
@@ -24,13 +25,13 @@ from paise2nb.plugins import AppInfo, Document, hookimpl
 
 FORMAT = read_format(Path(__file__).parent)
 
-_COLUMNS = (
-    "key, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at, stored_at,"
-    " job_id, metadata, facets, text"
-)
+_COLUMNS = """
+key, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at, stored_at,
+job_id, metadata, facets, text
+"""
 _ONE_LINE = ("title", "author", "date", "language")
 _TIMES = ("fetched_at", "stored_at", "visited_at")
-_VALUES = ":" + _COLUMNS.replace(", ", ", :")
+_VALUES = re.sub(r"\w+", r":\g<0>", _COLUMNS)
 _INSERT = f"INSERT INTO items ({_COLUMNS}) VALUES ({_VALUES})"
 _UPDATE = f"UPDATE items SET ({_COLUMNS}) = ({_VALUES}) WHERE id = :id"
 _STORED = """
@@ -48,15 +49,14 @@ SELECT items.id, url, title, author, date, language, mime_type, sha256, size, ta
     stored_at, coalesce(visited_at, fetched_at) AS visited_at, metadata {more}
 FROM items LEFT JOIN visits ON visits.item_id = items.id {rest}
 """
-_ITEM = _ITEMS.format(
-    more=""",
+_MORE = """,
     (SELECT count(*) + 1 FROM versions WHERE item_id = items.id) AS versions,
     (SELECT json_group_array(id) FROM items AS twins
      WHERE twins.sha256 = items.sha256 AND twins.id != items.id) AS duplicates,
-    text""",
-    rest="WHERE items.id = ?",
-)
-_NEWEST_ITEMS = _ITEMS.format(more="", rest="{} ORDER BY fetched_at DESC, items.id DESC LIMIT ?1")
+    text
+"""
+_ITEM = _ITEMS.format(more=_MORE, rest="WHERE items.id = ?")
+_NEWEST_ITEMS = _ITEMS.format(more="", rest="{} ORDER BY fetched_at DESC, id DESC LIMIT :limit")
 _VERSIONS = """
 SELECT version, title, sha256, size, fetched_at FROM versions WHERE item_id = ?1 UNION ALL
 SELECT (SELECT count(*) + 1 FROM versions WHERE item_id = ?1), title, sha256, size, fetched_at
@@ -184,10 +184,8 @@ class ItemStore:
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
         """Items without their texts. The one that was fetched last is the first."""
-        rows = self.database.read(
-            _NEWEST_ITEMS.format("" if tag is None else "WHERE tag = ?2"),
-            (-1 if limit is None else limit, *([] if tag is None else [tag])),
-        )
+        sql = _NEWEST_ITEMS.format("" if tag is None else "WHERE tag = :tag")
+        rows = self.database.read(sql, {"tag": tag, "limit": -1 if limit is None else limit})
         return [_public(row) for row in rows]
 
     def count(self) -> int:

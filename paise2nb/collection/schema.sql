@@ -32,7 +32,7 @@ CREATE VIRTUAL TABLE words USING fts5 (
     tokenize = 'porter unicode61 remove_diacritics 2', prefix = '2'
 );
 -- Merge the parts of the index half as often as by default: storing is an eighth faster and
--- searching a tenth slower (tests/benchfacets/search.py).
+-- searching a tenth slower (tests/benchmarks/search.py).
 INSERT INTO words (words, rank) VALUES ('automerge', 8);
 CREATE TRIGGER words_added AFTER INSERT ON items BEGIN
     INSERT INTO words (rowid, title, text, facets)

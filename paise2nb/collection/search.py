@@ -236,8 +236,8 @@ def facets_of(key: str, tag: str | None) -> str:
     name, _, port = host.rpartition(":") if host.rpartition(":")[2].isdigit() else (host, "", "")
     labels = name.split(".")
     domains = [".".join(labels[n:]) for n in range(len(labels))]
-    facets = [_facet("site", site) for site in domains]
-    facets += [_facet("site", f"{domain}:{port}") for domain in domains if port]
+    sites = domains + [f"{domain}:{port}" for domain in domains if port]
+    facets = [_facet("site", site) for site in sites]
     return " ".join(facets + ([_facet("tag", tag)] if tag else []))
 
 

@@ -106,7 +106,7 @@ def hand_over(context: Context, url: str, fetched: Fetched, started: float | Non
     Args:
         context: The execution that fetched them.
         url: As the user gave it.
-        fetched: The bytes, and what the server said about them.
+        fetched: The bytes and their metadata.
         started: When the fetch began, in seconds since the epoch. None means now.
 
     Returns:

@@ -668,16 +668,16 @@ def test_public_addresses_are_public(address: str) -> None:
 def test_a_name_is_resolved_only_once(
     site: Site, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    resolved = []
 
     def rebinding(host: str, port: int, *args: Any, **named: Any) -> list[Any]:
-        asked.append(host)
-        address = "127.0.0.1" if len(asked) == 1 else "127.0.0.9"
+        resolved.append(host)
+        address = "127.0.0.1" if len(resolved) == 1 else "127.0.0.9"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     assert get(site.url("/ok", "rebinding.example"), settings).data == PAGE
-    assert asked == ["rebinding.example"]
+    assert resolved == ["rebinding.example"]
     assert site.requests[0].headers["Host"] == f"rebinding.example:{site.port}"
 
 
@@ -775,7 +775,7 @@ class Relay(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        self.server.requests.append((self.path, self.headers["Proxy-Authorization"]))
         with urlopen(self.server.site.url("/ok")) as answer:
             body = answer.read()
         self.send_response(200)
@@ -784,7 +784,7 @@ class Relay(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_CONNECT(self) -> None:
-        self.server.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        self.server.requests.append((self.path, self.headers["Proxy-Authorization"]))
         if self.path.startswith("closed."):
             self.send_error(403)
             return
@@ -810,7 +810,7 @@ def relay(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.delenv(name.upper(), raising=False)
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Relay)
     server.daemon_threads = True
-    server.site, server.asked = site, []
+    server.site, server.requests = site, []
     server.url = f"http://ada:pass@127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
@@ -824,7 +824,7 @@ ADA = "Basic YWRhOnBhc3M="
 def test_a_configured_proxy_is_used_for_all_hosts(relay: Any, settings: FetchSettings) -> None:
     chosen = replace(settings, proxy=relay.url, allow_private_addresses=False)
     assert get("http://far.invalid/a?b#c", chosen).data == PAGE
-    assert relay.asked == [("http://far.invalid/a?b", ADA)]
+    assert relay.requests == [("http://far.invalid/a?b", ADA)]
     with pytest.raises(TransientError, match="403") as caught:
         get("https://closed.invalid/", chosen)
     assert caught.value.error_class == "connection"
@@ -842,7 +842,7 @@ def test_proxies_of_the_environment_are_used_if_configured(
     chosen = replace(settings, proxy="environment")
     assert get("http://far.invalid/", chosen).data == PAGE
     assert get(relay.site.url("/ok"), chosen).data == PAGE
-    assert [path for path, _ in relay.asked] == ["http://far.invalid/"]
+    assert [path for path, _ in relay.requests] == ["http://far.invalid/"]
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
     with pytest.raises(PermanentError, match="socks5:// proxies can't be used"):
         get("http://far.invalid/", chosen)
@@ -860,7 +860,7 @@ def test_the_server_name_and_the_certificate_are_checked_through_a_proxy(
     url = f"https://secure.example:{secure_site.port}/ok"
     assert get(url, chosen).data == PAGE
     assert secure_site.server.names == ["secure.example"]  # type: ignore[attr-defined]
-    assert relay.asked == [(f"secure.example:{secure_site.port}", ADA)]
+    assert relay.requests == [(f"secure.example:{secure_site.port}", ADA)]
     with pytest.raises(PermanentError, match="certificate is not valid"):
         get(url.replace("secure.example", "other.example"), chosen)
 
@@ -873,7 +873,7 @@ def test_private_addresses_are_refused_behind_a_proxy(
     for url in (f"http://{host}/", f"https://{host}/"):
         with pytest.raises(PermanentError, match="is not a public address"):
             get(url, chosen)
-    assert relay.asked == []
+    assert relay.requests == []
 
 
 # Files ---------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def rules_cases() -> list[tuple[str, str, str, bool]]:
 def test_rules_follow_the_cases_of_their_authors(site: Site, tmp_path: Path) -> None:
     settings = replace(Settings.resolve("test").fetch, allow_private_addresses=True)
     fetch = partial(get, settings=settings, read_bytes=robots.MAX_BYTES)
-    wrong, held = [], 0
+    wrong, checked = [], 0
     for number, (rules, agent, url, allowed) in enumerate(rules_cases()):
         if not url.startswith("http"):
             continue  # only for the parser: there is nothing to fetch
@@ -144,8 +144,8 @@ def test_rules_follow_the_cases_of_their_authors(site: Site, tmp_path: Path) -> 
             robots.check(site.url(path), agent, tmp_path / str(number), fetch)
         except PermanentError as error:
             answer = error.error_class
-        held += 1
+        checked += 1
         if answer != ("allowed" if allowed else "robots"):
             wrong.append((rules, agent, url, answer))
     assert not wrong
-    assert held > 100
+    assert checked > 100

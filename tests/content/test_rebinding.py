@@ -1,5 +1,7 @@
-"""A network namespace with a public address and a lying name server: no name, redirect or rebinding
-reaches a private address."""
+"""No name, redirect or DNS rebinding leads to a private address.
+
+Tested in a network namespace with a public address and a hostile name server.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ ADDRESSES = {
     "public": [["8.8.8.8"]], "inside": [["10.0.0.1"]], "both": [["8.8.8.8", "127.0.0.1"]],
     "rebinding": [["8.8.8.8"], ["127.0.0.1"]], "rebound": [["127.0.0.1"], ["8.8.8.8"]],
 }
-asked = dict.fromkeys(ADDRESSES, 0)
+queries = dict.fromkeys(ADDRESSES, 0)
 
 def answer_names(server):
     while True:
@@ -41,8 +43,8 @@ def answer_names(server):
         end = query.index(b"\0", 12) + 5
         name, found = query[13:13 + query[12]].decode(), []
         if query[end - 4:end - 2] == b"\0\1" and name in ADDRESSES:
-            found = ADDRESSES[name][asked[name] % len(ADDRESSES[name])]
-            asked[name] += 1
+            found = ADDRESSES[name][queries[name] % len(ADDRESSES[name])]
+            queries[name] += 1
         head = query[:2] + b"\x81\x80\0\1" + len(found).to_bytes(2, "big") + bytes(4)
         records = b"".join(b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton(address)
                            for address in found)

@@ -46,9 +46,9 @@ def sloppy(context, data, source):
 def gopher(context, url):
     return b"gopher says " + url.encode()
 
-@fetcher("told")
-def told(context, url):
-    return Fetched(b"<p>told</p>", url, "text/html", meta={"etag": "1"})
+@fetcher("validated")
+def validated(context, url):
+    return Fetched(b"<p>validated</p>", url, "text/html", meta={"etag": "1"})
 """
 
 
@@ -419,7 +419,7 @@ def test_an_empty_document_among_several_replaces_nothing(app: App, site: Site) 
 
 def test_a_plugins_fetcher_may_return_bytes_or_more(app: App) -> None:
     assert item_of(app, "gopher://example.org/1")["text"] == "gopher says gopher://example.org/1"
-    result = app.enqueue("fetch", "told:you").result()
+    result = app.enqueue("fetch", "validated:you").result()
     assert (result["etag"], result["mime_type"]) == ("1", "text/html")
 
 

@@ -19,21 +19,20 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from paise2nb.content.extract.types import ARCHIVES, MAX_MEMBERS, TAR, ZIP, choose, signature
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import canonical_url, suffix_of
+from paise2nb.jobs.context import Context
 from paise2nb.plugins import Document, Source
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-
-if TYPE_CHECKING:
-    from paise2nb.jobs.context import Context
 
 TOTAL = 64 << 20  # bytes of all members together, with those of archives in the archive
 RATIO = 200  # of those bytes to the size of the archive; text is hardly ever compressed so well
@@ -67,15 +66,12 @@ class Allowance:
         self._limit = self.bytes_left = min(total, max(SMALL, RATIO * len(data)))
         self._members_left = MAX_MEMBERS
 
-    def take(self, number: int) -> None:
-        """Count decoded bytes. Raises PermanentError if there are too many."""
+    def take(self, number: int = 0, members: int = 0) -> None:
+        """Count decoded bytes or members. Raises PermanentError if there are too many."""
         self.bytes_left -= number
+        self._members_left -= members
         if self.bytes_left < 0:
             raise self.exceeded(f"unpacks to more than {self._limit} bytes")
-
-    def take_member(self) -> None:
-        """Count a member. Raises PermanentError if there are too many."""
-        self._members_left -= 1
         if self._members_left < 0:
             raise self.exceeded(f"holds more than {MAX_MEMBERS} members")
 
@@ -99,7 +95,7 @@ def check_size(data: bytes, url: str, total: int) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.infolist():
-                allowance.take_member()
+                allowance.take(members=1)
                 with archive.open(member) as opened:
                     while chunk := opened.read(CHUNK):
                         allowance.take(len(chunk))
@@ -194,23 +190,20 @@ def _zipped(data: bytes, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
         raise allowance.exceeded(f"holds more than {MAX_MEMBERS} members")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for member in archive.infolist():
-            allowance.take_member()
+            allowance.take(members=1)
             if member.is_dir() or member.flag_bits & 0x1:  # encrypted
                 continue
             if member.file_size > allowance.bytes_left:  # no need to unpack it
                 allowance.take(member.file_size)
-            try:
-                opened = archive.open(member)
-            except NotImplementedError:  # compressed in a way that zipfile can't read
-                continue
-            with opened:
+            # A member may be compressed in a way that zipfile can't read.
+            with suppress(NotImplementedError), archive.open(member) as opened:
                 yield member.filename, io.BufferedReader(_Counted(opened, allowance), CHUNK).read()
 
 
 def _tarred(stream: Any, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
-            allowance.take_member()
+            allowance.take(members=1)
             # The holes of a sparse file are not in the stream, so they would not be counted.
             if member.isreg() and not member.issparse() and (file := archive.extractfile(member)):
                 yield member.name, file.read()

@@ -32,7 +32,7 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
     """Extract a page.
 
     trafilatura finds the main text. If that is next to nothing (a form, a list of links), take all
-    visible text: a page that a user asked for is better found by too much text than not at all.
+    visible text, so that a search finds the page at all.
 
     Args:
         data: The page.
@@ -97,14 +97,11 @@ def _metadata(tree: Any, url: str, *, precise: bool) -> Any:
     about.url = about.url or found(metadata.extract_url, tree, url) or url
     about.date = found(find_date, tree, url=about.url, original_date=True, extensive_search=precise)
     site = (about.sitename or found(metadata.extract_sitename, tree) or "").lstrip("@")
-    about.sitename = site or found(_host, about.url)
+    parts = found(urlsplit, about.url)
+    about.sitename = site or (parts and parts.netloc.removeprefix("www."))
     about.license = found(metadata.extract_license, tree)
     about.clean_and_trim()
     return about
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.removeprefix("www.")
 
 
 def _may_have_byline(tree: Any) -> bool:

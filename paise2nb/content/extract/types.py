@@ -19,7 +19,6 @@ from paise2nb.plugins import Extractor, PluginLookup
 
 _TABLES = json.loads(Path(__file__).with_name("types.json").read_text("utf-8"))
 SUFFIXES: dict[str, str] = _TABLES["suffixes"]
-ALIASES: dict[str, str] = _TABLES["aliases"]
 VAGUE = frozenset(_TABLES["vague"])
 
 HEAD = 4096  # bytes that are examined
@@ -69,7 +68,8 @@ def media_type(declared: str | None, data: bytes, suffix: str = "") -> str:
     Returns:
         A MIME type in lower case, ``application/octet-stream`` if nothing fits.
     """
-    declared = ALIASES.get((declared or "").lower(), (declared or "").lower())
+    declared = (declared or "").lower()
+    declared = str(_TABLES["aliases"].get(declared, declared))
     named = SUFFIXES.get(suffix, "")
     is_signed, is_vague = declared in _SIGNED, declared in VAGUE
     is_textual = declared.startswith(("text/", "application/json", "application/xml"))

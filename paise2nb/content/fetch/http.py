@@ -31,7 +31,6 @@ CHUNK = 65536  # bytes
 HEADERS = 1 << 20  # bytes on the wire that an answer may have beside its body
 LONGEST_PAUSE = 86400  # seconds; longer ones in Retry-After are mistakes
 ENCODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "identity")
-REDIRECTS = (301, 302, 303, 307, 308)
 
 _FIXED_HEADERS = {
     "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
@@ -92,7 +91,7 @@ def get(
         try:
             if response.status == 304 and conditions:
                 return Fetched(b"", here, meta={"status": 304})
-            if response.status not in REDIRECTS:
+            if response.status not in response.REDIRECT_STATUSES:
                 return _fetched(here, response, settings, read_bytes)
             chain.append(_redirect_target(chain, response, settings))
             target = _parsed(chain[-1])

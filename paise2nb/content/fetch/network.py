@@ -206,18 +206,9 @@ class _SecureConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
 
 
-def _pool_class(pool: type, connection: type, private: bool) -> Any:
-    """The class of urllib3's pools for connections with these permissions."""
-    chosen = type(connection.__name__, (connection,), {"private": private})
-    return type(pool.__name__, (pool,), {"ConnectionCls": chosen})
-
-
-_POOL_CLASSES = {
-    private: {
-        "http": _pool_class(HTTPConnectionPool, _Connection, private),
-        "https": _pool_class(HTTPSConnectionPool, _SecureConnection, private),
-    }
-    for private in (False, True)
+_CLASSES: dict[str, tuple[type, type]] = {
+    "http": (HTTPConnectionPool, _Connection),
+    "https": (HTTPSConnectionPool, _SecureConnection),
 }
 
 
@@ -236,7 +227,13 @@ def pools(*, private: bool, proxy: str | None = None) -> PoolManager:
         credentials = parse_url(proxy).auth
         headers = make_headers(proxy_basic_auth=credentials) if credentials else None
         manager = ProxyManager(proxy, proxy_headers=headers, **size)
-    manager.pool_classes_by_scheme = _POOL_CLASSES[private or proxy is not None]
+    # A pool makes connections of its class, so the permission is an attribute of a class.
+    permission = {"private": private or proxy is not None}
+    manager.pool_classes_by_scheme = {}
+    for scheme, (pool, connection) in _CLASSES.items():
+        permitted = type(connection.__name__, (connection,), permission)
+        chosen: Any = type(pool.__name__, (pool,), {"ConnectionCls": permitted})
+        manager.pool_classes_by_scheme[scheme] = chosen
     return manager
 
 
@@ -260,8 +257,7 @@ def proxy_for(scheme: str, host: str, chosen: str | None) -> str | None:
     if "://" not in proxy:
         proxy = f"http://{proxy}"
     if not proxy.startswith(("http://", "https://")):
-        kind = proxy.partition("://")[0]
-        raise PermanentError(f"{kind}:// proxies can't be used", "unsupported")
+        raise PermanentError(f"{proxy.partition('://')[0]}:// proxies can't be used", "unsupported")
     return proxy
 
 

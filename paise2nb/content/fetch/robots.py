@@ -1,7 +1,7 @@
 """robots.txt as RFC 9309 defines it: which URLs of a host a program may fetch.
 
-The rules of a host are kept for a day, in a file that all worker processes share. A host without
-rules has an empty file. A host whose server fails has one that disallows everything.
+The rules of a host are valid for a day. All worker processes share the file with them. A host
+without rules has an empty file. A host that fails has one that disallows everything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from copy import copy
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
 from paise2nb.core.errors import PermanentError, Snoozed, TransientError
@@ -22,12 +22,9 @@ from paise2nb.core.files import make_private_directory, replacement
 from paise2nb.core.urls import without_credentials
 from paise2nb.plugins import Fetched
 
-if TYPE_CHECKING:
-    from protego import Protego
-
 DIRECTORY = "robots"  # in the data directory
 MAX_AGE = 86400.0  # seconds; RFC 9309, section 2.4
-MAX_AGE_FAILED = 300.0  # seconds until a server that failed is asked again
+MAX_AGE_FAILED = 300.0  # seconds until the rules of a server that failed are fetched again
 MAX_BYTES = 500 * 1024  # bytes that are read; section 2.5
 DISALLOW_ALL = "User-agent: *\nDisallow: /\n"
 
@@ -62,7 +59,7 @@ def check(url: str, agent: str, directory: Path, fetch: Callable[[str], Fetched]
     text = _load(file)
     if text is None:
         text = _fetch_once(rules_url, file, fetch)
-    rules = _parsed(text)
+    rules = _parse(text)
     if not rules.can_fetch(url, agent):
         reason = "can't be fetched, the server fails" if text == DISALLOW_ALL else "disallows it"
         override = "`fetch.robots: false` overrides it"
@@ -92,7 +89,12 @@ def _fetch_once(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str:
         text = _load(file)  # another thread may have stored it just now
         if text is None:
             text, seconds = _fetch(url, fetch)
-            _store(file, text, seconds)
+            make_private_directory(file.parent)
+            # Rules that are lost in a power cut are fetched again, so they need no sync.
+            with replacement(file, sync=False) as partial:
+                partial.write_text(text, "utf-8")
+                modified = time.time() - (MAX_AGE - seconds)
+                os.utime(partial, (modified, modified))
         result.set_result(text)
         return text
     except BaseException as error:
@@ -122,17 +124,8 @@ def _load(file: Path) -> str | None:
         return None
 
 
-def _store(file: Path, text: str, seconds: float) -> None:
-    make_private_directory(file.parent)
-    # Rules that are lost in a power cut are fetched again, so they need no sync.
-    with replacement(file, sync=False) as partial:
-        partial.write_text(text, "utf-8")
-        modified = time.time() - (MAX_AGE - seconds)
-        os.utime(partial, (modified, modified))
-
-
 @lru_cache(maxsize=32)
-def _parsed(text: str) -> Protego:
-    from protego import Protego
+def _parse(text: str) -> Any:
+    from protego import Protego  # takes some milliseconds
 
     return Protego.parse(text)

@@ -193,8 +193,7 @@ def enqueue_new(
 
 
 def _new_jobs(context: Context, task: str, every_args: list[tuple[Any, ...]]) -> list[NewJob]:
-    job = context.job
-    return context.new_jobs(task, every_args, tag=job.tag, priority=job.priority)
+    return context.new_jobs(task, every_args, tag=context.job.tag, priority=context.job.priority)
 
 
 def is_new(

@@ -42,19 +42,12 @@ def feed_entries(fetched: Fetched) -> dict[str, float | None]:
     except ValueError as error:  # a damaged declaration of the character set
         raise PermanentError(f"not a feed ({error}): {fetched.url}", "damaged") from error
     if not parsed.get("version") and not parsed.entries:
-        named = [
-            link.get("href")
-            for link in parsed.feed.get("links", ())
-            if link.get("rel") == "alternate" and link.get("type") in FEEDS
-        ]
+        alternate = [link for link in parsed.feed.get("links", ()) if link.get("type") in FEEDS]
+        named = [link.get("href") for link in alternate if link.get("rel") == "alternate"]
         hint = f", but the page links to one, {named[0]}" if named else ""
         raise PermanentError(f"not a feed{hint}: {fetched.url}", "damaged")
-    found: dict[str, float | None] = {}
-    for entry in parsed.entries:
-        moment = dict.get(entry, "updated_parsed") or dict.get(entry, "published_parsed")
-        if link := entry.get("link"):
-            found[urljoin(fetched.url, link)] = _from_struct(moment)
-    return found
+    linked = (entry for entry in parsed.entries if entry.get("link"))
+    return {urljoin(fetched.url, entry.link): _updated(entry) for entry in linked}
 
 
 def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str]]:
@@ -126,18 +119,17 @@ def page_links(fetched: Fetched) -> Iterator[str]:
     """The URLs that a page links to, as soon as the parser finds them."""
     from lxml import html
 
-    if fetched.mime_type not in (None, *PAGES):
-        return
     text = decode(fetched.data, fetched.charset).encode("utf-8", "replace")
+    if not text or fetched.mime_type not in (None, *PAGES):
+        return
     found = _Links(fetched.url)
     parser = html.HTMLParser(target=found, encoding="utf-8", huge_tree=True)
     for chunk in chunks(text):
         parser.feed(chunk)
         yield from found.urls
         found.urls.clear()
-    if text:
-        parser.close()
-        yield from found.urls
+    parser.close()
+    yield from found.urls
 
 
 class _Links:
@@ -161,8 +153,9 @@ class _Links:
         """Do nothing: the parser requires this method."""
 
 
-def _from_struct(moment: Any) -> float | None:
-    """The time of a `time.struct_time` in UTC, None if it is missing or out of range."""
+def _updated(entry: Any) -> float | None:
+    """The time of an entry's last change, None if it is missing or out of range."""
+    moment: Any = dict.get(entry, "updated_parsed") or dict.get(entry, "published_parsed")
     with suppress(TypeError, ValueError, OverflowError):
         return float(calendar.timegm(moment))
     return None
