@@ -454,7 +454,7 @@ def test_rules_follow_the_standard(
         ("/status/401", None),
         ("/loop", None),
         ("/redirect/3", None),
-        ("/to?url=file:///etc/passwd", None),
+        ("/to?url=file:///etc/passwd", "blocked"),
         ("/status/500", "robots"),
         ("/status/503", "robots"),
         ("/status/429", "throttled"),
@@ -474,6 +474,18 @@ def test_a_host_without_rules_allows_everything_and_a_failing_one_nothing(
         with pytest.raises(TaskError) as caught:
             check_rules(site.url("/a"), "x", settings, tmp_path)
         assert caught.value.error_class == word
+
+
+def test_a_refusal_of_our_own_is_not_stored_as_a_host_without_rules(
+    site: Site, settings: FetchSettings, tmp_path: Path
+) -> None:
+    site.add("/robots.txt", b"User-agent: *\nDisallow: /", "text/plain")
+    careful = replace(settings, allow_private_addresses=False)
+    with pytest.raises(PermanentError) as caught:
+        check_rules(site.url("/a"), "x", careful, tmp_path)
+    assert caught.value.error_class == "blocked"
+    with pytest.raises(PermanentError, match="disallows it"):
+        check_rules(site.url("/a"), "x", settings, tmp_path)
 
 
 def test_rules_are_fetched_once_a_day_and_shared(

@@ -26,6 +26,8 @@ DIRECTORY = "robots"  # in the data directory
 MAX_AGE = 86400.0  # seconds; RFC 9309, section 2.4
 MAX_AGE_FAILED = 300.0  # seconds until the rules of a server that failed are fetched again
 MAX_BYTES = 500 * 1024  # bytes that are read; section 2.5
+# Error classes of answers with which a host allows everything; sections 2.3.1.2 and 2.3.1.3.
+UNAVAILABLE = ("http_4xx", "redirects")
 DISALLOW_ALL = "User-agent: *\nDisallow: /\n"
 
 # One thread fetches the rules of a host. The others that need them wait for its result.
@@ -47,7 +49,8 @@ def check(url: str, agent: str, directory: Path, fetch: Callable[[str], Fetched]
 
     Raises:
         PermanentError: ``robots``: the URL is disallowed, or the rules can't be fetched (RFC 9309,
-            section 2.3.1.4).
+            section 2.3.1.4). Another class: this side refuses the request for the rules, which
+            says nothing about the host.
         TransientError: The host can't be reached, or asks to be left alone for a time.
     """
     url = without_credentials(url)
@@ -112,8 +115,10 @@ def _fetch(url: str, fetch: Callable[[str], Fetched]) -> tuple[str, float]:
         if error.error_class != "http_5xx":
             raise  # a request for the URL itself would fail in the same way
         return DISALLOW_ALL, MAX_AGE_FAILED
-    except PermanentError:
-        return "", MAX_AGE  # "unavailable" allows everything: section 2.3.1.3
+    except PermanentError as error:
+        if error.error_class not in UNAVAILABLE:
+            raise  # this side refuses the request, so the host has not said anything
+        return "", MAX_AGE
 
 
 def _load(file: Path) -> str | None:
