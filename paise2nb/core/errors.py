@@ -145,7 +145,7 @@ class PermanentError(TaskError):
 
 # Messages ------------------------------------------------------------------------------------
 
-ERROR_LENGTH = 1000  # characters of a stored message; tracebacks are stored whole
+ERROR_LENGTH = 1000  # characters of a stored message
 
 # In a URL: the password before the host, and the value of a parameter with such a name.
 _SECRETS = re.compile(
@@ -164,7 +164,7 @@ def message(error: BaseException) -> str:
         text = "(no message)"
     if not isinstance(error, PaiseError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return storable(redacted(text)[:ERROR_LENGTH])
+    return storable(shortened(redacted(text), ERROR_LENGTH))
 
 
 def redacted(text: str) -> str:
@@ -172,6 +172,15 @@ def redacted(text: str) -> str:
     if "://" not in text:
         return text
     return _SECRETS.sub(lambda m: f"{m['user']}:…" if m["name"] is None else f"{m['name']}…", text)
+
+
+def shortened(text: str, length: int) -> str:
+    """Leave out the middle of a text that is longer than `length` characters, and tell so."""
+    if len(text) <= length:
+        return text
+    left_out = f" […{len(text) - length:,} characters left out…] "
+    half = (length - len(left_out)) // 2
+    return text[: length - len(left_out) - half] + left_out + text[-half:]
 
 
 def storable(text: str) -> str:

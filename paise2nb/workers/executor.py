@@ -21,7 +21,15 @@ from huey.api import Huey
 from huey.api import Task as HueyTask
 from huey.exceptions import CancelExecution, RetryTask
 
-from paise2nb.core.errors import PermanentError, Snoozed, TaskError, message, redacted, storable
+from paise2nb.core.errors import (
+    PermanentError,
+    Snoozed,
+    TaskError,
+    message,
+    redacted,
+    shortened,
+    storable,
+)
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import Claim, HostDelay, Outcome
 from paise2nb.jobs.parts import Parts
@@ -30,6 +38,7 @@ from paise2nb.workers.outage import OutageMonitor
 
 logger = logging.getLogger("paise2nb.worker")
 
+TRACEBACK_LENGTH = 20_000  # characters of a stored traceback
 # A stored traceback begins after the frames of these modules, which are the same for every task.
 _ENGINE = ("paise2nb.workers.executor", "paise2nb.workers.queue", "huey.api")
 
@@ -218,4 +227,4 @@ def _format_traceback(error: BaseException) -> str:
             break
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames))
-    return storable(redacted(text))
+    return storable(shortened(redacted(text), TRACEBACK_LENGTH))

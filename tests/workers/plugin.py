@@ -58,7 +58,7 @@ def odd(context, kind):
         "cancelled": asyncio.CancelledError(),
         "generator": GeneratorExit(),
         "surrogate": PermanentError("no file 'a\\udcffb'", "not_found"),
-        "long": ValueError("x" * 5000),
+        "long": ValueError("x" * 50_000),
         "lines": ValueError("one\\n  two\\tthree"),
         "mute": Mute(),
         "empty": KeyError(),
