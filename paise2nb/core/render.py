@@ -88,7 +88,9 @@ def escape(text: object) -> str:
 
 def one_line(text: object, width: int | None = None) -> str:
     """Put text on one line, make it safe for a terminal, and cut it to `width` characters."""
-    line = _SPACE.sub(" ", plain(text)).strip()
+    # Cut first, because the rest is slow for megabytes; not too short for what is removed.
+    beginning = str(text) if width is None else str(text)[: 20 * width]
+    line = _SPACE.sub(" ", plain(beginning)).strip()
     return line if width is None or len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
@@ -175,10 +177,12 @@ def progress_line(label: str) -> Iterator[Callable[[int, int], None]]:
     shown meanwhile: ``LABEL: done``, or ``stopped`` after an error.
     """
     in_kernel = type(sys.stdout).__module__.startswith("ipykernel.")
-    drawn = 0.0
+    drawn, shown = 0.0, ""
 
     def write(text: str) -> None:
-        if in_kernel:
+        nonlocal shown
+        if in_kernel and text != shown:  # a notebook keeps each update in its file
+            shown = text
             sys.stdout.write(f"\r{text:<{BAR_CHARACTERS}}")
             sys.stdout.flush()
 

@@ -568,6 +568,12 @@ def test_the_final_output_of_a_wait_in_a_kernel_is_always_the_same(kernel: Kerne
     assert kernel.text("done = %paise2 wait") == "waiting: done\n"
 
 
+def test_a_wait_in_a_kernel_writes_its_bar_only_when_it_has_changed(kernel: Kernel) -> None:
+    kernel.run("%paise2 enqueue shout a")
+    outputs = kernel.run("%paise2 wait --timeout 1")
+    assert "".join(o["text"] for o in outputs if o["type"] == "stream").count("\r") == 2
+
+
 def test_an_error_in_a_kernel_is_one_line(kernel: Kernel) -> None:
     (output,) = kernel.run("%paise2 job 9")
     assert output["type"] == "error"
