@@ -50,9 +50,13 @@ class QueryMixin(JobDatabase):
         """Return the first column of a query."""
         return [row[0] for row in self._read(sql, parameters)]
 
-    def rows(self, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """The rows of jobs by id, with ``args`` decoded; without ids that are gone."""
-        sql = "SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+    def rows(self, ids: Iterable[int], *, listed: bool = False) -> dict[int, dict[str, Any]]:
+        """The rows of jobs by id, with ``args`` decoded; without ids that are gone.
+
+        ``listed`` gives what a listing shows: without results, and the beginning of long arguments.
+        """
+        whole = "SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+        sql = SQL["listed_rows"] if listed else whole
         return {row["id"]: row for row in self._decoded(self._read(sql, (json.dumps(list(ids)),)))}
 
     def _decoded(self, rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:

@@ -353,8 +353,22 @@ WITH RECURSIVE ready (task) AS (
 )
 SELECT CAST(task AS TEXT) AS task FROM ready WHERE task IS NOT NULL
 
+-- name: short_args
+-- Of arguments that are too long for a listing only the beginning of the first.
+CASE WHEN length(args) <= 10000 OR NOT json_valid(args) THEN substr(args, 1, 10000)
+    ELSE json_array(substr(args ->> 0, 1, 1000), '…') END AS args
+
+-- name: listed
+SELECT id, task, {short_args}, state, waiting_for, tag, attempt, max_attempts, error_class, error,
+    enqueued_at, started_at, finished_at, run_at, worker_pid, parent_id, root_id,
+    interval, progress, host, host_slot
+FROM jobs
+
+-- name: listed_rows
+{listed} WHERE id IN (SELECT value FROM json_each(?))
+
 -- name: retries
-SELECT * FROM jobs INDEXED BY jobs_retrying
+{listed} INDEXED BY jobs_retrying
 WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL ORDER BY run_at LIMIT ?
 
 -- name: last_retry
@@ -362,9 +376,12 @@ SELECT max(run_at) AS at FROM jobs INDEXED BY jobs_retrying
 WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL
 
 -- name: failures
-SELECT error_class, iif(error GLOB '[45][0-9][0-9] *', substr(error, 1, 3), NULL) AS status,
-    count(*) AS jobs, max(id) AS id, task, args, error
-FROM jobs WHERE state = 'failed' GROUP BY 1, 2 ORDER BY jobs DESC, 1, 2
+SELECT found.*, task, {short_args}, error
+FROM (
+    SELECT error_class, iif(error GLOB '[45][0-9][0-9] *', substr(error, 1, 3), NULL) AS status,
+        count(*) AS jobs, max(id) AS id
+    FROM jobs WHERE state = 'failed' GROUP BY 1, 2
+) AS found JOIN jobs USING (id) ORDER BY jobs DESC, found.error_class, status
 
 -- name: pace
 SELECT name, sum(jobs * (kind = 'completed')), sum(jobs * (kind = 'failed')) FROM counters

@@ -21,6 +21,7 @@ from paise2nb.views.items import Items
 from paise2nb.views.record import Record
 from paise2nb.views.waiting import Progress, block, wait_async, waiting
 
+ARGUMENT_LENGTH = 1000  # characters in the line about a job
 _TIMES = ("enqueued_at", "started_at", "finished_at", "run_at")
 
 
@@ -208,7 +209,8 @@ class Job(_JobActions, Record):
             retrying and f"attempt {row['attempt']} of {row['max_attempts']} failed",
             row["waiting_for"] and f"waiting for {row['waiting_for']}",
         )
-        words = [f"job {self.id}: {row['task']} {arguments(row['args'])} · {row['state']}"]
+        argument = render.one_line(arguments(row["args"]), ARGUMENT_LENGTH)
+        words = [f"job {self.id}: {row['task']} {argument} · {row['state']}"]
         words += [_interval(known["interval"])] if known["interval"] else []
         words += [f"({note})" for note in notes if note]
         if row["error"] and (retrying or row["state"] == "failed"):
@@ -228,6 +230,8 @@ class Job(_JobActions, Record):
         lines = [str(self)]
         if self.run_at is not None:
             lines.insert(1, f"  runs next at {self.run_at}")
+        if len(argument := arguments(self.args)) > ARGUMENT_LENGTH:
+            lines.append(f"\nArgument:\n{render.plain(argument)}")
         for attempt in self.attempts:
             if attempt["traceback"]:
                 lines.append(f"\nAttempt {attempt['number']}:")
@@ -322,7 +326,7 @@ class Jobs(_JobActions, Listing[Job]):
         self, ids: list[int], form: Callable[[JobStore, dict[str, Any]], dict[str, Any]]
     ) -> list[dict[str, Any]]:
         job_store = self._client.job_store
-        rows = job_store.rows(ids)
+        rows = job_store.rows(ids, listed=form is _table_row)
         return [form(job_store, rows[job_id]) for job_id in ids if job_id in rows]
 
     def to_frame(self, items: bool = False) -> Any:

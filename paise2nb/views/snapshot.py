@@ -74,7 +74,8 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
         log: the last lines of the workers' log.
     """
     job_store, now = client.job_store, time.time()
-    running = job_store.rows([job_id for worker in status.workers for job_id in worker["jobs"]])
+    ids = [job_id for worker in status.workers for job_id in worker["jobs"]]
+    running = job_store.rows(ids, listed=True)
     waited = status.oldest_queued_seconds
     minute = int(job_store.now() // 60)
     pace = {row[0]: row for row in job_store.pace(PACE_MINUTES)}
