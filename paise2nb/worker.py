@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import logging.handlers
 import os
 import signal
 import sys
@@ -26,7 +25,7 @@ from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import Worker
 from paise2nb.jobs.store import JobStore
 from paise2nb.workers.claims import SAFETY_POLL
-from paise2nb.workers.logs import configure_logging, log_path
+from paise2nb.workers.logs import configure_logging
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import received_message
 
@@ -45,7 +44,7 @@ def main() -> None:
     settings = Settings.from_json(received["settings"])
     os.environ["PAISE2_PROFILE"] = settings.profile
     assert settings.data_dir is not None
-    configure_logging(logging.handlers.WatchedFileHandler(log_path(settings.data_dir)))
+    configure_logging(settings.data_dir)
     logging.getLogger("huey").setLevel(logging.ERROR)
     faulthandler.enable()  # to standard error, which goes to the log
     processes.adopt_orphans()
@@ -121,6 +120,9 @@ class _Process:
         finally:
             self.huey.claims.stop()
             consumer.stop(graceful=True)
+            # Told to stop again while it exits: nothing is left to do.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.set_wakeup_fd(-1)
             listener.close()
             self.app.close()
         if self._failure is not None:

@@ -14,6 +14,7 @@ from paise2nb.core import render
 from paise2nb.core.clock import iso
 from paise2nb.core.disks import full_disk
 from paise2nb.core.display import Displayable, arguments
+from paise2nb.core.errors import shortened
 from paise2nb.core.processes import identity
 from paise2nb.jobs.models import UNFINISHED
 from paise2nb.jobs.parts import Parts
@@ -21,6 +22,7 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.views.client import JobClient
 
+LINE_LENGTH = 2000  # characters of a line of the log
 TAIL_BYTES = 1_000_000  # of the end of the log that are searched for its last lines
 PACE_MINUTES = 5  # over which throughput is averaged
 RETRIES = 5
@@ -250,7 +252,8 @@ class Log(Displayable):
         with suppress(FileNotFoundError), path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
-        return cls(path, lines[-number:] if number else [])
+        lines = lines[-number:] if number else []
+        return cls(path, [shortened(line, LINE_LENGTH) for line in lines])
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

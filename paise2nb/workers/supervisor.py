@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import signal
 import subprocess
@@ -26,7 +25,7 @@ from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import IMMEDIATE, Outcome
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, crash_outcomes, released
 from paise2nb.jobs.store import JobStore
-from paise2nb.workers.logs import configure_logging, log_path
+from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
 from paise2nb.workers.spawn import STOP_SECONDS, received_message, spawn
 
 logger = logging.getLogger("paise2nb.supervisor")
@@ -37,10 +36,9 @@ BUSY_TICK = 0.25  # while jobs run, whose limits are checked
 # two steps, because short jobs send hundreds of wakeups a second.
 MEMORY_TICK = 0.02
 DATABASE_CHECK_SECONDS = 2.0  # between two checks that the database file is still there
+REPORT_SECONDS = 5.0  # between two log records about what a drain waits for
 MAX_STARTING = 8  # workers that are not ready yet, failed starts of the last START_WINDOW included
 START_WINDOW = 60.0  # seconds
-LOG_BYTES = 5_000_000
-LOG_FILES = 3
 
 
 class KillReason(NamedTuple):
@@ -77,11 +75,13 @@ class Supervisor:
         self._marks: dict[str, str] = {}  # to find what a dead worker has left behind
         self._starting: dict[str, float] = {}  # not ready yet -> started at, failed starts included
         self._kills: dict[str, KillReason] = {}
+        self._draining: set[str] = set()  # told to stop
         # All times are monotonic.
         self._ready_at = -START_WINDOW  # when a worker was last seen to be ready
         self._running_since: dict[tuple[int, int], float] = {}  # execution -> first seen
         self._near_memory_limit = False
         self._stop_at: float | None = None  # the deadline of a drain
+        self._report_at = 0.0  # when the log tells next what a drain waits for
         self._idle_since = time.monotonic()
         self._checked_at = time.monotonic()
         self._workers_idle = False  # the workers were stopped because there was no work
@@ -94,7 +94,8 @@ class Supervisor:
         """
         if not self.job_store.take_supervision(json.dumps(self.options), self.settings.to_json()):
             raise WorkersError("workers are running already; show them: paise2 worker status")
-        self._log_to_file()
+        configure_logging(self.data_dir)
+        self._log = LogKeeper(log_path(self.data_dir), show=self.options["foreground"])
         logger.info("supervisor starts: %s", self.options["sizes"])
         listener = Listener(self.job_store.path, "supervisor")
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
@@ -112,17 +113,12 @@ class Supervisor:
             listener.close()
             self.job_store.close()
             logger.info("supervisor stops")
+            self._log.check()
 
     def _on_signal(self, number: int, frame: object) -> None:
         if number != signal.SIGCHLD:  # which only ends the wait
             # First the drain begins, and _step sets its deadline; the second time it is over.
             self._stop_at = float("inf") if self._stop_at is None else time.monotonic()
-
-    def _log_to_file(self) -> None:
-        path = log_path(self.data_dir)
-        file = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
-        path.chmod(0o600)
-        configure_logging(file)
 
     def _tick(self) -> float:
         draining = self._stop_at is not None
@@ -132,13 +128,15 @@ class Supervisor:
 
     def _step(self) -> bool:
         """Do everything that is due now. Return whether the supervisor is done."""
+        self._log.check()
         if time.monotonic() - self._checked_at >= DATABASE_CHECK_SECONDS:
             self._checked_at = time.monotonic()
             try:
                 self.job_store.database.check()
             except StorageError as error:  # no outcome can be stored any more
                 logger.critical("%s; the workers are killed", error)
-                self._signal_children(signal.SIGKILL)
+                for name in self._children:
+                    processes.send(name, signal.SIGKILL)
                 return True
         try:
             self._reap()
@@ -153,9 +151,11 @@ class Supervisor:
             logger.exception("the job store can't be used now")
         return False
 
-    def _signal_children(self, number: signal.Signals) -> None:
-        for name in self._children:
-            processes.send(name, number)
+    def _drain_worker(self, name: str) -> None:
+        """Tell a worker to stop, but only once: a second SIGTERM may hit it while it exits."""
+        if name not in self._draining:
+            self._draining.add(name)
+            processes.send(name, signal.SIGTERM)
 
     # Dead workers ----------------------------------------------------------------------------
 
@@ -165,6 +165,7 @@ class Supervisor:
             if child.poll() is not None:
                 del self._children[name]
                 self._record_death(name, pool, child.returncode)
+                self._draining.discard(name)
         for row in self.job_store.workers():
             if row["process"] not in self._children and not processes.alive(row["process"]):
                 if row["state"] != "failed":
@@ -194,6 +195,10 @@ class Supervisor:
         killed = status == -signal.SIGKILL and time.monotonic() - self._ready_at < START_WINDOW
         if had_started or killed:
             self._starting.pop(name, None)
+        # It may have been told to stop before it could handle the signal.
+        if status == -signal.SIGTERM and name in self._draining:
+            self._starting.pop(name, None)
+            status = 0
         if name not in self._starting:
             level = logging.WARNING if status else logging.INFO
             logger.log(level, "worker %s of pool %s ended with status %s", name, pool, status)
@@ -305,7 +310,7 @@ class Supervisor:
                     self._spawn(name)
         for name, (pool, _) in self._children.items():
             if pool not in wanted and name not in self._starting:
-                processes.send(name, signal.SIGTERM)
+                self._drain_worker(name)
 
     def _spawn(self, pool: str) -> None:
         message = {
@@ -341,8 +346,10 @@ class Supervisor:
         burst = self.options["burst"]
         self._workers_idle = True
         if self._children:
-            logger.info("no work: the workers stop")
-            self._signal_children(signal.SIGTERM)
+            if not self._draining.issuperset(self._children):
+                logger.info("no work: the workers stop")
+            for name in self._children:
+                self._drain_worker(name)
             return False
         if not burst and self.job_store.next_time() is not None:
             return False
@@ -358,8 +365,12 @@ class Supervisor:
             self._stop_at = time.monotonic() + seconds
             logger.info("draining for at most %g s", seconds)
             for name in self._all_workers():
-                processes.send(name, signal.SIGTERM)
+                self._drain_worker(name)
             self.job_store.set_supervisor(state="stopping")
+        if time.monotonic() >= self._report_at:
+            self._report_at = time.monotonic() + REPORT_SECONDS
+            if jobs := [job["id"] for job in self.job_store.claimed()]:
+                logger.info("waiting for jobs %s", ", ".join(map(str, jobs)))
         living = [name for name in self._all_workers() if processes.alive(name)]
         if not living:
             self._reap()  # those that died since the last step: only this process knows how

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -407,6 +408,28 @@ def test_tracebacks_are_escaped_in_the_html_of_a_job(app: App) -> None:
     assert "&lt;b&gt;bold&lt;/b&gt;" in html
 
 
+def test_a_listing_shows_the_beginning_of_long_arguments_and_a_job_all(app: App) -> None:
+    word = "x" * 3_000_000
+    job = app.enqueue("fails", word)
+    rows = app.jobs().first(1)
+    assert rows[0]["args"] == [word[:1000], "…"]
+    assert {key: rows[0][key] for key in JOB_KEYS if key != "args"} == {
+        key: getattr(job, key) for key in JOB_KEYS if key != "args"
+    }
+    assert len(str(app.jobs())) < 1000
+    assert len(str(job)) < 5000
+    assert len(str(app.snapshot())) < 50_000
+    assert word in job.details()
+    assert app.jobs().to_dicts()[0]["args"] == job.args == [word]
+
+
+def test_damaged_long_arguments_do_not_hide_a_listing(app: App) -> None:
+    job = app.enqueue("echo", "a")
+    with sqlite3.connect(app.data_dir / "tasks.db") as connection:
+        connection.execute("UPDATE jobs SET args = ? WHERE id = ?", ("{" * 20_000, job.id))
+    assert app.jobs().first(1)[0]["args"] == ["{" * 10_000]
+
+
 # The log -------------------------------------------------------------------------------------
 
 
@@ -419,6 +442,15 @@ def test_the_last_lines_of_a_log(tmp_path: Path, number: int, lines: list[str]) 
     assert str(Log.tail(path, number)) == "the log is empty"
     path.write_bytes(b"a\nb\nc\n")
     assert Log.tail(path, number).lines == lines
+
+
+def test_a_long_line_of_the_log_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "workers.log"
+    path.write_text("first " + "x" * 100_000 + " last\n")
+    [line] = Log.tail(path, 1).lines
+    assert line.startswith("first x")
+    assert line.endswith("x last")
+    assert len(line) == 2000
 
 
 def test_results_can_be_read_from_many_threads(app: App) -> None:

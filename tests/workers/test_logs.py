@@ -1,0 +1,87 @@
+"""The workers' log: bounded whatever tasks print and log, and quiet about workers that stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import paise2nb
+from paise2nb.app import App
+from paise2nb.workers.logs import LOG_BYTES, RECORD_LENGTH, LogKeeper
+from tests.waiting import until
+
+PLUGIN = """
+from paise2nb import task
+
+@task("chatty")
+def chatty(context, megabytes):
+    for _ in range(megabytes * 1000):
+        print("c" * 999)
+    print("the end", flush=True)
+
+@task("long_record")
+def long_record(context, length):
+    context.log.info("z" * length)
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    plugin = tmp_path / "extra.py"
+    plugin.write_text(PLUGIN)
+    settings = {"plugins": [str(plugin)], "workers.idle_exit": 0.3, "workers.pools": {}}
+    with paise2nb.open("development", data_dir=tmp_path / "data", settings=settings) as app:
+        yield app
+        app.workers.stop(timeout=0)
+
+
+def log_of(app: App) -> Path:
+    return app.data_dir / "logs" / "workers.log"
+
+
+def test_what_tasks_print_is_bounded_and_its_end_is_kept(app: App) -> None:
+    app.enqueue("chatty", 12)
+    app.workers.start(pool="default", concurrency=1)
+    app.wait(timeout=60)
+    until(lambda: log_of(app).stat().st_size < LOG_BYTES)
+    files = list(log_of(app).parent.iterdir())
+    assert sum(file.stat().st_size for file in files) < 5 * LOG_BYTES
+    assert any(b"the end\n" in file.read_bytes() for file in files)
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_the_open_files_of_others_keep_working_when_the_log_is_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "workers.log"
+    with path.open("a") as printed:
+        keeper = LogKeeper(path, show=False)
+        for number in range(6):
+            printed.write("x" * LOG_BYTES + f"{number}\n")
+            printed.flush()
+            keeper.check()
+        printed.write("then\n")
+    assert path.read_text() == "then\n"
+    kept = sorted(tmp_path.glob("workers.log.*"))
+    assert [file.read_text()[-2] for file in kept] == ["5", "4", "3"]
+    assert {file.stat().st_size for file in kept} == {LOG_BYTES}
+
+
+def test_a_long_record_is_cut(app: App) -> None:
+    app.enqueue("long_record", 1_000_000)
+    app.workers.start(pool="default", concurrency=1)
+    app.wait(timeout=60)
+    app.workers.stop()
+    assert "characters left out" in log_of(app).read_text()
+    assert max(map(len, log_of(app).read_text().splitlines())) <= RECORD_LENGTH
+
+
+def test_workers_that_were_told_to_stop_leave_no_warning(app: App) -> None:
+    app.workers.start(pool="default", concurrency=4)
+    until(lambda: not app.workers.present())
+    text = log_of(app).read_text()
+    assert text.count("ended with status 0") == 4
+    assert logging.getLevelName(logging.WARNING) not in text
+    assert "Traceback" not in text
+    assert "-15" not in text
