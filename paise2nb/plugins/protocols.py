@@ -81,17 +81,11 @@ class DataStorageProvider(Protocol):
 class PluginLookup(Protocol):
     """The loaded fetchers and extractors. Those of plugins come before the built-in ones."""
 
-    def fetchers(self) -> list[Fetcher]:
-        """Return all fetchers."""
-
     def fetcher(self, scheme: str) -> Fetcher | None:
         """Return the first fetcher for a URL scheme, or None."""
 
     def schemes(self) -> set[str]:
         """Return the URL schemes that have a fetcher."""
-
-    def extractors(self) -> list[Extractor]:
-        """Return all extractors."""
 
     def extractor(self, mime_type: str, suffix: str) -> Extractor | None:
         """Return the first extractor for a MIME type, else for a file suffix, or None."""
