@@ -159,8 +159,7 @@ def _is_named_by_user(context: Context) -> bool:
     parent = context.job.parent_id
     if parent is None:
         return True
-    row = context.job_store.rows([parent]).get(parent)
-    return row is not None and row["task"] == "folder"
+    return any(row["task"] == "folder" for row in context.job_store.rows([parent]).values())
 
 
 # extract -------------------------------------------------------------------------------------

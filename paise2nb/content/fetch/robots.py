@@ -59,9 +59,7 @@ def check(url: str, agent: str, directory: Path, fetch: Callable[[str], Fetched]
         return None
     rules_url = f"{parts.scheme}://{parts.netloc.lower()}/robots.txt"
     file = directory / hashlib.sha256(rules_url.encode()).hexdigest()
-    text = _load(file)
-    if text is None:
-        text = _fetch_once(rules_url, file, fetch)
+    text = _load_or_fetch(rules_url, file, fetch)
     rules = _parse(text)
     if not rules.can_fetch(url, agent):
         reason = "can't be fetched, the server fails" if text == DISALLOW_ALL else "disallows it"
@@ -77,8 +75,8 @@ def remove_expired(directory: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _fetch_once(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str:
-    """Fetch rules in one thread for all threads that need them now."""
+def _load_or_fetch(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str:
+    """Load rules, or fetch them in one thread for all threads that need them now."""
     mine: Future[str] = Future()
     result = _fetching.setdefault(str(file), mine)
     if result is not mine:
@@ -86,10 +84,10 @@ def _fetch_once(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str:
         if isinstance(error, TransientError):  # each job raises an instance of its own
             raise copy(error) from error
         if isinstance(error, Snoozed):  # that job waits for a slot, this one may have it
-            return _fetch_once(url, file, fetch)
+            return _load_or_fetch(url, file, fetch)
         return result.result()
     try:
-        text = _load(file)  # another thread may have stored it just now
+        text = _load(file)
         if text is None:
             text, seconds = _fetch(url, fetch)
             make_private_directory(file.parent)

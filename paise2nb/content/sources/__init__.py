@@ -213,8 +213,7 @@ def is_new(
         known = json.loads(last["result"] or "{}")
         seen_at = context.job_store.clock.wall(last["finished_at"])
     else:  # its job was removed, or it was stored in another way
-        item = item_with_url(context.items, url)
-        if item is None:
+        if (item := item_with_url(context.items, url)) is None:
             return True
         known = {"size": item["size"], **item["metadata"].get("source", {})}
         seen_at = known.get("fetched_at", 0.0)
