@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,13 +65,15 @@ _HIGHLIGHTS = {r"«[^»]*»": "bold", r"`[^`]+`|\bpaise2 [a-z]+[^`;,]*$": "cyan"
 _SHELL_COMMAND = re.compile(r"(?<![\w%/.-])paise2 (?=[a-z-])")
 
 
-def read_css(path: Path) -> str:
-    """Read a style sheet without its comments and spaces: each result carries a copy."""
-    css = _SPACE.sub(" ", re.sub(r"/\*.*?\*/", "", path.read_text("utf-8"), flags=re.DOTALL))
-    return re.sub(r" ?([{};:,>]) ?", r"\1", css).replace(";}", "}").strip()
+_STYLE_SHEET = Path(__file__).with_name("style.css")
 
 
-STYLE = f"<style>{read_css(Path(__file__).with_name('style.css'))}</style>"
+@cache
+def style(sheet: Path = _STYLE_SHEET) -> str:
+    """Return a style sheet as HTML, without comments and spaces: each result carries a copy."""
+    css = _SPACE.sub(" ", re.sub(r"/\*.*?\*/", "", sheet.read_text("utf-8"), flags=re.DOTALL))
+    css = re.sub(r" ?([{};:,>]) ?", r"\1", css).replace(";}", "}").strip()
+    return f"<style>{css}</style>"
 
 
 # Text ----------------------------------------------------------------------------------------
@@ -369,4 +372,4 @@ def note(text: str) -> str:
 
 def panel(*parts: str) -> str:
     """Join HTML parts and the style that they need."""
-    return f'{STYLE}<div class="paise2">{"".join(parts)}</div>'
+    return f'{style()}<div class="paise2">{"".join(parts)}</div>'

@@ -12,7 +12,7 @@ from paise2nb.views import snapshot as snapshots
 from paise2nb.views.snapshot import Snapshot
 from paise2nb.views.status import Status
 
-STYLES = f"{render.STYLE}<style>{render.read_css(Path(__file__).with_name('panel.css'))}</style>"
+STYLES = render.style() + render.style(Path(__file__).with_name("panel.css"))
 
 
 def block(*parts: str) -> str:

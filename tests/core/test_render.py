@@ -45,7 +45,7 @@ HOSTILE = [
 
 def live_tags(markup: str) -> list[str]:
     """The tags in HTML, except those of our own tables."""
-    markup = markup.removeprefix(render.STYLE)
+    markup = markup.removeprefix(render.style())
     ours = r"</?(?:div|table|thead|tbody|tr|th|td|span|mark)(?: class=\"[a-z0-9 ]+\")?>"
     ours += r'|<a href="https?://[^"<>]*" target="_blank" rel="noopener noreferrer">|</a>'
     return re.findall(r"<[^>]*>?", re.sub(ours, "", markup))
