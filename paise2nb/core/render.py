@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 # Mark a hit in a snippet. Control characters, because extracted text contains none.
 HIT_START = "\x02"
 HIT_END = "\x03"
-_HIT = re.compile(f"{HIT_START}([^{HIT_START}{HIT_END}]*){HIT_END}")
+_HIT = f"{HIT_START}([^{HIT_START}{HIT_END}]*){HIT_END}"
 
 VIEW_ROWS = 20
 CELL_LENGTH = 200  # characters of a cell in HTML
@@ -132,7 +132,7 @@ def snippet_text(snippet: str) -> str:
 
 def snippet_html(snippet: str) -> str:
     """Format a snippet as HTML, with its hits in balanced ``<mark>`` elements."""
-    pieces = [escape(piece) for piece in _HIT.split(snippet)]
+    pieces = [escape(piece) for piece in re.split(_HIT, snippet)]
     pieces[1::2] = [f"<mark>{hit}</mark>" for hit in pieces[1::2]]
     return _SPACE.sub(" ", "".join(pieces)).strip()
 

@@ -21,7 +21,7 @@ from paise2nb.notebook.magic_line import shell_words
 if TYPE_CHECKING:
     from paise2nb.commands.session import Session
 
-LINE = re.compile(r"[ \t]*(?:%%|(?:[\w.,\[\]\"' \t]+=[ \t]*)?%)paise2[ \t]+(?P<line>.*)")
+LINE = r"[ \t]*(?:%%|(?:[\w.,\[\]\"' \t]+=[ \t]*)?%)paise2[ \t]+(?P<line>.*)"
 
 
 def matcher(session: Callable[[], Session]) -> object:
@@ -33,7 +33,7 @@ def matcher(session: Callable[[], Session]) -> object:
 
     @completer.context_matcher()  # type: ignore[untyped-decorator]  # IPython declares no types here
     def paise2_matcher(context: completer.CompletionContext) -> completer.SimpleMatcherResult:
-        match = LINE.fullmatch(context.text_until_cursor)
+        match = re.fullmatch(LINE, context.text_until_cursor)
         if match is None:
             return {"completions": []}
         from paise2nb.commands import table

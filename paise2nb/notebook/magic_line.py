@@ -13,14 +13,13 @@ from typing import Any
 
 from paise2nb.core.errors import UsageError
 
-_NAME = re.compile(r"\$([A-Za-z_]\w*)")
+# Compiled on first use, which keeps %load_ext fast; `re` caches them.
+_NAME = r"\$([A-Za-z_]\w*)"
 _OPENING = re.compile(r"(?:^|(?<=\s))\{")
-_MAGIC_LINE = re.compile(
-    r"(?P<before>[ \t]*(?:[\w.,\[\]\"' \t]+=[ \t]*)?)%paise2[ \t]+(?P<line>.*)\s*"
-)
-_COMMENT = re.compile(r"(?:^|(?<=\s))#(?=\s|$)")
-_FINAL_URL = re.compile(r"(?:^|\s)[A-Za-z][A-Za-z0-9+.-]*:\S*$")
-_PART = re.compile(r"\{([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)")
+_MAGIC_LINE = r"(?P<before>[ \t]*(?:[\w.,\[\]\"' \t]+=[ \t]*)?)%paise2[ \t]+(?P<line>.*)\s*"
+_COMMENT = r"(?:^|(?<=\s))#(?=\s|$)"
+_FINAL_URL = r"(?:^|\s)[A-Za-z][A-Za-z0-9+.-]*:\S*$"
+_PART = r"\{([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)"
 
 
 def split(line: str, names: Mapping[str, Any]) -> list[str]:
@@ -42,7 +41,7 @@ def split(line: str, names: Mapping[str, Any]) -> list[str]:
             words += _evaluated(piece, names)
             continue
         for word in shell_words(piece):
-            named = _NAME.fullmatch(word)
+            named = re.fullmatch(_NAME, word)
             expands = named is not None and named[1] in names
             words += _evaluated(word[1:], names) if expands else [word]
     return words
@@ -56,12 +55,12 @@ def statement(line: str) -> tuple[str, bool]:
     Returns:
         The rest of the line, and whether there was a semicolon.
     """
-    for comment in _COMMENT.finditer(line):
+    for comment in re.finditer(_COMMENT, line):
         if _has_open_quote(line) or not _has_open_quote(line[: comment.start()]):
             line = line[: comment.start()]
             break
     line = line.rstrip()
-    rest = line if _FINAL_URL.search(line) else line.rstrip(";")
+    rest = line if re.search(_FINAL_URL, line) else line.rstrip(";")
     return rest, rest != line
 
 
@@ -69,9 +68,9 @@ def unexpanded(line: str, names: Mapping[str, Any]) -> str | None:
     """Return a sentence about the first word that contains a variable and stays as typed."""
     for piece, is_expression in _pieces(statement(line)[0]):
         for word in () if is_expression else shell_words(piece):
-            found = {part[1] or part[2] for part in _PART.finditer(word) if part[0] != word}
+            found = {part[1] or part[2] for part in re.finditer(_PART, word) if part[0] != word}
             if found & names.keys():
-                text = _PART.sub(r"{\1\2}", word)
+                text = re.sub(_PART, r"{\1\2}", word)
                 return f"{word} stays as typed; to insert the value, write {{f{text!r}}}"
     return None
 
@@ -162,7 +161,7 @@ def keep_line_ends(lines: list[str]) -> list[str]:
     }
 
     def transformed(number: int, line: str) -> str:
-        match = _MAGIC_LINE.fullmatch(line)
+        match = re.fullmatch(_MAGIC_LINE, line)
         if match is None or (number, match.end("before")) not in percent_signs:
             return line
         rest, is_silent = statement(match["line"])
