@@ -35,8 +35,8 @@ from paise2nb.views.status import Digest, Log, ResetCounts, Status, take_digest,
 from paise2nb.views.waiting import block, waiting
 from paise2nb.workers.control import Workers
 from paise2nb.workers.executor import call_function
+from paise2nb.workers.immediate import rescue_orphans
 from paise2nb.workers.queue import JobHuey
-from paise2nb.workers.rescue import rescue_orphans
 
 _current: App | None = None
 
@@ -79,7 +79,7 @@ class App:
         provider = self.plugins.provider(settings.task_queue.provider)
         self.queue: JobHuey = provider.create(parts)
         parts.job_store = self.queue.job_store
-        self.workers = Workers(parts, self.queue.notifier, immediate=self.immediate)
+        self.workers = Workers(parts, self.queue)
         if not is_worker:
             rescue_orphans(parts.job_store, settings)
         self._opened: list[tuple[str, LifecycleAction]] = []

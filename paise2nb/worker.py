@@ -4,8 +4,6 @@ It opens an app with the settings of the supervisor, and runs Huey's consumer. I
 the process records the reason and ends without having claimed a job.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import logging
 import os
@@ -27,7 +25,7 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.workers.claims import SAFETY_POLL
 from paise2nb.workers.logs import configure_logging
 from paise2nb.workers.queue import JobHuey
-from paise2nb.workers.spawn import received_message
+from paise2nb.workers.spawn import receive_message
 
 logger = logging.getLogger("paise2nb.worker")
 
@@ -40,21 +38,18 @@ MAX_LEFT_THREADS = 50  # threads that jobs have left running, before the process
 
 def main() -> None:
     """Run one worker process of a pool."""
-    received = received_message()
-    settings = Settings.from_json(received["settings"])
-    os.environ["PAISE2_PROFILE"] = settings.profile
+    settings, received = receive_message()
     assert settings.data_dir is not None
     configure_logging(settings.data_dir)
     logging.getLogger("huey").setLevel(logging.ERROR)
     faulthandler.enable()  # to standard error, which goes to the log
     processes.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor handles Ctrl-C
-    name, _, isolated = received["pool"].partition(":")
-    pool = settings.workers.pools.get(name)
-    threads = pool.threads if pool and not isolated else 1
+    pool = settings.workers.pools.get(received["pool"])  # none if jobs must run alone
+    threads = pool.threads if pool else 1
     processes.bound_files(MAX_FILES + FILES_PER_THREAD * threads)
-    host_delay = settings.fetch.host_delay
-    job_store = JobStore(Path(received["job_store"]), durable=False, host_delay=host_delay)
+    path, host_delay = Path(received["job_store"]), settings.fetch.host_delay
+    job_store = JobStore(path, durable=False, host_delay=host_delay)
     worker = job_store.register(received["pool"], threads)
     try:
         _Process(settings, job_store, worker, threads, received["parent"]).run()
@@ -73,7 +68,7 @@ class _Process:
     """A worker process while it runs.
 
     Args:
-        parent: The supervisor's pid as it was told, because the supervisor may have ended by now.
+        parent: The pid of the supervisor that started this process. It may have ended by now.
     """
 
     def __init__(
@@ -86,17 +81,15 @@ class _Process:
         self.app = App(settings, is_worker=True)
         self.huey: JobHuey = self.app.queue
         if self.app.immediate or not job_store.path.samefile(self.huey.job_store.path):
-            provider = settings.task_queue.provider
-            raise WorkersError(
-                f"task_queue.provider {provider} gives a worker no jobs of {job_store.path}"
-            )
-        self.huey.work_for(worker, self.app.parts.limits(worker.pool))
+            provider = f"task_queue.provider {settings.task_queue.provider}"
+            raise WorkersError(f"{provider} gives a worker no jobs of {job_store.path}")
+        self.huey.work_for(worker)
         self._failure: Exception | None = None
-        self._started = threading.Semaphore(0)
+        self._started = threading.Barrier(threads + 1)
         self._terminated = False
 
     def run(self) -> None:
-        """Claim and run jobs until the process is told to drain, or the supervisor is gone.
+        """Claim and run jobs until SIGTERM, a recycle, or the end of the supervisor.
 
         Raises:
             Exception: A thread can't start.
@@ -113,14 +106,13 @@ class _Process:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.set_wakeup_fd(listener.wake_descriptor, warn_on_full_buffer=False)
         try:
-            for _ in range(self.threads):
-                self._started.acquire()
+            self._started.wait()
             if self._failure is None:
                 self._serve(listener)
         finally:
             self.huey.claims.stop()
             consumer.stop(graceful=True)
-            # Told to stop again while it exits: nothing is left to do.
+            # Another SIGTERM has no effect: this process ends anyway.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.set_wakeup_fd(-1)
             listener.close()
@@ -144,7 +136,7 @@ class _Process:
                         logger.warning("this worker was declared dead: it stops")
                         break
             if listener.wait(SAFETY_POLL):
-                self.huey.claims.idle_waiter.end_one()
+                self.huey.claims.idle_waiter.wake()
         with suppress(PaiseError):
             self.job_store.heartbeat(self.worker, "stopping")
             self.huey.notifier.notify()  # the supervisor, which may have to start another worker
@@ -167,7 +159,7 @@ class _Process:
             self._failure = error
             self.huey.claims.stop()
         finally:
-            self._started.release()
+            self._started.wait()
 
     def _on_term(self, number: int, frame: Any) -> None:
         self._terminated = True

@@ -2,7 +2,7 @@
 
 With ``pytest_plugins = ["paise2nb.testing"]`` in ``conftest.py`` tests have the fixtures
 ``paise2_app``, ``paise2_settings`` and ``paise2_site``. The rules check a cache, store, queue,
-fetcher or extractor, and name what is wrong and how to fix it:
+fetcher or extractor. A failed rule names the problem and how to fix it:
 
     @pytest.mark.parametrize("rule", rules("cache"), ids=str)
     def test_my_cache(rule):

@@ -1,4 +1,4 @@
-"""The rules for fetchers and extractors. They call one as the package does, with real jobs."""
+"""The rules for fetchers and extractors, which run in real jobs as well as alone."""
 
 import json
 import re
@@ -6,12 +6,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from paise2nb.app import App
 from paise2nb.content.extract.types import choose
 from paise2nb.core.errors import PermanentError, TaskError
 from paise2nb.core.urls import scheme_of, suffix_of
 from paise2nb.plugins import Document, Fetched, Source
 from paise2nb.testing.fixtures import Site
-from paise2nb.testing.rule import Broken, Workspace, expect, require, rule
+from paise2nb.testing.rule import Broken, Extracting, Workspace, expect, require, rule
 
 _MIME_TYPE = re.compile(r"[a-z0-9][^A-Z\s;/]*/[^A-Z\s;/]+")  # RFC 6838, in lower case
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")  # RFC 3986, section 3.1, in lower case
@@ -19,30 +20,30 @@ _SUFFIX = re.compile(r"\.[^A-Z./]+")
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d:.*)?)?)?$")  # ISO 8601
 
 
-def _fetcher(workspace: Workspace, **settings: Any) -> tuple[tuple[str, ...], Callable[[str], Any]]:
-    app = workspace.app(**settings)
-    found = app.plugins.fetcher(scheme_of(workspace.subject.url) or "file")
+def _fetcher(app: App, url: str) -> tuple[tuple[str, ...], Callable[[str], Any]]:
+    found = app.plugins.fetcher(scheme_of(url) or "file")
     if found is None:
-        raise Broken(f"no fetcher is declared for {workspace.subject.url}")
+        raise Broken(f"no fetcher is declared for {url}")
     return found.schemes, lambda url: found.function(app.context("fetch").of(found.plugin), url)
 
 
-def _require_item(workspace: Workspace, url: str) -> None:
-    job = workspace.app().enqueue("fetch", url)
+def _require_item(app: App, url: str) -> None:
+    job = app.enqueue("fetch", url)
     errors = [each.error for each in job.tree if each.error]
     require(len(job.items) > 0, f"{url[:99]} became no item: {errors}")
 
 
 @rule("fetcher")
-def _fetches_bytes(workspace: Workspace) -> None:
+def _fetches_bytes(workspace: Workspace, app: App) -> None:
     """It returns bytes or Fetched, and they become an item.
 
     `paise2nb.Fetched` describes its fields.
     """
-    schemes, fetch = _fetcher(workspace)
+    url = workspace.subject.url
+    schemes, fetch = _fetcher(app, url)
     bad = [scheme for scheme in schemes if not _SCHEME.fullmatch(scheme)]
     require(not bad, f"it is declared for {bad}; use lower case and no colon")
-    first, second = fetch(workspace.subject.url), fetch(workspace.subject.url)
+    first, second = fetch(url), fetch(url)
     require(isinstance(first, bytes | Fetched), f"it returned {type(first).__name__}")
     if isinstance(first, Fetched):
         require(isinstance(first.data, bytes), f"data is {type(first.data).__name__}")
@@ -52,29 +53,30 @@ def _fetches_bytes(workspace: Workspace) -> None:
         json.dumps(first.meta, allow_nan=False)
         first, second = first.data, second.data
     require(first == second, "a second call returned other bytes; a job may run twice")
-    _require_item(workspace, workspace.subject.url)
+    _require_item(app, url)
 
 
 @rule("fetcher")
-def _failures_have_a_class(workspace: Workspace) -> None:
+def _failures_have_a_class(workspace: Workspace, app: App) -> None:
     """A failure is an error of a class that retry policies know.
 
     Raise PermanentError(message, CLASS) where a retry can't help, else TransientError.
     """
-    _, fetch = _fetcher(workspace)
-    for url in workspace.subject.wrong:
+    url, wrong, _ = workspace.subject
+    _, fetch = _fetcher(app, url)
+    for each in wrong:
         with suppress(TaskError):
-            raise Broken(f"{url!r} returned {fetch(url)!r}")
-    _, fetch = _fetcher(workspace, **{"fetch.max_bytes": 1})
+            raise Broken(f"{each!r} returned {fetch(each)!r}")
+    _, fetch = _fetcher(workspace.open(**{"fetch.max_bytes": 1}), url)
     try:
-        size = len(fetch(workspace.subject.url).data)
+        size = len(fetch(url).data)
         raise Broken(f"it returned {size} bytes, more than fetch.max_bytes")
     except PermanentError as error:
         expect(error.error_class, "too_large", "the error class over fetch.max_bytes")
 
 
-def _extractor(workspace: Workspace) -> tuple[Any, Callable[[bytes], list[Any]]]:
-    app, (data, mime_type, url, _) = workspace.app(), workspace.subject
+def _extractor(app: App, sample: Extracting) -> tuple[Any, Callable[[bytes], list[Any]]]:
+    data, mime_type, url, _ = sample
     family, suffix = mime_type.split("/")[0], suffix_of(url)
     kind, found = choose(app.plugins, mime_type, data, suffix)
     declared = () if found is None else (*found.mime_types, *found.suffixes)
@@ -101,12 +103,12 @@ def _require_valid(document: Any) -> None:
 
 
 @rule("extractor")
-def _extracts_documents(workspace: Workspace) -> None:
+def _extracts_documents(workspace: Workspace, app: App) -> None:
     """It returns documents, the same ones every time.
 
     `paise2nb.Document` describes their fields.
     """
-    found, extract = _extractor(workspace)
+    found, extract = _extractor(app, workspace.subject)
     bad = [kind for kind in found.mime_types if not _MIME_TYPE.fullmatch(kind)]
     bad += [suffix for suffix in found.suffixes if not _SUFFIX.fullmatch(suffix)]
     require(not bad, f"it is declared for {bad}; write types like text/html, suffixes like .html")
@@ -118,16 +120,16 @@ def _extracts_documents(workspace: Workspace) -> None:
     require(len(urls) == len(documents), "two documents have the same url")
     require(extract(data) == documents, "a second call returned others; a job may run twice")
     with Site() as site:
-        _require_item(workspace, site.add(f"/sample{suffix_of(url)}", data, mime_type))
+        _require_item(app, site.add(f"/sample{suffix_of(url)}", data, mime_type))
 
 
 @rule("extractor")
-def _damage_is_permanent(workspace: Workspace) -> None:
+def _damage_is_permanent(workspace: Workspace, app: App) -> None:
     """Damaged bytes are a PermanentError.
 
     Catch the exceptions of the parser; a retry can't help.
     """
-    _, extract = _extractor(workspace)
+    _, extract = _extractor(app, workspace.subject)
     data = workspace.subject.data
     for damaged in (b"", data[: len(data) // 2], data[::-1], b"\xff\0\x80" * 50, data + b"\x80"):
         with suppress(PermanentError):

@@ -1,4 +1,4 @@
-"""What tests of plugins need: an app in a temporary directory and a web site on loopback."""
+"""Fixtures for tests of plugins: an app in a temporary directory and a web site on loopback."""
 
 import threading
 import time
@@ -14,15 +14,17 @@ from paise2nb.app import open as open_app
 from paise2nb.core.errors import Timeout
 from paise2nb.views.jobs import Jobs
 
-SECONDS = 60.0  # only a failure takes this long
+SECONDS = 60.0  # the longest wait for jobs and processes
 LOOPBACK = {"fetch.allow_private_addresses": True, "fetch.host_delay": 0, "fetch.robots": False}
 
 
 class Site(ThreadingHTTPServer):
-    """A web site on loopback that serves what was added, and 404 for the rest. A context manager.
+    """A web site on loopback that serves the pages that a test adds. A context manager.
+
+    Other paths have the status 404.
 
     Attributes:
-        requests: the path of every request, in order.
+        requests: The path of every request, in order.
     """
 
     def __init__(self) -> None:
@@ -37,14 +39,14 @@ class Site(ThreadingHTTPServer):
         """Serve a body at a path.
 
         Args:
-            path: it begins with a slash.
-            body: the bytes of the response.
-            kind: its ``Content-Type``.
-            status: its HTTP status.
-            headers: more headers, with underscores for hyphens: ``Last_Modified="…"``.
+            path: Begins with a slash.
+            body: The bytes of the response.
+            kind: The ``Content-Type``.
+            status: The HTTP status.
+            headers: More headers, with underscores for hyphens: ``Last_Modified="…"``.
 
         Returns:
-            the URL.
+            The URL.
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.responses[path] = (status, {"Content-Type": kind, **named}, body)
@@ -69,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep the output of the tests clean."""
+        """Log nothing, to keep the output of the tests clean."""
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def paise2_site() -> Iterator[Site]:
 
 @pytest.fixture
 def paise2_settings() -> dict[str, Any]:
-    """Settings of `paise2_app`, by dotted key. Override it: ``return {"plugins": ["mine"]}``."""
+    """Return the settings of `paise2_app` by dotted key. Override this fixture to change them."""
     return {}
 
 
@@ -96,21 +98,20 @@ def run_all(app: App, timeout: float = SECONDS) -> Jobs:
     """Run every waiting job and its follow-up jobs in this process, and wait for retries.
 
     Args:
-        app: an open app; it needs no workers.
-        timeout: in seconds.
+        app: An open app. It needs no workers.
+        timeout: Seconds.
 
     Returns:
-        all jobs of the app.
+        All jobs of the app.
 
     Raises:
-        Timeout: some jobs have not finished in time.
+        Timeout: Some jobs have not finished in time.
     """
     deadline = time.monotonic() + timeout
-    while True:
-        app.queue.run_ready()
-        unfinished = app.queue.job_store.busy()
-        if not unfinished:
-            return app.jobs()
+    app.queue.run_ready()
+    while unfinished := app.queue.job_store.busy():
         if time.monotonic() > deadline:
             raise Timeout(f"{unfinished} jobs had not finished after {timeout:g} s")
         time.sleep(0.02)
+        app.queue.run_ready()
+    return app.jobs()

@@ -1,10 +1,11 @@
-"""The rules for queues: see `paise2nb.plugins.TaskQueueProvider`. The tasks are for their jobs."""
+"""The rules for queues, and the tasks of their jobs. See `paise2nb.plugins.TaskQueueProvider`."""
 
 import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from paise2nb.app import App
 from paise2nb.core.errors import TransientError
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import task
@@ -31,29 +32,29 @@ def kit_parent(context: Context, good_at: int) -> None:
 
 
 @rule("queue")
-def _apps_share_one_job_store(workspace: Workspace) -> None:
+def _apps_share_one_job_store(workspace: Workspace, app: App) -> None:
     """Every app on the data directory uses one job store.
 
     Return a JobHuey over open_job_store(app, path) from create().
     """
-    first, second = workspace.app("development"), workspace.app("development")
-    require(isinstance(first.queue, JobHuey), f"create() returned {type(first.queue).__name__}")
-    job = first.enqueue("kit-echo", "a")
-    require(second.jobs().ids == [job.id], "a second app does not see the job of the first")
+    require(isinstance(app.queue, JobHuey), f"create() returned {type(app.queue).__name__}")
+    job = app.enqueue("kit-echo", "a")
+    require(
+        workspace.open().jobs().ids == [job.id], "a second app does not see the job of the first"
+    )
 
 
 @rule("queue")
-def _jobs_run_once(workspace: Workspace) -> None:
+def _jobs_run_once(workspace: Workspace, app: App) -> None:
     """A job runs once, and its follow-up jobs are added with its completion.
 
     Do not change execute().
     """
-    apps = [workspace.app("development"), workspace.app("development")]
     words = [f"{number}" for number in range(20)]
-    jobs = apps[0].enqueue_many("kit-echo", words)
-    parent, failing = (apps[0].enqueue("kit-parent", good_at) for good_at in (2, 9))
+    jobs = app.enqueue_many("kit-echo", words)
+    parent, failing = (app.enqueue("kit-parent", good_at) for good_at in (2, 9))
     with ThreadPoolExecutor() as threads:
-        list(threads.map(run_all, apps))
+        list(threads.map(run_all, [app, workspace.open()]))
     expect([job.result(0) for job in jobs], words, "results")
     ran = (workspace.directory / "kit-ran").read_text().split("\n")
     require(all(ran.count(word) == 1 for word in words), "a job ran twice, or not at all")
@@ -66,12 +67,11 @@ def _jobs_run_once(workspace: Workspace) -> None:
 
 
 @rule("queue")
-def _jobs_wait_for_their_time(workspace: Workspace) -> None:
-    """A waiting job is kept, and does not run before its time.
+def _jobs_wait_for_their_time(workspace: Workspace, app: App) -> None:
+    """A waiting job survives a restart, and does not run before its time.
 
     Run a job only after it was claimed from the job store.
     """
-    app = workspace.app("development")
     if app.immediate:
         return  # no job waits
     job, later = app.enqueue("kit-echo", "a"), app.enqueue("kit-echo", "later", delay=3600)
@@ -79,21 +79,21 @@ def _jobs_wait_for_their_time(workspace: Workspace) -> None:
     expect(app.enqueue("kit-echo", "a").id, job.id, "the id of a duplicate of a waiting job")
     cancelled = app.enqueue("kit-echo", "b").cancel()[0]
     app.close()
-    app = workspace.app("development")
+    app = workspace.open()
     run_all(app)
     states = [app.job(each.id).state for each in (job, later, cancelled)]
     expect(states, ["completed", "scheduled", "cancelled"], "states after reopening")
 
 
 @rule("queue")
-def _workers_lose_nothing(workspace: Workspace) -> None:
+def _workers_lose_nothing(workspace: Workspace, app: App) -> None:
     """Workers run the jobs, and a killed worker loses none.
 
     Open the same job store in a worker as in the app that started it.
     """
-    app = workspace.app("development", **{"workers.retry.retry_delay": 0})
     if app.immediate:
         return  # it has no workers
+    app = workspace.open(**{"workers.retry.retry_delay": 0})
     workspace.stack.callback(app.workers.stop, timeout=0)
     app.workers.start(concurrency=1, pool="default")
     jobs = app.enqueue_many("kit-echo", [(f"{number}", 0.05) for number in range(10)])

@@ -1,16 +1,14 @@
-"""A rule for one kind of part, and what its check has to work with."""
+"""A rule for one kind of part, and the workspace of its check."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from paise2nb.app import App
 from paise2nb.app import open as open_app
 from paise2nb.testing.fixtures import LOOPBACK, SECONDS
 
@@ -19,9 +17,9 @@ class Fetching(NamedTuple):
     """An example for a fetcher.
 
     Attributes:
-        url: it can be fetched.
-        wrong: these can't.
-        settings: what loads the fetcher, by dotted key.
+        url: A URL that can be fetched.
+        wrong: URLs that can't be fetched.
+        settings: The settings that load the fetcher, by dotted key.
     """
 
     url: str
@@ -33,10 +31,10 @@ class Extracting(NamedTuple):
     """An example for an extractor.
 
     Attributes:
-        data: the bytes of a document.
-        mime_type: their type.
-        url: where they may have been fetched from; its suffix counts.
-        settings: what loads the extractor, by dotted key.
+        data: The bytes of a document.
+        mime_type: Their MIME type.
+        url: The URL of the document. Its suffix may select the extractor.
+        settings: The settings that load the extractor, by dotted key.
     """
 
     data: bytes
@@ -62,35 +60,33 @@ def expect(found: object, wanted: object, what: str) -> None:
 
 @dataclass
 class Workspace:
-    """What one check works with.
+    """The directory of one check, and the parts that are open in it.
 
     Attributes:
-        subject: see `Rule.check`.
-        directory: an empty directory, removed afterwards.
-        stack: closes what the check has opened.
+        subject: See `Rule.check`.
+        directory: Empty at first, and removed after the check.
+        stack: Closes the parts after the check.
     """
 
     subject: Any
     directory: Path
     stack: ExitStack
 
-    def open(self) -> Any:
-        """Open the cache or store; again in the same directory at each call."""
-        part = self.subject(self.directory)
-        self.stack.callback(part.close)
-        return part
-
-    def app(self, profile: str = "test", **settings: Any) -> App:
-        """Open an app that uses the part; again on the same data at each call."""
-        chosen = self.subject if isinstance(self.subject, Mapping) else self.subject.settings
+    def open(self, **settings: Any) -> Any:
+        """Open a cache or store, or an app that uses the part; on the same data at each call."""
+        if callable(self.subject):
+            return self.stack.enter_context(closing(self.subject(self.directory)))
+        is_queue = isinstance(self.subject, Mapping)
+        chosen = self.subject if is_queue else self.subject.settings
         plugins = [*chosen.get("plugins", ()), "paise2nb.testing.queues"]
         merged = {**LOOPBACK, **chosen, **settings, "plugins": plugins}
+        profile = "development" if is_queue else "test"  # in which jobs may wait
         return self.stack.enter_context(open_app(profile, self.directory, merged))
 
     def in_processes(self, work: Callable[[Any], None]) -> None:
         """Have two new processes open the cache or store and work on it at the same time."""
-        new = partial(get_context("spawn").Process, target=_work)
-        processes = [new(args=(work, self.subject, self.directory)) for _ in range(2)]
+        new, args = get_context("spawn").Process, (work, self.subject, self.directory)
+        processes = [new(target=_work, args=args) for _ in range(2)]
         for process in processes:
             process.start()
         for process in processes:
@@ -102,7 +98,7 @@ def _work(work: Callable[[Any], None], make: Callable[[Path], Any], directory: P
     work(make(directory))
 
 
-Test = Callable[[Workspace], None]
+Test = Callable[[Workspace, Any], None]
 
 
 class Rule(NamedTuple):
@@ -110,9 +106,9 @@ class Rule(NamedTuple):
 
     Attributes:
         kind: ``cache``, ``store``, ``queue``, ``fetcher`` or ``extractor``.
-        says: the rule in one sentence.
-        advice: how to keep it.
-        test: raises an exception if the part breaks it.
+        says: The rule in one sentence.
+        advice: How to follow the rule.
+        test: Called with a workspace and an open part. Raises an exception if it breaks the rule.
     """
 
     kind: str
@@ -127,16 +123,17 @@ class Rule(NamedTuple):
         """Check a part.
 
         Args:
-            subject: for ``cache`` and ``store`` a function that opens one in a directory; other
-                processes import it, so it has to be in a module. For ``queue`` the settings that
-                select it, for ``fetcher`` a `Fetching`, for ``extractor`` an `Extracting`.
+            subject: For ``cache`` and ``store`` a function that opens one in a directory. It has
+                to be in a module, because other processes import it. For ``queue`` the settings
+                that select it, for ``fetcher`` a `Fetching`, for ``extractor`` an `Extracting`.
 
         Raises:
-            Broken: the part breaks the rule.
+            Broken: The part breaks the rule.
         """
         with TemporaryDirectory(prefix="paise2-") as directory, ExitStack() as stack:
             try:
-                self.test(Workspace(subject, Path(directory), stack))
+                workspace = Workspace(subject, Path(directory), stack)
+                self.test(workspace, workspace.open())
             except Exception as error:
                 reason = error if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
                 message = f'The {self.kind} breaks the rule "{self.says}": {reason}. {self.advice}'
@@ -144,7 +141,7 @@ class Rule(NamedTuple):
 
 
 def rule(kind: str) -> Callable[[Test], Rule]:
-    """Declare a function as the test of a rule. Its docstring has the rule, then the advice."""
+    """Declare a function as the test of a rule. Its docstring is the rule, then the advice."""
 
     def declare(test: Test) -> Rule:
         says, _, advice = (inspect.getdoc(test) or "").partition("\n\n")

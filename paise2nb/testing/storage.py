@@ -13,12 +13,11 @@ SAMPLES = (b"", b"a", bytes(range(256)) * 4096)
 
 
 @rule("cache")
-def _key_is_the_hash(workspace: Workspace) -> None:
+def _key_is_the_hash(workspace: Workspace, cache: Any) -> None:
     """The key of bytes is their SHA-256, and get() returns them.
 
     For any other key get() raises KeyError.
     """
-    cache = workspace.open()
     for data in (*SAMPLES, b"a"):
         key = cache.put(data)
         expect(key, hashlib.sha256(data).hexdigest(), f"put({data[:9]!r})")
@@ -30,25 +29,24 @@ def _key_is_the_hash(workspace: Workspace) -> None:
 
 
 @rule("cache")
-def _bytes_are_durable(workspace: Workspace) -> None:
+def _bytes_are_durable(workspace: Workspace, cache: Any) -> None:
     """Bytes that were put are on the disk.
 
     Write and sync before put() returns.
     """
-    first, second = workspace.open(), workspace.open()
-    key = first.put(b"a")
+    second = workspace.open()
+    key = cache.put(b"a")
     for other in (second, workspace.open()):
         found = other.get(key) if key in other else None
         expect(found, b"a", "bytes in another cache in the directory")
 
 
 @rule("cache")
-def _needed_and_recent_entries_stay(workspace: Workspace) -> None:
+def _needed_and_recent_entries_stay(workspace: Workspace, cache: Any) -> None:
     """remove() spares entries that are needed or were put recently.
 
     Store the time of every put(), also of bytes that the cache has already.
     """
-    cache = workspace.open()
     keys = [cache.put(data) for data in SAMPLES]
     expect(cache.remove(set(), 3600.0), 0, "entries that remove() took before older_than")
     expect(cache.remove({keys[0]}, 0.0), 2, "the number of entries that remove() returned")
@@ -67,13 +65,13 @@ def _fill_cache(cache: Any) -> None:
 
 
 @rule("cache")
-def _processes_share_a_cache(workspace: Workspace) -> None:
+def _processes_share_a_cache(workspace: Workspace, cache: Any) -> None:
     """Many processes can use one cache at the same time.
 
     Write to a temporary file and rename it, or use transactions.
     """
     workspace.in_processes(_fill_cache)
-    expect(workspace.open().clear(), 20, "entries after 2 processes put the same 20")
+    expect(cache.clear(), 20, "entries after 2 processes put the same 20")
 
 
 def _provenance(name: str, at: float = 1.7e9, **changed: Any) -> dict[str, Any]:
@@ -83,12 +81,11 @@ def _provenance(name: str, at: float = 1.7e9, **changed: Any) -> dict[str, Any]:
 
 
 @rule("store")
-def _items_are_shown_as_put(workspace: Workspace) -> None:
+def _items_are_shown_as_put(workspace: Workspace, store: Any) -> None:
     """get() and list() show an item as it was put.
 
     Keep every field, and show times in ISO 8601, in UTC.
     """
-    store = workspace.open()
     found = store.get(1), store.find("key"), store.visited("key", 1.0), store.list(), store.count()
     expect(found, (None, None, None, [], 0), "an empty store returned")
     fields = {"title": "T", "author": "Ada", "date": "2024-02-03", "language": "en"}
@@ -106,12 +103,12 @@ def _items_are_shown_as_put(workspace: Workspace) -> None:
 
 
 @rule("store")
-def _newest_content_wins(workspace: Workspace) -> None:
+def _newest_content_wins(workspace: Workspace, store: Any) -> None:
     """A key is one item, and older content never replaces newer content.
 
     Compare fetched_at with that of the stored content and with its last visit.
     """
-    store, key = workspace.open(), _provenance("a")["key"]
+    key = _provenance("a")["key"]
     item_id = store.put(Document("old"), **_provenance("a"))
     again = _provenance("a", url="http://EXAMPLE.org/a#part", tag=None)
     ids = store.put_many([(Document("b"), _provenance("b")), (Document("new"), again)])
@@ -126,12 +123,11 @@ def _newest_content_wins(workspace: Workspace) -> None:
 
 
 @rule("store")
-def _many_are_stored_or_none(workspace: Workspace) -> None:
+def _many_are_stored_or_none(workspace: Workspace, store: Any) -> None:
     """put_many() stores all entries or none.
 
     Read all entries first, then write them in one transaction.
     """
-    store = workspace.open()
 
     def entries() -> Iterator[tuple[Document, dict[str, Any]]]:
         yield Document("first"), _provenance("a")
@@ -143,12 +139,11 @@ def _many_are_stored_or_none(workspace: Workspace) -> None:
 
 
 @rule("store")
-def _versions_are_kept(workspace: Workspace) -> None:
+def _versions_are_kept(workspace: Workspace, store: Any) -> None:
     """Content that was replaced is kept as a version.
 
     Keep it where both the bytes and the text differ.
     """
-    store = workspace.open()
     for number, text in enumerate(("a\none", "a\none", "a\ntwo")):
         changed = _provenance("a", 1.7e9 + number, sha256=f"{number}" * 64)
         item_id = store.put(Document(text), **changed)
@@ -162,12 +157,12 @@ def _versions_are_kept(workspace: Workspace) -> None:
 
 
 @rule("store")
-def _items_are_listed_and_counted(workspace: Workspace) -> None:
+def _items_are_listed_and_counted(workspace: Workspace, store: Any) -> None:
     """Items are listed newest first, and counted.
 
     Sort by fetched_at, then by id.
     """
-    store, now, ids = workspace.open(), time.time(), []
+    now, ids = time.time(), []
     for number, tag in enumerate("xyx"):
         changed = _provenance(f"{number}", 1.7e9 - (number == 1), tag=tag)
         ids.append(store.put(Document("text"), **changed))
@@ -192,14 +187,13 @@ _ODD_QUERIES = ('"', "AND", "a -b", "((", "*", "NEAR(a b)", "a:b", "\0", "'; --"
 
 
 @rule("store")
-def _search_finds_words(workspace: Workspace) -> None:
+def _search_finds_words(workspace: Workspace, store: Any) -> None:
     """A search finds items by their words, the best match first.
 
     `DataStorageProvider.search` describes the query language.
     """
-    store, tagged = workspace.open(), _provenance("b", tag="x")
     store.put(Document("The bird sang.", date="2023-05-06"), **_provenance("a"))
-    store.put(Document("It sang to a bird, a song", date="2024-01-01"), **tagged)
+    store.put(Document("It sang to a bird, a song", date="2024-01-01"), **_provenance("b", tag="x"))
     store.put(Document("A stone, " + "silent " * 300, date="2025"), **_provenance("c"))
     for wanted, queries in _FOUND.items():
         for query in queries:
@@ -216,18 +210,18 @@ def _search_finds_words(workspace: Workspace) -> None:
 
 
 @rule("store")
-def _items_are_durable(workspace: Workspace) -> None:
+def _items_are_durable(workspace: Workspace, store: Any) -> None:
     """Items that were put are on the disk.
 
     Write and sync before put() returns, and read what other processes have written.
     """
-    first, second = workspace.open(), workspace.open()
-    item_id = first.put(Document("text"), **_provenance("a"))
+    second = workspace.open()
+    item_id = store.put(Document("text"), **_provenance("a"))
     for other in (second, workspace.open()):
         require(other.get(item_id), "another store in the directory lacks it")
-    first.checkpoint()
+    store.checkpoint()
     second.put(Document("more"), **_provenance("b"))
-    expect((first.count(), workspace.open().count()), (2, 2), "items after checkpoint()")
+    expect((store.count(), workspace.open().count()), (2, 2), "items after checkpoint()")
 
 
 def _fill_store(store: Any) -> None:
@@ -236,12 +230,11 @@ def _fill_store(store: Any) -> None:
 
 
 @rule("store")
-def _processes_share_a_store(workspace: Workspace) -> None:
+def _processes_share_a_store(workspace: Workspace, store: Any) -> None:
     """Many processes can write at the same time.
 
     Lock a file while writing, or use transactions.
     """
     workspace.in_processes(_fill_store)
-    store = workspace.open()
     found = len({row["id"] for row in store.list()}), store.count()
     expect(found, (40, 40), "items after 2 processes put the same 40")

@@ -1,12 +1,10 @@
 """How the threads of a worker process claim their next job, and wait if there is none."""
 
-from __future__ import annotations
-
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from paise2nb.core.errors import PaiseError, StorageError
 from paise2nb.core.wakeup import Notifier
@@ -43,17 +41,18 @@ class IdleWaiter:
             if calls == self.calls:
                 self._condition.wait(seconds)
 
-    def end_one(self) -> None:
-        """Wake one thread."""
+    def wake(self, threads: int = 1) -> None:
+        """Wake that many threads."""
         with self._condition:
             self.calls += 1
-            self._condition.notify()
+            self._condition.notify(threads)
 
-    def end_all(self) -> None:
-        """Wake every thread."""
-        with self._condition:
-            self.calls += 1
-            self._condition.notify_all()
+
+class _Local(threading.local):
+    """The state of one thread: the claim to run next, and an outcome that is not written yet."""
+
+    next_claim: Claim | None = None
+    unwritten: tuple[Claim, Outcome] | None = None
 
 
 class Claims:
@@ -68,6 +67,7 @@ class Claims:
         worker: The worker to claim for; None until the process is ready to claim.
         limits: The tasks to claim, with their limits.
         outages: Pauses tasks that can't run at the moment.
+        stopping: No more jobs are claimed.
     """
 
     def __init__(
@@ -81,22 +81,17 @@ class Claims:
         self.worker: Worker | None = None
         self.limits: dict[str, Limits] = {}
         self.outages: OutageMonitor | None = None
-        self._stopping = threading.Event()
-        self._local = threading.local()
+        self.stopping = False
+        self._local = _Local()
         self._claiming = threading.Lock()  # only one thread at a time looks for work
         self._started: dict[int, float] = {}  # thread -> when (monotonic) its job started
         self._check_slots_at = 0.0  # monotonic
         self._slot_check_seconds = SAFETY_POLL
 
-    @property
-    def stopping(self) -> bool:
-        """Whether no more jobs are claimed."""
-        return self._stopping.is_set()
-
     def stop(self) -> None:
         """Claim no more jobs: the worker drains."""
-        self._stopping.set()
-        self.idle_waiter.end_all()
+        self.stopping = True
+        self.idle_waiter.wake(threading.active_count())  # all: no more threads than that wait
 
     def next(self) -> Claim | None:
         """Claim a job, or wait for one. Return None if there was none within `SAFETY_POLL`."""
@@ -104,7 +99,7 @@ class Claims:
         calls = self.idle_waiter.calls
         if self.stopping or self.worker is None:
             return None
-        claim = self._take_next_claim()
+        claim, self._local.next_claim = self._local.next_claim, None
         if claim is None:
             self._started.pop(threading.get_ident(), None)
             pause = SAFETY_POLL
@@ -119,7 +114,7 @@ class Claims:
                 self.idle_waiter.wait(pause, calls)
                 return None
         if not self._claiming.locked():
-            self.idle_waiter.end_one()  # there may be more work: wake the next thread
+            self.idle_waiter.wake()  # there may be more work: wake the next thread
         # Checked again here: a plugin may have been saved just before this job was enqueued.
         if not self._plugins_are_current() or claim.task not in self._parts.plugins.tasks:
             self._job_store.end(claim, _RELEASED)
@@ -143,7 +138,7 @@ class Claims:
 
     def release_next(self) -> None:
         """Release the job that this thread has claimed but not started."""
-        claim = self._take_next_claim()
+        claim, self._local.next_claim = self._local.next_claim, None
         if claim is not None:
             self._job_store.end(claim, _RELEASED)
 
@@ -166,22 +161,21 @@ class Claims:
         self.recycle(reason)
         return False
 
-    def _write(self, claim: Claim, outcome: Outcome, limits: Mapping[str, Limits]) -> None:
-        accepted, next_claim = self._job_store.end(claim, outcome, self.worker, dict(limits))
+    def _write(self, claim: Claim, outcome: Outcome, limits: dict[str, Limits]) -> None:
+        accepted, next_claim = self._job_store.end(claim, outcome, self.worker, limits)
         self._local.next_claim = next_claim
         if not accepted:
             logger.warning("the outcome of job %s is refused: it was taken back", claim.id)
         elif outcome.followups:
-            self.idle_waiter.end_one()
+            self.idle_waiter.wake()
             self._notifier.notify()
 
     def _write_unwritten(self) -> None:
-        unwritten: tuple[Claim, Outcome] | None = getattr(self._local, "unwritten", None)
-        if unwritten is not None:
+        if self._local.unwritten is not None:
             try:
-                self._write(*unwritten, {})
+                self._write(*self._local.unwritten, {})
             except StorageError:
-                self._stopping.wait(SAFETY_POLL)
+                time.sleep(SAFETY_POLL)
                 raise
             self._local.unwritten = None
 
@@ -225,13 +219,7 @@ class Claims:
             return {}
         return {name: limit for name, limit in self.limits.items() if name not in paused}
 
-    def _take_next_claim(self) -> Claim | None:
-        claim: Claim | None = getattr(self._local, "next_claim", None)
-        self._local.next_claim = None
-        return claim
-
     def _seconds_until_due(self) -> float:
         due = self._job_store.next_time(tuple(self.limits), within=SAFETY_POLL)
-        if due is None:
-            return SAFETY_POLL
-        return min(max(due - self._job_store.now(), 0.001), SAFETY_POLL)
+        pause = SAFETY_POLL if due is None else due - self._job_store.now()
+        return min(max(pause, 0.001), SAFETY_POLL)

@@ -5,29 +5,28 @@ job store has a row for each of them, so that every process can find them. A row
 its identity, because a pid alone may belong to another process by now.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess
 import time
-from functools import cached_property
+from collections import Counter
 from typing import Any
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
 from paise2nb.core.errors import UsageError, WorkersError
-from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs.models import IMMEDIATE
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.workers_status import WorkersStatus, no_worker_runs
 from paise2nb.workers.logs import log_path
+from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import STOP_SECONDS, spawn
 
 START_SECONDS = 60.0  # a start that takes longer has failed
 POLL_SECONDS = 0.02
+_SHOWN = ("pool", "pid", "state", "jobs", "started_at", "heartbeat_at", "error")
 
 
 class Workers:
@@ -35,57 +34,45 @@ class Workers:
 
     Args:
         parts: The job store, the settings and the plugins.
-        notifier: Wakes the supervisor.
-        immediate: Whether jobs run in this process.
+        queue: The queue of this process.
     """
 
-    def __init__(self, parts: Parts, notifier: Notifier, *, immediate: bool) -> None:
+    def __init__(self, parts: Parts, queue: JobHuey) -> None:
         self._parts = parts
         self._job_store = parts.job_store
-        self._notifier = notifier
-        self._immediate = immediate
+        self._queue = queue
         self._child: subprocess.Popen[bytes] | None = None  # the supervisor, if started here
-
-    @cached_property
-    def _network_filesystem(self) -> str | None:
-        return network_filesystem(self._job_store.path.parent)
 
     # Status ----------------------------------------------------------------------------------
 
     def status(self) -> WorkersStatus:
         """Return the workers that run now, and the problem that keeps jobs from running."""
         iso_time = self._job_store.iso_time
-        workers = [
-            {
-                "pool": row["pool"],
-                "pid": row["pid"],
-                "state": _shown_state(row),
-                "jobs": row["jobs"],
-                "started_at": iso_time(row["started_at"]),
-                "heartbeat_at": iso_time(row["heartbeat_at"]),
-                "error": row["error"],
-            }
-            for row in self._rows()
-            if row["state"] == "failed" or processes.alive(row["process"])
-        ]
-        row = self._running_supervisor()
-        supervisor = None
-        if row is not None:
-            pid = processes.pid_of(row["process"])
-            supervisor = {"pid": pid, "started_at": iso_time(row["started_at"])}
-        return WorkersStatus(workers, supervisor, self._problem(row, workers))
+        workers = []
+        for row in self._rows():
+            if row["state"] == "failed" or processes.alive(row["process"]):
+                row |= {name: iso_time(row[name]) for name in ("started_at", "heartbeat_at")}
+                if row["state"] == "ready":
+                    row["state"] = "busy" if row["jobs"] else "idle"
+                workers.append({name: row[name] for name in _SHOWN})
+        running = self._running_supervisor()
+        problem = self._problem(running, workers)
+        if running is None:
+            return WorkersStatus(workers, None, problem)
+        supervisor = {"pid": running["pid"], "started_at": iso_time(running["started_at"])}
+        return WorkersStatus(workers, supervisor, problem)
 
     def _problem(
         self, supervisor: dict[str, Any] | None, workers: list[dict[str, Any]]
     ) -> str | None:
         if supervisor is None:
             waiting = self._job_store.busy()
-            if waiting and not workers and not self._immediate:
+            if waiting and not workers and not self._queue.runs_immediately:
                 return no_worker_runs(waiting)
             return None
         if supervisor["problem"]:
             return f"{supervisor['problem']}; fix it, then: paise2 worker restart"
-        if kind := self._network_filesystem:
+        if kind := network_filesystem(self._job_store.path.parent):
             return (
                 f"{self._parts.data_dir} is on a network filesystem ({kind}), where jobs may be "
                 "lost; choose a local directory with --data-dir or PAISE2_DATA_DIR"
@@ -104,19 +91,19 @@ class Workers:
         return [row for row in self._job_store.workers() if row["pool"] != IMMEDIATE]
 
     def _running_supervisor(self) -> dict[str, Any] | None:
-        """Return the supervisor's row if its process is running."""
+        """Return the supervisor if its process is running: its row, pid and decoded options."""
         if self._child is not None:
             self._child.poll()  # so that an ended one is no zombie
         row = self._job_store.supervisor()
-        if row is not None and row["process"] and processes.alive(row["process"]):
-            return row
-        return None
+        if row is None or not row["process"] or not processes.alive(row["process"]):
+            return None
+        pid, options = processes.pid_of(row["process"]), json.loads(row["options"])
+        return {**row, "pid": pid, "options": options}
 
     def present(self) -> bool:
         """Whether any background process runs jobs, or will."""
-        if self._running_supervisor() is not None:
-            return True
-        return any(processes.alive(row["process"]) for row in self._rows())
+        names = (row["process"] for row in self._rows())
+        return self._running_supervisor() is not None or any(map(processes.alive, names))
 
     # Starting --------------------------------------------------------------------------------
 
@@ -128,7 +115,7 @@ class Workers:
         burst: bool = False,
         foreground: bool = False,
     ) -> WorkersStatus:
-        """Start the workers, and return when all are ready. Workers that run already are kept.
+        """Start the workers, and return when all are ready. Running workers go on.
 
         Args:
             concurrency: The number of processes of the named pool, or of the pool ``default``.
@@ -143,15 +130,14 @@ class Workers:
         sizes = self.sizes(concurrency, pool)
         running = self._supervisor_after_drain()
         if running is not None:
-            options = json.loads(running["options"])
-            missing = {name: size for name, size in sizes.items() if name not in options["sizes"]}
-            added = pool is not None and missing
+            options = running["options"]
+            added = pool is not None and pool not in options["sizes"]
             if added:
-                options["sizes"].update(missing)
+                options["sizes"] |= sizes
             # A new time makes the supervisor start the workers that it stopped when idle.
             options["asked_at"] = self._job_store.now()
             self._job_store.set_supervisor(options=json.dumps(options))
-            self._notifier.notify()
+            self._queue.notifier.notify()
             return self._wait_until_ready("added" if added else "already running", None)
         options = {"sizes": sizes, "burst": burst, "foreground": foreground}
         if foreground:
@@ -203,17 +189,15 @@ class Workers:
         options = json.loads(row["options"]) if row is not None else {}
         self.stop(timeout)
         configured = self.sizes()
-        before = options.get("sizes", configured)
-        sizes = {name: size for name, size in before.items() if name in configured}
-        burst = options.get("burst", False)
-        options = {"sizes": sizes or configured, "burst": burst, "foreground": False}
+        before = options.get("sizes", {})
+        sizes = {name: size for name, size in before.items() if name in configured} or configured
+        options = {"sizes": sizes, "burst": options.get("burst", False), "foreground": False}
         child = self._spawn(self._parts.settings.to_json(), options)
         return self._wait_until_ready("restarted", child)
 
     def _spawn(self, settings: str, options: dict[str, Any]) -> subprocess.Popen[bytes]:
-        path = str(self._job_store.path)
-        message = {"settings": settings, "options": options, "job_store": path}
-        self._child = spawn("supervisor", message, self._parts.data_dir)
+        path, data_dir = self._job_store.path, self._parts.data_dir
+        self._child = spawn("supervisor", settings, path, data_dir, options=options)
         return self._child
 
     def _supervisor_after_drain(self) -> dict[str, Any] | None:
@@ -224,7 +208,7 @@ class Workers:
         """
         deadline: float | None = None
         while (row := self._running_supervisor()) and row["state"] == "stopping":
-            seconds = json.loads(row["options"]).get("stop_seconds", STOP_SECONDS)
+            seconds = row["options"].get("stop_seconds", STOP_SECONDS)
             deadline = deadline or time.monotonic() + seconds + START_SECONDS
             _pause(deadline, row)
         return row
@@ -239,27 +223,37 @@ class Workers:
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            ended = child is None or child.poll() is not None
+            exit_status = None if child is None else child.poll()
             row = self._running_supervisor()
-            if row is None:
-                if child is None:
-                    raise WorkersError("the workers have just stopped; again: paise2 worker start")
-                if ended and child.returncode == 0:  # a burst that has already done everything
+            if row is not None:
+                if row["problem"]:
+                    raise WorkersError(f"{row['problem']}; fix it, then: paise2 worker restart")
+                if self._all_ready(row):
                     return self._status_with_message(message)
-                if ended:
-                    break
-            elif row["problem"]:
-                raise WorkersError(f"{row['problem']}; fix it, then: paise2 worker restart")
-            elif self._all_ready(row):
+            elif child is None:
+                raise WorkersError("the workers have just stopped; again: paise2 worker start")
+            elif exit_status == 0:  # a burst that has already done everything
                 return self._status_with_message(message)
+            elif exit_status is not None:
+                break
             time.sleep(POLL_SECONDS)
         log = log_path(self._parts.data_dir)
         raise WorkersError(f"the workers did not start; the reason is at the end of {log}")
 
     def _all_ready(self, supervisor: dict[str, Any]) -> bool:
-        pools = [row["pool"] for row in self._rows() if _is_ready(row, supervisor)]
-        wanted: dict[str, int] = json.loads(supervisor["options"])["sizes"]
-        return all(pools.count(name) >= size for name, size in wanted.items())
+        """Whether all wanted workers are ready, and started by the current supervisor.
+
+        An orphan of an earlier supervisor was registered earlier, or is never ready, because it
+        checks its parent first.
+        """
+        ready = Counter(
+            row["pool"]
+            for row in self._rows()
+            if row["state"] == "ready"
+            and row["started_at"] >= supervisor["started_at"]
+            and processes.alive(row["process"])
+        )
+        return ready >= Counter(supervisor["options"]["sizes"])
 
     def _status_with_message(self, message: str) -> WorkersStatus:
         status = self.status()
@@ -282,7 +276,7 @@ class Workers:
             if self._job_store.supervisor() is not None:
                 self._job_store.set_supervisor(state="stopped", process=None)
             return self._status_with_message("stopped" if stopped else "not running")
-        options = {**json.loads(supervisor["options"]), "stop_seconds": seconds}
+        options = {**supervisor["options"], "stop_seconds": seconds}
         self._job_store.set_supervisor(options=json.dumps(options))
         processes.send(supervisor["process"], signal.SIGTERM)
         deadline = time.monotonic() + seconds + START_SECONDS
@@ -291,7 +285,7 @@ class Workers:
         return self._status_with_message("stopped")
 
     def _stop_orphans(self, seconds: float) -> bool:
-        """Stop workers whose supervisor has died. Return whether there were any."""
+        """Stop the workers of a supervisor that has died. Return whether there were any."""
         rows = self._rows()
         living = [row for row in rows if processes.send(row["process"], signal.SIGTERM)]
         deadline = time.monotonic() + seconds
@@ -312,22 +306,6 @@ def _pause(deadline: float, supervisor: dict[str, Any]) -> None:
         WorkersError: The deadline (monotonic) has passed.
     """
     if time.monotonic() > deadline:
-        pid = processes.pid_of(supervisor["process"])
+        pid = supervisor["pid"]
         raise WorkersError(f"the supervisor (pid {pid}) does not stop; kill it: kill -9 {pid}")
     time.sleep(POLL_SECONDS)
-
-
-def _is_ready(row: dict[str, Any], supervisor: dict[str, Any]) -> bool:
-    """Ready, and started by the current supervisor.
-
-    An orphan of an earlier supervisor was registered earlier, or is never ready, because it checks
-    its parent first.
-    """
-    ready = row["state"] == "ready" and row["started_at"] >= supervisor["started_at"]
-    return ready and processes.alive(row["process"])
-
-
-def _shown_state(row: dict[str, Any]) -> str:
-    if row["state"] != "ready":
-        return str(row["state"])
-    return "busy" if row["jobs"] else "idle"

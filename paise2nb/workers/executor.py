@@ -4,8 +4,6 @@ Huey calls the task's function, which returns or raises; one `match` decides wha
 the job. The caller writes the outcome together with the follow-up jobs and the next claim.
 """
 
-from __future__ import annotations
-
 import datetime
 import inspect
 import json
@@ -14,7 +12,7 @@ import os
 import traceback
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 from huey import signals
 from huey.api import Huey
@@ -64,12 +62,16 @@ class Executor:
         """
         huey = self._huey
         huey._emit(signals.SIGNAL_EXECUTING, task)
+        huey._tasks_in_flight.add(task)
         try:
-            outcome = self._execute(task)
+            huey._run_pre_execute(task)
+            outcome: Outcome = task.execute()  # calls `call`
         except BaseException as error:
             if not isinstance(error, Snoozed):  # a snoozed job has not been executed
                 huey._run_post_execute(task, None, error)
             return self._decide(task, error)
+        finally:
+            huey._tasks_in_flight.discard(task)
         if huey._post_execute:
             huey._run_post_execute(task, json.loads(outcome.result or "null"), None)
         huey._emit(signals.SIGNAL_COMPLETE, task)
@@ -77,58 +79,30 @@ class Executor:
             self.outages.recovered(task.claim.task)
         return outcome
 
-    def _execute(self, task: HueyTask) -> Outcome:
-        """Let Huey run its hooks and the task's function, which is `call`."""
-        self._huey._tasks_in_flight.add(task)
-        try:
-            self._huey._run_pre_execute(task)
-            outcome: Outcome = task.execute()
-            return outcome
-        finally:
-            self._huey._tasks_in_flight.discard(task)
-
-    def call(self, claim: Claim, arguments: Sequence[Any]) -> Outcome:
-        """Call the task's function and return the outcome of its completion.
+    def call(self, *arguments: Any, task: HueyTask) -> Outcome:
+        """Call the task's function and return the outcome of its completion. Huey calls this.
 
         Raises:
-            RetryTask: The job failed, and its retry policy grants another attempt.
-            Exception: The job failed for good, was snoozed or was cancelled.
+            Exception: The job failed, was snoozed or was cancelled.
         """
         pid = os.getpid()
         try:
-            context = Context(self._parts, claim)
+            context = Context(self._parts, task.claim)
             value = call_function(self._parts, context, arguments)
             return Outcome(
                 "completed",
                 "completed",
-                _to_json(claim, value),
+                _to_json(task.name, value),
                 followups=context.followups,
                 state_entries=context.state_entries(),
                 host_delays=context.host_delays,
             )
-        except (Snoozed, CancelExecution):
-            raise
         except RetryTask as request:  # raised by the task: counts like any other failure
-            reason = request.args[0] or "asked to be retried"
-            error = TaskError(reason, "retry", retry_after=_requested_delay(request))
-            error.__cause__ = request
-            self._raise_retry(claim, error)
-        except Exception as error:
-            self._raise_retry(claim, error)
+            reason = request.args[0] or "requested a retry"
+            raise TaskError(reason, "retry", retry_after=_requested_delay(request)) from request
         finally:
             if os.getpid() != pid:  # a child that the task has forked must not write an outcome
                 os._exit(0)
-
-    def _raise_retry(self, claim: Claim, error: Any) -> NoReturn:
-        """Raise a RetryTask with the delay of the retry policy, or the error if none is left."""
-        task = self._parts.plugins.tasks.get(claim.task)
-        failures = claim.attempt - claim.crashes
-        delay, error.max_attempts = decide(self._parts.settings, task, error, failures)
-        if delay is None:
-            raise error
-        retry = RetryTask(delay=delay)
-        retry.max_attempts = error.max_attempts
-        raise retry from error
 
     def _decide(self, task: HueyTask, error: BaseException) -> Outcome:
         """Return the outcome of an execution that raised."""
@@ -144,34 +118,40 @@ class Executor:
                 self._huey._emit(signals.SIGNAL_CANCELED, task)
                 logger.info("job %s was cancelled by its task", task.claim.id)
                 return Outcome("cancelled", "cancelled", error=message(error) or None)
-            case RetryTask():
-                self._huey._emit(signals.SIGNAL_RETRYING, task)
-                return self._failure(task.claim, error, error.__cause__ or error, error.delay)
             case _:
-                self._huey._emit(signals.SIGNAL_ERROR, task, error)
-                return self._failure(task.claim, error, error, None)
+                return self._failure(task, error)
 
-    def _failure(
-        self, claim: Claim, raised: BaseException, cause: BaseException, delay: float | None
-    ) -> Outcome:
-        """Return the outcome of a failure; a failure of the machine is not charged to the job."""
-        error, name = message(cause), error_class(cause)
-        if self.outages and self.outages.is_outage(claim, cause):
-            logger.info("job %s is released uncharged: %s", claim.id, cause)
-            return Outcome("released", "queued", error_class=name, error=error)
+    def _failure(self, task: HueyTask, error: BaseException) -> Outcome:
+        """Return the outcome of a failure. One that an outage caused is not charged to the job."""
+        claim: Claim = task.claim
+        delay, max_attempts = None, None
+        if isinstance(error, Exception):  # others, such as SystemExit, are not retried
+            definition = self._parts.plugins.tasks.get(claim.task)
+            failures = claim.attempt - claim.crashes
+            delay, max_attempts = decide(self._parts.settings, definition, error, failures)
         if delay is None:
-            logger.info("job %s failed: %s", claim.id, cause)
+            self._huey._emit(signals.SIGNAL_ERROR, task, error)
+            state, ending = "failed", "failed"
         else:
-            logger.info("job %s will be retried in %.1f s: %s", claim.id, delay, cause)
+            self._huey._emit(signals.SIGNAL_RETRYING, task)
+            state, ending = "retrying", f"will be retried in {delay:.1f} s"
+        name, text = error_class(error), message(error)
+        if self.outages and self.outages.is_outage(claim, error):
+            logger.info("job %s is released uncharged: %s", claim.id, error)
+            return Outcome("released", "queued", error_class=name, error=text)
+        logger.info("job %s %s: %s", claim.id, ending, error)
+        pauses = []
+        if isinstance(error, TaskError) and error.host:  # it throttles all jobs of this host
+            pauses = [HostDelay(error.host, pause=max(error.retry_after or 0.0, delay or 0.0))]
         return Outcome(
             "failed",
-            "failed" if delay is None else "retrying",
+            state,
             error_class=name,
-            error=error,
-            traceback=_format_traceback(cause),
+            error=text,
+            traceback=_format_traceback(error),
             retry_in=delay,
-            max_attempts=getattr(raised, "max_attempts", None),
-            host_delays=_host_pause(cause, delay),
+            max_attempts=max_attempts,
+            host_delays=pauses,
         )
 
 
@@ -194,13 +174,12 @@ def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return pool.submit(asyncio.run, coroutine).result()
 
 
-def _to_json(claim: Claim, value: Any) -> str:
+def _to_json(task: str, value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise PermanentError(
-            f"task {claim.task!r} returned what is not JSON: {error}", "result"
-        ) from error
+        reason = f"task {task!r} returned what is not JSON: {error}"
+        raise PermanentError(reason, "result") from error
 
 
 def _requested_delay(request: RetryTask) -> float | None:
@@ -210,13 +189,6 @@ def _requested_delay(request: RetryTask) -> float | None:
         eta = request.eta if request.eta.tzinfo else request.eta.replace(tzinfo=datetime.UTC)
         delay = max(0.0, (eta - datetime.datetime.now(datetime.UTC)).total_seconds())
     return delay
-
-
-def _host_pause(error: BaseException, delay: float | None) -> list[HostDelay]:
-    """Return the pause of a host that throttles. It holds for all jobs of that host."""
-    if not isinstance(error, TaskError) or error.host is None:
-        return []
-    return [HostDelay(error.host, pause=max(error.retry_after or 0.0, delay or 0.0))]
 
 
 def _format_traceback(error: BaseException) -> str:

@@ -1,7 +1,5 @@
 """The log of the background processes: one file of limited size that contains no secrets."""
 
-from __future__ import annotations
-
 import logging
 import logging.handlers
 import os
@@ -15,7 +13,7 @@ from paise2nb.core.files import write_atomically
 from paise2nb.core.render import plain
 
 LOG_BYTES = 5_000_000
-LOG_FILES = 3  # earlier ones that are kept, each of that size
+LOG_FILES = 3  # the number of earlier files, each of that size
 RECORD_LENGTH = 20_000  # characters of one record
 
 
@@ -38,9 +36,8 @@ def configure_logging(data_dir: Path) -> None:
     handler = logging.handlers.WatchedFileHandler(log_path(data_dir))
     log_path(data_dir).chmod(0o600)
     handler.setFormatter(_Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.addHandler(handler)
+    logging.root.setLevel(logging.INFO)
+    logging.root.addHandler(handler)
 
 
 class LogKeeper:
@@ -57,7 +54,7 @@ class LogKeeper:
         self._shown = path.stat().st_size  # bytes
 
     def check(self) -> None:
-        """Show what is new, and empty the log if it is too long. Its end is kept in another file.
+        """Show what is new, and empty the log if it is too long. Its end goes to another file.
 
         It is copied and truncated, not renamed, because what tasks print goes to the open file.
         """
@@ -73,10 +70,10 @@ class LogKeeper:
                     self._shown = file.tell()
                 if size > LOG_BYTES:
                     file.seek(-LOG_BYTES, os.SEEK_END)
-                    self._keep(file.read())
+                    self._store_end(file.read())
                     self._shown = 0
 
-    def _keep(self, end: bytes) -> None:
+    def _store_end(self, end: bytes) -> None:
         names = [f"{self._path.name}.{number}" for number in range(1, LOG_FILES + 1)]
         paths = [self._path.with_name(name) for name in names]
         try:

@@ -4,8 +4,6 @@ A job that fails in an outage is released uncharged, and not claimed again until
 over: free space is measured, and the network is probed by letting one job at a time try.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -29,7 +27,7 @@ MAX_UNCHARGED_RUNS = 20  # of one job; further ones are charged
 
 
 class OutageMonitor:
-    """Tells the threads of a worker process which tasks are paused.
+    """Decides which tasks a worker process does not claim during an outage.
 
     Args:
         job_store: Where the reason is stored, for ``status``.

@@ -4,13 +4,10 @@
 deletes a message before its work is done; here the row stays, and nothing is only in memory.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import logging
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from huey.storage import BaseStorage
 
 from paise2nb.core import processes
 from paise2nb.core.wakeup import Notifier
-from paise2nb.jobs.models import Claim, Limits, Outcome, Worker
+from paise2nb.jobs.models import Claim, Outcome, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, crash_policies
 from paise2nb.jobs.store import JobStore
@@ -53,10 +50,6 @@ class JobStorage(BaseStorage):
         super().__init__(name)
         self.job_store = job_store
 
-    def close(self) -> None:
-        """Close the job store."""
-        self.job_store.close()
-
     def queue_size(self) -> int:
         """Return the number of jobs that may start."""
         return self.job_store.counts()[0]["queued"]
@@ -80,10 +73,12 @@ class JobHuey(Huey):
         immediate: Whether this process runs the jobs that it enqueues.
 
     Attributes:
-        huey: This object, under the name of the original design.
+        huey: This object. The interface of plugins has this name for the Huey instance.
         runs_immediately: Whether this process runs the jobs that it enqueues.
         notifier: Wakes the processes that wait for work.
         claims: What the threads of a worker process claim.
+        run_tree: Runs the jobs of a tree in this process until none is left.
+        run_ready: Runs the jobs that may start now in this process.
     """
 
     def __init__(self, parts: Parts, job_store: JobStore, *, immediate: bool) -> None:
@@ -102,7 +97,9 @@ class JobHuey(Huey):
         self._parts = parts
         self._executor = Executor(self, parts)
         self.claims = Claims(parts, self.notifier, self._register_tasks)
-        self._immediate_runner = ImmediateRunner(parts, self._executor, self._decode)
+        self._immediate_runner = ImmediateRunner(parts, self._run_claimed)
+        self.run_tree = self._immediate_runner.run_tree
+        self.run_ready = self._immediate_runner.run_ready
         self._classes: dict[str, type[HueyTask]] = {}
         self._generation = -1  # of the plugins whose tasks are registered
         self._registering = threading.Lock()
@@ -116,38 +113,25 @@ class JobHuey(Huey):
         with self._registering:
             generation = plugins.generation
             for name in plugins.tasks.keys() - self._classes.keys():
-                self._classes[name] = self._register(name)
+                declare = self.task(name=name, context=True)
+                self._classes[name] = declare(self._executor.call).task_class
             if self.claims.worker is not None:
                 self.claims.limits = self._parts.limits(self.claims.worker.pool)
-                self._store_crash_policies()
+                # Retry policies for crashes, because the supervisor loads no plugins.
+                policies = crash_policies(plugins.tasks.values())
+                if self.job_store.get(CRASH_POLICIES) != policies:
+                    self.job_store.put(CRASH_POLICIES, policies)
             self._generation = generation  # last: until then other threads wait for the lock
-
-    def _register(self, name: str) -> type[HueyTask]:
-        def run(*arguments: Any, task: HueyTask) -> Outcome:
-            return self._executor.call(task.claim, arguments)
-
-        task_class: type[HueyTask] = self.task(name=name, context=True)(run).task_class
-        return task_class
-
-    def _store_crash_policies(self) -> None:
-        """Store the retry policies for crashes, because the supervisor loads no plugins."""
-        policies = crash_policies(self._parts.plugins.tasks.values())
-        if self.job_store.get(CRASH_POLICIES) != policies:
-            self.job_store.put(CRASH_POLICIES, policies)
 
     # In a worker process -------------------------------------------------------------------------
 
-    def work_for(self, worker: Worker, limits: Mapping[str, Limits]) -> None:
-        """Begin to claim jobs.
-
-        Args:
-            worker: The worker that this process is.
-            limits: The tasks to claim, with the limits of one execution.
-        """
-        self.claims.worker, self.claims.limits = worker, dict(limits)
-        self._store_crash_policies()
+    def work_for(self, worker: Worker) -> None:
+        """Begin to claim jobs of the pool of a worker, which is this process."""
+        self.claims.worker = worker
         outages = OutageMonitor(self.job_store, self._parts.write_dirs())
         self.claims.outages = self._executor.outages = outages
+        self._generation = -1
+        self._register_tasks()
 
     def dequeue(self) -> HueyTask | None:
         """Claim the next job. Return None if there was none for a second."""
@@ -183,32 +167,24 @@ class JobHuey(Huey):
         """
         worker = self.claims.worker
         single_threaded = worker is not None and worker.single_threaded
-        if processes.has_children():
-            left = processes.end_children(None if single_threaded else [threading.get_native_id()])
-            if left:
-                logger.warning(
-                    "job %s has left %d processes behind; they are killed", claim.id, left
-                )
+        of_threads = None if single_threaded else [threading.get_native_id()]
+        if processes.has_children() and (left := processes.end_children(of_threads)):
+            logger.warning("job %s has left %d processes behind; they are killed", claim.id, left)
         if single_threaded and (left := threading.active_count() - threads) > 0:
             logger.warning("job %s has left %d threads running", claim.id, left)
 
     # In immediate mode ---------------------------------------------------------------------------
 
-    def run_tree(self, root: int) -> None:
-        """Run the jobs of a tree in this process until none is left, including their retries."""
+    def _run_claimed(self, claim: Claim) -> None:
         self._register_tasks()
-        self._immediate_runner.run_tree(root)
-
-    def run_ready(self, root: int | None = None) -> None:
-        """Run the jobs that may start now in this process, of one tree or of all."""
-        self._register_tasks()
-        self._immediate_runner.run_ready(root)
+        task = self._decode(claim)
+        if task is not None:
+            self.job_store.end(claim, self._executor.run(task))
 
     def close(self) -> None:
-        """Close the job store."""
-        if self.runs_immediately:
-            self._immediate_runner.close()
-        self.storage.close()
+        """Leave the worker registry, and close the job store."""
+        self._immediate_runner.close()
+        self.job_store.close()
 
 
 # The providers -----------------------------------------------------------------------------------

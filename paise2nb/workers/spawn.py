@@ -1,7 +1,5 @@
 """Start a supervisor or a worker as a new process in a session of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -9,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.workers.logs import log_path
 
@@ -18,17 +17,24 @@ PROGRAMS = {"supervisor": "paise2nb.workers.supervisor", "worker": "paise2nb.wor
 
 
 def spawn(
-    role: str, message: dict[str, Any], data_dir: Path, mark: str | None = None
+    role: str,
+    settings: str,
+    job_store: Path,
+    data_dir: Path,
+    mark: str | None = None,
+    **options: Any,
 ) -> subprocess.Popen[bytes]:
     """Start a supervisor or a worker. It runs on when this process is interrupted or ends.
 
     Args:
         role: ``supervisor`` or ``worker``.
-        message: JSON that `received_message` returns in the new process, such as its settings,
-            for which it reads no file and no environment variable.
+        settings: JSON. The new process reads no file and no environment variable for them.
+        job_store: The path of the job store.
         data_dir: Where the log is, to which standard output and standard error go.
         mark: Identifies the process and its descendants to `processes.end_marked`.
+        options: More of what `receive_message` returns in the new process.
     """
+    message = {"settings": settings, "job_store": str(job_store), "parent": os.getpid(), **options}
     log = os.open(log_path(data_dir), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     # The same import path as here, so that the same modules can be imported.
     path = [entry or os.getcwd() for entry in sys.path]
@@ -46,14 +52,16 @@ def spawn(
         os.close(log)
     assert child.stdin is not None
     with child.stdin as pipe:
-        pipe.write(json.dumps({**message, "parent": os.getpid()}).encode())
+        pipe.write(json.dumps(message).encode())
     return child
 
 
-def received_message() -> dict[str, Any]:
-    """Read the message of the parent process. Afterwards standard input is empty."""
+def receive_message() -> tuple[Settings, dict[str, Any]]:
+    """Read the settings and the options from the parent. Afterwards standard input is empty."""
     received: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    settings = Settings.from_json(received["settings"])
+    os.environ["PAISE2_PROFILE"] = settings.profile
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return received
+    return settings, received

@@ -1,19 +1,17 @@
 """The supervisor starts the worker processes of one job store and watches over them.
 
 It runs no job and loads no plugin, so that no job can crash it. It rescues the jobs of dead
-workers, kills workers whose job exceeds its limits, and stops the workers when there is no work.
+workers, kills workers with a job that exceeds its limits, and stops all when there is no work.
 """
-
-from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,12 +24,12 @@ from paise2nb.jobs.models import IMMEDIATE, Outcome
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, crash_outcomes, released
 from paise2nb.jobs.store import JobStore
 from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
-from paise2nb.workers.spawn import STOP_SECONDS, received_message, spawn
+from paise2nb.workers.spawn import STOP_SECONDS, receive_message, spawn
 
 logger = logging.getLogger("paise2nb.supervisor")
 
 IDLE_TICK = 1.0  # seconds between two steps
-BUSY_TICK = 0.25  # while jobs run, whose limits are checked
+BUSY_TICK = 0.25  # while jobs run, to check their limits
 # While a job uses more than half of its memory, which may grow fast. Also the shortest time between
 # two steps, because short jobs send hundreds of wakeups a second.
 MEMORY_TICK = 0.02
@@ -75,13 +73,13 @@ class Supervisor:
         self._marks: dict[str, str] = {}  # to find what a dead worker has left behind
         self._starting: dict[str, float] = {}  # not ready yet -> started at, failed starts included
         self._kills: dict[str, KillReason] = {}
-        self._draining: set[str] = set()  # told to stop
+        self._draining: set[str] = set()  # have got SIGTERM
         # All times are monotonic.
         self._ready_at = -START_WINDOW  # when a worker was last seen to be ready
         self._running_since: dict[tuple[int, int], float] = {}  # execution -> first seen
         self._near_memory_limit = False
         self._stop_at: float | None = None  # the deadline of a drain
-        self._report_at = 0.0  # when the log tells next what a drain waits for
+        self._report_at = 0.0  # the next log record about what a drain waits for
         self._idle_since = time.monotonic()
         self._checked_at = time.monotonic()
         self._workers_idle = False  # the workers were stopped because there was no work
@@ -151,9 +149,9 @@ class Supervisor:
             logger.exception("the job store can't be used now")
         return False
 
-    def _drain_worker(self, name: str) -> None:
-        """Tell a worker to stop, but only once: a second SIGTERM may hit it while it exits."""
-        if name not in self._draining:
+    def _drain_workers(self, names: Iterable[str]) -> None:
+        """Stop workers, but each only once: a second SIGTERM may hit it while it exits."""
+        for name in set(names) - self._draining:
             self._draining.add(name)
             processes.send(name, signal.SIGTERM)
 
@@ -180,9 +178,7 @@ class Supervisor:
         """Kill the processes that dead workers have left behind."""
         for name in self._marks.keys() - self._children.keys():
             if left := processes.end_marked(self._marks.pop(name)):
-                logger.warning(
-                    "worker %s has left %d processes behind; they are killed", name, left
-                )
+                logger.warning("worker %s left %d processes behind; they are killed", name, left)
 
     def _record_death(self, name: str, pool: str, status: int) -> None:
         """Log how a worker ended. If it could not start, show the reason in ``worker status``."""
@@ -195,7 +191,7 @@ class Supervisor:
         killed = status == -signal.SIGKILL and time.monotonic() - self._ready_at < START_WINDOW
         if had_started or killed:
             self._starting.pop(name, None)
-        # It may have been told to stop before it could handle the signal.
+        # It may have got SIGTERM before it could handle the signal.
         if status == -signal.SIGTERM and name in self._draining:
             self._starting.pop(name, None)
             status = 0
@@ -219,14 +215,13 @@ class Supervisor:
     def _rescue_jobs(self, row: dict[str, Any]) -> None:
         kill = self._kills.pop(row["process"], None)
         policies = self.job_store.get(CRASH_POLICIES)
-        crashed = crash_outcomes(self.settings, policies)
         drained = self._stop_at is not None and time.monotonic() >= self._stop_at
 
         def decide(job: dict[str, Any], alone: bool) -> Outcome:
             if drained:
                 return released(job, alone)
             if kill is None:
-                return crashed(job, alone)
+                return crash_outcomes(self.settings, policies)(job, alone)
             if job["id"] == kill.job and kill.outcome != "cancelled":
                 return charge_crash(self.settings, job, kill.outcome, kill.text, policies)
             # If several jobs ran, it is not known which one used the memory: each runs alone next.
@@ -246,17 +241,14 @@ class Supervisor:
             execution: before.get(execution, now)
             for execution in ((job["id"], job["run"]) for job in claimed)
         }
-        jobs_by_worker = defaultdict(list)
-        for job in claimed:
-            jobs_by_worker[job["worker"]].append(job)
         self._near_memory_limit = False
         for worker in self.job_store.workers() if claimed else ():
-            jobs = jobs_by_worker[worker["id"]]
+            jobs = [job for job in claimed if job["worker"] == worker["id"]]
             if not jobs or worker["pool"] == IMMEDIATE or worker["process"] in self._kills:
                 continue
             memory = processes.family_mb(worker["pid"])
-            limits = [job["memory_mb"] for job in jobs if job["memory_mb"]]
-            self._near_memory_limit |= any(memory > limit / 2 for limit in limits)
+            limits = (job["memory_mb"] or float("inf") for job in jobs)
+            self._near_memory_limit |= memory > min(limits) / 2
             reasons = (self._kill_reason(job, memory, len(jobs) == 1) for job in jobs)
             if reason := next(filter(None, reasons), None):
                 self._kills[worker["process"]] = reason
@@ -308,18 +300,12 @@ class Supervisor:
             for _ in range(size - alive[name]):
                 if len(self._starting) < MAX_STARTING:
                     self._spawn(name)
-        for name, (pool, _) in self._children.items():
-            if pool not in wanted and name not in self._starting:
-                self._drain_worker(name)
+        running = self._children.keys() - self._starting.keys()
+        self._drain_workers(name for name in running if self._children[name][0] not in wanted)
 
     def _spawn(self, pool: str) -> None:
-        message = {
-            "settings": self.settings.to_json(),
-            "pool": pool,
-            "job_store": str(self.job_store.path),
-        }
-        mark = processes.new_mark()
-        child = spawn("worker", message, self.data_dir, mark)
+        mark, settings = processes.new_mark(), self.settings.to_json()
+        child = spawn("worker", settings, self.job_store.path, self.data_dir, mark, pool=pool)
         name = processes.identity(child.pid) or f"{child.pid}-gone"
         self._marks[name] = mark
         self._children[name] = (pool, child)
@@ -348,8 +334,7 @@ class Supervisor:
         if self._children:
             if not self._draining.issuperset(self._children):
                 logger.info("no work: the workers stop")
-            for name in self._children:
-                self._drain_worker(name)
+            self._drain_workers(self._children)
             return False
         if not burst and self.job_store.next_time() is not None:
             return False
@@ -364,19 +349,18 @@ class Supervisor:
             seconds = self.options.get("stop_seconds", STOP_SECONDS)
             self._stop_at = time.monotonic() + seconds
             logger.info("draining for at most %g s", seconds)
-            for name in self._all_workers():
-                self._drain_worker(name)
+            self._drain_workers(self._worker_processes())
             self.job_store.set_supervisor(state="stopping")
         if time.monotonic() >= self._report_at:
             self._report_at = time.monotonic() + REPORT_SECONDS
             if jobs := [job["id"] for job in self.job_store.claimed()]:
                 logger.info("waiting for jobs %s", ", ".join(map(str, jobs)))
-        living = [name for name in self._all_workers() if processes.alive(name)]
+        living = [name for name in self._worker_processes() if processes.alive(name)]
         if not living:
             self._reap()  # those that died since the last step: only this process knows how
             if self._children:
                 return False  # a thread of theirs is still ending; the next step reaps them
-            with suppress(StorageError):  # a full disk; the dead process tells as much
+            with suppress(StorageError):  # a full disk; without a process the row means the same
                 self.job_store.leave_supervision("stopped", unless_ready=False)
             return True
         if time.monotonic() >= self._stop_at:
@@ -384,17 +368,14 @@ class Supervisor:
                 processes.send(name, signal.SIGKILL)
         return False
 
-    def _all_workers(self) -> set[str]:
-        rows = self.job_store.workers()
-        named = {row["process"] for row in rows if row["pool"] != IMMEDIATE}
-        return named | set(self._children)
+    def _worker_processes(self) -> set[str]:
+        rows = [row for row in self.job_store.workers() if row["pool"] != IMMEDIATE]
+        return {row["process"] for row in rows} | self._children.keys()
 
 
 def main() -> None:
     """Run the supervisor in a process of its own."""
-    received = received_message()
-    settings = Settings.from_json(received["settings"])
-    os.environ["PAISE2_PROFILE"] = settings.profile
+    settings, received = receive_message()
     try:
         Supervisor(settings, received["options"], Path(received["job_store"])).run()
     except PaiseError as error:

@@ -186,7 +186,7 @@ from paise2nb.config.settings import Settings
 app = App(Settings.from_json(sys.argv[1]), is_worker=True)
 job_store = app.queue.job_store
 worker = job_store.register("default", int(sys.argv[2]))
-app.queue.work_for(worker, app.parts.limits("default"))
+app.queue.work_for(worker)
 consumer = app.queue.create_consumer(workers=int(sys.argv[2]), periodic=False)
 print("ready", flush=True)
 sys.stdin.readline()

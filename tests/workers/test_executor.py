@@ -56,7 +56,7 @@ def test_a_task_limits_its_attempts(app: App) -> None:
     assert [a["retry_in"] for a in job.attempts] == [0, 0, None]
 
 
-@pytest.mark.parametrize(("words", "error"), [((), "asked to be retried"), (("please",), "please")])
+@pytest.mark.parametrize(("words", "error"), [((), "requested a retry"), (("please",), "please")])
 def test_a_task_may_ask_for_a_retry_but_only_as_often_as_it_has_attempts(
     app: App, words: tuple[str, ...], error: str
 ) -> None:

@@ -20,7 +20,7 @@ from tests.workers.plugin import outcomes
 
 def worker_of(app: App, threads: int = 1) -> Worker:
     worker = app.queue.job_store.register("default", threads)
-    app.queue.work_for(worker, app.parts.limits())
+    app.queue.work_for(worker)
     return worker
 
 
@@ -158,7 +158,7 @@ def test_long_jobs_run_on_all_threads_at_once_beside_short_jobs(waiting: App) ->
 def test_a_wakeup_between_the_last_claim_and_the_wait_is_not_missed() -> None:
     idle_waiter = IdleWaiter()
     calls = idle_waiter.calls
-    idle_waiter.end_one()
+    idle_waiter.wake()
     napping = threading.Thread(target=idle_waiter.wait, args=(60, calls), daemon=True)
     napping.start()
     napping.join(timeout=30)
