@@ -23,7 +23,7 @@ from paise2nb.config.settings import Settings
 from paise2nb.core.errors import NotFound, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
 from paise2nb.jobs.context import Context
-from paise2nb.jobs.models import STATES, Claim
+from paise2nb.jobs.models import STATES, Claim, whole_number
 from paise2nb.jobs.parts import Parts
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins
 from paise2nb.plugins.registry import resolve
@@ -51,6 +51,7 @@ class App:
         workers: the background workers.
         saved_plugins: the plugins that were written in cells.
         is_worker: whether this is the app of a worker process.
+        is_temporary: whether the data directory is deleted when the app closes.
         closed: whether it was closed.
     """
 
@@ -64,7 +65,7 @@ class App:
             StorageError: a database or the data directory can't be used.
         """
         self.closed, self._process = False, os.getpid()
-        self._temporary = settings.data_dir is None
+        self.is_temporary = settings.data_dir is None
         if settings.data_dir is None:
             settings = settings.with_data_dir(Path(tempfile.mkdtemp(prefix="paise2-")))
         assert settings.data_dir is not None
@@ -109,11 +110,11 @@ class App:
             return
         self.closed = True
         with ExitStack() as last:  # in reverse order; if one raises, the others are closed too
-            if self._temporary:
+            if self.is_temporary:
                 last.callback(shutil.rmtree, self.data_dir, ignore_errors=True)
             for part in (self.cache, self.store, self.queue):
                 last.callback(part.close)
-            if self._temporary:
+            if self.is_temporary:
                 last.callback(self.workers.stop, timeout=0)
             if _current is self:
                 _current = None
@@ -295,10 +296,12 @@ class App:
         """
         if state is not None and state not in STATES:
             raise UsageError(f"unknown state {state!r}; one of {', '.join(STATES)}")
+        ids = tuple(whole_number("id", job_id) for job_id in ids)
         if ids:
             known = self.queue.job_store.rows(ids)
             if missing := [job_id for job_id in ids if job_id not in known]:
                 raise NotFound(f"no job {missing[0]}; `paise2 jobs` lists them")
+        limit = None if limit is None else whole_number("limit", limit)
         found = self.queue.job_store.find(
             ids or None, state=state, task=task, tag=tag, error=error, limit=limit
         )
@@ -306,11 +309,12 @@ class App:
 
     def items(self, *, tag: str | None = None, limit: int | None = None) -> Items:
         """The stored items, newest first."""
+        limit = None if limit is None else whole_number("limit", limit)
         return Items(self.store.list(tag=tag, limit=limit), self.store)
 
     def item(self, item_id: int) -> Item:
         """One item with its text. Raises NotFound."""
-        row = self.store.get(item_id)
+        row = self.store.get(whole_number("id", item_id))
         if row is None:
             raise NotFound(f"no item {item_id}; `paise2 items` lists them")
         return Item(row, self.store)
@@ -322,7 +326,7 @@ class App:
             query: words, ``"phrases"``, prefixes (``word*``).
             limit: the maximum number of results.
         """
-        return SearchResults(query, self.store.search(query, limit))
+        return SearchResults(query, self.store.search(query, whole_number("limit", limit)))
 
     def status(self) -> Status:
         """The state of the queue, the workers and the collection."""
@@ -360,6 +364,8 @@ class App:
             Timeout: the timeout has expired.
             WorkersError: there is no timeout, and jobs are left but no worker runs.
         """
+        if jobs is not None:
+            jobs = [whole_number("id", job_id) for job_id in jobs]
         block(waiting(self.client, timeout, jobs=jobs, on_progress=on_progress))
 
     # The rest --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import paise2nb
@@ -141,6 +142,21 @@ def test_a_tuple_is_a_list_of_arguments(app: App) -> None:
 def test_enqueueing_nothing_is_no_error(app: App) -> None:
     jobs = app.enqueue_many("echo", [])
     assert (len(jobs), str(jobs), jobs.to_dict()["jobs"]) == (0, "nothing to add", [])
+
+
+def test_integers_of_numpy_are_numbers_like_any_other(app: App) -> None:
+    first, second = app.enqueue_many("echo", "ab", priority=np.int64(3), delay=np.int32(0))
+    ids = np.array([first.id, second.id])
+    assert app.job(ids[1]) == second
+    assert app.job(ids[1]).attempts == second.attempts
+    assert app.jobs(*ids, limit=np.int64(1)).ids == [first.id]
+    app.wait(jobs=ids)
+    assert len(app.items(limit=np.int8(1))) == len(app.search("x", limit=np.int8(1))) == 0
+    daily = app.enqueue("echo", "c", every=np.int64(86400), delay=np.float32(60))
+    assert (daily.every, daily.state) == (86400, "scheduled")
+    for call in (app.job, app.jobs, app.item, lambda number: app.wait(jobs=[number])):
+        with pytest.raises(UsageError, match=r"id is 1\.0; give a whole number"):
+            call(1.0)
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,14 @@ def watch(session: Session) -> Any:
     app = session.app
     if session.in_notebook:
         return app.watch()
-    if session.json or not sys.stdout.isatty():
-        return app.status()
     from rich.console import Console
     from rich.live import Live
 
     from paise2nb.views import snapshot as snapshots
 
     console = Console(highlight=False)
+    if session.json or not sys.stdout.isatty() or console.is_dumb_terminal:
+        return app.status()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             text = snapshots.text(app.snapshot(), time.time(), console.height - 1)

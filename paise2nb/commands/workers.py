@@ -13,6 +13,7 @@ from paise2nb.commands import completion
 from paise2nb.commands.arguments import time_span
 from paise2nb.commands.cli import CommandGroup, command
 from paise2nb.commands.session import Session
+from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.views.status import Log
@@ -48,6 +49,11 @@ def start(
       paise2 worker start --burst --concurrency 8
     """
     workers = session.app.workers
+    if session.app.is_temporary and not session.in_notebook:
+        raise UsageError(
+            f"the data directory of profile {session.app.profile} is temporary and is deleted when "
+            "this command ends; choose another profile, or a directory with --data-dir"
+        )
     foreground = not daemonize and not session.in_notebook
     workers.sizes(concurrency, pool)  # raises for wrong options before anything is printed
     if foreground and not workers.present():

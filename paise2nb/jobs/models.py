@@ -6,7 +6,10 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, NamedTuple, TypeAlias
+
+from paise2nb.core.errors import UsageError
 
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
 UNFINISHED = STATES[:4]
@@ -196,6 +199,14 @@ class Worker(NamedTuple):
 def claim_of(row: sqlite3.Row) -> Claim:
     """The claim of a job that a worker has, from its complete row."""
     return Claim(*(row[name] for name in Claim._fields))
+
+
+def whole_number(name: str, value: Any, hint: str = "") -> int:
+    """The value of an argument as an int, also that of a NumPy integer. Raises UsageError."""
+    try:
+        return index(value)
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}; give a whole number{hint}") from None
 
 
 def value_of(result: str | None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import UsageError
-from paise2nb.jobs.models import Limits, NewJob
+from paise2nb.jobs.models import Limits, NewJob, whole_number
 from paise2nb.jobs.retry import policy
 from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, Task
@@ -74,8 +74,11 @@ class Parts:
             raise UsageError(f"delay is {delay!r}; give seconds, 0 or more")
         if every is not None and not 1 <= every < 10**10:
             raise UsageError(f"every is {every!r}; give 1 second or more")
-        if not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
-            raise UsageError(f"priority is {priority!r}; give a whole number, higher is first")
+        # SQLite takes no numbers of NumPy.
+        delay, every = (None if given is None else float(given) for given in (delay, every))
+        priority = whole_number("priority", priority, ", higher is first")
+        if not -(2**31) <= priority < 2**31:
+            raise UsageError(f"priority is {priority}; give a smaller number")
         if tag is not None and not (isinstance(tag, str) and tag.strip() and tag.isprintable()):
             raise UsageError(f"tag is {tag!r}; give a word")
         attempts = self.max_attempts(task)

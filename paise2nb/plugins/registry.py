@@ -22,7 +22,7 @@ from typing import Any
 import pluggy
 
 from paise2nb.config.settings import Settings
-from paise2nb.core.errors import PaiseError, PluginError, UnknownTask, message
+from paise2nb.core.errors import PaiseError, PluginError, SettingsError, UnknownTask, message
 from paise2nb.core.version import __version__
 from paise2nb.plugins.api import Task
 from paise2nb.plugins.documents import Extractor, Fetcher
@@ -305,13 +305,15 @@ class Plugins:
             raise PluginError(f"plugin {plugin!r} failed in {what}: {reason}; fix it") from error
 
     def provider(self, name: str) -> TaskQueueProvider:
-        """Return the task queue provider with that name. Raises PluginError."""
+        """Return the task queue provider with that name. Raises SettingsError."""
         known: ChainMap[str, TaskQueueProvider]
         known = ChainMap(*self.hooks.hook.task_queue_providers())
         if name not in known:
-            raise PluginError(
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise SettingsError(
                 f"task_queue.provider is {name!r}, which no plugin defines; "
-                f"known: {', '.join(sorted(known))}"
+                f"{hint}known: {', '.join(sorted(known))}"
             )
         return known[name]
 

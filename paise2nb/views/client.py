@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
+from paise2nb.core.errors import PaiseError
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.plugins import DataStorageProvider
@@ -39,6 +41,10 @@ class JobClient:
     notify: Callable[[], object]
     workers_present: Callable[[], bool]
     workers_status: Callable[[], WorkersStatus]
+
+    def __reduce__(self) -> NoReturn:
+        """Raise PaiseError, when a job or another view is pickled or copied deeply."""
+        raise PaiseError("a job can't be pickled or copied; pass job.id, then call app.job(id)")
 
     def last_seen(self) -> float | None:
         """Return when the app was last open, by the job store's clock; None the first time."""

@@ -14,7 +14,7 @@ from paise2nb.core import render
 from paise2nb.core.display import Displayable, Listing, arguments, frame
 from paise2nb.core.errors import JobFailed, NotFound, redacted
 from paise2nb.core.render import Column
-from paise2nb.jobs.models import NewJob, value_of
+from paise2nb.jobs.models import NewJob, value_of, whole_number
 from paise2nb.jobs.store import JobStore
 from paise2nb.views.client import JobClient
 from paise2nb.views.items import Items
@@ -120,7 +120,7 @@ class Job(_JobActions, Record):
 
     def __init__(self, client: JobClient, job_id: int) -> None:
         self._client = client
-        self._rows = [job_id]
+        self._rows = [whole_number("id", job_id)]
         self._row: dict[str, Any] | None = None
         self.answer: str | None = None
 

@@ -67,10 +67,10 @@ def in_terminal(environment: dict[str, str], tmp_path: Path) -> Callable[..., st
     It is interrupted when the output contains ``until``.
     """
 
-    def run(*words: str, until: str | None = None) -> str:
+    def run(*words: str, until: str | None = None, term: str = "xterm-256color") -> str:
         leader, follower = pty.openpty()
         process = subprocess.Popen(
-            command(*words), env={**environment, "TERM": "xterm-256color", "COLUMNS": "100"},
+            command(*words), env={**environment, "TERM": term, "COLUMNS": "100"},
             cwd=tmp_path / "work", stdin=follower, stdout=follower, stderr=follower,
         )  # fmt: skip
         os.close(follower)
@@ -307,3 +307,31 @@ def test_watch_shows_the_work_until_it_is_interrupted(
     assert "1 × ValueError" in shown
     assert "Traceback" not in shown
     assert "3 queued" in paise2("watch").stdout
+
+
+def test_watch_shows_plain_text_once_in_a_dumb_terminal(
+    paise2: Shell, in_terminal: Callable[..., str]
+) -> None:
+    paise2("enqueue", "shout", "a")
+    shown = in_terminal("watch", term="dumb")
+    assert "1 queued" in shown
+    assert "\x1b" not in shown
+
+
+def test_workers_are_refused_for_a_temporary_data_directory(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    del environment["PAISE2_DATA_DIR"]
+    words = ("--profile", "test", "worker", "start", "--daemonize")
+    done = subprocess.run(
+        command(*words), env=environment, cwd=tmp_path / "work", capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "the data directory of profile test is temporary" in done.stderr
+
+
+def test_an_unknown_queue_is_a_wrong_setting(paise2: Shell) -> None:
+    done = paise2("--set", "task_queue.provider=sqlit", "status")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "did you mean sqlite? known: none, sqlite" in done.stderr

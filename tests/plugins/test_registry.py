@@ -13,7 +13,7 @@ import pytest
 
 import paise2nb
 from paise2nb.config.settings import Settings
-from paise2nb.core.errors import PluginError, UnknownTask, UsageError
+from paise2nb.core.errors import PluginError, SettingsError, UnknownTask, UsageError
 from paise2nb.plugins import BUILT_IN, Plugins
 from paise2nb.plugins.saved import SavedPlugins
 
@@ -362,8 +362,10 @@ def test_files_with_the_same_name_in_two_directories_are_two_plugins(
 
 
 def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
-    with pytest.raises(PluginError, match="'redis', which no plugin defines; known: none, sqlite"):
+    with pytest.raises(SettingsError, match="'redis', which no plugin defines; known: none"):
         load().provider("redis")
+    with pytest.raises(SettingsError, match=r"did you mean sqlite\? known: none, sqlite"):
+        load().provider("sqlit")
 
 
 @pytest.mark.parametrize(

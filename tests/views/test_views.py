@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import pickle
 import re
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.core.display import Displayable
-from paise2nb.core.errors import JobFailed, NotFound
+from paise2nb.core.errors import JobFailed, NotFound, PaiseError
 from paise2nb.jobs.models import Outcome
 from paise2nb.views.items import Item
 from paise2nb.views.jobs import JOB_KEYS, Enqueued, Job, Jobs
@@ -463,3 +464,13 @@ def test_results_can_be_read_from_many_threads(app: App) -> None:
         thread.join()
     assert seen == [jobs.to_dict()] * 8
     assert isinstance(jobs, Enqueued)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_a_job_that_is_pickled_or_copied_says_to_pass_its_id(
+    app: App, copied: Callable[[object], object]
+) -> None:
+    job = app.enqueue("echo", "x")
+    for value in (job, [job], app.jobs(), app.enqueue_many("echo", ["x"])):
+        with pytest.raises(PaiseError, match=r"pass job\.id"):
+            copied(value)
