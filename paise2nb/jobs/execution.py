@@ -23,7 +23,7 @@ UNUSED_SECONDS = 1.0  # for which a free slot is left to the pool that it was gi
 PROMOTED_AT_ONCE = 1000  # due jobs made ready by one claim: bounds its time
 
 
-@cache  # A claim asks for the same tasks each time: the lines "drain" of tests.benchmarks.queue.
+@cache  # Each claim of a worker is for the same tasks: the lines "drain" of tests.benchmarks.queue.
 def _as_json(names: tuple[str, ...]) -> str:
     return json.dumps(names)
 

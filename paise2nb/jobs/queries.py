@@ -1,4 +1,4 @@
-"""The queries about jobs: all that changes nothing."""
+"""The queries about jobs. Nothing here changes a row."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class QueryMixin(JobDatabase):
         return self._column("SELECT DISTINCT tag FROM jobs WHERE tag IS NOT NULL ORDER BY tag")
 
     def slowest_host(self) -> tuple[str, int, float, float] | None:
-        """The host whose jobs wait longest.
+        """Return the host that takes longest to serve its waiting jobs.
 
         Returns:
             Its name, the number of waiting jobs, the delay between two requests in seconds, and
@@ -200,7 +200,7 @@ def decoded(row: sqlite3.Row) -> dict[str, Any]:
     """A row with its arguments as a list.
 
     SQLite stores any type of value in any column, and a damaged row must not hide the others: text
-    that can't be decoded is kept as it is, and text in a column of numbers becomes None.
+    that can't be decoded is returned as it is, and text in a column of numbers becomes None.
     """
     job = {
         name: value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -60,8 +60,8 @@ UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1
 
 -- name: next_job
 -- One index seek for each task. One query with a part for each task would use many small sorters,
--- which cost thirty times as much (the lines "drain" of tests.benchmarks.queue). Tells as well
--- whether jobs are due that have to be made ready first, and always returns one row.
+-- which cost thirty times as much (the lines "drain" of tests.benchmarks.queue). Always returns
+-- one row, with whether jobs are due that have to be made ready first.
 SELECT (SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1) AS due, found.*
 FROM (SELECT 1) LEFT JOIN (
     SELECT jobs.id, jobs.task, state, parent_id, host

@@ -68,7 +68,7 @@ class Item(Record):
         """Compare the texts of two versions.
 
         Args:
-            a, b: the earlier and the later version; a negative one counts from the last, -1.
+            a, b: the numbers of the earlier and the later version; -1 is the last version.
 
         Raises:
             NotFound: no such version.

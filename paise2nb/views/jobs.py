@@ -364,7 +364,7 @@ class Enqueued(Jobs):
     Attributes:
         answers: how each argument was answered: new, waiting or fresh.
         new, waiting, fresh: the number of jobs that were added, that were already waiting, and
-            whose result is already up to date.
+            that had an up-to-date result.
     """
 
     def __init__(self, client: JobClient, answers: Sequence[tuple[int, str]]) -> None:

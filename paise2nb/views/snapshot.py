@@ -1,6 +1,6 @@
 """The data of the live views, read at one moment, and the words that they share.
 
-Times are kept as moments, so a view can count down without reading anything again.
+Times are in seconds since the epoch, so a view can count down without reading anything again.
 """
 
 from __future__ import annotations
