@@ -47,8 +47,7 @@ _OPENERS: dict[str | None, Callable[..., Any]] = {
     "application/zstd": zstd.open,
 }
 _FORMAT_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, zstd.ZstdError)
-_DATA_ERRORS = (EOFError, OSError, ValueError, NotImplementedError, struct.error)
-_DAMAGED = _FORMAT_ERRORS + _DATA_ERRORS
+_DAMAGED = (*_FORMAT_ERRORS, EOFError, OSError, ValueError, NotImplementedError, struct.error)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]|^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
 
 
@@ -146,8 +145,7 @@ def _documents(
         if _UNSAFE.search(path):
             context.log.warning("refused the member %r of %s", name, source.url)
             continue
-        path = posixpath.normpath(path)
-        url = f"{source.url}!/{quote(path.encode('utf-8', 'surrogateescape'))}"
+        url = f"{source.url}!/{quote(posixpath.normpath(path).encode('utf-8', 'surrogateescape'))}"
         kind, extractor = choose(context.plugins, None, content, suffix_of(url))
         if extractor is None:
             continue

@@ -43,7 +43,6 @@ _HTML_START = rb"""
 <(?:!doctype\s+html|html|head|body|title|script|h1|div|p|table|a)\b
 """
 _HTML = re.compile(_HTML_START, re.IGNORECASE | re.DOTALL | re.VERBOSE)
-_XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s")
 
 
 def choose(
@@ -130,7 +129,7 @@ def _textual(data: bytes, named: str) -> str:
         return named
     if _HTML.match(head):
         return "text/html"
-    return "application/xml" if _XML.match(head) else "text/plain"
+    return "application/xml" if re.match(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s", head) else "text/plain"
 
 
 def is_text(head: bytes) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from paise2nb.core.errors import PermanentError, Snoozed, TransientError
+from paise2nb.core.errors import PermanentError, Snoozed, TaskError, TransientError
 from paise2nb.core.files import make_private_directory, replacement
 from paise2nb.core.urls import without_credentials
 from paise2nb.plugins import Fetched
@@ -49,8 +49,8 @@ def check(url: str, agent: str, directory: Path, fetch: Callable[[str], Fetched]
 
     Raises:
         PermanentError: ``robots``: the URL is disallowed, or the rules can't be fetched (RFC 9309,
-            section 2.3.1.4). Another class: this side refuses the request for the rules, which
-            says nothing about the host.
+            section 2.3.1.4). Another class: the request for the rules was not sent
+            or its answer not accepted.
         TransientError: The host can't be reached, or asks to be left alone for a time.
     """
     url = without_credentials(url)
@@ -81,7 +81,7 @@ def _load_or_fetch(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str
     result = _fetching.setdefault(str(file), mine)
     if result is not mine:
         error = result.exception()
-        if isinstance(error, TransientError):  # each job raises an instance of its own
+        if isinstance(error, TaskError):  # each job raises an instance of its own
             raise copy(error) from error
         if isinstance(error, Snoozed):  # that job waits for a slot, this one may have it
             return _load_or_fetch(url, file, fetch)
@@ -115,7 +115,7 @@ def _fetch(url: str, fetch: Callable[[str], Fetched]) -> tuple[str, float]:
         return DISALLOW_ALL, MAX_AGE_FAILED
     except PermanentError as error:
         if error.error_class not in UNAVAILABLE:
-            raise  # this side refuses the request, so the host has not said anything
+            raise  # refused here, such as a private address: the rules are still unknown
         return "", MAX_AGE
 
 
