@@ -156,7 +156,7 @@ class App:
             priority: higher first.
             delay: seconds before it may start.
             every: seconds between two runs: it runs again and again.
-            force: add it even if a completed one is up to date.
+            force: add it even if one is up to date; run one that waits for a later time now.
 
         Raises:
             UsageError: an unknown task, or arguments that do not fit; nothing is added.
@@ -205,7 +205,10 @@ class App:
         if self.immediate:  # what an interrupt has left in the queue
             for job_id in {job_id for job_id, answer in answers if answer == "waiting"}:
                 self.queue.run_ready(job_id)
-        return Enqueued(self.client, answers)
+        enqueued = Enqueued(self.client, answers)
+        if force and not options["delay"]:
+            enqueued.run_now()
+        return enqueued
 
     def jobs_added(self, ids: Sequence[int], idle: bool = True) -> None:
         """Run jobs that wait now here, or wake the workers.

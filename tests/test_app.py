@@ -234,6 +234,39 @@ def test_a_delayed_job_is_scheduled_and_a_duplicate_does_not_change_it(app: App)
     assert app.enqueue("echo", "y", every=86400).id == daily.id
 
 
+@pytest.mark.parametrize("options", [{"delay": 3600}, {"every": 86400}])
+def test_a_job_that_waits_for_a_time_says_so_and_runs_now_when_forced(
+    app: App, options: dict[str, float]
+) -> None:
+    later = app.enqueue("echo", "x", **options)
+    runs = len(later.attempts)
+    again = app.enqueue("echo", "x")
+    assert (again, again.answer, later.state) == (later, "waiting", "scheduled")
+    assert f"(already waiting until {later.run_at}; --force runs it now)" in str(again)
+    many = app.enqueue_many("echo", ["x", "y", "x"])
+    expected = f"1 new, 2 waiting; 1 not before {later.run_at}: --force runs them now"
+    assert str(many) == expected
+    assert len(later.attempts) == runs
+    assert app.enqueue("echo", "x", force=True, delay=60).answer == "waiting"
+    forced = app.enqueue("echo", "x", force=True)
+    assert (forced, forced.answer) == (later, "now")
+    assert len(later.attempts) == runs + 1
+    assert later.state == ("scheduled" if "every" in options else "completed")
+    assert "(now instead of later)" in str(forced)
+
+
+def test_a_forced_enqueue_queues_what_waits_for_a_time_or_a_retry(waiting: App) -> None:
+    waiting.enqueue("echo", "x", delay=3600)
+    waiting.enqueue("slow", "z")
+    end_next(waiting, Outcome("failed", "retrying", retry_in=3600))
+    waiting.enqueue("echo", "y")
+    assert str(waiting.enqueue_many("slow", ["z"])).startswith("1 waiting; 1 not before 2")
+    forced = waiting.enqueue_many("echo", ["x", "y", "new", "new"], force=True)
+    assert (forced.answers, forced.waiting) == (["now", "waiting", "new", "waiting"], 3)
+    assert str(waiting.enqueue_many("slow", ["z"], force=True)) == "1 now instead of later"
+    assert {job.state for job in waiting.jobs()} == {"queued"}
+
+
 def test_many_threads_can_enqueue_at_once(waiting: App) -> None:
     answers: list[int] = []
 

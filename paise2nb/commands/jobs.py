@@ -37,7 +37,7 @@ ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs
     "--delay", type=time_span, metavar="SECONDS", help="Wait this long first: 90, 15m, 2h."
 )
 @click.option("--every", type=time_span, metavar="1d", help="Run again and again at this interval.")
-@click.option("--force", is_flag=True, help="Fetch again even if up to date.")
+@click.option("--force", is_flag=True, help="Run now even if up to date or due later.")
 @click.option("--recursive", is_flag=True, default=None, help="folder: include subfolders.")
 @click.option("--depth", type=int, metavar="N", help="links: how many links to follow (default 1).")
 @click.option("--same-host/--any-host", default=None, help="links: only the page's host, or any.")

@@ -22,6 +22,8 @@ from paise2nb.views.record import Record
 from paise2nb.views.waiting import Progress, block, wait_async, waiting
 
 ARGUMENT_LENGTH = 1000  # characters in the line about a job
+_LATER = ("scheduled", "retrying")  # the states of a job that waits for a time
+_NOW = "now instead of later"
 _TIMES = ("enqueued_at", "started_at", "finished_at", "run_at")
 
 
@@ -97,7 +99,7 @@ class Job(_JobActions, Record):
         worker_pid: the process that runs it, or ran it last.
         parent_id: the job that enqueued it.
         root_id: the first job of its tree.
-        answer: how the enqueue that returned it was answered: new, waiting or fresh; else None.
+        answer: how the enqueue that returned it was answered, see `Enqueued`; else None.
     """
 
     id: int
@@ -205,7 +207,7 @@ class Job(_JobActions, Record):
         retrying = row["state"] == "retrying"
         notes = (
             progress(known),
-            _ALREADY.get(self.answer or ""),
+            self._answered(row),
             retrying and f"attempt {row['attempt']} of {row['max_attempts']} failed",
             row["waiting_for"] and f"waiting for {row['waiting_for']}",
         )
@@ -216,6 +218,11 @@ class Job(_JobActions, Record):
         if row["error"] and (retrying or row["state"] == "failed"):
             words.append(f"— {row['error']}")
         return render.one_line(" ".join(words))
+
+    def _answered(self, row: Mapping[str, Any]) -> str | None:
+        if self.answer == "waiting" and row["state"] in _LATER:
+            return f"already waiting until {row['run_at']}; --force runs it now"
+        return _ALREADY.get(self.answer or "")
 
     def __str__(self) -> str:
         lines = [self.summary()]
@@ -254,7 +261,7 @@ class Job(_JobActions, Record):
 
 
 JOB_KEYS = Job.fields
-_ALREADY = {"waiting": "already waiting", "fresh": "already up to date"}
+_ALREADY = {"waiting": "already waiting", "now": _NOW, "fresh": "already up to date"}
 
 
 def _public(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,7 +369,8 @@ class Enqueued(Jobs):
     """The answer to an enqueue: an entry for each argument, in order.
 
     Attributes:
-        answers: how each argument was answered: new, waiting or fresh.
+        answers: how each argument was answered: new, waiting, fresh, or now for a waiting job
+            that `run_now` has queued.
         new, waiting, fresh: the number of jobs that were added, that were already waiting, and
             that had an up-to-date result.
     """
@@ -379,6 +387,19 @@ class Enqueued(Jobs):
         job.answer = self.answers[index]
         return job
 
+    def _answered(self, answer: str) -> Jobs:
+        pairs = zip(self.ids, self.answers, strict=True)
+        return Jobs(self._client, dict.fromkeys(job_id for job_id, a in pairs if a == answer))
+
+    def run_now(self) -> None:
+        """Queue the jobs that waited already, but for a later time or their next retry."""
+        new = set(self._answered("new").ids)
+        waiting = [job_id for job_id in self._answered("waiting").ids if job_id not in new]
+        if waiting:
+            now = set(Jobs(self._client, waiting).retry().ids)
+            pairs = zip(self.ids, self.answers, strict=True)
+            self.answers = ["now" if job_id in now else answer for job_id, answer in pairs]
+
     def to_dict(self) -> Any:
         """The JSON of ``enqueue``."""
         keys = ("id", "task", "args", "state")
@@ -386,8 +407,14 @@ class Enqueued(Jobs):
         return {"jobs": jobs, "new": self.new, "waiting": self.waiting, "fresh": self.fresh}
 
     def __str__(self) -> str:
-        counts = {"new": self.new, "waiting": self.waiting, "up to date": self.fresh}
-        return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "nothing to add"
+        now = self.answers.count("now")
+        counts = {"new": self.new, "waiting": self.waiting - now, _NOW: now}
+        counts["up to date"] = self.fresh
+        text = ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "nothing to add"
+        waiting = self._answered("waiting").to_dicts() if self.waiting else []
+        if later := [row["run_at"] for row in waiting if row["state"] in _LATER and row["run_at"]]:
+            text += f"; {len(later):,} not before {min(later)}: --force runs them now"
+        return text
 
     def _repr_html_(self) -> str:
         return render.panel(render.note(str(self)))
