@@ -25,6 +25,9 @@ def main(args: Sequence[str] | None = None) -> int:
     from paise2nb.commands import Session, table
     from paise2nb.commands import main as run
 
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed, as a daemon's may be
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paise2nb.core.errors import UsageError
+from paise2nb.core.files import working_directory
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -50,7 +51,7 @@ def expand(words: Iterable[str], *, task: str) -> list[str]:
         if _SCHEME.match(word):
             expanded.append(word)
             continue
-        path = Path.cwd() / (Path(word).expanduser() if word.startswith("~") else word)
+        path = working_directory() / (Path(word).expanduser() if word.startswith("~") else word)
         if _is_file(path):
             expanded.append(str(path.resolve() if ".." in path.parts else path))
         elif _GLOB.search(word):

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from paise2nb.config.parser import parse, parse_mapping, read_file, shown
 from paise2nb.config.specs import Entry, Key, Layer, MappingSpec, Module, Proxy, Range, build, docs
 from paise2nb.core.errors import SettingsError, UsageError
+from paise2nb.core.files import working_directory
 
 PROFILES = ("development", "test", "production")
 FILE_NAME = "paise2.yaml"
@@ -219,7 +220,7 @@ class Settings:
             UsageError: There is no such profile.
             SettingsError: A layer can't be read, or a key or value in it is wrong.
         """
-        here = Path.cwd()
+        here = working_directory()
         chosen = _chosen_profile(profile)
         packaged, exported = f"packaged profile {chosen.value}", os.environ.get("PAISE2_DATA_DIR")
         files = config_files() if files is None else files
@@ -240,7 +241,13 @@ class Settings:
     def _of(cls, entries: dict[Key, Entry]) -> Settings:
         profile, data_dir = entries["profile",].value, entries["data_dir",]
         if data_dir.value is None and profile != "test":
-            shared = Path("~/.local/share/paise2").expanduser()
+            try:
+                shared = Path("~/.local/share/paise2").expanduser()
+            except RuntimeError:
+                raise SettingsError(
+                    "this user has no home directory for the data; choose a directory with "
+                    "--data-dir or PAISE2_DATA_DIR"
+                ) from None
             path = shared if profile == "production" else shared / profile
             entries["data_dir",] = data_dir._replace(value=str(path))
         _complete_pools(entries)
@@ -248,7 +255,7 @@ class Settings:
 
     def override(self, values: Mapping[str, object], origin: str) -> Settings:
         """Return these settings with other values, set by ``origin``. Raises SettingsError."""
-        return self._of(Layer(Settings, origin, Path.cwd()).apply(self.entries, values))
+        return self._of(Layer(Settings, origin, working_directory()).apply(self.entries, values))
 
     def set_by(self, origin: str) -> dict[str, Any]:
         """Return the values that one layer has set, as a mapping for `override`."""
@@ -303,8 +310,10 @@ DOCS: Mapping[str, str] = docs(Settings)
 
 def config_files() -> list[Path]:
     """Return the paths of the user's two ``paise2.yaml``, which may not exist."""
-    directory = Path(os.environ.get("PAISE2_CONFIG_DIR") or "~/.config/paise2").expanduser()
-    return [Path.cwd() / directory / FILE_NAME, Path.cwd() / FILE_NAME]
+    # Not Path.expanduser(), which raises RuntimeError for a user without a home directory.
+    directory = os.path.expanduser(os.environ.get("PAISE2_CONFIG_DIR") or "~/.config/paise2")
+    here = working_directory()
+    return [here / directory / FILE_NAME, here / FILE_NAME]
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from paise2nb.core.errors import StorageError
+from paise2nb.core.errors import StorageError, UsageError
 
 PARTIAL = "."  # the names of files that are still being written begin with it
 
@@ -34,14 +35,31 @@ def claim_directory(path: Path) -> None:
     """Make a data directory private. An existing one is made private only if it is empty.
 
     Raises:
-        StorageError: The directory can't be used, or belongs to another user, who could replace
-            the files in it.
+        StorageError: The directory can't be used, or others could replace the files in it. A
+            volume of root is accepted unless everybody may write to it.
     """
     make_private_directory(path)
-    if path.stat().st_uid != os.geteuid():
-        raise StorageError(f"{path} belongs to another user; choose another with --data-dir")
-    if not any(path.iterdir()):
-        path.chmod(0o700)
+    found, user = path.stat(), os.geteuid()
+    if found.st_uid == user:
+        if not any(path.iterdir()):
+            path.chmod(0o700)
+    elif found.st_uid != 0 or found.st_mode & stat.S_IWOTH:
+        raise StorageError(
+            f"{path} belongs to another user, so others could replace your data; use a directory "
+            f"in it (--data-dir {path / 'paise2'}), or make it yours: chown {user} {path}"
+        )
+
+
+def working_directory() -> Path:
+    """Return the working directory.
+
+    Raises:
+        UsageError: It was deleted.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory was deleted; change to another one: cd") from None
 
 
 def write_atomically(

@@ -327,7 +327,8 @@ def cut(line: str, width: int) -> str:
 def text_width() -> int:
     """Return the width of the terminal in characters, or `TEXT_WIDTH` if there is none."""
     columns = shutil.get_terminal_size((TEXT_WIDTH, 24)).columns
-    return max(40, columns) if sys.stdout.isatty() else TEXT_WIDTH
+    in_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return max(40, columns) if in_terminal else TEXT_WIDTH
 
 
 def html_table(

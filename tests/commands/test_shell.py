@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests import example_plugin
+from tests.waiting import until
 
 PLUGIN = example_plugin.SOURCE
 
@@ -147,6 +149,51 @@ def test_ctrl_c_drains_a_foreground_worker(
     gate.touch()
     assert worker.wait(timeout=60) in (0, 130)
     assert json.loads(paise2("job", "1", "--json").stdout)["state"] == "completed"
+
+
+def test_a_foreground_worker_shows_its_log_and_what_a_drain_waits_for(
+    paise2: Shell, environment: dict[str, str], tmp_path: Path
+) -> None:
+    gate, shown = tmp_path / "gate", tmp_path / "shown"
+    paise2("enqueue", "fetch", str(tmp_path / "plugin.py"))
+    paise2("enqueue", "hold", str(gate))
+    with shown.open("w") as stderr:
+        worker = subprocess.Popen(
+            command("worker", "start"), env=environment, cwd=tmp_path / "work",
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+        )  # fmt: skip
+    until(lambda: json.loads(paise2("job", "2", "--json").stdout)["state"] == "running")
+    worker.send_signal(signal.SIGTERM)
+    until(lambda: "waiting for jobs 2\n" in shown.read_text())
+    gate.touch()
+    assert worker.wait(timeout=60) == 0
+    assert "supervisor stops\n" in shown.read_text()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(
+    environment: dict[str, str], tmp_path: Path, closed: str
+) -> None:
+    words = shlex.join(command("enqueue", "shout", "--from", "-"))
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {closed} && {shlex.join(command('status'))} {closed}"],
+        env=environment, cwd=tmp_path / "work", text=True, capture_output=True, check=False,
+        stdin=subprocess.DEVNULL, timeout=120,
+    )  # fmt: skip
+    assert "Error" not in done.stdout + done.stderr
+    assert done.returncode in (0, 1, 2)
+
+
+def test_a_deleted_working_directory_is_one_line(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    script = f"mkdir gone; cd gone; rmdir ../gone; {shlex.join(command('status'))}"
+    done = subprocess.run(
+        ["sh", "-c", script], env=environment, cwd=tmp_path, text=True,
+        capture_output=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert "error: the working directory was deleted; change to another one: cd\n" in done.stderr
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize(
