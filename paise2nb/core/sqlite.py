@@ -28,7 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
-FORK_SECONDS = 1.0  # for which a fork waits until no thread writes
+FORK_SECONDS = 1.0  # for which a fork waits until no other thread reads or writes
 LOG_BYTES = 16_000_000  # size to which the write-ahead log is cut once no reader needs more
 
 _ADVICE = {
@@ -104,7 +104,9 @@ class Database:
         self._connections: dict[threading.Thread | None, sqlite3.Connection] = {}
         # Orders the threads of this process; the file lock orders processes.
         self._thread_lock = threading.Lock()
-        self._forking: threading.Thread | None = None  # which holds that lock
+        self._forking: threading.Thread | None = None  # for which the others wait
+        self._fork_has_lock = False
+        self._readers: set[threading.Thread] = set()
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size = 0
         self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
@@ -244,12 +246,20 @@ class Database:
         Raises:
             StorageError: The file can't be read, or the query is wrong.
         """
+        thread = threading.current_thread()
         try:
-            connection = self.connection()
+            self._readers.add(thread)
+            while self._forking not in (None, thread):
+                self._readers.discard(thread)
+                time.sleep(0.001)
+                self._readers.add(thread)
+            connection = self._connection(thread)
             self._require_same_file()
             return connection.execute(sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
+        finally:
+            self._readers.discard(thread)
 
     def write(
         self,
@@ -264,6 +274,8 @@ class Database:
         Raises:
             StorageError: The file can't be written, or another process locked it for too long.
         """
+        while self._forking not in (None, threading.current_thread()):
+            time.sleep(0.001)
         with self._thread_lock:
             connection = self._connection(None)
             self._require_same_file()
@@ -309,23 +321,30 @@ class Database:
         self._file_lock.close()
 
     def before_fork(self) -> None:
-        """Close the connections, because SQLite's don't survive a fork, and let no thread write.
+        """Let no thread use SQLite, whose connections and locks don't survive a fork.
 
-        If a thread writes for too long, the fork goes on. Its child gets a new lock in any case.
+        If another thread uses it for too long, the fork goes on. Its child gets a new lock.
         """
-        if self._thread_lock.acquire(timeout=FORK_SECONDS):
-            self._forking = threading.current_thread()
+        thread, deadline = threading.current_thread(), time.monotonic() + FORK_SECONDS
+        while self._forking is not None and time.monotonic() < deadline:
+            time.sleep(0.001)  # until the fork of another thread is over
+        self._forking = thread
+        self._fork_has_lock = self._thread_lock.acquire(timeout=FORK_SECONDS)
+        while self._readers - {thread} and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if self._fork_has_lock:
             self._close_all()
 
     def after_fork_in_parent(self) -> None:
-        """Let other threads write again."""
+        """Let other threads go on."""
         if self._forking is threading.current_thread():
+            if self._fork_has_lock:
+                self._thread_lock.release()
             self._forking = None
-            self._thread_lock.release()
 
     def after_fork_in_child(self) -> None:
         """Start without the parent's lock, connections and files."""
-        self._thread_lock, self._forking = threading.Lock(), None
+        self._thread_lock, self._forking, self._readers = threading.Lock(), None, set()
         self._connections = {}
         self._file_lock.close()
 
