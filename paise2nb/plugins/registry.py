@@ -125,7 +125,8 @@ class Plugins:
         Raises:
             PluginError: A plugin can't be loaded.
         """
-        if self.saved is None:
+        # Without the lock in the usual case: a forked child could inherit it locked.
+        if self.saved is None or self.saved.fingerprint() == self._fingerprint:
             return True
         with self._refreshing:
             if self.saved.fingerprint() == self._fingerprint:
@@ -133,10 +134,11 @@ class Plugins:
             loaded = Plugins(self._settings)
             if loaded.startup_hooks() != self.startup_hooks():
                 return False
-            self._fingerprint, self.hooks = loaded._fingerprint, loaded.hooks
-            self.tasks, self._not_loaded = loaded.tasks, loaded._not_loaded
+            self.hooks, self.tasks = loaded.hooks, loaded.tasks
             self._names, self._versions = loaded._names, loaded._versions
+            self._not_loaded = loaded._not_loaded
             self.generation += 1
+            self._fingerprint = loaded._fingerprint  # last: until then others wait for the lock
         return True
 
     def startup_hooks(self) -> set[tuple[str, str]]:
