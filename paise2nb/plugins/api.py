@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from paise2nb.config.settings import Settings
@@ -156,9 +157,27 @@ class Task:
         return text, number, self.host(arguments) if self.host else None
 
 
-def task(name: str, **options: Any) -> Callable[[F], F]:
+def task(
+    name: str,
+    *,
+    max_retries: int | None = None,
+    retry_delay: float | None = None,
+    timeout: float | None = None,
+    memory_mb: int | None = None,
+    pool: str | None = None,
+    check: Callable[[AppInfo, Arguments], Arguments] | None = None,
+    key: Callable[[Arguments], str] | None = None,
+    fresh: Callable[[Settings, Any, float, Arguments], bool] | None = None,
+    host: Callable[[Arguments], str | None] | None = None,
+    policies: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+) -> Callable[[F], F]:
     """Make a function ``(context, *arguments)`` a task. See `Task` for the options."""
-    return _declare(lambda function, module: Task(name, function, plugin=module, **options))
+
+    def declared(function: Any, module: str) -> Task:
+        limits = max_retries, retry_delay, timeout, memory_mb, pool
+        return Task(name, function, *limits, module, check, key, fresh, host, policies)
+
+    return _declare(declared)
 
 
 def fetcher(*schemes: str) -> Callable[[F], F]:
