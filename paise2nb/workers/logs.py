@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from paise2nb.core.errors import redacted, shortened
 from paise2nb.core.files import write_atomically
@@ -70,16 +71,19 @@ class LogKeeper:
                     self._shown = file.tell()
                 if size > LOG_BYTES:
                     file.seek(-LOG_BYTES, os.SEEK_END)
-                    self._store_end(file.read())
+                    self._store_end(file)
                     self._shown = 0
 
-    def _store_end(self, end: bytes) -> None:
+    def _store_end(self, file: BinaryIO) -> None:
         names = [f"{self._path.name}.{number}" for number in range(1, LOG_FILES + 1)]
         paths = [self._path.with_name(name) for name in names]
         try:
             for source, target in reversed(list(pairwise(paths))):
                 with suppress(FileNotFoundError):
                     source.rename(target)
-            write_atomically(paths[0], end, sync=False)
+            write_atomically(paths[0], file.read(), sync=False)
+            with paths[0].open("ab") as stored:
+                while printed_meanwhile := file.read():
+                    stored.write(printed_meanwhile)
         finally:  # also if the disk is full
             os.truncate(self._path, 0)
