@@ -12,7 +12,7 @@ import os
 import traceback
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from huey import signals
 from huey.api import Huey
@@ -83,7 +83,8 @@ class Executor:
         """Call the task's function and return the outcome of its completion. Huey calls this.
 
         Raises:
-            Exception: The job failed, was snoozed or was cancelled.
+            RetryTask: The job failed, and its retry policy grants another attempt.
+            Exception: The job failed for good, was snoozed or was cancelled.
         """
         pid = os.getpid()
         try:
@@ -97,12 +98,28 @@ class Executor:
                 state_entries=context.state_entries(),
                 host_delays=context.host_delays,
             )
+        except (Snoozed, CancelExecution):
+            raise
         except RetryTask as request:  # raised by the task: counts like any other failure
             reason = request.args[0] or "requested a retry"
-            raise TaskError(reason, "retry", retry_after=_requested_delay(request)) from request
+            error = TaskError(reason, "retry", retry_after=_requested_delay(request))
+            error.__cause__ = request
+            self._raise(task.claim, error)
+        except Exception as error:
+            self._raise(task.claim, error)
         finally:
             if os.getpid() != pid:  # a child that the task has forked must not write an outcome
                 os._exit(0)
+
+    def _raise(self, claim: Claim, error: Any) -> NoReturn:
+        """Raise a RetryTask with the delay of the retry policy, or the error if that is the end."""
+        definition = self._parts.plugins.tasks.get(claim.task)
+        failures = claim.attempt - claim.crashes
+        delay, max_attempts = decide(self._parts.settings, definition, error, failures)
+        error.__paise2_max_attempts__ = max_attempts  # a name that no exception has of its own
+        if delay is None:
+            raise error
+        raise RetryTask(delay=delay) from error
 
     def _decide(self, task: HueyTask, error: BaseException) -> Outcome:
         """Return the outcome of an execution that raised."""
@@ -118,39 +135,32 @@ class Executor:
                 self._huey._emit(signals.SIGNAL_CANCELED, task)
                 logger.info("job %s was cancelled by its task", task.claim.id)
                 return Outcome("cancelled", "cancelled", error=message(error) or None)
+            case RetryTask():
+                self._huey._emit(signals.SIGNAL_RETRYING, task)
+                return self._failure(task.claim, error.__cause__ or error, error.delay)
             case _:
-                return self._failure(task, error)
+                self._huey._emit(signals.SIGNAL_ERROR, task, error)
+                return self._failure(task.claim, error, None)
 
-    def _failure(self, task: HueyTask, error: BaseException) -> Outcome:
+    def _failure(self, claim: Claim, error: BaseException, delay: float | None) -> Outcome:
         """Return the outcome of a failure. One that an outage caused is not charged to the job."""
-        claim: Claim = task.claim
-        delay, max_attempts = None, None
-        if isinstance(error, Exception):  # others, such as SystemExit, are not retried
-            definition = self._parts.plugins.tasks.get(claim.task)
-            failures = claim.attempt - claim.crashes
-            delay, max_attempts = decide(self._parts.settings, definition, error, failures)
-        if delay is None:
-            self._huey._emit(signals.SIGNAL_ERROR, task, error)
-            state, ending = "failed", "failed"
-        else:
-            self._huey._emit(signals.SIGNAL_RETRYING, task)
-            state, ending = "retrying", f"will be retried in {delay:.1f} s"
         name, text = error_class(error), message(error)
         if self.outages and self.outages.is_outage(claim, error):
             logger.info("job %s is released uncharged: %s", claim.id, error)
             return Outcome("released", "queued", error_class=name, error=text)
+        ending = "failed" if delay is None else f"will be retried in {delay:.1f} s"
         logger.info("job %s %s: %s", claim.id, ending, error)
         pauses = []
         if isinstance(error, TaskError) and error.host:  # it throttles all jobs of this host
             pauses = [HostDelay(error.host, pause=max(error.retry_after or 0.0, delay or 0.0))]
         return Outcome(
             "failed",
-            state,
+            "failed" if delay is None else "retrying",
             error_class=name,
             error=text,
             traceback=_format_traceback(error),
             retry_in=delay,
-            max_attempts=max_attempts,
+            max_attempts=getattr(error, "__paise2_max_attempts__", None),
             host_delays=pauses,
         )
 
