@@ -146,7 +146,7 @@ def test_500_pages_from_a_notebook_whose_kernel_stays_free_and_is_restarted(
         )
         run(client, "%paise2 wait")
         assert f"items    {PAGES}" in run(client, "%paise2 status")
-        assert run(client, cell) == f"{PAGES} fresh"
+        assert run(client, cell) == f"{PAGES} up to date"
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

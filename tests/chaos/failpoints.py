@@ -41,7 +41,7 @@ def writing_method() -> str:
     if method is None:
         return frame.f_code.co_name
     outcomes = [arg for arg in frame.f_locals["args"] if isinstance(arg, Outcome)]
-    return method.__name__ + (f".{outcomes[0].state}" if outcomes else "")
+    return method.__name__.removeprefix("_") + (f".{outcomes[0].state}" if outcomes else "")
 
 
 def set_points(directory: Path, points: set[str]) -> None:
