@@ -184,6 +184,7 @@ class JobHuey(Huey):
     def close(self) -> None:
         """Leave the worker registry, and close the job store."""
         self._immediate_runner.close()
+        self.notifier.close()
         self.job_store.close()
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -26,8 +27,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def notifier(database: Path) -> Notifier:
-    return Notifier(database)
+def notifier(database: Path) -> Iterator[Notifier]:
+    with closing(Notifier(database)) as notifier:
+        yield notifier
 
 
 def crash_while_listening(database: Path, name: str) -> None:
