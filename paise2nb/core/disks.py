@@ -71,12 +71,11 @@ def full_disk(paths: Iterable[Path]) -> str | None:
     return None
 
 
-def filesystem(path: Path) -> str:
+def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     """Return the type of the filesystem that holds a path, such as ``ext4``."""
     resolved = path.resolve()
     kind, longest = "", 0
-    mounts = Path("/proc/self/mounts").read_text("utf-8", errors="surrogateescape")
-    for line in mounts.splitlines():
+    for line in mounts.read_text("utf-8", errors="surrogateescape").splitlines():
         _, point, mounted, *_ = line.split(" ")
         point = point.replace("\\040", " ")  # fstab(5): a space in a name
         # The longest mount point wins; of two on the same point, the later one hides the other.

@@ -563,9 +563,18 @@ def test_doctor_advises_on_settings_plugins_and_permissions(
     assert states(run("doctor"))["settings"] == "wrong"
 
 
-def test_the_filesystem_of_a_path_is_that_of_its_nearest_mount() -> None:
+def test_the_filesystem_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -> None:
     assert disks.filesystem(Path("/proc/sys/kernel")) == "proc"
     assert disks.filesystem(Path("/")) not in ("", "proc")
+    mounts, directory = tmp_path / "mounts", tmp_path / "a b"
+    point = str(directory).replace(" ", "\\040")
+    mounts.write_text(
+        f"sda / ext4 rw 0 0\nsdb {point} xfs rw 0 0\nserver:/x {point} nfs4 rw 0 0\n"
+        f"tmpfs {tmp_path} tmpfs rw 0 0\n"
+    )
+    assert disks.filesystem(directory / "x", mounts) == "nfs4"
+    assert disks.filesystem(tmp_path / "x", mounts) == "tmpfs"
+    assert disks.filesystem(Path("/usr"), mounts) == "ext4"
 
 
 def test_doctor_finds_a_data_directory_on_a_network_filesystem(
