@@ -173,14 +173,15 @@ class ExecutionMixin(EnqueueMixin):
             return False
         state = outcome.state
         # The row's interval: a user may have set one, or another one, since the claim.
-        if row["interval"] and state in ("completed", "failed"):
+        recurs = row["interval"] and state in ("completed", "failed")
+        # The row of a completed job describes its last execution; a snoozed one goes on.
+        if recurs or (state != "completed" and outcome.outcome != "snoozed"):
+            self._record_attempt(tx, claim, outcome, now)
+        if recurs:
             state = "scheduled"
-            tx.execute(SQL["schedule_again"], {"id": claim.id, "now": now})
+            tx.execute(SQL["schedule_again"], {**claim._asdict(), "now": now})
         tx.counters.move("running", state, claim.is_root)
         self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
-        # The row of a completed job describes its last execution; a snoozed one goes on.
-        if state != "completed" and outcome.outcome != "snoozed":
-            self._record_attempt(tx, claim, outcome, now)
         if outcome.state in ("completed", "failed"):
             tx.counters.count(outcome.state, int(now // 60), 1)
         if outcome.followups:

@@ -30,3 +30,9 @@ CREATE VIEW counts AS
     SELECT name, jobs + late AS jobs, roots + late AS roots FROM (
         SELECT *, iif(name = 'queued', (SELECT last - counted FROM ids), 0) AS late
         FROM counters WHERE kind = 'state');
+
+-- Version 3, from schema 5b7a224ba711ea19
+
+DROP INDEX jobs_retrying;
+CREATE INDEX jobs_retrying ON jobs (run_at) WHERE state = 'retrying';
+CREATE INDEX jobs_recurring ON jobs (id) WHERE interval IS NOT NULL;

@@ -23,7 +23,7 @@ class NewJob(NamedTuple):
         args: JSON text.
         max_attempts: executions in all.
         key: jobs with the same key are duplicates.
-        interval: seconds from the end of one run to the next, for a job that recurs.
+        interval: seconds from the start of one run to the next, for a job that recurs.
         host: the job waits for a slot of this host.
         delay: seconds until the job may start.
     """

@@ -137,8 +137,12 @@ class QueryMixin(JobDatabase):
         return set(self._column(SQL["ready_tasks"]))
 
     def retries(self, limit: int) -> list[dict[str, Any]]:
-        """The next retries."""
+        """The next retries; the first ones are due and wait for their host or a worker."""
         return self._decoded(self._read(SQL["retries"], (limit,)))
+
+    def recurring_failed(self) -> list[dict[str, Any]]:
+        """The recurring jobs whose last run failed, oldest first."""
+        return self._decoded(self._read(SQL["recurring_failed"]))
 
     def last_retry(self) -> float | None:
         """The time of the last retry that has a time now."""

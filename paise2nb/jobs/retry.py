@@ -106,11 +106,12 @@ def decide(
         return None, chosen.max_attempts
     retry_after = getattr(error, "retry_after", None) or 0.0
     delay = max(chosen.delay(failures), min(retry_after, LONGEST_RETRY_AFTER))
-    return _jittered(delay), chosen.max_attempts
+    return _jittered(delay, chosen.max_delay), chosen.max_attempts
 
 
-def _jittered(delay: float) -> float:
-    return delay * (1 + JITTER * random.random())
+def _jittered(delay: float, max_delay: float) -> float:
+    """Add jitter to a delay, up to max_delay; only a server may require a longer one."""
+    return max(delay, min(delay * (1 + JITTER * random.random()), max_delay))
 
 
 def charge_crash(
@@ -130,7 +131,9 @@ def charge_crash(
     # Without the task's other values: crashes have a limit of their own.
     task = Task(row["task"], charge_crash, plugin=plugin, policies={"crash": own})
     chosen = policy(settings, task, "crash")
-    delay = None if crashes > chosen.max_retries else _jittered(chosen.delay(crashes))
+    delay = (
+        None if crashes > chosen.max_retries else _jittered(chosen.delay(crashes), chosen.max_delay)
+    )
     state = "failed" if delay is None else "retrying"
     error_class = "crash" if outcome == "crashed" else outcome
     return Outcome(outcome, state, error_class=error_class, error=reason, retry_in=delay)

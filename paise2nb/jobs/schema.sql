@@ -54,8 +54,8 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_active ON jobs (ready, task, isolated, priority DESC, id)
     WHERE ready = 1 OR worker IS NOT NULL;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE ready = 0 AND run_at IS NOT NULL;
-CREATE INDEX jobs_retrying ON jobs (run_at)
-    WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL;
+CREATE INDEX jobs_retrying ON jobs (run_at) WHERE state = 'retrying';
+CREATE INDEX jobs_recurring ON jobs (id) WHERE interval IS NOT NULL;
 CREATE INDEX jobs_overdue ON jobs (id) WHERE state = 'scheduled' AND ready + host_slot > 0;
 CREATE INDEX jobs_waiting_for_host ON jobs (host, priority DESC, id) WHERE host_slot = 1;
 CREATE INDEX jobs_host_slots ON jobs (host) WHERE host_slot = 2;

@@ -137,9 +137,16 @@ WHERE id = :id AND run = :run AND started_at IS :started_at AND worker = :worker
 RETURNING state
 
 -- name: schedule_again
--- One time in the future, however many intervals were missed.
-UPDATE jobs SET state = 'scheduled', run_at = :now + interval, attempt = 0, crashes = 0,
-    finished_at = NULL
+-- Whole intervals after the start of the run's first attempt, and one time in the future, however
+-- many intervals were missed. The attempts of the run are the last ones, without released ones.
+UPDATE jobs SET state = 'scheduled', attempt = 0, crashes = 0, finished_at = NULL,
+    run_at = began + interval * (1 + CAST((:now - began) / interval AS INTEGER))
+FROM (
+    SELECT coalesce((
+        SELECT started_at FROM attempts WHERE job_id = :id AND outcome != 'released'
+        ORDER BY run DESC LIMIT 1 OFFSET :attempt - 1
+    ), :now) AS began
+)
 WHERE id = :id
 
 -- name: record_attempt
@@ -368,12 +375,17 @@ FROM jobs
 {listed} WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: retries
-{listed} INDEXED BY jobs_retrying
-WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL ORDER BY run_at LIMIT ?
+-- Those that are due, but wait for their host or a worker, come first.
+{listed} INDEXED BY jobs_retrying WHERE state = 'retrying' ORDER BY run_at, id LIMIT ?
+
+-- name: recurring_failed
+{listed} INDEXED BY jobs_recurring
+WHERE interval IS NOT NULL AND error_class IS NOT NULL
+    AND state IN ('queued', 'scheduled', 'running')
+ORDER BY id
 
 -- name: last_retry
-SELECT max(run_at) AS at FROM jobs INDEXED BY jobs_retrying
-WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL
+SELECT max(run_at) AS at FROM jobs INDEXED BY jobs_retrying WHERE state = 'retrying'
 
 -- name: failures
 SELECT found.*, task, {short_args}, error

@@ -179,3 +179,12 @@ def test_crashes_are_limited_separately(
     assert (outcome.outcome, outcome.state) == ("crashed", state)
     assert (outcome.error_class, outcome.error) == ("crash", "died")
     assert (outcome.retry_in is None) == (state == "failed")
+
+
+def test_jitter_exceeds_no_maximum_and_cuts_nothing_that_a_server_requires(tmp_path: Path) -> None:
+    errors = [(TransientError("x"), 60.0), (TransientError("x", retry_after=300), 300.0)]
+    for error, expected in errors:
+        assert {decide(settings(tmp_path), make_task(max_retries=9), error, 8)[0]} == {expected}
+    crashes = {"crashes": 1, "task": "shout", "worker_pid": 1}
+    slow = settings(tmp_path, crash={"retry_delay": 50})
+    assert charge_crash(slow, crashes, "crashed", "died", None).retry_in == 60
