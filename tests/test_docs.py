@@ -11,10 +11,12 @@ import pytest
 
 import paise2nb
 from paise2nb.commands import table
-from paise2nb.config.settings import DOCS
+from paise2nb.config.parser import parse
+from paise2nb.config.settings import KEYS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+DEFAULTS = ROOT / "paise2nb/config/profiles/base.yaml"
 NOTEBOOKS = "\n".join(path.read_text("utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -39,10 +41,17 @@ def test_a_command_has_help_and_is_described(words: str, command: click.Command)
             assert option.help, f"{words} {option.opts} has no help"
 
 
-@pytest.mark.parametrize(("key", "meaning"), DOCS.items())
-def test_the_readme_lists_every_setting(key: str, meaning: str) -> None:
-    assert f"| `{key}` |" in README
-    assert f"| {meaning} |" in README
+@pytest.mark.parametrize("key", KEYS)
+def test_every_setting_is_described_beside_its_default_and_in_the_readme(key: str) -> None:
+    text = DEFAULTS.read_text("utf-8")
+    section, line = parse(text, "line"), ""
+    for part in key.split("."):
+        line = next(written.origin for written in section if written == part)
+        section = section[part]
+    described = text.splitlines()[int(line.removeprefix("line:")) - 1]
+    meaning = described.partition("  # ")[2]
+    assert meaning
+    assert re.search(rf"^\| `{key}` \|.*\| {re.escape(meaning)} \|$", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(set(paise2nb.__all__) - {"__version__"}))

@@ -1,8 +1,8 @@
 """Settings: layers of YAML become one frozen, checked object that knows the origin of each value.
 
-Each key is declared once, with its type, its range and its description. Parsing, checking,
-``config show`` and the transfer to workers follow that declaration. The default values are in
-``profiles/*.yaml``.
+Each key is declared once, with its type and its range. Parsing, checking, ``config show`` and the
+transfer to workers follow that declaration. The descriptions and the default values are in
+``profiles/base.yaml``.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, NewType
 
+from paise2nb.config import specs
 from paise2nb.config.parser import parse, parse_mapping, read_file, shown
-from paise2nb.config.specs import Entry, Key, Layer, MappingSpec, Module, Proxy, Range, build, docs
+from paise2nb.config.specs import Entry, Key, Layer, MappingSpec, Module, Proxy, Range, Section
 from paise2nb.core.errors import SettingsError, UsageError
 from paise2nb.core.files import working_directory
 
@@ -28,30 +29,34 @@ FILE_NAME = "paise2.yaml"
 
 Seconds = Annotated[float, Range(0, 10**9)]
 SomeSeconds = Annotated[float, Range(0.001, 10**9)]
-Days = Annotated[float, Range(0, 36_500)]
 Count = Annotated[int, Range(1, 1024)]
+Profile = NewType("Profile", str)  # not a setting: no layer may set it
 
 
 # The declaration -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pool:
-    """A named group of worker processes for certain tasks."""
+class Pool(Section):
+    """A named group of worker processes for certain tasks.
 
-    tasks: Annotated[tuple[str, ...], "tasks that only this pool runs"] = ()
-    processes: Annotated[Count, "worker processes"] = 1
-    threads: Annotated[Count, "jobs at a time in each process"] = 1
+    Attributes:
+        tasks: The tasks that only this pool runs.
+        processes: The number of worker processes.
+        threads: Jobs at a time in each process.
+    """
+
+    tasks: tuple[str, ...] = ()
+    processes: Count = 1
+    threads: Count = 1
 
 
-@dataclass(frozen=True)
-class RetryRules:
+class RetryRules(Section):
     """A retry policy."""
 
-    max_retries: Annotated[int, Range(0, 1000), "attempts after the first"]
-    retry_delay: Annotated[Seconds, "seconds before the first retry"]
-    backoff: Annotated[float, Range(1, 100), "factor by which each further delay is longer"]
-    max_delay: Annotated[Seconds, "longest delay in seconds"]
+    max_retries: Annotated[int, Range(0, 1000)]
+    retry_delay: Seconds
+    backoff: Annotated[float, Range(1, 100)]
+    max_delay: Seconds
 
 
 _POOLS = MappingSpec(
@@ -65,134 +70,96 @@ _POLICIES = MappingSpec(
 )
 
 
-@dataclass(frozen=True)
 class RetrySettings(RetryRules):
     """The policy for every error, and the differences for some error classes."""
 
-    policies: Annotated[
-        Mapping[str, Mapping[str, float]],
-        _POLICIES,
-        "differences for an error class (`timeout`), or for one of a task (`fetch.timeout`)",
-    ]
+    policies: Annotated[Mapping[str, Mapping[str, float]], _POLICIES]
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
+class WorkerSettings(Section):
     """The processes that run jobs."""
 
-    concurrency: Annotated[Count, "processes for tasks without a pool, each with one job at a time"]
-    pools: Annotated[
-        Mapping[str, Pool],
-        _POOLS,
-        "workers for certain tasks: `NAME: {tasks: [fetch], processes: 1, threads: 16}`",
-    ]
-    cancel_grace: Annotated[Seconds, "seconds for a cancelled job to end by itself"]
+    concurrency: Count
+    pools: Annotated[Mapping[str, Pool], _POOLS]
+    cancel_grace: Seconds
     retry: RetrySettings
-    timeout: Annotated[SomeSeconds, "seconds for one attempt"]
-    memory_mb: Annotated[int, Range(1, 2**24), "memory limit of a worker process in MB"]
-    idle_exit: Annotated[Seconds, "seconds without work until background workers exit; 0: never"]
+    timeout: SomeSeconds
+    memory_mb: Annotated[int, Range(1, 2**24)]
+    idle_exit: Seconds
 
 
-@dataclass(frozen=True)
-class QueueDatabase:
+class QueueDatabase(Section):
     """The database of jobs."""
 
-    path: Annotated[Path | None, "database of jobs; null: tasks.db in data_dir"]
-    immediate: Annotated[bool, "run jobs in the caller, for debugging"]
+    path: Path | None
+    immediate: bool
 
 
-@dataclass(frozen=True)
-class QueueSettings:
+class QueueSettings(Section):
     """Where jobs are queued."""
 
-    provider: Annotated[str, "`sqlite`, `none` (jobs run in the caller) or one from a plugin"]
+    provider: str
     sqlite: QueueDatabase
 
 
-@dataclass(frozen=True)
-class StorageDatabase:
+class StorageDatabase(Section):
     """The database of items."""
 
-    path: Annotated[Path | None, "database of items; null: items.db in data_dir"]
+    path: Path | None
 
 
-@dataclass(frozen=True)
-class StorageSettings:
+class StorageSettings(Section):
     """Where items are stored."""
 
     sqlite: StorageDatabase
 
 
-@dataclass(frozen=True)
-class CacheSettings:
-    """Fetched bytes."""
+class Retention(Section):
+    """How long something is kept."""
 
-    keep_days: Annotated[Days, "days to keep fetched bytes; longer while a job needs them"]
-
-
-@dataclass(frozen=True)
-class HistorySettings:
-    """Finished jobs."""
-
-    keep_days: Annotated[Days, "days to keep finished jobs"]
+    keep_days: Annotated[float, Range(0, 36_500)]
 
 
-@dataclass(frozen=True)
-class FetchSettings:
+class FetchSettings(Section):
     """How URLs are fetched."""
 
-    user_agent: Annotated[str | None, "User-Agent of requests; null: paise2nb/VERSION"]
-    timeout: Annotated[SomeSeconds, "seconds for one fetch, including redirects"]
-    max_bytes: Annotated[int, Range(1, 2**40), "largest body in bytes, after decompression"]
-    max_redirects: Annotated[int, Range(0, 100), "redirects to follow in one fetch"]
-    max_age: Annotated[Seconds, "seconds until a URL is fetched again without --force"]
-    host_delay: Annotated[Seconds, "seconds between requests to one host, by all workers; 0: none"]
-    robots: Annotated[bool, "obey robots.txt"]
-    allow_private_addresses: Annotated[bool, "fetch from loopback, link-local and private networks"]
-    proxy: Annotated[
-        Proxy | None,
-        "proxy, `http://HOST:PORT`; `environment`: from http_proxy, https_proxy and no_proxy; "
-        "null: none",
-    ]
+    user_agent: str | None
+    timeout: SomeSeconds
+    max_bytes: Annotated[int, Range(1, 2**40)]
+    max_redirects: Annotated[int, Range(0, 100)]
+    max_age: Seconds
+    host_delay: Seconds
+    robots: bool
+    allow_private_addresses: bool
+    proxy: Proxy | None
 
 
-@dataclass(frozen=True)
-class ExtractSettings:
+class ExtractSettings(Section):
     """How text is extracted from fetched documents."""
 
-    precision: Annotated[
-        bool,
-        "prefer precision over recall, and search the text for a date when the page declares none; "
-        "slower",
-    ]
+    precision: bool
 
 
-@dataclass(frozen=True)
-class EntryPointSettings:
+class EntryPointSettings(Section):
     """Which installed plugins are loaded."""
 
-    allow: Annotated[tuple[str, ...], "installed plugins to load, by name; `*` matches anything"]
-    deny: Annotated[tuple[str, ...], "installed plugins to list but never import"]
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Section):
     """The settings of one app. Two are equal if their values are, whatever their origins."""
 
-    profile: str
-    data_dir: Annotated[
-        Path | None,
-        "directory of all data; null: ~/.local/share/paise2 for production, "
-        "…/paise2/NAME for other profiles, temporary for test",
-    ]
+    profile: Profile
+    data_dir: Path | None
     workers: WorkerSettings
     task_queue: QueueSettings
     data_storage: StorageSettings
-    cache: CacheSettings
-    history: HistorySettings
+    cache: Retention
+    history: Retention
     fetch: FetchSettings
     extract: ExtractSettings
-    plugins: Annotated[tuple[Module, ...], "plugins to load: modules, or paths of .py files"]
+    plugins: tuple[Module, ...]
     entry_points: EntryPointSettings
     entries: Mapping[Key, Entry] = field(repr=False, compare=False)
 
@@ -251,7 +218,7 @@ class Settings:
             path = shared if profile == "production" else shared / profile
             entries["data_dir",] = data_dir._replace(value=str(path))
         _complete_pools(entries)
-        return cls(profile, entries=MappingProxyType(entries), **build(cls, entries))
+        return cls(profile, entries=MappingProxyType(entries), **specs.build(cls, entries))
 
     def override(self, values: Mapping[str, object], origin: str) -> Settings:
         """Return these settings with other values, set by ``origin``. Raises SettingsError."""
@@ -271,7 +238,7 @@ class Settings:
         found = {".".join(k): entry for k, entry in self.entries.items() if k not in sections}
         return [
             {"key": key, "value": copy(entry.value), "origin": entry.origin}
-            for declared in ("profile", *DOCS)
+            for declared in ("profile", *KEYS)
             for key, entry in found.items()
             if f"{key}.".startswith(f"{declared}.")
         ]
@@ -301,8 +268,8 @@ class Settings:
             ) from error
 
 
-DOCS: Mapping[str, str] = docs(Settings)
-"""The description of every dotted key, in the order of the declaration."""
+KEYS = specs.keys(Settings)
+"""Every dotted key, in the order of the declaration."""
 
 
 # Layers --------------------------------------------------------------------------------------

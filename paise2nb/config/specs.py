@@ -1,8 +1,8 @@
 """Check layers of settings against a declaration.
 
-A declaration is a tree of dataclasses whose fields are annotated with a type, a range and a
-description. Each layer is checked separately, so that a mistake is reported with its file and
-line even if a later layer replaces the value.
+A declaration is a tree of sections whose fields are annotated with a type and a range. Each layer
+is checked separately, so that a mistake is reported with its file and line even if a later layer
+replaces the value.
 
 Neither pydantic nor msgspec replaces this: their errors know no lines and no nearest key.
 """
@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple, NewType, get_args, get_origin, get_type_hints
+from types import GenericAlias, MappingProxyType
+from typing import Any, NamedTuple, NewType, dataclass_transform, get_args, get_type_hints
 
 from paise2nb.config.parser import WrittenKey, printable, shown
 from paise2nb.core.errors import SettingsError
@@ -41,6 +41,14 @@ _TYPES: dict[Any, str] = {
     tuple[str, ...]: "a list of words",
     tuple[Module, ...]: "a list of modules and paths of .py files",
 }
+
+
+@dataclass_transform(frozen_default=True)
+class Section:
+    """Base class of the sections. Each is a frozen dataclass."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
 
 class Entry(NamedTuple):
@@ -71,13 +79,17 @@ class MappingSpec(NamedTuple):
 
 
 class FieldSpec(NamedTuple):
-    """The annotation of one field. A field without a description is a section."""
+    """The annotation of one field."""
 
     kind: Any
     nullable: bool = False
-    doc: str = ""
     limits: Range | None = None
     mapping: MappingSpec | None = None
+
+    @property
+    def is_section(self) -> bool:
+        """Whether it contains other fields."""
+        return isinstance(self.kind, type) and issubclass(self.kind, Section)
 
     @property
     def is_value(self) -> bool:
@@ -105,7 +117,7 @@ class FieldSpec(NamedTuple):
 
 
 def _checked(kind: Any, value: Any, base: Path) -> Any:
-    if get_origin(kind) is tuple:
+    if isinstance(kind, GenericAlias):  # tuple[…]
         if not isinstance(value, list | tuple):
             raise TypeError
         return [_checked(get_args(kind)[0], element, base) for element in value]
@@ -126,29 +138,26 @@ def _checked(kind: Any, value: Any, base: Path) -> Any:
 
 @cache
 def field_specs(section: type) -> dict[str, FieldSpec]:
-    """Return the fields of a section that are annotated, or are sections themselves."""
+    """Return the fields of a section that layers may set."""
+    annotated = get_type_hints(section, include_extras=True)
     specs = {}
-    for name, hint in get_type_hints(section, include_extras=True).items():
-        if is_dataclass(hint):
-            specs[name] = FieldSpec(hint)
-        elif get_origin(hint) is Annotated:
-            kind, *extras = get_args(hint)
-            nullable = type(None) in get_args(kind)
-            kind = get_args(kind)[0] if nullable else kind
-            extra = {type(extra): extra for extra in extras}
-            limits, mapping = extra.get(Range), extra.get(MappingSpec)
-            specs[name] = FieldSpec(kind, nullable, extra[str], limits, mapping)
+    for name, hint in get_type_hints(section).items():
+        extras = {type(extra): extra for extra in getattr(annotated[name], "__metadata__", ())}
+        nullable = type(None) in get_args(hint)
+        kind = get_args(hint)[0] if nullable else hint
+        spec = FieldSpec(kind, nullable, extras.get(Range), extras.get(MappingSpec))
+        if spec.is_value or spec.is_section or spec.mapping:
+            specs[name] = spec
     return specs
 
 
 @cache
-def docs(section: type) -> Mapping[str, str]:
-    """Return the description of every dotted key in a section, as declared."""
-    found: dict[str, str] = {}
+def keys(section: type) -> tuple[str, ...]:
+    """Return every dotted key in a section, as declared."""
+    found: list[str] = []
     for name, spec in field_specs(section).items():
-        inner = {} if spec.doc else docs(spec.kind)
-        found |= {f"{name}.{key}": doc for key, doc in inner.items()} or {name: spec.doc}
-    return MappingProxyType(found)
+        found += [f"{name}.{key}" for key in keys(spec.kind)] if spec.is_section else [name]
+    return tuple(found)
 
 
 def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[
             values[name] = MappingProxyType(
                 {k: inner(**v) if complete else MappingProxyType(v) for k, v in named.items()}
             )
-        elif not spec.doc:
+        elif spec.is_section:
             values[name] = spec.kind(**build(spec.kind, entries, path))
         elif path in entries:
             value = entries[path].value
@@ -263,7 +272,7 @@ class Layer(NamedTuple):
         """Return the error for a key that a section does not have, with the nearest known key."""
         siblings = {name: ".".join((*path[:-1], name)) for name in field_specs(section)}
         others: dict[str, str] = {}
-        for key in docs(self.root):
+        for key in keys(self.root):
             for end, name in enumerate(parts := key.split("."), 1):
                 others.setdefault(name, ".".join(parts[:end]))
         known = others | siblings

@@ -15,7 +15,7 @@ import yaml
 
 from paise2nb.config.parser import parse_mapping
 from paise2nb.config.settings import (
-    DOCS,
+    KEYS,
     PROFILES,
     Pool,
     Settings,
@@ -528,8 +528,8 @@ def test_rows_contain_every_key_once_in_the_order_of_the_declaration(place: Plac
     assert keys[:3] == ["profile", "data_dir", "workers.concurrency"]
     assert keys.index("workers.pools.a.tasks") < keys.index("workers.cancel_grace")
     assert len(keys) == len(set(keys))
-    for documented in DOCS:
-        assert any(f"{key}.".startswith(f"{documented}.") for key in keys)
+    for declared in KEYS:
+        assert any(f"{key}.".startswith(f"{declared}.") for key in keys)
     assert {"key": "workers.pools", "value": {}, "origin": "packaged profile test"} in (
         place.resolve("test").rows()
     )
@@ -546,13 +546,12 @@ def test_the_output_of_config_show_is_a_valid_file(place: Place) -> None:
 
 
 def _sections(section: type) -> list[type]:
-    inner = [d.kind for d in field_specs(section).values() if not d.doc]
+    inner = [d.kind for d in field_specs(section).values() if d.is_section]
     inner += [d.mapping.section for d in field_specs(section).values() if d.mapping]
     return [section, *(deeper for part in inner for deeper in _sections(part))]
 
 
-def test_every_key_is_documented_and_every_number_has_a_range() -> None:
-    assert all(doc and "\n" not in doc for doc in DOCS.values())
+def test_every_number_has_a_range() -> None:
     for section in _sections(Settings):
         for name, declared in field_specs(section).items():
             if declared.kind in (int, float):
