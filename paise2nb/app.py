@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,11 @@ from typing import Any, Self
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import NotFound, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
+from paise2nb.core.render import counted
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import STATES, Claim, whole_number
 from paise2nb.jobs.parts import Parts
+from paise2nb.jobs.workers_status import Pauses
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins
 from paise2nb.plugins.registry import resolve
 from paise2nb.views.client import JobClient
@@ -186,7 +188,7 @@ class App:
         """
         options = {"tag": tag, "priority": priority, "delay": delay, "every": every}
         every_args = [a if isinstance(a, tuple) else (a,) for a in arguments]
-        return self._enqueue(task, _with_progress(every_args, on_progress), force, options)
+        return self._enqueue(task, counted(every_args, on_progress), force, options)
 
     def _enqueue(
         self, name: str, every_args: Iterable[tuple[Any, ...]], force: bool, options: dict[str, Any]
@@ -266,6 +268,7 @@ class App:
             notify=self.queue.notifier.notify,
             workers_present=self.workers.present,
             workers_status=self.workers.status,
+            held_by_pause=self.workers.held_by_pause,
         )
 
     def job(self, job_id: int) -> Job:
@@ -323,12 +326,7 @@ class App:
         return Item(row, self.store)
 
     def search(self, query: str, limit: int = 10) -> SearchResults:
-        """Search the items; the best matches first, with snippets.
-
-        Args:
-            query: words, ``"phrases"``, prefixes (``word*``).
-            limit: the maximum number of results.
-        """
+        """Search the items for words, ``"phrases"`` or prefixes (``word*``); best matches first."""
         return SearchResults(query, self.store.search(query, whole_number("limit", limit)))
 
     def status(self) -> Status:
@@ -346,6 +344,14 @@ class App:
     def logs(self, lines: int = 20) -> Log:
         """The last lines of the workers' log."""
         return Log.tail(self.data_dir / "logs" / "workers.log", lines)
+
+    def pause(self, pool: str | None = None) -> Pauses:
+        """Claim no more jobs (of a pool) until `resume`."""
+        return self.workers.pause(pool)
+
+    def resume(self, pool: str | None = None) -> Pauses:
+        """End the pause of a pool, or all pauses for None."""
+        return self.workers.resume(pool)
 
     # Waiting ---------------------------------------------------------------------------------
 
@@ -399,15 +405,6 @@ class App:
         for name, action in self.plugins.actions("reset_actions"):
             self.plugins.call(name, "reset()", action.reset, self, hard)
         return ResetCounts(jobs, cached, items)
-
-
-def _with_progress(
-    arguments: Sequence[tuple[Any, ...]], on_progress: Callable[[int, int], None] | None
-) -> Iterator[tuple[Any, ...]]:
-    for number, argument in enumerate(arguments, 1):
-        yield argument
-        if on_progress is not None:
-            on_progress(number, len(arguments))
 
 
 def open(

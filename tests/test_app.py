@@ -419,7 +419,7 @@ def test_cancel_returns_the_cancelled_jobs(waiting: App) -> None:
 STATUS_KEYS = (
     "profile", "data_dir", "immediate", "jobs", "roots", "workers", "supervisor",
     "oldest_queued_seconds", "next_retry_at", "completed_per_minute", "seconds_left", "items",
-    "paused",
+    "paused", "paused_pools",
 )  # fmt: skip
 
 
@@ -431,7 +431,7 @@ def test_the_status_has_exactly_the_documented_keys(waiting: App, tmp_path: Path
         "profile": "development", "data_dir": str(tmp_path / "data"), "immediate": False,
         "jobs": zero, "roots": zero, "workers": [], "supervisor": None,
         "oldest_queued_seconds": None, "next_retry_at": None, "completed_per_minute": 0,
-        "seconds_left": None, "items": 0, "paused": None,
+        "seconds_left": None, "items": 0, "paused": None, "paused_pools": {},
     }  # fmt: skip
     assert json.loads(json.dumps(empty)) == empty
 
@@ -549,8 +549,8 @@ def test_open_without_arguments_returns_the_current_app_of_the_kernel(app: App) 
 
 def test_settings_choose_the_pool_of_a_task_before_the_task_does(make: Make) -> None:
     app = make("development", workers__pools={"own": {"tasks": ["echo"]}, "loud": {}})
-    assert app.parts.pool_of(app.plugins.task("echo")) == "own"
-    assert app.parts.pool_of(app.plugins.task("slow")) == "default"
+    assert app.parts.pool_of("echo") == "own"
+    assert app.parts.pool_of("slow") == "default"
     assert set(app.parts.limits("own")) == {"echo"}
     assert app.parts.limits("loud") == {}
     assert "echo" not in app.parts.limits("default")

@@ -22,10 +22,10 @@ table = CommandGroup(
     "paise2", help="Turn URLs into a searchable collection, with background workers."
 )
 for command in (
-    maintenance.profile, jobs.enqueue, workers.worker, jobs.status, jobs.jobs, jobs.job, jobs.wait,
-    jobs.retry, jobs.cancel, jobs.replay, collection.search, collection.items, collection.item,
-    collection.export, maintenance.watch, config, plugins, maintenance.reset, maintenance.demo,
-    maintenance.doctor, plugin,
+    maintenance.profile, jobs.enqueue, workers.worker, workers.pause, workers.resume, jobs.status,
+    jobs.jobs, jobs.job, jobs.wait, jobs.retry, jobs.cancel, jobs.replay, collection.search,
+    collection.items, collection.item, collection.export, maintenance.watch, config, plugins,
+    maintenance.reset, maintenance.demo, maintenance.doctor, plugin,
 ):  # fmt: skip
     table.add_command(command)
 

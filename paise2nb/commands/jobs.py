@@ -110,7 +110,7 @@ def _warn_if_stuck(session: Session, jobs: Jobs) -> None:
     if problem is None and workers.workers:
         tasks = app.plugins.tasks
         waiting = {row["task"] for row in jobs.to_dicts() if row["state"] == "queued"}
-        pools = {app.parts.pool_of(tasks[task]) for task in waiting & set(tasks)}
+        pools = {app.parts.pool_of(task) for task in waiting & set(tasks)}
         for pool in sorted(pools - {worker["pool"] for worker in workers.workers})[:1]:
             problem = f"pool {pool} has no workers; start them: paise2 worker start --pool {pool}"
     if problem:

@@ -15,7 +15,7 @@ from paise2nb.commands.cli import CommandGroup, command
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
-from paise2nb.jobs.workers_status import WorkersStatus
+from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 from paise2nb.views.status import Log
 
 FOLLOW_SECONDS = 0.25
@@ -82,6 +82,31 @@ def restart(session: Session, timeout: float | None) -> WorkersStatus:
 def status(session: Session) -> WorkersStatus:
     """Show the workers, and what keeps jobs from running."""
     return session.app.workers.status()
+
+
+_pool = click.argument("pool", required=False, metavar="[POOL]", shell_complete=completion.pools)
+
+
+@command("pause")
+@_pool
+def pause(session: Session, pool: str | None) -> Pauses:
+    """Claim no more jobs until they are resumed.
+
+    Running jobs go on. A pause lasts until `resume`, also when workers restart.
+
+    \b
+    Examples:
+      paise2 pause
+      paise2 pause fetch
+    """
+    return session.app.pause(pool)
+
+
+@command("resume")
+@_pool
+def resume(session: Session, pool: str | None) -> Pauses:
+    """Go on after a pause: of one pool, or of all."""
+    return session.app.resume(pool)
 
 
 @command("logs", group=worker)

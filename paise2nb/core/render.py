@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+T = TypeVar("T")
 
 # Mark a hit in a snippet. Control characters, because extracted text contains none.
 HIT_START = "\x02"
@@ -170,6 +172,14 @@ def progress_bar(done: float, total: float | None, width: int = 30) -> str:
         return f"{'─' * width} {done:,.0f}"
     filled = int(width * min(1.0, done / total))
     return f"{'━' * filled}{'─' * (width - filled)} {done:,.0f} of {total:,.0f}"
+
+
+def counted(rows: Sequence[T], on_progress: Callable[[int, int], None] | None) -> Iterator[T]:
+    """Yield rows, and after each call a function with (done, total)."""
+    for done, row in enumerate(rows, 1):
+        yield row
+        if on_progress is not None:
+            on_progress(done, len(rows))
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class ExecutionMixin(EnqueueMixin):
             if tree is None:
                 found = self._next(tx, worker, limits, now)
             else:
-                found = self._next_in_tree(tx, tree, now)
+                found = self._next_in_tree(tx, tree, limits, now)
             if found is None:
                 return None
             if not tx.host_limits.is_crowded(found["host"]):
@@ -93,7 +93,7 @@ class ExecutionMixin(EnqueueMixin):
             tx.host_limits.release(found["host"], waited=-1)
         limit = limits.get(found["task"], Limits(None, None))
         values = (worker.pool, worker.id, worker.pid, now, *limit)
-        row = tx.execute(SQL["claim"], (*values, found["id"], worker.id)).fetchone()
+        row = tx.execute(SQL["claim"], (*values, found["id"], worker.id, worker.pool)).fetchone()
         if row is None:
             return None
         tx.counters.move(found["state"], "running", found["parent_id"] is None)
@@ -111,9 +111,11 @@ class ExecutionMixin(EnqueueMixin):
             row = tx.execute(SQL["next_job"], parameters).fetchone()
         return None if row["id"] is None else row
 
-    def _next_in_tree(self, tx: Transaction, tree: int, now: float) -> sqlite3.Row | None:
+    def _next_in_tree(
+        self, tx: Transaction, tree: int, limits: dict[str, Limits], now: float
+    ) -> sqlite3.Row | None:
         self._promote(tx, now)
-        parameters = {"ids": f"[{tree}]"}
+        parameters = {"ids": f"[{tree}]", "tasks": _as_json(tuple(limits))}
         found: sqlite3.Row | None = tx.execute(SQL["next_in_tree"], parameters).fetchone()
         if found is None:  # a job of another tree, which no worker runs, may have the slot
             waiting = tx.execute(SQL["next_waiting_in_tree"], parameters).fetchone()

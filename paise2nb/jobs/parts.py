@@ -95,11 +95,11 @@ class Parts:
             self._max_attempts[key] = policy(self.settings, task).max_attempts
         return self._max_attempts[key]
 
-    def pool_of(self, task: Task) -> str:
+    def pool_of(self, name: str) -> str:
         """Return the pool whose workers run a task. The settings override the task's own pool."""
-        pools = self.settings.workers.pools
-        chosen = next((name for name, pool in pools.items() if task.name in pool.tasks), None)
-        declared = task.pool if task.pool in pools else None
+        pools, task = self.settings.workers.pools, self.plugins.tasks.get(name)
+        chosen = next((pool for pool in pools if name in pools[pool].tasks), None)
+        declared = task.pool if task is not None and task.pool in pools else None
         return chosen or declared or DEFAULT_POOL
 
     def limits(self, pool: str | None = None) -> dict[str, Limits]:
@@ -111,7 +111,7 @@ class Parts:
                 workers.memory_mb if task.memory_mb is None else task.memory_mb,
             )
             for task in self.plugins.tasks.values()
-            if pool is None or self.pool_of(task) == pool
+            if pool is None or self.pool_of(task.name) == pool
         }
 
     def write_dirs(self) -> list[Path]:

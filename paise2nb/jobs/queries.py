@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from paise2nb.jobs.database import JobDatabase
@@ -46,7 +46,9 @@ class QueryMixin(JobDatabase):
         sql = f"SELECT id FROM jobs WHERE {where} ORDER BY id LIMIT ?"
         return self._column(sql, (*used.values(), -1 if limit is None else limit))
 
-    def _column(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+    def _column(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[Any]:
         """Return the first column of a query."""
         return [row[0] for row in self._read(sql, parameters)]
 
@@ -98,6 +100,13 @@ class QueryMixin(JobDatabase):
         """Those of the jobs with a queued, running, retrying or due job in their tree."""
         parameters = {"ids": json.dumps(list(ids)), "now": self.now()}
         return {row["root"] for row in self._read(SQL["unfinished"], parameters)}
+
+    def unfinished_tasks(self, ids: Iterable[int] | None) -> set[str]:
+        """The tasks of queued, running, retrying and due jobs: all, or those of some trees."""
+        if ids is None:
+            return set(self._column(SQL["all_unfinished_tasks"], {"now": self.now()}))
+        parameters = {"ids": json.dumps(list(ids)), "now": self.now()}
+        return set(self._column(SQL["unfinished_tasks"], parameters))
 
     def not_ended(self, ids: Iterable[int]) -> set[int]:
         """Those of the jobs that are unfinished themselves."""

@@ -76,7 +76,9 @@ FROM (SELECT 1) LEFT JOIN (
 -- name: next_in_tree
 {tree}
 SELECT id, task, state, parent_id, host FROM jobs
-WHERE id IN (SELECT id FROM tree) AND ready = 1 ORDER BY priority DESC, id LIMIT 1
+WHERE id IN (SELECT id FROM tree) AND ready = 1
+    AND task IN (SELECT value FROM json_each(:tasks))
+ORDER BY priority DESC, id LIMIT 1
 
 -- name: next_waiting_in_tree
 {tree}
@@ -93,7 +95,8 @@ WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- name: claim
 -- Numbers, whatever a damaged row holds: the outcome is computed from them. More crashes than
--- attempts would make its retries come without a delay. A worker without a row is dead.
+-- attempts would make its retries come without a delay. A worker without a row is dead. A pause of
+-- all pools has the key of a pool without a name.
 UPDATE jobs SET
     state = 'running', ready = 0, run_at = NULL, waiting_for = NULL, progress = NULL,
     finished_at = NULL,
@@ -102,6 +105,7 @@ UPDATE jobs SET
     crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),
     max_attempts = max_attempts + 0, interval = max(interval + 0, 1)
 WHERE id = ? AND EXISTS (SELECT 1 FROM workers WHERE workers.id = ?)
+    AND NOT EXISTS (SELECT 1 FROM meta WHERE key IN ('pause:', 'pause:' || ?))
 RETURNING {claim_columns}
 
 -- name: unused_slots
@@ -295,6 +299,9 @@ FROM workers ORDER BY id
 SELECT id, run, worker, state, timeout, memory_mb, finished_at FROM jobs INDEXED BY jobs_active
 WHERE ready = 0 AND worker IS NOT NULL
 
+-- name: resume
+DELETE FROM meta WHERE key GLOB :prefix || '*' AND :pool IN ('', substr(key, length(:prefix) + 1))
+
 -- name: pools_waiting_alone
 SELECT DISTINCT pool FROM jobs INDEXED BY jobs_isolated
 WHERE isolated = 1 AND finished_at IS NULL AND (ready = 1 OR (ready = 0 AND run_at <= ?))
@@ -325,6 +332,20 @@ SELECT root, id FROM tree ORDER BY id
 SELECT DISTINCT root FROM tree JOIN jobs USING (id)
 WHERE state IN ('queued', 'running', 'retrying')
     OR (state = 'scheduled' AND (ready + host_slot > 0 OR run_at <= :now))
+
+-- name: unfinished_tasks
+{tree}
+SELECT DISTINCT task FROM tree JOIN jobs USING (id)
+WHERE state IN ('queued', 'running', 'retrying')
+    OR (state = 'scheduled' AND (ready + host_slot > 0 OR run_at <= :now))
+
+-- name: all_unfinished_tasks
+SELECT task FROM jobs INDEXED BY jobs_active WHERE ready = 1 OR worker IS NOT NULL
+UNION SELECT task FROM jobs WHERE ready = 0 AND run_at <= :now
+UNION SELECT task FROM jobs INDEXED BY jobs_retrying
+    WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL
+UNION SELECT task FROM jobs INDEXED BY jobs_waiting_for_host WHERE host_slot = 1
+UNION SELECT task FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2
 
 -- name: busy
 SELECT (SELECT sum(jobs) FROM counts WHERE name IN ('queued', 'running', 'retrying'))

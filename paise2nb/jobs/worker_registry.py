@@ -11,6 +11,8 @@ from paise2nb.jobs.database import JobDatabase, Transaction, transaction
 from paise2nb.jobs.models import Worker
 from paise2nb.jobs.sql import SQL
 
+PAUSE = "pause:"  # before the name of a paused pool in a key of ``meta``; see the statement `claim`
+
 
 class WorkerRegistry(JobDatabase):
     """The rows of the workers and of the supervisor."""
@@ -46,6 +48,23 @@ class WorkerRegistry(JobDatabase):
     def pools_waiting_alone(self) -> set[str]:
         """The pools with a job that must run alone and may start now."""
         return {row["pool"] for row in self._read(SQL["pools_waiting_alone"], (self.now(),))}
+
+    # Pauses ----------------------------------------------------------------------------------
+
+    @transaction
+    def pause(self, tx: Transaction, pool: str = "") -> None:
+        """Claim no more jobs of a pool until `resume`, or of any pool if the name is empty."""
+        tx.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (PAUSE + pool, str(self.now())))
+
+    @transaction
+    def resume(self, tx: Transaction, pool: str = "") -> bool:
+        """End the pause of a pool, or all pauses if the name is empty; False if there was none."""
+        return bool(tx.execute(SQL["resume"], {"prefix": PAUSE, "pool": pool}).rowcount)
+
+    def paused_pools(self) -> set[str]:
+        """The paused pools; an empty name stands for all pools."""
+        rows = self._read("SELECT key FROM meta WHERE key GLOB ?", (PAUSE + "*",))
+        return {row["key"].removeprefix(PAUSE) for row in rows}
 
     # The supervisor --------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,52 @@ COLUMNS = (
 )
 
 
+def waiting_jobs(jobs: int) -> str:
+    """The beginning of a message about a number of jobs that wait."""
+    return f"{jobs:,} {'jobs wait' if jobs > 1 else 'job waits'}"
+
+
 def no_worker_runs(jobs: int) -> str:
     """The message for a number of jobs that wait while there are no workers."""
-    verb = "jobs wait" if jobs > 1 else "job waits"
-    return f"{jobs:,} {verb} and no worker runs; start some: paise2 worker start"
+    return f"{waiting_jobs(jobs)} and no worker runs; start some: paise2 worker start"
+
+
+def pause_reason(pool: str = "") -> str:
+    """The reason why no jobs of a pool are claimed, or none at all if the name is empty."""
+    if pool:
+        return f"pool {pool} is paused; to go on: paise2 resume {pool}"
+    return "the queue is paused; to go on: paise2 resume"
+
+
+@dataclass(repr=False)
+class Pauses(Displayable):
+    """The pauses of the queue. Attributes that are keys of the JSON have its values.
+
+    Attributes:
+        paused: why no jobs are claimed, or None.
+        paused_pools: why no jobs of some pools are claimed.
+    """
+
+    paused: str | None
+    paused_pools: dict[str, str]
+
+    @classmethod
+    def of(cls, pools: Iterable[str]) -> Pauses:
+        """Return the pauses of some pools; an empty name stands for all pools."""
+        names = set(pools)
+        reasons = {pool: pause_reason(pool) for pool in sorted(names - {""})}
+        return cls(pause_reason() if "" in names else None, reasons)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"paused": self.paused, "paused_pools": self.paused_pools}
+
+    def reasons(self) -> list[str]:
+        """All reasons."""
+        return [*filter(None, [self.paused]), *self.paused_pools.values()]
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons()) or "nothing is paused"
 
 
 @dataclass(repr=False)

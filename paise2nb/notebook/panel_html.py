@@ -93,7 +93,7 @@ def problem(text: str) -> str:
 
 def problems(status: Status) -> str:
     """Return what keeps jobs from running."""
-    texts = (f"paused: {status.paused}" if status.paused else "", status.problem)
+    texts = (status.pauses, status.problem)
     return block(*(problem(text) for text in texts if text))
 
 

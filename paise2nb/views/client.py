@@ -5,7 +5,7 @@ Views take this client instead of the app, so they depend on nothing above them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -31,6 +31,7 @@ class JobClient:
         notify: Wakes the workers, because the state of some jobs has changed.
         workers_present: Returns whether background workers run, or are about to.
         workers_status: Returns the workers and any problem that keeps jobs from running.
+        held_by_pause: Returns why a pause holds all unfinished jobs, or those of some trees.
     """
 
     job_store: JobStore
@@ -41,6 +42,7 @@ class JobClient:
     notify: Callable[[], object]
     workers_present: Callable[[], bool]
     workers_status: Callable[[], WorkersStatus]
+    held_by_pause: Callable[[Collection[int] | None], str | None]
 
     def __reduce__(self) -> NoReturn:
         """Raise PaiseError, when a job or another view is pickled or copied deeply."""

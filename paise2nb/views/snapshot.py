@@ -232,7 +232,7 @@ def text(snapshot: Snapshot, now: float, height: int | None = None) -> str:
     counts = "   ".join(f"{number:,} {state}" for state, number in status.roots.items() if number)
     clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
     lines = [f"paise2 · {status.profile} · updated {clock}", ""]
-    lines += [counts or "no jobs", *filter(None, [status.paused, status.problem])]
+    lines += [counts or "no jobs", *filter(None, [status.pauses, status.problem])]
     if any(done for _, done, _ in snapshot.pace):
         lines.append(sparkline([done for _, done, _ in snapshot.pace]))
     lines += facts(snapshot, now)

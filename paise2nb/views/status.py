@@ -19,7 +19,7 @@ from paise2nb.core.processes import identity
 from paise2nb.jobs.models import UNFINISHED
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.store import JobStore
-from paise2nb.jobs.workers_status import WorkersStatus
+from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 from paise2nb.views.client import JobClient
 
 LINE_LENGTH = 2000  # characters of a line of the log
@@ -57,6 +57,7 @@ class Status(Displayable):
     seconds_left: float | None
     items: int
     paused: str | None
+    paused_pools: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
     retries: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -66,6 +67,11 @@ class Status(Displayable):
         extra = ("problem", "retries", "failures")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in extra}
 
+    @property
+    def pauses(self) -> str:
+        """What is paused and why, in one line; empty if nothing is."""
+        return "; ".join(filter(None, [self.paused, *self.paused_pools.values()]))
+
     def _facts(self) -> dict[str, str]:
         counts = [f"{number:,} {state}" for state, number in self.jobs.items() if number]
         workers = WorkersStatus(self.workers, self.supervisor).summary()
@@ -74,7 +80,7 @@ class Status(Displayable):
             "jobs": " · ".join(counts) or "none",
             "items": f"{self.items:,}",
             "workers": "jobs run in this process" if self.immediate else workers,
-            "paused": self.paused,
+            "paused": self.pauses,
         }
         return {label: fact for label, fact in facts.items() if fact}
 
@@ -131,7 +137,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
     """
     job_store, now = client.job_store, client.job_store.now()
     jobs, roots = job_store.counts()
-    found = client.workers_status()
+    found, pauses = client.workers_status(), Pauses.of(job_store.paused_pools())
     retries = job_store.retries(RETRIES)
     oldest = job_store.oldest_queued()
     pace = job_store.pace(PACE_MINUTES)
@@ -150,8 +156,9 @@ def take_status(client: JobClient, parts: Parts) -> Status:
         completed_per_minute=round(per_minute, 2),
         seconds_left=_seconds_left(job_store, jobs, per_minute) if found.workers else None,
         items=client.items.count(),
-        paused=_pause_reason(job_store, parts.write_dirs()),
-        problem=found.problem,
+        paused=pauses.paused or _pause_reason(job_store, parts.write_dirs()),
+        paused_pools=pauses.paused_pools,
+        problem=None if found.problem == str(pauses) else found.problem,  # shown as a pause
         retries=[{**row, "in": row["run_at"] - now} for row in retries],
         failures=job_store.failures(),
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from paise2nb.core import render
 from paise2nb.core.errors import Timeout, WorkersError
-from paise2nb.jobs.workers_status import no_worker_runs
+from paise2nb.jobs.workers_status import no_worker_runs, waiting_jobs
 from paise2nb.views.client import JobClient
 
 STOPPED = "stopped waiting; the work goes on"
@@ -46,7 +46,8 @@ def waiting(
 
     Raises:
         Timeout: the timeout has expired.
-        WorkersError: there is no timeout, and jobs are left but no worker runs.
+        WorkersError: there is no timeout, and jobs are left but no worker runs, or a pause holds
+            them all.
     """
     job_store = client.job_store
     not_done = job_store.not_ended if ended else job_store.unfinished
@@ -67,10 +68,13 @@ def waiting(
             on_progress(total - left, total)
         if not left:
             return
-        if deadline is not None and time.monotonic() >= deadline:
-            raise Timeout(
-                f"{left} of {total} jobs had not finished after {timeout:g} s; they go on"
-            )
+        is_over = deadline is not None and time.monotonic() >= deadline
+        held = client.held_by_pause(remaining) if is_over or deadline is None else None
+        if is_over:
+            text = f"{left} of {total} jobs had not finished after {timeout:g} s"
+            raise Timeout(f"{text}; {held or 'they go on'}")
+        if held:
+            raise WorkersError(f"{waiting_jobs(left)}, and {held}")
         runs_here_later = client.immediate and job_store.next_time() is not None
         if deadline is None and not runs_here_later and not client.workers_present():
             raise WorkersError(no_worker_runs(left))

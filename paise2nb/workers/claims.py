@@ -106,7 +106,7 @@ class Claims:
             if self._claiming.acquire(blocking=False):
                 try:
                     claim = self._claim(self.worker)
-                    if claim is None:
+                    if claim is None and not self._is_paused():
                         pause = self._seconds_until_due()
                 finally:
                     self._claiming.release()
@@ -189,13 +189,19 @@ class Claims:
             if self.stopping:
                 return None
             time.sleep(SPIN_SECONDS)
-        if not self._plugins_are_current():
+        # The claim checks pauses, too. Here that saves a transaction.
+        if self._is_paused() or not self._plugins_are_current():
             return None
         limits = self._unpaused_limits()
         tasks = tuple(limits)
         if limits and (self._job_store.claimable(tasks) or self._take_unused_slots(tasks)):
             return self._job_store.claim(worker, limits)
         return None
+
+    def _is_paused(self) -> bool:
+        """Whether a user has paused the pool of this worker, or all pools."""
+        assert self.worker is not None
+        return not self._job_store.paused_pools().isdisjoint({"", self.worker.pool})
 
     def _runs_short_job(self) -> bool:
         """Whether a thread has just started its job, or is writing an outcome."""

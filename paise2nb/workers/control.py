@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from paise2nb.config.settings import Settings
@@ -17,9 +18,9 @@ from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
 from paise2nb.core.errors import UsageError, WorkersError
 from paise2nb.jobs.models import IMMEDIATE
-from paise2nb.jobs.parts import Parts
+from paise2nb.jobs.parts import DEFAULT_POOL, Parts
 from paise2nb.jobs.retry import released
-from paise2nb.jobs.workers_status import WorkersStatus, no_worker_runs
+from paise2nb.jobs.workers_status import Pauses, WorkersStatus, no_worker_runs, pause_reason
 from paise2nb.workers.logs import log_path
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import STOP_SECONDS, spawn
@@ -65,6 +66,8 @@ class Workers:
     def _problem(
         self, supervisor: dict[str, Any] | None, workers: list[dict[str, Any]]
     ) -> str | None:
+        if (pauses := self.pauses()).reasons():
+            return str(pauses)
         if supervisor is None:
             waiting = self._job_store.busy()
             if waiting and not workers and not self._queue.runs_immediately:
@@ -99,6 +102,56 @@ class Workers:
             return None
         pid, options = processes.pid_of(row["process"]), json.loads(row["options"])
         return {**row, "pid": pid, "options": options}
+
+    # Pauses ----------------------------------------------------------------------------------
+
+    def pause(self, pool: str | None = None) -> Pauses:
+        """Claim no more jobs until `resume`, also after a restart. Running jobs go on.
+
+        Args:
+            pool: Only the jobs of this pool; None: all jobs.
+
+        Raises:
+            UsageError: The pool is unknown.
+        """
+        self._job_store.pause(self._known_pool(pool))
+        return self.pauses()
+
+    def resume(self, pool: str | None = None) -> Pauses:
+        """End the pause of a pool, or all pauses for None.
+
+        Raises:
+            UsageError: The pool is unknown.
+        """
+        if pool not in self._job_store.paused_pools():  # its settings may have changed
+            pool = self._known_pool(pool)
+        self._job_store.resume(pool or "")
+        self._queue.notifier.notify()
+        return self.pauses()
+
+    def pauses(self) -> Pauses:
+        """Return what is paused now."""
+        return Pauses.of(self._job_store.paused_pools())
+
+    def held_by_pause(self, ids: Iterable[int] | None = None) -> str | None:
+        """Return why a pause holds all unfinished jobs, or those of some trees, or None.
+
+        Args:
+            ids: The roots of the trees; None: all jobs.
+        """
+        paused = self._job_store.paused_pools()
+        if not paused or self._job_store.counts()[0]["running"]:
+            return None
+        if "" in paused:
+            return pause_reason()
+        pools = set(map(self._parts.pool_of, self._job_store.unfinished_tasks(ids)))
+        return "; ".join(map(pause_reason, sorted(pools))) if pools <= paused else None
+
+    def _known_pool(self, pool: str | None) -> str:
+        known = {DEFAULT_POOL, *self._parts.settings.workers.pools}
+        if pool is not None and pool not in known:
+            raise UsageError(f"unknown pool {pool!r}; known: {', '.join(sorted(known))}")
+        return pool or ""
 
     def present(self) -> bool:
         """Whether any background process runs jobs, or will."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
-from paise2nb.jobs.models import IMMEDIATE, Claim, Worker
+from paise2nb.jobs.models import IMMEDIATE, Claim, Limits, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, crash_outcomes
 from paise2nb.jobs.store import JobStore
@@ -44,7 +44,9 @@ class ImmediateRunner:
         """Run the jobs of a tree until none is left, including their retries."""
         while True:
             self.run_ready(root)
-            if not self._job_store.unfinished([root]) or self._runs_inside(root):
+            if self._job_store.unfinished_tasks([root]).isdisjoint(self._limits()):
+                return
+            if self._runs_inside(root):
                 return
             # A retry is due later, or another process runs a job, or died with a host slot.
             rescue_orphans(self._job_store, self._parts.settings)
@@ -56,7 +58,7 @@ class ImmediateRunner:
         """Run the jobs that may start now, of one tree or of all."""
         if self._worker is None or self._worker.pid != os.getpid():  # a forked child is another
             self._worker = self._job_store.register(IMMEDIATE, 1, "busy")
-        worker, limits = self._worker, self._parts.limits()
+        worker, limits = self._worker, self._limits()
         outer = self._local.stack
         try:
             if self._has_orphaned_claims:
@@ -74,6 +76,14 @@ class ImmediateRunner:
             self._local.stack = outer
             self._release_orphaned_claims(worker)
             raise
+
+    def _limits(self) -> dict[str, Limits]:
+        """Return the tasks that are not paused, with their limits."""
+        parts, paused = self._parts, self._job_store.paused_pools()
+        if "" in paused:
+            return {}
+        limits = parts.limits()
+        return {name: limit for name, limit in limits.items() if parts.pool_of(name) not in paused}
 
     def _release_orphaned_claims(self, worker: Worker) -> None:
         """Release the jobs that this process has claimed but that none of its threads runs."""

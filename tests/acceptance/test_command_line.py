@@ -21,7 +21,7 @@ STATES = {"queued", "scheduled", "running", "retrying", "completed", "failed", "
 STATUS = {
     "profile", "data_dir", "immediate", "jobs", "roots", "workers", "supervisor",
     "oldest_queued_seconds", "next_retry_at", "completed_per_minute", "seconds_left", "items",
-    "paused",
+    "paused", "paused_pools",
 }  # fmt: skip
 JOB = {
     "id", "task", "args", "state", "waiting_for", "tag", "attempt", "max_attempts", "error_class",
