@@ -304,7 +304,7 @@ class App:
             raise UsageError(f"unknown state {state!r}; one of {', '.join(STATES)}")
         ids = tuple(whole_number("id", job_id) for job_id in ids)
         if ids:
-            known = self.queue.job_store.rows(ids)
+            known = set(self.queue.job_store.find(ids))
             if missing := [job_id for job_id in ids if job_id not in known]:
                 raise NotFound(f"no job {missing[0]}; `paise2 jobs` lists them")
         limit = None if limit is None else whole_number("limit", limit)

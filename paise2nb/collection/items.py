@@ -12,9 +12,9 @@ import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from paise2nb.collection.search import UNSTORABLE, facets_of, search
 from paise2nb.core.clock import iso
@@ -56,13 +56,52 @@ _MORE = """,
     text
 """
 _ITEM = _ITEMS.format(more=_MORE, rest="WHERE items.id = ?")
-_NEWEST_ITEMS = _ITEMS.format(more="", rest="{} ORDER BY fetched_at DESC, id DESC LIMIT :limit")
+_NEWEST = "SELECT id FROM items {} ORDER BY fetched_at DESC, id DESC LIMIT :limit"
+_LISTED = _ITEMS.format(more="", rest="WHERE items.id IN (SELECT value FROM json_each(?))")
+_ROWS_AT_ONCE = 1000  # read from the database when a list is iterated
 _VERSIONS = """
 SELECT version, title, sha256, size, fetched_at FROM versions WHERE item_id = ?1 UNION ALL
 SELECT (SELECT count(*) + 1 FROM versions WHERE item_id = ?1), title, sha256, size, fetched_at
 FROM items WHERE id = ?1 ORDER BY version
 """
 _TRIGGER = "SELECT sql FROM sqlite_master WHERE name = 'words_removed'"
+
+
+class ItemRows(Sequence[dict[str, Any]]):
+    """Items without their texts, in a given order. A row is read when it is used.
+
+    Args:
+        database: The database.
+        ids: The ids of the items.
+    """
+
+    def __init__(self, database: Database, ids: Sequence[int]) -> None:
+        self._database = database
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> ItemRows: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return ItemRows(self._database, self._ids[index])
+        item_id = self._ids[index]
+        for row in self._read([item_id]):
+            return row
+        raise NotFound(f"item {item_id} was deleted")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the items that still exist."""
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            yield from self._read(self._ids[start : start + _ROWS_AT_ONCE])
+
+    def _read(self, ids: Sequence[int]) -> list[dict[str, Any]]:
+        rows = {row["id"]: row for row in self._database.read(_LISTED, (json.dumps(ids),))}
+        return [_public(rows[item_id]) for item_id in ids if item_id in rows]
 
 
 class ItemStore:
@@ -182,11 +221,11 @@ class ItemStore:
         """
         return search(self.database, query, limit)
 
-    def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+    def list(self, *, tag: str | None = None, limit: int | None = None) -> ItemRows:
         """Items without their texts. The one that was fetched last is the first."""
-        sql = _NEWEST_ITEMS.format("" if tag is None else "WHERE tag = :tag")
+        sql = _NEWEST.format("" if tag is None else "WHERE tag = :tag")
         rows = self.database.read(sql, {"tag": tag, "limit": -1 if limit is None else limit})
-        return [_public(row) for row in rows]
+        return ItemRows(self.database, [row[0] for row in rows])
 
     def count(self) -> int:
         """The number of items."""

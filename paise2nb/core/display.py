@@ -38,10 +38,21 @@ class Displayable:
 
 
 class Listing(Displayable, Sequence[RowT]):
-    """A sequence that is shown as a table of its first rows."""
+    """A sequence that is shown as a table of its first rows.
+
+    Attributes:
+        columns: those of the table.
+        keys: the keys of a row, for the data frame of an empty listing.
+        times: the keys whose values are dates.
+        whole_numbers: the keys whose values are integers or None.
+        empty: what is shown when there are no rows.
+    """
 
     columns: ClassVar[Sequence[str | Column]] = ()
-    empty: str = "nothing"  # shown where there are no rows
+    keys: ClassVar[Sequence[str]] = ()
+    times: ClassVar[Sequence[str]] = ()
+    whole_numbers: ClassVar[Sequence[str]] = ()
+    empty: str = "nothing"
     _rows: Sequence[Any]
 
     def _element(self, row: Any) -> Any:
@@ -71,12 +82,16 @@ class Listing(Displayable, Sequence[RowT]):
         return self.to_dicts()
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame. Raises PaiseError if pandas is not installed."""
-        return frame(self.to_dicts())
+        """Return a pandas DataFrame. Dates are datetimes in UTC; a day is its midnight.
+
+        Raises:
+            PaiseError: pandas is not installed.
+        """
+        return frame(self.to_dicts(), self.keys, self.times, self.whole_numbers)
 
     def first(self, number: int) -> list[dict[str, Any]]:
-        """Return the first rows, if possible without reading the others."""
-        return self.to_dicts()[:number]
+        """Return the first rows without reading the others."""
+        return self[:number].to_dicts()
 
     def __str__(self) -> str:
         rows = self.first(render.VIEW_ROWS)
@@ -100,10 +115,31 @@ class RowList(Listing[dict[str, Any]]):
         return list(self._rows)
 
 
-def frame(rows: Iterable[Mapping[str, Any]]) -> Any:
-    """Return rows as a pandas DataFrame. Raises PaiseError if pandas is not installed."""
+def frame(
+    rows: Sequence[Mapping[str, Any]],
+    keys: Sequence[str] = (),
+    times: Sequence[str] = (),
+    whole_numbers: Sequence[str] = (),
+) -> Any:
+    """Return rows as a pandas DataFrame.
+
+    Args:
+        rows: the rows.
+        keys: the names of the columns, for the case that there are no rows.
+        times: the columns to make datetimes in UTC, from ISO 8601 or from seconds since the epoch.
+            One beyond the years that pandas can represent becomes NaT.
+        whole_numbers: the columns to keep as integers although some values are None.
+
+    Raises:
+        PaiseError: pandas is not installed.
+    """
     try:
         import pandas as pd
     except ImportError:
         raise PaiseError("to_frame() needs pandas: pip install 'paise2nb[pandas]'") from None
-    return pd.DataFrame(list(rows))
+    made = pd.DataFrame(rows, columns=None if rows else keys)
+    for name in times:
+        is_number = made[name].dtype.kind == "f"
+        form = {"unit": "s"} if is_number else {"format": "ISO8601"}
+        made[name] = pd.to_datetime(made[name], utc=True, errors="coerce", **form)
+    return made.astype(dict.fromkeys(whole_numbers, "Int64"))

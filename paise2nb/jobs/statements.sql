@@ -386,14 +386,21 @@ SELECT CAST(task AS TEXT) AS task FROM ready WHERE task IS NOT NULL
 CASE WHEN length(args) <= 10000 OR NOT json_valid(args) THEN substr(args, 1, 10000)
     ELSE json_array(substr(args ->> 0, 1, 1000), '…') END AS args
 
+-- name: public_columns
+state, waiting_for, tag, attempt, max_attempts, error_class, error, enqueued_at, started_at,
+    finished_at, run_at, worker_pid, parent_id, root_id, interval, progress, host, host_slot
+
 -- name: listed
-SELECT id, task, {short_args}, state, waiting_for, tag, attempt, max_attempts, error_class, error,
-    enqueued_at, started_at, finished_at, run_at, worker_pid, parent_id, root_id,
-    interval, progress, host, host_slot
-FROM jobs
+SELECT id, task, {short_args}, {public_columns} FROM jobs
 
 -- name: listed_rows
 {listed} WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: public_rows
+SELECT id, task, args, {public_columns} FROM jobs WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: all_rows
+SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: retries
 -- Those that are due, but wait for their host or a worker, come first.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +59,7 @@ class DataStorageProvider(Protocol):
     def search(self, query: str, limit: int) -> list[dict[str, Any]]:
         """Return the best matches with snippets, the best one first."""
 
-    def list(self, *, tag: str | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+    def list(self, *, tag: str | None = None, limit: int | None = None) -> Sequence[dict[str, Any]]:
         """Return items without their texts, newest first."""
 
     def count(self) -> int:

@@ -86,7 +86,13 @@ def _items_are_shown_as_put(workspace: Workspace, store: Any) -> None:
 
     Keep every field, and show times in ISO 8601, in UTC.
     """
-    found = store.get(1), store.find("key"), store.visited("key", 1.0), store.list(), store.count()
+    found = (
+        store.get(1),
+        store.find("key"),
+        store.visited("key", 1.0),
+        [*store.list()],
+        store.count(),
+    )
     expect(found, (None, None, None, [], 0), "an empty store returned")
     fields = {"title": "T", "author": "Ada", "date": "2024-02-03", "language": "en"}
     wanted = {n: _provenance("a")[n] for n in ("url", "mime_type", "sha256", "size", "tag")}

@@ -13,6 +13,7 @@ from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.record import Record
 
 NO_TITLE = "(no title)"
+_ON_DEMAND = ("versions", "duplicates", "metadata", "text")  # the fields that lists leave out
 _EMPHASIS = str.maketrans({render.HIT_START: "**", render.HIT_END: "**"})
 
 
@@ -135,6 +136,7 @@ class History(RowList):
         Column("title", wide=True),
         Column("sha256", text=lambda digest: digest[:12]),
     )
+    times = ("fetched_at",)
 
 
 class Items(Listing[Item]):
@@ -147,10 +149,12 @@ class Items(Listing[Item]):
         Column("date"),
         Column("tag"),
     )
+    keys = tuple(key for key in Item.fields if key not in _ON_DEMAND)
+    times = ("date", "fetched_at", "stored_at", "visited_at")
     empty = "no items"
 
     def __init__(self, rows: Sequence[dict[str, Any]], items: DataStorageProvider) -> None:
-        self._rows = list(rows)
+        self._rows = rows
         self._items = items
 
     def _element(self, row: dict[str, Any]) -> Item:
@@ -207,6 +211,8 @@ class SearchResults(Listing[SearchResult]):
         Column("snippet", wide=True, text=render.snippet_text, html=render.snippet_html),
         Column("url", title="URL", wide=True, html=render.link),
     )
+
+    keys = SearchResult.fields
 
     def __init__(self, query: str, rows: Sequence[dict[str, Any]]) -> None:
         self.query = query

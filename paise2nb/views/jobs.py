@@ -138,7 +138,9 @@ class Job(_JobActions, Record):
         return self._row
 
     def _value(self, name: str) -> Any:
-        return self._rows[0] if name == "id" else _public(self._client.job_store, self.row())[name]
+        if name == "id":
+            return self._rows[0]
+        return _public(self.row(), self._client.job_store.iso_time)[name]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and (other._client, other.id) == (self._client, self.id)
@@ -193,7 +195,7 @@ class Job(_JobActions, Record):
         seconds."""
         row = self.row()
         return {
-            **_public(self._client.job_store, row),
+            **_public(row, self._client.job_store.iso_time),
             "every": row["interval"],
             "result": value_of(row["result"]),
             "attempts": self.attempts,
@@ -203,7 +205,7 @@ class Job(_JobActions, Record):
     def summary(self) -> str:
         """The job on one line."""
         known = self.row()
-        row = _public(self._client.job_store, known)
+        row = _public(known, self._client.job_store.iso_time)
         retrying = row["state"] == "retrying"
         notes = (
             progress(known),
@@ -264,17 +266,22 @@ JOB_KEYS = Job.fields
 _ALREADY = {"waiting": "already waiting", "now": _NOW, "fresh": "already up to date"}
 
 
-def _public(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of ``jobs --json``."""
+def _public(row: Mapping[str, Any], time: Callable[[float | None], Any]) -> dict[str, Any]:
+    """A row of ``jobs --json``.
+
+    Args:
+        row: the row.
+        time: gives the form of a time of the job store's clock.
+    """
     job = {key: row[key] for key in JOB_KEYS}
-    job.update({key: job_store.iso_time(row[key]) for key in _TIMES})
+    job.update({key: time(row[key]) for key in _TIMES})
     job["args"] = [redacted(a) if isinstance(a, str) else a for a in row["args"]]
     return job
 
 
 def _table_row(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the table: with what a job waits for, and the interval of a recurring one."""
-    job = _public(job_store, row)
+    job = _public(row, job_store.iso_time)
     if job["waiting_for"]:
         job["error"] = f"waiting for {job['waiting_for']}"
     if row["interval"]:
@@ -307,6 +314,7 @@ class Jobs(_JobActions, Listing[Job]):
         Column("attempt", right=True),
         Column("error", title="message", wide=True),
     )
+    keys, times, whole_numbers = JOB_KEYS, _TIMES, ("worker_pid", "parent_id")
     empty = "no jobs"
 
     def __init__(self, client: JobClient, ids: Iterable[int]) -> None:
@@ -323,18 +331,17 @@ class Jobs(_JobActions, Listing[Job]):
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """A row for each job, in order; jobs that have been deleted are left out."""
-        return self._read(self.ids, _public)
+        return self._read(self._client.job_store.iso_time)
+
+    def _read(self, time: Callable[[float | None], Any]) -> list[dict[str, Any]]:
+        rows = self._client.job_store.rows(self._rows, "public")
+        return [_public(rows[job_id], time) for job_id in self._rows if job_id in rows]
 
     def first(self, number: int) -> list[dict[str, Any]]:
         """Return the first rows of the table. The others are not read."""
-        return self._read(self.ids[:number], _table_row)
-
-    def _read(
-        self, ids: list[int], form: Callable[[JobStore, dict[str, Any]], dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        job_store = self._client.job_store
-        rows = job_store.rows(ids, listed=form is _table_row)
-        return [form(job_store, rows[job_id]) for job_id in ids if job_id in rows]
+        ids = self._rows[:number]
+        rows = self._client.job_store.rows(ids, "listed")
+        return [_table_row(self._client.job_store, rows[n]) for n in ids if n in rows]
 
     def to_frame(self, items: bool = False) -> Any:
         """A DataFrame with one row for each job.
@@ -343,7 +350,12 @@ class Jobs(_JobActions, Listing[Job]):
             items: give the input of each job with the title and text of its item. State and
                 error are those of the first job in its tree that has not completed.
         """
-        return frame(self._with_items() if items else self.to_dicts())
+        if items:
+            return frame(self._with_items())
+        # As numbers: to format and parse 100,000 times would take a second.
+        wall = self._client.job_store.clock.wall
+        rows = self._read(lambda time: None if time is None else wall(time))
+        return frame(rows, self.keys, self.times, self.whole_numbers)
 
     def _with_items(self) -> list[dict[str, Any]]:
         rows = []

@@ -75,7 +75,7 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
     """
     job_store, now = client.job_store, time.time()
     ids = [job_id for worker in status.workers for job_id in worker["jobs"]]
-    running = job_store.rows(ids, listed=True)
+    running = job_store.rows(ids, "listed")
     waited = status.oldest_queued_seconds
     minute = int(job_store.now() // 60)
     pace = {row[0]: row for row in job_store.pace(PACE_MINUTES)}

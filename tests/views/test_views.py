@@ -20,10 +20,13 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
+from paise2nb.collection import items
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import JobFailed, NotFound, PaiseError
+from paise2nb.jobs import queries
 from paise2nb.jobs.models import Outcome
-from paise2nb.views.items import Item
+from paise2nb.plugins import Document
+from paise2nb.views.items import Item, SearchResult
 from paise2nb.views.jobs import JOB_KEYS, Enqueued, Job, Jobs
 from paise2nb.views.status import Log
 
@@ -286,6 +289,40 @@ def test_a_listing_is_complete_and_its_view_is_cut(app: App) -> None:
     assert "5 more" in listing._repr_html_()
 
 
+def test_a_listing_reads_only_the_rows_that_it_shows(
+    app: App, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(25):
+        (here / f"{number}.md").write_text(f"# Page {number}\n\nWords.\n")
+    app.enqueue_many("fetch", [str(here / f"{number}.md") for number in range(25)])
+    read: list[str] = []
+    decode, public = queries.decoded, items._public
+
+    def read_job(row: sqlite3.Row) -> dict[str, Any]:
+        read.append("job")
+        return decode(row)
+
+    def read_item(row: sqlite3.Row) -> dict[str, Any]:
+        read.append("item")
+        return public(row)
+
+    monkeypatch.setattr(queries, "decoded", read_job)
+    monkeypatch.setattr(items, "_public", read_item)
+    jobs, stored = app.jobs(task="fetch"), app.items()
+    assert len(jobs) == len(stored) == 25
+    assert read == []
+    for listing, kind in ((jobs, "job"), (stored, "item")):
+        assert "5 more" in str(listing)
+        assert read == [kind] * 20
+        read.clear()
+        assert "5 more" in listing._repr_html_()
+        assert read == [kind] * 20
+        read.clear()
+    assert stored[3:5][1].title == "Page 20"
+    assert len(read) == 1
+    assert [item.title for item in stored] == [f"Page {24 - n}" for n in range(25)]
+
+
 def test_an_empty_listing_shows_a_message(app: App) -> None:
     for listing, text in (
         (app.jobs(), "no jobs"),
@@ -339,6 +376,36 @@ def test_a_plain_frame_has_the_keys_of_the_rows(app: App) -> None:
     assert isinstance(frame, pd.DataFrame)
     assert tuple(frame.columns) == JOB_KEYS
     assert frame["args"].tolist() == [["a"], ["b"]]
+
+
+def test_dates_in_frames_are_datetimes_in_utc(app: App) -> None:
+    frame = app.enqueue_many("echo", ["a", "b"]).to_frame()
+    for name in ("enqueued_at", "started_at", "finished_at", "run_at"):
+        assert str(frame[name].dt.tz) == "UTC"
+    enqueued_at = frame["enqueued_at"].dt.floor("ms")
+    assert enqueued_at[0] == pd.Timestamp(app.job(1).enqueued_at)
+    assert frame["run_at"].isna().all()
+    assert frame["parent_id"].dtype == "Int64"
+    for number, date in enumerate(("2026-01-02", "2026-01-02T03:04:05Z", None, "9999-12-31")):
+        app.store.put(
+            Document("Words.", date=date), url=f"http://x/{number}", key=str(number), size=1,
+            mime_type="text/plain", sha256="0" * 64, tag=None, fetched_at=9.0 - number,
+        )  # fmt: skip
+    found = app.items().to_frame()
+    assert found["fetched_at"][0] == pd.Timestamp(9, unit="s", tz="UTC")
+    assert found["date"][:2].tolist() == [
+        pd.Timestamp("2026-01-02", tz="UTC"),
+        pd.Timestamp("2026-01-02T03:04:05", tz="UTC"),
+    ]
+    assert found["date"].isna()[:3].tolist() == [False, False, True]
+
+
+def test_a_frame_without_rows_has_its_columns_and_their_types(app: App) -> None:
+    jobs, items = app.jobs().to_frame(), app.items().to_frame()
+    assert tuple(jobs.columns) == JOB_KEYS
+    assert str(jobs["enqueued_at"].dt.tz) == str(items["date"].dt.tz) == "UTC"
+    assert {"title", "sha256", "words"} <= set(items.columns)
+    assert list(app.search("nothing").to_frame().columns) == list(SearchResult.fields)
 
 
 def test_items_of_jobs_are_those_of_their_trees_in_order(app: App, here: Path) -> None:
