@@ -1,6 +1,6 @@
 -- How a file of an earlier format becomes one of `schema.sql`; see `read_format`.
 
--- Version 2, from schema 52b483f694dfb0ed
+-- Version 2, from schema e74b100ad3549736
 
 -- Fetches that found an item unchanged.
 CREATE TABLE visits (
@@ -19,7 +19,7 @@ CREATE TABLE versions (
     UNIQUE (item_id, version)
 );
 
--- Version 3, from schema 059589b407bf9e19
+-- Version 3, from schema 53daa386c515257d
 
 -- What was called marks is called facets: words for the host and the tag of an item. The index has
 -- to be made again, because a column of an FTS5 table can't be renamed.

@@ -391,8 +391,9 @@ def schema_hash(connection: sqlite3.Connection) -> str:
         "SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite%'"
         " ORDER BY type, name"
     )
-    # SQLite quotes the name of a table that was renamed.
-    text = "\n".join(" ".join(re.sub(r'--.*|"', "", row[0]).split()) for row in rows)
+    # SQLite quotes the name of a table that was renamed, and adds columns with other spaces.
+    texts = (" ".join(re.sub(r'--.*|"', "", row[0]).split()) for row in rows)
+    text = "\n".join(re.sub(r" ?([(),]) ?", r"\1", text) for text in texts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -41,12 +41,28 @@ class Transaction:
         self.counters = StateCounters()
         self.host_limits = HostLimiter(connection, now, host_delay)
 
+    def count_late(self, late: int, counted: int, others: int = 0) -> None:
+        """Count the jobs after the id ``counted``. See `StateCounters.count_late`."""
+        pages = self.execute(SQL["late_pages"], (counted,)).fetchone()[0] if late else 0
+        self.counters.count_late(late, pages, others)
+
     def store(self) -> None:
-        """Write the changes of the hosts and the counters."""
+        """Write the changes of the hosts, the pages and the counters."""
         self.host_limits.store()
+        if self.counters.pages:
+            self._store_pages()
         changes = [(*key, *sums) for key, sums in self.counters.sums.items() if any(sums)]
         if changes:
             self.executemany(SQL["add_to_counters"], changes)
+
+    def _store_pages(self) -> None:
+        pages = json.dumps(list(self.counters.pages))
+        changed = self.execute(SQL["changed_pages"], (pages,)).fetchall()
+        for old, new, _ in changed:
+            self.counters.add_pages(old, -1)
+            self.counters.add_pages(new, 1)
+        states = [(new, page_id) for _, new, page_id in changed]
+        self.executemany("UPDATE jobs SET page_state = ? WHERE id = ?", states)
 
 
 def transaction(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from paise2nb.jobs.database import JobDatabase, Transaction, transaction
 from paise2nb.jobs.host_limits import NO_HOST, Slot
-from paise2nb.jobs.models import UNFINISHED, Claim, EnqueueResult, NewJob, value_of
+from paise2nb.jobs.models import UNFINISHED, Claim, EnqueueResult, NewJob, page_of, value_of
 from paise2nb.jobs.sql import SQL
 
 # Jobs whose counting is deferred, see schema.sql: a commit that counts nothing writes a page less
@@ -98,11 +99,16 @@ class EnqueueMixin(JobDatabase):
                 state, slot = "scheduled", Slot(NO_HOST, 0, now + job.delay)
             else:
                 state, slot = "queued", tx.host_limits.acquire(job.host)
-            rows.append((job_id, *job[:-1], state, *slot, parent_id, root_id or job_id, now))
+            page_id = page_of(job.task, job_id, parent)
+            page_state = state if page_id == job_id else None
+            place = (parent_id, root_id or job_id, page_id, page_state)
+            rows.append((job_id, *job[:-1], state, *slot, *place, now))
         delayed = sum(1 for _, job in jobs if job.delay)
         late = jobs[0][0] - 1 - counted
         if parent is not None or delayed or late + len(jobs) > UNCOUNTED:
             tx.counters.add("scheduled", delayed, parent is None)
             tx.counters.add("queued", len(jobs) - delayed, parent is None)
-            tx.counters.count_late(late, len(jobs))
+            for page_state, pages in Counter(row[-2] for row in rows).items():
+                tx.counters.add_pages(page_state, pages)
+            tx.count_late(late, counted, len(jobs))
         tx.executemany(SQL["insert"], rows)

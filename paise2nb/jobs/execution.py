@@ -70,8 +70,8 @@ class ExecutionMixin(EnqueueMixin):
     ) -> Claim | None:
         """Claim the next job: the one with the highest priority, then the oldest.
 
-        Between tasks the job with the oldest root is first, so that a tree that has begun is
-        finished before another begins.
+        Between tasks the job of the oldest page is first (of the oldest root, if it is part of no
+        page), so that what was begun is finished first.
 
         Args:
             worker: only a single-threaded one gets jobs that must run alone; one that was
@@ -96,8 +96,9 @@ class ExecutionMixin(EnqueueMixin):
         row = tx.execute(SQL["claim"], (*values, found["id"], worker.id, worker.pool)).fetchone()
         if row is None:
             return None
-        tx.counters.move(found["state"], "running", found["parent_id"] is None)
-        return Claim(*row)
+        claim = Claim(*row)
+        tx.counters.move(found["state"], "running", claim.is_root, claim.page_id)
+        return claim
 
     claim = transaction(_claim)
 
@@ -182,7 +183,7 @@ class ExecutionMixin(EnqueueMixin):
         if recurs:
             state = "scheduled"
             tx.execute(SQL["schedule_again"], {**claim._asdict(), "now": now})
-        tx.counters.move("running", state, claim.is_root)
+        tx.counters.move("running", state, claim.is_root, claim.page_id)
         self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
         if outcome.state in ("completed", "failed"):
             tx.counters.count(outcome.state, int(now // 60), 1)
@@ -245,7 +246,7 @@ class ExecutionMixin(EnqueueMixin):
             if not refunded and row["state"] == "running":
                 unwritten.append(claim)
             elif refunded and row["state"] in ("retrying", "failed"):
-                tx.counters.move(row["state"], "queued", claim.is_root)
+                tx.counters.move(row["state"], "queued", claim.is_root, claim.page_id)
                 tx.execute(SQL["refund_job"], (claim.id,))
                 if row["host"] is not None:
                     tx.host_limits.release(row["host"], waited=row["host_slot"] == WAITING)

@@ -1,6 +1,6 @@
 -- How a file of an earlier format becomes one of `schema.sql`; see `read_format`.
 
--- Version 2, from schema 0923d1deb6761964
+-- Version 2, from schema 04b367d53eb0b75f
 
 -- Columns, tables and indexes have the names of the glossary.
 DROP VIEW counts;
@@ -31,8 +31,54 @@ CREATE VIEW counts AS
         SELECT *, iif(name = 'queued', (SELECT last - counted FROM ids), 0) AS late
         FROM counters WHERE kind = 'state');
 
--- Version 3, from schema 5b7a224ba711ea19
+-- Version 3, from schema 7818b45d213ede40
 
 DROP INDEX jobs_retrying;
 CREATE INDEX jobs_retrying ON jobs (run_at) WHERE state = 'retrying';
 CREATE INDEX jobs_recurring ON jobs (id) WHERE interval IS NOT NULL;
+-- Pages are counted, by their state.
+ALTER TABLE jobs ADD COLUMN page_id INTEGER;
+ALTER TABLE jobs ADD COLUMN page_state TEXT;
+CREATE VIEW page_counts AS
+    SELECT name, jobs + iif(name = 'queued', (
+        SELECT count(*) FROM jobs WHERE page_id = id
+            AND id > (SELECT jobs FROM counters WHERE kind = 'id')
+    ), 0) AS pages
+    FROM counters WHERE kind = 'page';
+UPDATE jobs SET page_id = id WHERE task = 'fetch' OR (task = 'links' AND parent_id IS NOT NULL);
+UPDATE jobs SET page_id = parent.page_id FROM jobs AS parent
+WHERE jobs.parent_id = parent.id AND jobs.task = 'extract' AND parent.page_id IS NOT NULL;
+UPDATE jobs SET page_id = parent.page_id FROM jobs AS parent
+WHERE jobs.parent_id = parent.id AND jobs.task = 'store' AND parent.page_id IS NOT NULL;
+UPDATE jobs SET page_state = (
+    SELECT CASE
+        WHEN page.state = 'cancelled' THEN 'cancelled'
+        WHEN 'running' IN (page.state, extract.state, store.state) THEN 'running'
+        WHEN 'queued' IN (extract.state, store.state) THEN 'running'
+        WHEN 'retrying' IN (page.state, extract.state, store.state) THEN 'retrying'
+        WHEN 'scheduled' IN (page.state, extract.state, store.state) THEN 'scheduled'
+        WHEN page.state = 'queued' THEN 'queued'
+        WHEN 'failed' IN (page.state, extract.state, store.state) THEN 'failed'
+        WHEN 'cancelled' IN (extract.state, store.state) THEN 'cancelled'
+        WHEN iif(json_valid(store.result), store.result ->> 'item', NULL) IS NOT NULL THEN 'stored'
+        WHEN iif(json_valid(page.result), page.result ->> 'status', NULL) = 304 THEN 'unchanged'
+        ELSE 'skipped'
+    END
+    FROM jobs AS page
+    LEFT JOIN jobs AS extract ON extract.id = (
+        SELECT id FROM jobs WHERE parent_id = page.id AND page_id = page.id ORDER BY id DESC LIMIT 1
+    )
+    LEFT JOIN jobs AS store ON store.id = (
+        SELECT id FROM jobs WHERE parent_id = extract.id AND page_id = page.id ORDER BY id DESC LIMIT 1
+    )
+    WHERE page.id = jobs.id
+) WHERE page_id = id;
+-- Jobs that are not counted yet are counted as queued, whatever their state is.
+INSERT INTO counters (kind, name, jobs)
+SELECT 'page', column1, (SELECT count(*) FROM jobs WHERE page_state = column1)
+FROM (VALUES ('queued'), ('scheduled'), ('running'), ('retrying'), ('stored'), ('unchanged'),
+    ('failed'), ('cancelled'), ('skipped'));
+UPDATE counters SET jobs = jobs - (
+    SELECT count(*) FROM jobs
+    WHERE page_id = id AND id > (SELECT jobs FROM counters WHERE kind = 'id')
+) WHERE kind = 'page' AND name = 'queued';

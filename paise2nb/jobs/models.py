@@ -13,6 +13,7 @@ from paise2nb.core.errors import UsageError
 
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
 UNFINISHED = STATES[:4]
+PAGE_STATES = (*UNFINISHED, "stored", "unchanged", "failed", "cancelled", "skipped")
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 
 
@@ -65,6 +66,7 @@ class Claim(NamedTuple):
     priority: int
     parent_id: int | None
     root_id: int
+    page_id: int | None
     interval: float | None
     started_at: float
     worker: int
@@ -155,20 +157,29 @@ class StateCounters:
 
     Attributes:
         sums: By kind and name the number of jobs to add, and of those without a parent.
+        pages: The ids of the pages whose state may have changed.
     """
 
     def __init__(self) -> None:
         self.sums: dict[tuple[str, str | int], list[int]] = {}
+        self.pages: set[int] = set()
 
     def add(self, state: str, number: int, root: bool) -> None:
         """Add to the number of jobs in a state, unless only a damaged row can have that state."""
         if state in STATES:
             self.count("state", state, number, root)
 
-    def move(self, old: str, new: str, root: bool) -> None:
+    def move(self, old: str, new: str, root: bool, page_id: int | None) -> None:
         """Move one job from a state to another."""
         self.add(old, -1, root)
         self.add(new, 1, root)
+        if page_id is not None:
+            self.pages.add(page_id)
+
+    def add_pages(self, state: str | None, number: int) -> None:
+        """Add to the number of pages in a state. A new page has none, a damaged row any."""
+        if state in PAGE_STATES:
+            self.count("page", state, number)
 
     def count(self, kind: str, name: str | int, number: int, root: bool = False) -> None:
         """Add to any counter."""
@@ -176,14 +187,16 @@ class StateCounters:
         sums[0] += number
         sums[1] += number * root
 
-    def count_late(self, late: int, others: int = 0) -> None:
+    def count_late(self, late: int, pages: int, others: int = 0) -> None:
         """Count jobs whose counting was deferred (see ``schema.sql``).
 
         Args:
             late: how many, all of them queued and without a parent.
+            pages: how many of them are pages.
             others: later jobs, which this transaction counts itself.
         """
         self.add("queued", late, True)
+        self.add_pages("queued", pages)
         self.count("id", "counted", late + others)
 
 
@@ -199,6 +212,13 @@ class Worker(NamedTuple):
 def claim_of(row: sqlite3.Row) -> Claim:
     """The claim of a job that a worker has, from its complete row."""
     return Claim(*(row[name] for name in Claim._fields))
+
+
+def page_of(task: str, job_id: int, parent: Claim | None) -> int | None:
+    """The id of the page that a new job is a part of, see ``schema.sql``; None if of none."""
+    if task == "fetch" or (task == "links" and parent is not None):
+        return job_id
+    return parent.page_id if parent is not None and task in ("extract", "store") else None
 
 
 def whole_number(name: str, value: Any, hint: str = "") -> int:

@@ -10,13 +10,15 @@ from typing import Any, Literal
 
 from paise2nb.jobs.database import JobDatabase
 from paise2nb.jobs.host_limits import WAITING, request_rate
-from paise2nb.jobs.models import STATES, UNFINISHED, Claim
+from paise2nb.jobs.models import PAGE_STATES, STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 
 _NUMBERS = {
     *("priority", "attempt", "max_attempts", "crashes", "run", "worker_pid", "parent_id"),
-    *("root_id", "run_at", "interval", "enqueued_at", "started_at", "finished_at"),
+    *("root_id", "page_id", "run_at", "interval", "enqueued_at", "started_at", "finished_at"),
 }
+
+_ROWS = {"all": SQL["all_rows"], "public": SQL["public_rows"], "listed": SQL["listed_rows"]}
 
 
 class QueryMixin(JobDatabase):
@@ -31,20 +33,30 @@ class QueryMixin(JobDatabase):
         tag: str | None = None,
         error: str | None = None,
         limit: int | None = None,
+        pages: bool = False,
     ) -> list[int]:
-        """The ids of the jobs that match every filter, oldest first."""
+        """The ids of the jobs that match every filter, oldest first.
+
+        With ``pages`` only pages and other jobs without a parent. Then ``state`` is the page's
+        state, and ``error`` that of any of its parts.
+        """
         chosen = None if ids is None else json.dumps(list(ids))
         filters = {
-            "state = ?": state,
+            ("coalesce(page_state, state) = ?" if pages else "state = ?"): state,
             "task = ?": task,
             "tag = ?": tag,
-            "error_class = ?": error,
+            (f"id IN ({SQL['pages_with_error']})" if pages else "error_class = ?"): error,
             "id IN (SELECT value FROM json_each(?))": chosen,
         }
         used = {condition: value for condition, value in filters.items() if value is not None}
-        where = " AND ".join(used) or "1"
-        sql = f"SELECT id FROM jobs WHERE {where} ORDER BY id LIMIT ?"
+        candidates = SQL["pages_and_roots"] if pages else "SELECT id FROM jobs WHERE 1"
+        sql = " AND ".join([candidates, *used]) + " ORDER BY id LIMIT ?"
         return self._column(sql, (*used.values(), -1 if limit is None else limit))
+
+    def page_parts(self, ids: Iterable[int]) -> dict[int, list[int]]:
+        """For each of the jobs that is a page the ids of its fetch, its extract and its store."""
+        rows = self._read(SQL["page_parts"], (json.dumps(list(ids)),))
+        return {row["page"]: [part for part in row if part is not None] for row in rows}
 
     def _column(
         self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
@@ -62,7 +74,7 @@ class QueryMixin(JobDatabase):
             kind: which columns: ``all``; ``public`` leaves out those that no user sees, and
                 results; ``listed`` is the same with only the beginning of long arguments.
         """
-        rows = self._read(SQL[f"{kind}_rows"], (json.dumps(list(ids)),))
+        rows = self._read(_ROWS[kind], (json.dumps(list(ids)),))
         return {row["id"]: row for row in self._decoded(rows)}
 
     def _decoded(self, rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:
@@ -140,6 +152,11 @@ class QueryMixin(JobDatabase):
         rows = {row["name"]: row for row in self._read("SELECT * FROM counts")}
         jobs, roots = ({s: rows[s][column] for s in STATES} for column in ("jobs", "roots"))
         return jobs, roots
+
+    def page_counts(self) -> dict[str, int]:
+        """The number of pages in each state."""
+        counts = {row["name"]: row["pages"] for row in self._read("SELECT * FROM page_counts")}
+        return {state: counts[state] for state in PAGE_STATES}
 
     def oldest_queued(self) -> float | None:
         """The time at which the oldest job that may start was enqueued."""

@@ -13,6 +13,10 @@
 -- is written down when follow-up or delayed jobs are added, or when more than 64 jobs are not
 -- counted. No id is used twice.
 --
+-- A page is a fetch, its newest extract and that one's newest store: page_id is the id of the fetch
+-- in all three, page_state the page's state in the row of the fetch. A `links` job that follows from
+-- another one counts as a fetch, because it hands its bytes to an extract, too.
+--
 -- jobs.ready: 1 if the job may be claimed now. jobs.run: the number of executions that have begun.
 -- jobs.host_slot: 0 without a host, 1 waiting for a slot of its host, 2 with a slot.
 
@@ -49,7 +53,9 @@ CREATE TABLE jobs (
     error_class TEXT,
     error TEXT,
     progress TEXT,
-    result TEXT
+    result TEXT,
+    page_id INTEGER,
+    page_state TEXT
 );
 CREATE INDEX jobs_active ON jobs (ready, task, isolated, priority DESC, id)
     WHERE ready = 1 OR worker IS NOT NULL;
@@ -123,6 +129,15 @@ CREATE VIEW counts AS
     SELECT name, jobs + late AS jobs, roots + late AS roots FROM (
         SELECT *, iif(name = 'queued', (SELECT last - counted FROM ids), 0) AS late
         FROM counters WHERE kind = 'state');
+CREATE VIEW page_counts AS
+    SELECT name, jobs + iif(name = 'queued', (
+        SELECT count(*) FROM jobs WHERE page_id = id
+            AND id > (SELECT jobs FROM counters WHERE kind = 'id')
+    ), 0) AS pages
+    FROM counters WHERE kind = 'page';
 INSERT INTO counters (kind, name) VALUES
     ('state', 'queued'), ('state', 'scheduled'), ('state', 'running'), ('state', 'retrying'),
-    ('state', 'completed'), ('state', 'failed'), ('state', 'cancelled'), ('id', 'counted');
+    ('state', 'completed'), ('state', 'failed'), ('state', 'cancelled'), ('id', 'counted'),
+    ('page', 'queued'), ('page', 'scheduled'), ('page', 'running'), ('page', 'retrying'),
+    ('page', 'stored'), ('page', 'unchanged'), ('page', 'failed'), ('page', 'cancelled'),
+    ('page', 'skipped');

@@ -15,6 +15,40 @@ WITH RECURSIVE tree (root, id) AS (
 INSERT INTO counters VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, roots = roots + excluded.roots
 
+-- name: newest_parts
+-- Of a page: what follows from its fetch, and what follows from that. See schema.sql.
+LEFT JOIN jobs AS extract ON extract.id = (
+    SELECT id FROM jobs WHERE parent_id = page.id AND page_id = page.id ORDER BY id DESC LIMIT 1
+)
+LEFT JOIN jobs AS store ON store.id = (
+    SELECT id FROM jobs WHERE parent_id = extract.id AND page_id = page.id ORDER BY id DESC LIMIT 1
+)
+
+-- name: page_state
+-- A cancelled follow-up leaves a page that is neither of the others: cancelled.
+CASE
+    WHEN page.state = 'cancelled' THEN 'cancelled'
+    WHEN 'running' IN (page.state, extract.state, store.state) THEN 'running'
+    WHEN 'queued' IN (extract.state, store.state) THEN 'running'
+    WHEN 'retrying' IN (page.state, extract.state, store.state) THEN 'retrying'
+    WHEN 'scheduled' IN (page.state, extract.state, store.state) THEN 'scheduled'
+    WHEN page.state = 'queued' THEN 'queued'
+    WHEN 'failed' IN (page.state, extract.state, store.state) THEN 'failed'
+    WHEN 'cancelled' IN (extract.state, store.state) THEN 'cancelled'
+    WHEN iif(json_valid(store.result), store.result ->> 'item', NULL) IS NOT NULL THEN 'stored'
+    WHEN iif(json_valid(page.result), page.result ->> 'status', NULL) = 304 THEN 'unchanged'
+    ELSE 'skipped'
+END
+
+-- name: changed_pages
+SELECT page.page_state AS old, {page_state} AS new, page.id
+FROM json_each(?) AS ids JOIN jobs AS page ON page.id = ids.value AND page.page_id = page.id
+{newest_parts}
+WHERE old IS NOT new
+
+-- name: late_pages
+SELECT count(*) FROM jobs WHERE id > ? AND page_id = id
+
 -- name: clock_offset
 SELECT json_extract(value, '$[1]') AS offset FROM meta
 WHERE key = 'clock' AND json_extract(value, '$[0]') = ?
@@ -34,8 +68,8 @@ SELECT last, counted, (SELECT state = 'idle' FROM supervisor) AS idle FROM ids
 -- name: insert
 INSERT INTO jobs (
     id, task, args, max_attempts, key, tag, priority, interval, host,
-    state, host_slot, ready, run_at, parent_id, root_id, enqueued_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    state, host_slot, ready, run_at, parent_id, root_id, page_id, page_state, enqueued_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: known_keys
 SELECT value FROM json_each(:keys) WHERE EXISTS (SELECT 1 FROM jobs WHERE key = value)
@@ -64,21 +98,21 @@ UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1
 -- one row, with whether jobs are due that have to be made ready first.
 SELECT (SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1) AS due, found.*
 FROM (SELECT 1) LEFT JOIN (
-    SELECT jobs.id, jobs.task, state, parent_id, host
+    SELECT jobs.id, jobs.task, state, host
     FROM json_each(?) AS tasks JOIN json_each(?) AS kinds JOIN jobs ON jobs.id = (
         SELECT id FROM jobs INDEXED BY jobs_active
         WHERE ready = 1 AND task = tasks.value AND isolated = kinds.value
         ORDER BY priority DESC, id LIMIT 1
     )
-    ORDER BY priority DESC, root_id, jobs.id LIMIT 1
+    ORDER BY priority DESC, coalesce(page_id, root_id), jobs.id LIMIT 1
 ) AS found
 
 -- name: next_in_tree
 {tree}
-SELECT id, task, state, parent_id, host FROM jobs
+SELECT id, task, state, host FROM jobs
 WHERE id IN (SELECT id FROM tree) AND ready = 1
     AND task IN (SELECT value FROM json_each(:tasks))
-ORDER BY priority DESC, id LIMIT 1
+ORDER BY priority DESC, coalesce(page_id, root_id), id LIMIT 1
 
 -- name: next_waiting_in_tree
 {tree}
@@ -222,7 +256,7 @@ ORDER BY left DESC LIMIT 1
 -- What users do -------------------------------------------------------------------------------
 
 -- name: retryable
-SELECT id, key, state, parent_id, host, host_slot, worker, (
+SELECT id, key, state, parent_id, page_id, host, host_slot, worker, (
     SELECT min(twin.id) FROM jobs AS twin WHERE twin.key = jobs.key AND twin.id != jobs.id
         AND twin.state IN ('queued', 'scheduled', 'running', 'retrying')
 ) AS twin
@@ -254,14 +288,14 @@ WHERE id = ?
 UPDATE jobs SET progress = ? WHERE id = ? AND run = ? AND state = 'running'
 
 -- name: old_trees
-SELECT id, state, parent_id FROM jobs WHERE root_id NOT IN (
+SELECT id, state, parent_id, page_id, page_state FROM jobs WHERE root_id NOT IN (
     SELECT root_id FROM jobs
     WHERE finished_at IS NULL OR finished_at >= ? OR worker IS NOT NULL
 )
 
 -- name: old_leaves
 -- A recurring job never finishes: old jobs below it are deleted leaf by leaf.
-SELECT id, state, parent_id FROM jobs
+SELECT id, state, parent_id, page_id, page_state FROM jobs
 WHERE parent_id IS NOT NULL AND finished_at < ? AND worker IS NULL
     AND root_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM jobs AS child WHERE child.parent_id = jobs.id)
@@ -308,6 +342,21 @@ WHERE isolated = 1 AND finished_at IS NULL AND (ready = 1 OR (ready = 0 AND run_
 
 
 -- Queries -------------------------------------------------------------------------------------
+
+-- name: pages_and_roots
+SELECT id FROM jobs WHERE (page_id = id OR (page_id IS NULL AND parent_id IS NULL))
+
+-- name: pages_with_error
+-- Not with that of a part of an earlier run.
+SELECT coalesce(page_id, id) FROM jobs AS part WHERE error_class = ? AND NOT EXISTS (
+    SELECT 1 FROM jobs AS newer WHERE newer.parent_id = part.parent_id
+        AND newer.page_id = part.page_id AND newer.id > part.id
+)
+
+-- name: page_parts
+SELECT page.id AS page, extract.id AS extract, store.id AS store
+FROM json_each(?) AS ids JOIN jobs AS page ON page.id = ids.value AND page.page_id = page.id
+{newest_parts}
 
 -- name: latest
 SELECT key, state, result, enqueued_at, finished_at FROM jobs
@@ -388,7 +437,8 @@ CASE WHEN length(args) <= 10000 OR NOT json_valid(args) THEN substr(args, 1, 100
 
 -- name: public_columns
 state, waiting_for, tag, attempt, max_attempts, error_class, error, enqueued_at, started_at,
-    finished_at, run_at, worker_pid, parent_id, root_id, interval, progress, host, host_slot
+    finished_at, run_at, worker_pid, parent_id, root_id, page_id, page_state, interval, progress,
+    host, host_slot
 
 -- name: listed
 SELECT id, task, {short_args}, {public_columns} FROM jobs

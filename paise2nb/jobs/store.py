@@ -36,7 +36,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         for row in rows:
             twin = row["twin"] or by_key.get(row["key"])
             if twin is None:
-                tx.counters.move(row["state"], "queued", row["parent_id"] is None)
+                tx.counters.move(row["state"], "queued", row["parent_id"] is None, row["page_id"])
                 queued.append(row)
                 if row["key"] is not None:
                     by_key[row["key"]] = row["id"]
@@ -60,7 +60,8 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         now = self.now()
         rows = tx.execute(SQL["cancellable"], {"ids": json.dumps(list(ids))}).fetchall()
         for row in rows:
-            tx.counters.move(row["state"], "cancelled", row["parent_id"] is None)
+            is_root = row["parent_id"] is None
+            tx.counters.move(row["state"], "cancelled", is_root, row["page_id"])
             if row["state"] == "running":
                 self._record_attempt(tx, claim_of(row), Outcome("cancelled", "cancelled"), now)
         tx.executemany(SQL["cancel"], [(now, row["id"]) for row in rows])
@@ -89,12 +90,14 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
             The number of jobs.
         """
         last, counted, _ = tx.execute(SQL["ids"]).fetchone()
-        tx.counters.count_late(last - counted)
+        tx.count_late(last - counted, counted)
         deleted = 0
         for statement in (SQL["old_trees"], SQL["old_leaves"]):
             while old := tx.execute(statement, (before,)).fetchall():
                 for row in old:
                     tx.counters.add(row["state"], -1, row["parent_id"] is None)
+                    tx.counters.add_pages(row["page_state"], -1)
+                tx.counters.pages.update(row["page_id"] for row in old if row["page_id"])
                 ids = json.dumps([row["id"] for row in old])
                 tx.execute(SQL["delete_attempts"], (ids,))
                 deleted += tx.execute(SQL["delete_jobs"], (ids,)).rowcount
@@ -110,7 +113,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
             tx.execute(f"DELETE FROM {table}")
         tx.execute("DELETE FROM counters WHERE kind IN ('completed', 'failed')")
         tx.execute("UPDATE counters SET jobs = (SELECT last FROM ids) WHERE kind = 'id'")
-        tx.execute("UPDATE counters SET jobs = 0, roots = 0 WHERE kind = 'state'")
+        tx.execute("UPDATE counters SET jobs = 0, roots = 0 WHERE kind IN ('state', 'page')")
         return tx.execute("DELETE FROM jobs").rowcount
 
     # Jobs of workers that have ended ---------------------------------------------------------

@@ -13,20 +13,19 @@ import pytest
 from paise2nb.core.errors import StorageError
 from paise2nb.core.sqlite import schema_hash
 from paise2nb.jobs.database import FORMAT
-from paise2nb.jobs.models import Limits
+from paise2nb.jobs.models import Limits, NewJob, Outcome
 from paise2nb.jobs.store import JobStore
 
-STORED = Path(__file__).parents[1] / "data" / "tasks-1.db"
+STORED = Path(__file__).parents[1] / "data"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A copy of the stored database of format 1."""
-    return Path(shutil.copy(STORED, tmp_path / "tasks.db"))
+def stored(tmp_path: Path, version: int) -> Path:
+    """A copy of the stored database of a format."""
+    return Path(shutil.copy(STORED / f"tasks-{version}.db", tmp_path / "tasks.db"))
 
 
-def test_jobs_of_format_1_are_kept_and_counted(path: Path) -> None:
-    with closing(JobStore(path)) as store:
+def test_jobs_of_format_1_are_kept_and_counted(tmp_path: Path) -> None:
+    with closing(JobStore(stored(tmp_path, 1))) as store:
         rows = store.rows(store.find())
         states = Counter(row["state"] for row in rows.values())
         counted, _ = store.counts()
@@ -37,15 +36,62 @@ def test_jobs_of_format_1_are_kept_and_counted(path: Path) -> None:
         assert [attempt["number"] for attempt in store.attempts(13)] == [1]
 
 
-def test_jobs_of_format_1_go_on(path: Path) -> None:
-    with closing(JobStore(path)) as store:
+def test_jobs_of_format_1_go_on(tmp_path: Path) -> None:
+    with closing(JobStore(stored(tmp_path, 1))) as store:
         worker = store.register("default", 1)
         tasks = {"host": Limits(None, None), "count": Limits(None, None)}
         claimed = [store.claim(worker, tasks) for _ in range(4)]
         assert [claim and claim.id for claim in claimed] == [21, 17, 18, 19]
 
 
-def test_a_migrated_database_has_the_schema_of_a_new_one(path: Path, tmp_path: Path) -> None:
+def test_pages_of_format_2_are_counted(tmp_path: Path) -> None:
+    pages = {
+        "queued": [43, 56, 57, 58],
+        "scheduled": [32, 36],  # 36 recurs: the extraction of its last run but one failed
+        "running": [17, 19, 22, 23, 25],
+        "retrying": [9, 12],
+        "stored": [1, 4, 33, 41, 47],  # 47 is a page on the way of a `links` job
+        "unchanged": [7],
+        "failed": [8, 10, 14, 42],
+        "cancelled": [28, 29],
+        "skipped": [31],
+    }
+    with closing(JobStore(stored(tmp_path, 2))) as store:
+        rows = store.rows(store.find()).values()
+        for state, expected in pages.items():
+            assert [row["id"] for row in rows if row["page_state"] == state] == expected
+        assert store.page_counts() == {state: len(ids) for state, ids in pages.items()}
+        assert [row["id"] for row in rows if row["page_id"] == 14] == [14, 15, 16]
+        others = {row["task"] for row in rows if row["page_id"] is None}
+        assert others == {
+            "feed",
+            "links",
+            "count",
+            "extract",
+            "store",
+        }  # of an item, extracted again
+        store.add([NewJob("fetch", '["https://example.org/"]', 4)] * 100)
+        assert store.page_counts()["queued"] == 104
+
+
+def test_pages_of_format_2_go_on(tmp_path: Path) -> None:
+    with closing(JobStore(stored(tmp_path, 2))) as store:
+        [worker] = store.workers()
+        store.rescue_jobs(worker["id"], lambda row, alone: Outcome("released", "queued"))
+        me = store.register("default", 1)
+        claim = store.claim(
+            me, {task: Limits(None, None) for task in ("fetch", "extract", "store")}
+        )
+        assert claim is not None
+        assert (claim.id, claim.page_id) == (18, 17)
+        store.end(claim, Outcome("failed", "failed", None, "empty", "no text in it"))
+        assert store.rows([17])[17]["page_state"] == "failed"
+        assert (store.page_counts()["running"], store.page_counts()["failed"]) == (3, 5)
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT.version))
+def test_a_migrated_database_has_the_schema_of_a_new_one(tmp_path: Path, version: int) -> None:
+    path = stored(tmp_path, version)
     JobStore(path).close()
     JobStore(tmp_path / "new.db").close()
     hashes = set()
@@ -56,7 +102,8 @@ def test_a_migrated_database_has_the_schema_of_a_new_one(path: Path, tmp_path: P
     assert len(hashes) == 1
 
 
-def test_a_file_with_another_schema_is_refused_and_left_as_it_is(path: Path) -> None:
+def test_a_file_with_another_schema_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = stored(tmp_path, 1)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("ALTER TABLE jobs ADD COLUMN surprise TEXT")
         connection.commit()

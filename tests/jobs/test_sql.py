@@ -31,5 +31,5 @@ def test_a_statement_fits_the_schema(tmp_path: Path, name: str) -> None:
 
 def test_every_statement_is_used_and_every_used_one_exists() -> None:
     text = "\n".join(path.read_text() for path in MODULES)
-    used = set(re.findall(r'SQL\["(\w+)"\]', text))
+    used = set(re.findall(r'SQL\[["\'](\w+)["\']\]', text))
     assert used | FRAGMENTS == sql.SQL.keys()
