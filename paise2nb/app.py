@@ -37,7 +37,6 @@ from paise2nb.views.status import Digest, Log, ResetCounts, Status, take_digest,
 from paise2nb.views.waiting import block, waiting
 from paise2nb.workers.control import Workers
 from paise2nb.workers.executor import call_function
-from paise2nb.workers.immediate import rescue_orphans
 from paise2nb.workers.queue import JobHuey
 
 _current: App | None = None
@@ -83,8 +82,6 @@ class App:
         self.queue: JobHuey = provider.create(parts)
         parts.job_store = self.queue.job_store
         self.workers = Workers(parts, self.queue)
-        if not is_worker:
-            rescue_orphans(parts.job_store, settings)
         self._opened: list[tuple[str, LifecycleAction]] = []
         try:
             for name, action in self.plugins.actions("lifecycle_actions"):

@@ -1,8 +1,9 @@
 """Identify, measure and end processes.
 
-A process is identified by its pid, its start time and the boot of the machine, because a pid
-alone may belong to another process by now. Read from /proc rather than with psutil: importing
-psutil makes `paise2 status` 7 % slower, and its start times move with the wall clock.
+A process is identified by its pid, its start time, the boot of the machine and the pid namespace,
+because the same pid may belong to another process, later or in another container. Read from /proc
+rather than with psutil: importing psutil makes `paise2 status` 7 % slower, and its start times move
+with the wall clock.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from errno import EMFILE
+from functools import cache
 from pathlib import Path
 
 from paise2nb.core.clock import boot
@@ -23,8 +25,21 @@ MARK = "PAISE2_MARK"  # an environment variable: all descendants of a process in
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
+@cache
+def _here() -> str:
+    """Return ``BOOT-NAMESPACE``: processes with another value can't be seen from this one."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # a kernel without namespaces
+        namespace = 0
+    return f"{boot()[:8]}-{namespace}"
+
+
 def identity(pid: int) -> str | None:
-    """Return the identity ``PID-START-BOOT`` of a process, or None if it is dead or a zombie."""
+    """Return the identity ``PID-START-BOOT-NAMESPACE`` of a process.
+
+    None means that it is dead, or a zombie, as seen from this pid namespace.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -33,7 +48,7 @@ def identity(pid: int) -> str | None:
     fields = stat[stat.rindex(b")") + 2 :].split()
     if fields[0] in (b"Z", b"X"):
         return None
-    return f"{pid}-{fields[19].decode()}-{boot()[:8]}"
+    return f"{pid}-{fields[19].decode()}-{_here()}"
 
 
 def pid_of(name: str) -> int:
@@ -41,9 +56,17 @@ def pid_of(name: str) -> int:
     return int(name.partition("-")[0])
 
 
+def is_visible(name: str) -> bool:
+    """Whether this process can see if that one is running: same boot and same pid namespace.
+
+    An identity without a namespace was stored by an earlier version.
+    """
+    return _here().startswith(name.split("-", 2)[-1])
+
+
 def alive(name: str) -> bool:
-    """Whether the process with that identity is running."""
-    return identity(pid_of(name)) == name
+    """Whether the process with that identity is visible and running."""
+    return is_visible(name) and (identity(pid_of(name)) or "").startswith(name)
 
 
 def send(name: str, number: signal.Signals) -> bool:
@@ -196,11 +219,14 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def reap_orphans() -> None:
+def reap_orphans(but: Collection[int] = ()) -> None:
     """Wait for adopted children that have ended, but not for the children of other threads.
 
     Those may be waited for by the threads that started them.
+
+    Args:
+        but: Children that the main thread has started itself.
     """
-    for pid in _children(os.getpid(), os.getpid()):  # of the main thread
+    for pid in set(_children(os.getpid(), os.getpid())).difference(but):  # of the main thread
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)

@@ -193,6 +193,12 @@ class Database:
             raise self._put_aside("it was truncated")
         self._size = found.st_size
 
+    @property
+    def file(self) -> str:
+        """The opened file as ``DEVICE:INODE``: a copy of it is another one."""
+        assert self._file is not None, "it was opened when this object was created"
+        return f"{self._file[0]}:{self._file[1]}"
+
     def check(self) -> None:
         """Check that the file still exists, is the one that was opened, and can be read.
 

@@ -82,3 +82,41 @@ UPDATE counters SET jobs = jobs - (
     SELECT count(*) FROM jobs
     WHERE page_id = id AND id > (SELECT jobs FROM counters WHERE kind = 'id')
 ) WHERE kind = 'page' AND name = 'queued';
+
+-- Workers and the supervisor belong to a machine and to a file. Those of the earlier format have
+-- ended, because none of them can use this one. The ids of workers are not used again.
+ALTER TABLE workers RENAME TO old_workers;
+CREATE TABLE workers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    pool TEXT NOT NULL,
+    process TEXT NOT NULL,
+    host TEXT NOT NULL,
+    file TEXT NOT NULL,
+    threads INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    error TEXT,
+    started_at REAL NOT NULL,
+    heartbeat_at REAL NOT NULL
+);
+INSERT INTO workers SELECT
+    id, pool, process, '', '', threads, state, error, started_at, heartbeat_at FROM old_workers;
+DELETE FROM sqlite_sequence WHERE name = 'workers';
+UPDATE sqlite_sequence SET name = 'workers' WHERE name = 'old_workers';
+DROP TABLE old_workers;
+ALTER TABLE supervisor RENAME TO old_supervisor;
+CREATE TABLE supervisor (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    process TEXT,
+    host TEXT NOT NULL,
+    file TEXT NOT NULL,
+    state TEXT NOT NULL,
+    options TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    problem TEXT,
+    started_at REAL NOT NULL,
+    heartbeat_at REAL NOT NULL
+);
+INSERT INTO supervisor SELECT
+    one, process, '', '', state, options, settings, problem, started_at, started_at
+    FROM old_supervisor;
+DROP TABLE old_supervisor;

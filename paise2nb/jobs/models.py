@@ -16,6 +16,14 @@ UNFINISHED = STATES[:4]
 PAGE_STATES = (*UNFINISHED, "stored", "unchanged", "failed", "cancelled", "skipped")
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 
+# The presence of a registered process. Unknown is not dead.
+HERE = "here"  # it runs, and this process sees it
+ELSEWHERE = "elsewhere"  # in another container or on another machine, with a recent heartbeat
+DEAD = "dead"  # this process sees that it has ended
+LOST = "lost"  # it can't be seen, and its heartbeat is too old
+COPIED = "copied"  # it belongs to the file of which this one is a copy
+RUNNING = (HERE, ELSEWHERE)
+
 
 class NewJob(NamedTuple):
     """A job to be added.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PermanentError, TaskError, UsageError
-from paise2nb.jobs.models import Decide, Outcome
+from paise2nb.jobs.models import COPIED, LOST, Decide, Outcome
 from paise2nb.plugins import Task, short_name
 
 LONGEST_RETRY_AFTER = 7 * 86400.0  # seconds; a longer Retry-After of a server is cut
@@ -160,5 +160,32 @@ def crash_outcomes(settings: Settings, policies: str | None) -> Decide:
             return Outcome("released", "queued", isolated=True)
         reason = f"its worker process (pid {row['worker_pid']}) died while it ran"
         return charge_crash(settings, row, "crashed", reason, policies)
+
+    return decide
+
+
+def rescue_outcomes(settings: Settings, policies: str | None, worker: dict[str, Any]) -> Decide:
+    """Decide about the jobs of a worker process that is gone.
+
+    Jobs of a worker that had to stop, or that belongs to the file of which this one is a copy, are
+    queued again, uncharged. So are those of a container or machine that is gone. But a job that is
+    lost twice in succession, alone in its process, is charged: it may be what ended the container.
+
+    Args:
+        settings: contain policies and the default.
+        policies: the `crash_policies` of the workers' tasks.
+        worker: its row, with its presence.
+    """
+    crashed = crash_outcomes(settings, policies)
+    if worker["state"] == "stopping" or worker["presence"] == COPIED:
+        return released
+    if worker["presence"] != LOST:
+        return crashed
+
+    def decide(row: dict[str, Any], alone: bool) -> Outcome:
+        if alone and row["error_class"] == "lost":
+            return crashed(row, alone)
+        reason = "its container or machine ended while it ran"
+        return Outcome("released", "queued", error_class="lost", error=reason)
 
     return decide

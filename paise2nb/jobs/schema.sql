@@ -17,6 +17,9 @@
 -- in all three, page_state the page's state in the row of the fetch. A `links` job that follows from
 -- another one counts as a fetch, because it hands its bytes to an extract, too.
 --
+-- Columns "file" of workers and supervisor: the file that the process has opened, as DEVICE:INODE.
+-- In a copy of the file such rows are those of other processes. "host" is the machine's name.
+--
 -- jobs.ready: 1 if the job may be claimed now. jobs.run: the number of executions that have begun.
 -- jobs.host_slot: 0 without a host, 1 waiting for a slot of its host, 2 with a slot.
 
@@ -93,6 +96,8 @@ CREATE TABLE workers (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     pool TEXT NOT NULL,
     process TEXT NOT NULL,
+    host TEXT NOT NULL,
+    file TEXT NOT NULL,
     threads INTEGER NOT NULL,
     state TEXT NOT NULL,
     error TEXT,
@@ -102,11 +107,14 @@ CREATE TABLE workers (
 CREATE TABLE supervisor (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     process TEXT,
+    host TEXT NOT NULL,
+    file TEXT NOT NULL,
     state TEXT NOT NULL,
     options TEXT NOT NULL,
     settings TEXT NOT NULL,
     problem TEXT,
-    started_at REAL NOT NULL
+    started_at REAL NOT NULL,
+    heartbeat_at REAL NOT NULL
 );
 CREATE TABLE hosts (
     host TEXT PRIMARY KEY,

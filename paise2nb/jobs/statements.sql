@@ -317,8 +317,19 @@ DELETE FROM counters WHERE kind IN ('completed', 'failed') AND name < ?
 -- Workers -------------------------------------------------------------------------------------
 
 -- name: register
-INSERT INTO workers (pool, process, threads, state, started_at, heartbeat_at)
-VALUES (:pool, :process, :threads, :state, :now, :now)
+INSERT INTO workers (pool, process, host, file, threads, state, started_at, heartbeat_at)
+VALUES (:pool, :process, :host, :file, :threads, :state, :now, :now)
+
+-- name: heartbeat
+-- A worker that has to drain may not know it yet.
+UPDATE workers SET
+    state = iif(state = 'stopping' AND :state = 'ready', state, :state),
+    error = :error, heartbeat_at = :now
+WHERE id = :id
+
+-- name: stopping
+UPDATE workers SET state = 'stopping'
+WHERE process IN (SELECT value FROM json_each(?)) AND state != 'failed'
 
 -- name: workers
 SELECT *, (
@@ -329,8 +340,18 @@ SELECT *, (
 ) AS jobs
 FROM workers ORDER BY id
 
+-- name: take_supervision
+REPLACE INTO supervisor VALUES
+    (1, :process, :host, :file, 'running', :options, :settings, NULL, :now, :now)
+
+-- name: supervisor_heartbeat
+UPDATE supervisor SET heartbeat_at = :now WHERE process = :process AND file = :file
+
+-- name: leave_supervision
+UPDATE supervisor SET process = NULL, state = :state WHERE process = :process
+
 -- name: claimed
-SELECT id, run, worker, state, timeout, memory_mb, finished_at FROM jobs INDEXED BY jobs_active
+SELECT id, task, run, worker, state, timeout, memory_mb, finished_at FROM jobs INDEXED BY jobs_active
 WHERE ready = 0 AND worker IS NOT NULL
 
 -- name: resume

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from paise2nb.core import processes as process
 from paise2nb.jobs.database import JobDatabase, Transaction, transaction
-from paise2nb.jobs.models import Worker
+from paise2nb.jobs.models import COPIED, DEAD, ELSEWHERE, HERE, IMMEDIATE, LOST, RUNNING, Worker
 from paise2nb.jobs.sql import SQL
 
 PAUSE = "pause:"  # before the name of a paused pool in a key of ``meta``; see the statement `claim`
+LEASE_SECONDS = 15.0  # without a heartbeat, after which a process that can't be seen is given up
+IMMEDIATE_LEASE_SECONDS = 3600.0  # the same in immediate mode, which has no heartbeat
 
 
 class WorkerRegistry(JobDatabase):
     """The rows of the workers and of the supervisor."""
 
+    def _myself(self) -> dict[str, Any]:
+        name, host = process.identity(os.getpid()), socket.gethostname()
+        return {"process": name, "host": host, "file": self.database.file, "now": self.now()}
+
+    def _presence(self, row: Mapping[str, Any], heartbeat_at: float, lease: float) -> str:
+        """Where a registered process is: one of the constants of ``models``."""
+        if row["process"] is None:
+            return DEAD
+        if row["file"] not in ("", self.database.file):  # "" was stored by an earlier version
+            return COPIED
+        if process.is_visible(row["process"]):
+            return HERE if process.alive(row["process"]) else DEAD
+        return ELSEWHERE if self.now() - heartbeat_at < lease else LOST
+
     @transaction
     def register(self, tx: Transaction, pool: str, threads: int, state: str = "starting") -> Worker:
         """Register this process as a worker."""
-        name = process.identity(os.getpid())
-        values = {"pool": pool, "process": name, "threads": threads, "state": state}
-        worker_id = tx.execute(SQL["register"], {**values, "now": self.now()}).lastrowid
+        values = {"pool": pool, "threads": threads, "state": state, **self._myself()}
+        worker_id = tx.execute(SQL["register"], values).lastrowid
         assert worker_id is not None, "an INSERT gives an id"
         return Worker(worker_id, os.getpid(), pool.partition(":")[0], threads == 1)
 
@@ -31,15 +48,33 @@ class WorkerRegistry(JobDatabase):
         self, tx: Transaction, worker: Worker, state: str, error: str | None = None
     ) -> bool:
         """Store that a worker is alive, and its state; False if it was declared dead."""
-        sql = "UPDATE workers SET state = ?, error = ?, heartbeat_at = ? WHERE id = ?"
-        return bool(tx.execute(sql, (state, error, self.now(), worker.id)).rowcount)
+        values = {"state": state, "error": error, "now": self.now(), "id": worker.id}
+        return bool(tx.execute(SQL["heartbeat"], values).rowcount)
+
+    @transaction
+    def stopping(self, tx: Transaction, names: Collection[str]) -> None:
+        """Store that workers drain, given by their processes: their jobs are no longer charged."""
+        tx.execute(SQL["stopping"], (json.dumps(list(names)),))
 
     def workers(self) -> list[dict[str, Any]]:
-        """The registered worker processes, with the ids of the jobs that they have claimed."""
-        return [
-            {**row, "pid": process.pid_of(row["process"]), "jobs": json.loads(row["jobs"])}
-            for row in self._read(SQL["workers"])
-        ]
+        """The registered worker processes.
+
+        Returns:
+            Their rows, with ``pid``, ``jobs`` (the ids of those that they have claimed) and
+            ``presence``.
+        """
+        supervisor = self.supervisor()
+        workers = []
+        for row in map(dict, self._read(SQL["workers"])):
+            row |= {"pid": process.pid_of(row["process"]), "jobs": json.loads(row["jobs"])}
+            heartbeat_at, lease = row["heartbeat_at"], LEASE_SECONDS
+            if row["pool"] == IMMEDIATE:
+                lease = IMMEDIATE_LEASE_SECONDS
+            elif supervisor and supervisor["presence"] == ELSEWHERE:
+                # A job may keep a worker from its heartbeat, but not its supervisor.
+                heartbeat_at = max(heartbeat_at, supervisor["heartbeat_at"])
+            workers.append({**row, "presence": self._presence(row, heartbeat_at, lease)})
+        return workers
 
     def claimed(self) -> list[dict[str, Any]]:
         """The executions that workers have now, including cancelled ones."""
@@ -69,20 +104,28 @@ class WorkerRegistry(JobDatabase):
     # The supervisor --------------------------------------------------------------------------
 
     def supervisor(self) -> dict[str, Any] | None:
-        """The supervisor's row: process (None after it has left), state, options, problem, …"""
-        return next(map(dict, self._read("SELECT * FROM supervisor")), None)
+        """The supervisor's row: process (None after it has left), presence, state, options, …"""
+        for row in map(dict, self._read("SELECT * FROM supervisor")):
+            presence = self._presence(row, row["heartbeat_at"], LEASE_SECONDS)
+            return {**row, "presence": presence}
+        return None
 
     @transaction
     def take_supervision(self, tx: Transaction, options: str, settings: str) -> bool:
-        """Make this process the one supervisor; False if another one is alive."""
-        row = tx.execute("SELECT process FROM supervisor").fetchone()
-        if row is not None and row["process"] and process.alive(row["process"]):
-            return False
-        tx.execute(
-            "REPLACE INTO supervisor VALUES (1, ?, 'running', ?, ?, NULL, ?)",
-            (process.identity(os.getpid()), options, settings, self.now()),
-        )
+        """Make this process the one supervisor; False if another one runs."""
+        row = tx.execute("SELECT * FROM supervisor").fetchone()
+        if row is not None:
+            presence = self._presence(row, row["heartbeat_at"], LEASE_SECONDS)
+            if presence in RUNNING:
+                return False
+        values = {"options": options, "settings": settings, **self._myself()}
+        tx.execute(SQL["take_supervision"], values)
         return True
+
+    @transaction
+    def supervisor_heartbeat(self, tx: Transaction) -> bool:
+        """Store that this supervisor is alive; False if another one has taken its place."""
+        return bool(tx.execute(SQL["supervisor_heartbeat"], self._myself()).rowcount)
 
     @transaction
     def leave_supervision(self, tx: Transaction, state: str, *, unless_ready: bool) -> bool:
@@ -90,7 +133,7 @@ class WorkerRegistry(JobDatabase):
         ready = "SELECT 1 FROM jobs WHERE ready = 1 LIMIT 1"
         if unless_ready and tx.execute(ready).fetchone():
             return False
-        tx.execute("UPDATE supervisor SET process = NULL, state = ?", (state,))
+        tx.execute(SQL["leave_supervision"], {"state": state, **self._myself()})
         return True
 
     @transaction

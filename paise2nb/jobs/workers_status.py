@@ -67,6 +67,12 @@ class Pauses(Displayable):
         return "; ".join(self.reasons()) or "nothing is paused"
 
 
+def elsewhere(supervisor: dict[str, Any]) -> str:
+    """Where workers run that this process can't see."""
+    host = supervisor["host"]
+    return f"the workers run in another container or on another machine ({host})"
+
+
 @dataclass(repr=False)
 class WorkersStatus(Displayable):
     """The background workers.

@@ -15,8 +15,7 @@ from paise2nb.core.clock import iso
 from paise2nb.core.disks import full_disk
 from paise2nb.core.display import Displayable, arguments
 from paise2nb.core.errors import shortened
-from paise2nb.core.processes import identity
-from paise2nb.jobs.models import UNFINISHED
+from paise2nb.jobs.models import RUNNING, UNFINISHED
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
@@ -177,8 +176,9 @@ def _pause_reason(job_store: JobStore, write_dirs: Iterable[Path]) -> str | None
     if reason := full_disk(write_dirs):
         return reason
     noted = json.loads(job_store.get("paused") or "null")
-    # Only valid as long as the process that wrote it is alive.
-    return noted[1] if noted and identity(noted[0]) else None
+    # Only valid as long as the worker that wrote it is alive.
+    living = (row["process"] for row in job_store.workers() if row["presence"] in RUNNING)
+    return noted[1] if noted and noted[0] in living else None
 
 
 @dataclass(repr=False)

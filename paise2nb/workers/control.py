@@ -17,17 +17,23 @@ from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
 from paise2nb.core.errors import UsageError, WorkersError
-from paise2nb.jobs.models import IMMEDIATE
+from paise2nb.jobs.models import ELSEWHERE, HERE, IMMEDIATE, RUNNING
 from paise2nb.jobs.parts import DEFAULT_POOL, Parts
 from paise2nb.jobs.retry import released
-from paise2nb.jobs.workers_status import Pauses, WorkersStatus, no_worker_runs, pause_reason
+from paise2nb.jobs.workers_status import (
+    Pauses,
+    WorkersStatus,
+    elsewhere,
+    no_worker_runs,
+    pause_reason,
+)
 from paise2nb.workers.logs import log_path
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import STOP_SECONDS, spawn
 
 START_SECONDS = 60.0  # a start that takes longer has failed
 POLL_SECONDS = 0.02
-_SHOWN = ("pool", "pid", "state", "jobs", "started_at", "heartbeat_at", "error")
+_SHOWN = ("pool", "pid", "host", "state", "jobs", "started_at", "heartbeat_at", "error")
 
 
 class Workers:
@@ -51,7 +57,7 @@ class Workers:
         iso_time = self._job_store.iso_time
         workers = []
         for row in self._rows():
-            if row["state"] == "failed" or processes.alive(row["process"]):
+            if row["state"] == "failed" or row["presence"] in RUNNING:
                 row |= {name: iso_time(row[name]) for name in ("started_at", "heartbeat_at")}
                 if row["state"] == "ready":
                     row["state"] = "busy" if row["jobs"] else "idle"
@@ -75,6 +81,8 @@ class Workers:
             return None
         if supervisor["problem"]:
             return f"{supervisor['problem']}; fix it, then: paise2 worker restart"
+        if supervisor["presence"] == ELSEWHERE:
+            return f"{elsewhere(supervisor)}; stop them there"
         if kind := network_filesystem(self._job_store.path.parent):
             return (
                 f"{self._parts.data_dir} is on a network filesystem ({kind}), where jobs may be "
@@ -98,7 +106,7 @@ class Workers:
         if self._child is not None:
             self._child.poll()  # so that an ended one is no zombie
         row = self._job_store.supervisor()
-        if row is None or not row["process"] or not processes.alive(row["process"]):
+        if row is None or row["presence"] not in RUNNING:
             return None
         pid, options = processes.pid_of(row["process"]), json.loads(row["options"])
         return {**row, "pid": pid, "options": options}
@@ -155,8 +163,8 @@ class Workers:
 
     def present(self) -> bool:
         """Whether any background process runs jobs, or will."""
-        names = (row["process"] for row in self._rows())
-        return self._running_supervisor() is not None or any(map(processes.alive, names))
+        found = (row["presence"] in RUNNING for row in self._rows())
+        return self._running_supervisor() is not None or any(found)
 
     # Starting --------------------------------------------------------------------------------
 
@@ -182,6 +190,8 @@ class Workers:
         """
         sizes = self.sizes(concurrency, pool)
         running = self._supervisor_after_drain()
+        if running is not None and running["presence"] == ELSEWHERE:
+            running = self._after_lease(running)
         if running is not None:
             options = running["options"]
             added = pool is not None and pool not in options["sizes"]
@@ -266,6 +276,23 @@ class Workers:
             _pause(deadline, row)
         return row
 
+    def _after_lease(self, supervisor: dict[str, Any]) -> dict[str, Any] | None:
+        """Wait until it is clear whether a supervisor that can't be seen is still running.
+
+        Returns:
+            The row of a supervisor that has been started here meanwhile, or None.
+
+        Raises:
+            WorkersError: It is running.
+        """
+        row: dict[str, Any] | None = supervisor
+        while row is not None and row["presence"] == ELSEWHERE:
+            if row["heartbeat_at"] != supervisor["heartbeat_at"]:
+                raise WorkersError(f"{elsewhere(row)}, and each queue has one supervisor")
+            time.sleep(POLL_SECONDS)
+            row = self._running_supervisor()
+        return row
+
     def _wait_until_ready(
         self, message: str, child: subprocess.Popen[bytes] | None
     ) -> WorkersStatus:
@@ -304,7 +331,7 @@ class Workers:
             for row in self._rows()
             if row["state"] == "ready"
             and row["started_at"] >= supervisor["started_at"]
-            and processes.alive(row["process"])
+            and row["presence"] == HERE
         )
         return ready >= Counter(supervisor["options"]["sizes"])
 
@@ -324,6 +351,8 @@ class Workers:
         """
         seconds = STOP_SECONDS if timeout is None else timeout
         supervisor = self._running_supervisor()
+        if supervisor is not None and supervisor["presence"] == ELSEWHERE:
+            raise WorkersError(f"{elsewhere(supervisor)}; stop them there: paise2 worker stop")
         if supervisor is None:
             stopped = self._stop_orphans(seconds)
             if self._job_store.supervisor() is not None:
@@ -339,8 +368,12 @@ class Workers:
 
     def _stop_orphans(self, seconds: float) -> bool:
         """Stop the workers of a supervisor that has died. Return whether there were any."""
-        rows = self._rows()
-        living = [row for row in rows if processes.send(row["process"], signal.SIGTERM)]
+        rows = [row for row in self._rows() if row["presence"] != ELSEWHERE]
+        living = [
+            row
+            for row in rows
+            if row["presence"] == HERE and processes.send(row["process"], signal.SIGTERM)
+        ]
         deadline = time.monotonic() + seconds
         while any(processes.alive(row["process"]) for row in living):
             if time.monotonic() > deadline:
@@ -359,6 +392,8 @@ def _pause(deadline: float, supervisor: dict[str, Any]) -> None:
         WorkersError: The deadline (monotonic) has passed.
     """
     if time.monotonic() > deadline:
+        if supervisor["presence"] == ELSEWHERE:
+            raise WorkersError(f"{elsewhere(supervisor)} and do not stop; stop them there")
         pid = supervisor["pid"]
         raise WorkersError(f"the supervisor (pid {pid}) does not stop; kill it: kill -9 {pid}")
     time.sleep(POLL_SECONDS)

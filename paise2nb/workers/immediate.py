@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 
 from paise2nb.config.settings import Settings
-from paise2nb.core import processes
-from paise2nb.jobs.models import IMMEDIATE, Claim, Limits, Worker
+from paise2nb.jobs.models import IMMEDIATE, RUNNING, Claim, Limits, Worker
 from paise2nb.jobs.parts import Parts
-from paise2nb.jobs.retry import CRASH_POLICIES, crash_outcomes
+from paise2nb.jobs.retry import CRASH_POLICIES, rescue_outcomes
 from paise2nb.jobs.store import JobStore
 
 POLL_SECONDS = 1.0  # the longest wait for a retry or for another process
@@ -57,6 +56,7 @@ class ImmediateRunner:
     def run_ready(self, root: int | None = None) -> None:
         """Run the jobs that may start now, of one tree or of all."""
         if self._worker is None or self._worker.pid != os.getpid():  # a forked child is another
+            rescue_orphans(self._job_store, self._parts.settings)
             self._worker = self._job_store.register(IMMEDIATE, 1, "busy")
         worker, limits = self._worker, self._limits()
         outer = self._local.stack
@@ -107,9 +107,9 @@ def rescue_orphans(job_store: JobStore, settings: Settings) -> None:
     Does nothing while a supervisor runs, because only that process knows which workers it killed.
     """
     supervisor = job_store.supervisor()
-    if supervisor is not None and supervisor["process"] and processes.alive(supervisor["process"]):
+    if supervisor is not None and supervisor["presence"] in RUNNING:
         return
     for row in job_store.workers():
-        if not processes.alive(row["process"]) and row["state"] != "failed":
-            outcomes = crash_outcomes(settings, job_store.get(CRASH_POLICIES))
+        if row["presence"] not in RUNNING and row["state"] != "failed":
+            outcomes = rescue_outcomes(settings, job_store.get(CRASH_POLICIES), row)
             job_store.rescue_jobs(row["id"], outcomes)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from paise2nb.core import processes
 from paise2nb.core.disks import full_disk, is_disk_full, is_offline, may_be_full
 from paise2nb.jobs.models import Claim
 from paise2nb.jobs.store import JobStore
@@ -81,7 +82,7 @@ class OutageMonitor:
         reason = f"no network: {MIN_UNREACHABLE_HOSTS} hosts in a row can't be reached"
         logger.warning("%s; jobs of task %s wait, but for one that probes it", reason, claim.task)
         reason += "; a job tries again from time to time"
-        self._job_store.put("paused", json.dumps([os.getpid(), reason]))
+        self._job_store.put("paused", json.dumps([processes.identity(os.getpid()), reason]))
         return True
 
     def recovered(self, task: str) -> None:

@@ -11,7 +11,8 @@ from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.workers.logs import log_path
 
-STOP_SECONDS = 30.0  # how long a drain may take by default
+STOP_SECONDS = 30.0  # how long the drain of `worker stop` may take by default
+DRAIN_SECONDS = 25.0  # the same after a signal: less than the 30 s of Kubernetes until SIGKILL
 # By name, because a worker opens an app, which is above this layer.
 PROGRAMS = {"supervisor": "paise2nb.workers.supervisor", "worker": "paise2nb.worker"}
 

@@ -6,6 +6,7 @@ workers, kills workers with a job that exceeds its limits, and stops all when th
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -20,11 +21,11 @@ from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError
 from paise2nb.core.wakeup import Listener
-from paise2nb.jobs.models import IMMEDIATE, Outcome
-from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, crash_outcomes, released
+from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING, Outcome
+from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, released, rescue_outcomes
 from paise2nb.jobs.store import JobStore
 from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
-from paise2nb.workers.spawn import STOP_SECONDS, receive_message, spawn
+from paise2nb.workers.spawn import DRAIN_SECONDS, receive_message, spawn
 
 logger = logging.getLogger("paise2nb.supervisor")
 
@@ -33,6 +34,7 @@ BUSY_TICK = 0.25  # while jobs run, to check their limits
 # While a job uses more than half of its memory, which may grow fast. Also the shortest time between
 # two steps, because short jobs send hundreds of wakeups a second.
 MEMORY_TICK = 0.02
+HEARTBEAT_SECONDS = 3.0  # less than a fifth of LEASE_SECONDS
 DATABASE_CHECK_SECONDS = 2.0  # between two checks that the database file is still there
 REPORT_SECONDS = 5.0  # between two log records about what a drain waits for
 MAX_STARTING = 8  # workers that are not ready yet, failed starts of the last START_WINDOW included
@@ -58,7 +60,8 @@ class Supervisor:
 
     Args:
         settings: The resolved settings, which the workers get, too.
-        options: ``sizes`` (the number of processes of each pool), ``burst``, ``foreground``.
+        options: ``sizes`` (the number of processes of each pool), ``burst``, ``foreground``,
+            ``drain_timeout`` (seconds that a drain may take after a signal).
         path: The job store that the queue's provider has chosen.
     """
 
@@ -81,7 +84,7 @@ class Supervisor:
         self._stop_at: float | None = None  # the deadline of a drain
         self._report_at = 0.0  # the next log record about what a drain waits for
         self._idle_since = time.monotonic()
-        self._checked_at = time.monotonic()
+        self._checked_at = self._heartbeat_at = time.monotonic()
         self._workers_idle = False  # the workers were stopped because there was no work
 
     def run(self) -> None:
@@ -127,14 +130,20 @@ class Supervisor:
     def _step(self) -> bool:
         """Do everything that is due now. Return whether the supervisor is done."""
         self._log.check()
+        if time.monotonic() - self._heartbeat_at >= HEARTBEAT_SECONDS:
+            self._heartbeat_at = time.monotonic()
+            with suppress(StorageError):  # a full disk, which is reported elsewhere
+                if not self.job_store.supervisor_heartbeat():
+                    logger.critical("another supervisor has taken over; the workers are killed")
+                    self._kill_children()
+                    return True
         if time.monotonic() - self._checked_at >= DATABASE_CHECK_SECONDS:
             self._checked_at = time.monotonic()
             try:
                 self.job_store.database.check()
             except StorageError as error:  # no outcome can be stored any more
                 logger.critical("%s; the workers are killed", error)
-                for name in self._children:
-                    processes.send(name, signal.SIGKILL)
+                self._kill_children()
                 return True
         try:
             self._reap()
@@ -149,29 +158,39 @@ class Supervisor:
             logger.exception("the job store can't be used now")
         return False
 
+    def _kill_children(self) -> None:
+        for name in self._children:
+            processes.send(name, signal.SIGKILL)
+
     def _drain_workers(self, names: Iterable[str]) -> None:
         """Stop workers, but each only once: a second SIGTERM may hit it while it exits."""
-        for name in set(names) - self._draining:
-            self._draining.add(name)
+        new = set(names) - self._draining
+        if new:
+            with suppress(StorageError):  # a full disk
+                self.job_store.stopping(new)
+        self._draining |= new
+        for name in new:
             processes.send(name, signal.SIGTERM)
 
     # Dead workers ----------------------------------------------------------------------------
 
     def _reap(self) -> None:
         """Rescue the jobs of dead workers, also of those that an earlier supervisor started."""
+        if os.getpid() == 1:  # of a container: it inherits what dead workers have left behind
+            processes.reap_orphans(but=[child.pid for _, child in self._children.values()])
         for name, (pool, child) in list(self._children.items()):
             if child.poll() is not None:
                 del self._children[name]
                 self._record_death(name, pool, child.returncode)
                 self._draining.discard(name)
         for row in self.job_store.workers():
-            if row["process"] not in self._children and not processes.alive(row["process"]):
-                if row["state"] != "failed":
-                    self._rescue_jobs(row)
-            elif row["state"] == "ready" and self._starting.pop(row["process"], None):
-                self._ready_at = time.monotonic()
-                self.job_store.set_supervisor(problem=None)
-                self._delete_failed(row["pool"])
+            if row["process"] in self._children or row["presence"] in RUNNING:
+                if row["state"] == "ready" and self._starting.pop(row["process"], None):
+                    self._ready_at = time.monotonic()
+                    self.job_store.set_supervisor(problem=None)
+                    self._delete_failed(row["pool"])
+            elif row["state"] != "failed":
+                self._rescue_jobs(row)
         self._end_left_behind()  # last, because it takes milliseconds
 
     def _end_left_behind(self) -> None:
@@ -215,20 +234,19 @@ class Supervisor:
     def _rescue_jobs(self, row: dict[str, Any]) -> None:
         kill = self._kills.pop(row["process"], None)
         policies = self.job_store.get(CRASH_POLICIES)
-        drained = self._stop_at is not None and time.monotonic() >= self._stop_at
+        outcomes = rescue_outcomes(self.settings, policies, row)
 
         def decide(job: dict[str, Any], alone: bool) -> Outcome:
-            if drained:
-                return released(job, alone)
             if kill is None:
-                return crash_outcomes(self.settings, policies)(job, alone)
+                return outcomes(job, alone)
             if job["id"] == kill.job and kill.outcome != "cancelled":
                 return charge_crash(self.settings, job, kill.outcome, kill.text, policies)
             # If several jobs ran, it is not known which one used the memory: each runs alone next.
             return Outcome("released", "queued", isolated=kill.outcome == "memory")
 
         if jobs := self.job_store.rescue_jobs(row["id"], decide):
-            logger.warning("worker %s died; its jobs %s are taken back", row["process"], jobs)
+            gone = f"worker {row['process']} is {row['presence']}"
+            logger.warning("%s; its jobs %s are taken back", gone, jobs)
 
     # Limits ----------------------------------------------------------------------------------
 
@@ -244,7 +262,8 @@ class Supervisor:
         self._near_memory_limit = False
         for worker in self.job_store.workers() if claimed else ():
             jobs = [job for job in claimed if job["worker"] == worker["id"]]
-            if not jobs or worker["pool"] == IMMEDIATE or worker["process"] in self._kills:
+            mine = worker["pool"] != IMMEDIATE and worker["presence"] == HERE
+            if not jobs or not mine or worker["process"] in self._kills:
                 continue
             memory = processes.family_mb(worker["pid"])
             limits = (job["memory_mb"] or float("inf") for job in jobs)
@@ -346,15 +365,17 @@ class Supervisor:
         assert self._stop_at is not None
         if self._stop_at == float("inf"):
             self._read_options()
-            seconds = self.options.get("stop_seconds", STOP_SECONDS)
+            default = self.options.get("drain_timeout") or DRAIN_SECONDS
+            seconds = self.options.get("stop_seconds", default)
             self._stop_at = time.monotonic() + seconds
             logger.info("draining for at most %g s", seconds)
             self._drain_workers(self._worker_processes())
             self.job_store.set_supervisor(state="stopping")
         if time.monotonic() >= self._report_at:
             self._report_at = time.monotonic() + REPORT_SECONDS
-            if jobs := [job["id"] for job in self.job_store.claimed()]:
-                logger.info("waiting for jobs %s", ", ".join(map(str, jobs)))
+            if jobs := [f"{job['id']} ({job['task']})" for job in self.job_store.claimed()]:
+                left = max(self._stop_at - time.monotonic(), 0.0)
+                logger.info("waiting at most %.0f s for jobs %s", left, ", ".join(jobs))
         living = [name for name in self._worker_processes() if processes.alive(name)]
         if not living:
             self._reap()  # those that died since the last step: only this process knows how
@@ -370,7 +391,7 @@ class Supervisor:
 
     def _worker_processes(self) -> set[str]:
         rows = [row for row in self.job_store.workers() if row["pool"] != IMMEDIATE]
-        return {row["process"] for row in rows} | self._children.keys()
+        return {row["process"] for row in rows if row["presence"] == HERE} | self._children.keys()
 
 
 def main() -> None:

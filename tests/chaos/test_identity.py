@@ -85,8 +85,8 @@ def test_another_process_with_a_reused_pid_is_never_signalled(
         try:
             real = process.identity(other.pid)
             assert real is not None
-            pid, start, boot = real.split("-")
-            reused = f"{pid}-{int(start) - 1}-{boot}"
+            pid, start, here = real.split("-", 2)
+            reused = f"{pid}-{int(start) - 1}-{here}"
             # Its pid is that of a worker whose job is past its timeout, and then of the supervisor.
             job = app.enqueue("effect", str(round_number))
             worker = environment.job_store.register("default", 1, "ready")

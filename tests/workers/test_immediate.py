@@ -140,7 +140,7 @@ def test_an_immediate_wait_runs_jobs_that_waited_for_workers(waiting: App, make:
     assert [job.result() for job in jobs] == ["a", "b"]
 
 
-def test_a_job_that_killed_an_immediate_process_is_charged_when_the_app_is_opened(
+def test_a_job_that_killed_an_immediate_process_is_charged_when_the_next_one_runs_a_job(
     make: Make, tmp_path: Path
 ) -> None:
     script = (
@@ -150,6 +150,8 @@ def test_a_job_that_killed_an_immediate_process_is_charged_when_the_app_is_opene
     command = [sys.executable, "-c", script, str(tmp_path / "data"), str(tmp_path / "extra.py")]
     assert subprocess.run(command, check=False).returncode == 9
     [job] = make("development").jobs()
+    assert job.state == "running"  # reading changes nothing
+    make("development", task_queue__sqlite__immediate=True).enqueue("echo", "x")
     assert (job.state, job.error_class, outcomes(make("development"), job.id)) == (
         "retrying", "crash", ["crashed"],
     )  # fmt: skip

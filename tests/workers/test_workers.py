@@ -502,9 +502,9 @@ def test_a_process_with_a_reused_pid_is_never_signalled(make: Make) -> None:
     try:
         real = process.identity(other.pid)
         assert real is not None
-        pid, start, boot = real.split("-")
+        pid, start, here = real.split("-", 2)
         app.queue.job_store.set_supervisor(
-            process=f"{pid}-{int(start) - 1}-{boot}", state="running"
+            process=f"{pid}-{int(start) - 1}-{here}", state="running"
         )
         assert "not running" in str(app.workers.stop(timeout=0))
         assert app.workers.start(concurrency=1).supervisor is not None
