@@ -109,58 +109,6 @@ def test_hostile_bytes_cause_no_backtracking() -> None:
     assert text.first_heading("# a" + "#" * 2_000_000 + "x") == "a"
 
 
-# Character sets ------------------------------------------------------------------------------
-
-GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
-JAPANESE = "いろはにほへと ちりぬるを 我が世誰ぞ 常ならむ。" * 20
-RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
-
-
-@pytest.mark.parametrize(
-    ("data", "declared", "expected"),
-    [
-        (GERMAN.encode(), None, GERMAN),
-        (GERMAN.encode(), "iso-8859-1", GERMAN),  # UTF-8 that is valid is UTF-8
-        (GERMAN.encode("latin-1"), "ISO-8859-1", GERMAN),
-        ("“quoted” – €".encode("cp1252"), "iso-8859-1", "“quoted” – €"),
-        (GERMAN.encode("utf-8-sig"), "iso-8859-1", GERMAN),
-        (GERMAN.encode("utf-16"), None, GERMAN),
-        (GERMAN.encode("utf-16-le"), "utf-16le", GERMAN),
-        (b"\xfe\xff" + GERMAN.encode("utf-16-be"), "utf-8", GERMAN),
-        (GERMAN.encode("utf-32"), None, GERMAN),
-        (JAPANESE.encode("shift_jis"), "Shift_JIS", JAPANESE),
-        (JAPANESE.encode("euc_jp"), "x-euc-jp", JAPANESE),
-        (RUSSIAN.encode("cp1251"), "x-nonsense", RUSSIAN),
-        (JAPANESE.encode("iso2022_jp"), "iso-2022-jp", JAPANESE),
-        ("中文网页".encode("gb18030"), "gb2312", "中文网页"),
-        (RUSSIAN.encode("koi8-r"), "koi8-r", RUSSIAN),
-        (RUSSIAN.encode("cp1251"), None, RUSSIAN),
-        (RUSSIAN.encode("cp1251"), "utf-8", RUSSIAN),  # a wrong declaration
-        (JAPANESE.encode("euc_jp") + b"\xff", "euc-jp", JAPANESE + "\ufffd"),
-        (GERMAN.encode() + b"\xff", "utf-8", GERMAN + "\ufffd"),
-        (b"", None, ""),
-        (b"plain", "base64", "plain"),
-    ],
-)  # fmt: skip
-def test_the_character_set_is_detected(data: bytes, declared: str | None, expected: str) -> None:
-    assert text.decode(data, declared) == expected
-
-
-@pytest.mark.parametrize(
-    "declaration",
-    [
-        '<meta charset="windows-1251">',
-        "<META http-equiv=Content-Type content='text/html; charset=windows-1251'>",
-        '<?xml version="1.0" encoding="windows-1251"?>',
-    ],
-)
-def test_the_character_set_that_a_page_declares_is_used(declaration: str) -> None:
-    page = f"{declaration}<p>мир</p>"
-    assert text.decode(page.encode("cp1251")) == page
-    assert text.decode(page.encode("cp1251"), "cp1251") == page
-    assert text.decode(page.encode(), "cp1251") == page
-
-
 # Text ----------------------------------------------------------------------------------------
 
 
@@ -398,7 +346,7 @@ def test_the_modules_are_light_until_they_are_used() -> None:
         "import sys; import paise2nb.content.tasks, paise2nb.content.fetch,"
         " paise2nb.content.extract, paise2nb.collection.items, paise2nb.collection.cache;"
         " heavy = {'trafilatura', 'kreuzberg', 'urllib3', 'lxml', 'idna',"
-        " 'charset_normalizer'}; print(sorted(heavy & {n.split('.')[0] for n in sys.modules}))"
+        " 'chardetng_py'}; print(sorted(heavy & {n.split('.')[0] for n in sys.modules}))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ

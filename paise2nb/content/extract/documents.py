@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.content.extract.archives import check_size
+from paise2nb.content.extract.rtf import with_unicode
 from paise2nb.content.extract.text import first_heading
 from paise2nb.content.extract.types import ZIP
 from paise2nb.core.errors import PermanentError
@@ -37,6 +38,8 @@ def read(data: bytes, source: Source, memory_mb: float | None = None) -> Documen
     """
     if data.startswith(ZIP):
         check_size(data, source.url, UNPACKED)
+    if source.mime_type == "application/rtf":
+        data = with_unicode(data)
     import kreuzberg
 
     # Its cache would keep a second copy of everything. OCR needs programs that may be missing.

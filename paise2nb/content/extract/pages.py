@@ -41,7 +41,7 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
     """
     import trafilatura  # takes a quarter of a second
 
-    text = decode(data, source.charset)
+    text = decode(data, source.charset, source.url)
     if text.count("<") > MAX_TAGS:
         return _visible(text)
     tree = trafilatura.load_html(text)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from paise2nb.core.urls import host_of
 from paise2nb.plugins import Document, Source
 
 # UTF-32 comes before UTF-16, because its little-endian mark begins with that of UTF-16. These
@@ -18,50 +19,131 @@ _BYTE_ORDER_MARKS = {
     (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE): "utf-32",
     (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE): "utf-16",
 }
-# The wider encodings that browsers use for some labels. Source: the WHATWG encoding standard,
-# section 4.2.
-_CHARSETS = json.loads(Path(__file__).with_name("charsets.json").read_text("utf-8"))
-_DECLARATION = rb"""
-<meta[^>]+charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)
-| <\?xml[^>]+encoding\s*=\s*["']([A-Za-z0-9_.:-]+)
-"""
-_DECLARED = re.compile(_DECLARATION, re.IGNORECASE | re.VERBOSE)
+# By codec, the labels for which browsers use it and Python another one or none. Source: the WHATWG
+# encoding standard, section 4.2. And by language, the top-level domain of a country with it.
+_TABLES = json.loads(Path(__file__).with_name("charsets.json").read_text("utf-8"))
+_CODECS = {label: codec for codec, names in _TABLES["labels"].items() for label in names.split()}
+# Possessive, with one way to match each piece, so that hostile bytes cause no backtracking.
+_ATTRIBUTES = rb"((?:[^>\"']++|\"[^\"]*+\"|'[^']*+'|[\"'])*+)"
+_PIECES = re.compile(
+    rb"<!--(?:(?!-->).)*+|<(meta|html)[\s/]" + _ATTRIBUTES + rb"|</?[a-z][^\s/>]*+" + _ATTRIBUTES,
+    re.IGNORECASE | re.DOTALL,
+)
+_ATTRIBUTE = re.compile(rb"([^\s/>=]+)\s*=\s*(?:\"([^\"]*)\"?|'([^']*)'?|([^\s>\"']*))")
+_CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([^\s\"';]+)", re.IGNORECASE)
+_XML = re.compile(rb"\s*<\?xml[^>]+?encoding\s*=\s*[\"']\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE)
+# Bytes that are not ASCII, with the ASCII between and after them: no character is cut in two.
+_EVIDENCE = re.compile(rb"[\x80-\xff]++(?:[\x00-\x7f]{1,32}+[\x80-\xff]++)*+[\x00-\x7f]{0,32}")
+HEAD = 16384  # bytes that are searched for declarations
 CHUNK = 65536  # bytes that a parser gets at once
-_DETECTED = 65536  # bytes by which the character set is detected
+SAMPLE = 16384  # bytes by which the character set is detected
+_ASCII = bytes(range(128))
+FEW = 3  # bytes that are not ASCII; with fewer of them, a text is western unless it says otherwise
 _HEADING = re.compile(
     r"^ {0,3}#{1,6}[ \t]+(\S.*)$|^(?! {4})(\S.*)\n(?:=+|-{3,})[ \t]*$", re.MULTILINE
 )
 _TOP = 65536  # characters that are searched for a heading
 
 
-def decode(data: bytes, charset: str | None = None) -> str:
-    """Decode bytes by their byte order mark, as valid UTF-8, as declared, or as detected.
+def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
+    """Decode bytes by their byte order mark, as UTF-8, as declared, or as detected.
 
     Args:
         data: The bytes.
         charset: The declaration of the server. That of the text itself (HTML, XML) comes second.
+        url: Where they come from. Its top-level domain helps the detection.
     """
     for marks, codec in _BYTE_ORDER_MARKS.items():
         if data.startswith(marks):
             return data.decode(codec, "replace")
-    inner = _DECLARED.search(data[:4096])
-    labels = (charset, (inner[1] or inner[2]).decode("ascii") if inner else None)
-    declared = [name for label in labels if (name := _codec(label))]
+    inner, language = declarations(data)
+    declared = [name for label in (charset, inner) if (name := codec_of(label))]
     # UTF-16 without a mark and the 7-bit encodings are valid UTF-8, too, but as gibberish.
-    is_likely = b"\0" not in data and b"\x1b" not in data
-    declared.insert(0 if is_likely else len(declared), "utf-8")
-    for name in declared:
-        with suppress(UnicodeError):
-            return data.decode(name)
-    for name in declared:
-        text = data.decode(name, "replace")
-        # At most one in ten of the characters that are not ASCII could not be decoded.
-        if text.count("\ufffd") * 10 < sum(not character.isascii() for character in text):
+    if b"\0" not in data and b"\x1b" not in data:
+        text = data.decode("utf-8", "replace")
+        broken = text.count("\ufffd")
+        # A stray byte does not change the encoding. Others hardly ever contain valid UTF-8.
+        if not broken or _not_ascii(text) >= 2 * broken:
             return text
-    from charset_normalizer import from_bytes
+    elif not declared:
+        detected = _detected(data, url, language)
+        declared = ["iso2022_jp_ext" if detected == "iso2022_jp_ext" else "utf-8"]
+    for errors in ("strict", "replace"):
+        for name in declared:
+            with suppress(UnicodeError):
+                text = data.decode(name, errors)
+                # At most one in ten of the characters that are not ASCII could not be decoded.
+                if errors == "strict" or text.count("\ufffd") * 10 < _not_ascii(text):
+                    return text
+    return data.decode(_detected(data, url, language), "replace")
 
-    best = from_bytes(data[:_DETECTED]).best()
-    return data.decode((best.encoding if best else None) or "cp1252", "replace")
+
+def declarations(data: bytes) -> tuple[str | None, str | None]:
+    """The character set and the language that the head of a page or XML declares, or None.
+
+    Source: the HTML standard, section 13.2.3.2 (prescan). Unlike there, a declaration may come
+    after the first 1024 bytes, as browsers accept it while they parse.
+    """
+    head, charset, language = data[:HEAD], _XML.match(data), None
+    label = charset[1] if charset else None
+    for piece in _PIECES.finditer(head):
+        if not piece[1]:
+            continue
+        pairs = ((m[1].lower(), m[2] or m[3] or m[4] or b"") for m in _ATTRIBUTE.finditer(piece[2]))
+        values = dict(reversed([*pairs]))  # the first of each name counts
+        pragma, content = values.get(b"http-equiv", b"").lower(), values.get(b"content", b"")
+        if piece[1].lower() == b"html":
+            language = language or values.get(b"lang") or values.get(b"xml:lang")
+        elif pragma == b"content-language":
+            language = language or content
+        elif label is None:
+            named = _CHARSET.search(content) if pragma == b"content-type" else None
+            label = values.get(b"charset") or (named[1] if named else None)
+            # UTF-16 would not have been readable up to here.
+            label = b"utf-8" if label and label.lower().startswith(b"utf-16") else label
+    return _ascii(label), _ascii(language)
+
+
+def codec_of(label: str | None) -> str | None:
+    """Python's name of the encoding that browsers use for a label, or None."""
+    label = (label or "").strip().lower()
+    with suppress(LookupError, ValueError):
+        info = codecs.lookup(_CODECS.get(label, label))
+        return info.name if info._is_text_encoding else None  # base64 is a codec, too
+    return None
+
+
+def _detected(data: bytes, url: str, language: str | None) -> str:
+    """The encoding that fits the bytes best, by the detector of Firefox."""
+    from chardetng_py import EncodingDetector
+
+    sample = bytearray()
+    for match in [] if data.isascii() else _EVIDENCE.finditer(data):
+        begin = max(data.rfind(b" ", 0, match.start()), data.rfind(b"\n", 0, match.start()), 0)
+        sample += data[max(begin, match.start() - 32) : min(match.end(), match.start() + SAMPLE)]
+        if len(sample) > SAMPLE:
+            break
+    if not sample:  # a 7-bit encoding
+        sample += data[max(data.find(b"\x1b"), 0) :][:SAMPLE]
+    language = (language or "").lower()
+    domains = _TABLES["domains"]
+    named = language and (domains.get(language) or domains.get(language[:2], language[:2]))
+    top = named or (host_of(url) or "").rpartition(".")[2]
+    if not named and (len(top) != 2 or not top.isalpha()):
+        top = "uk" if len(sample.translate(None, _ASCII)) < FEW else ""
+    detector = EncodingDetector()
+    detector.feed(bytes(sample), last=False)
+    found = detector.guess(tld=top.encode("ascii", "ignore") or None, allow_utf8=False)
+    return codec_of(found) or "cp1252"
+
+
+def _ascii(value: bytes | None) -> str | None:
+    return value.decode("ascii", "ignore").strip() if value else None
+
+
+def _not_ascii(text: str) -> int:
+    """The number of characters that are not ASCII, in little time."""
+    return len(text) - len(text.encode("ascii", "ignore"))
 
 
 def chunks(data: bytes) -> Iterator[bytes]:
@@ -71,7 +153,7 @@ def chunks(data: bytes) -> Iterator[bytes]:
 
 def read(data: bytes, source: Source) -> Document:
     """Take text, CSV, JSON and the like unchanged. The first heading is the title of Markdown."""
-    text = decode(data, source.charset).replace("\r\n", "\n")
+    text = decode(data, source.charset, source.url).replace("\r\n", "\n")
     is_markdown = source.mime_type == "text/markdown"
     return Document(text, title=first_heading(text) if is_markdown else None)
 
@@ -82,14 +164,3 @@ def first_heading(markdown: str) -> str | None:
     top = re.sub(r"\A---\n.*?\n---\n", "", top, flags=re.DOTALL)  # front matter
     match = _HEADING.search(top)
     return (match[1] or match[2]).rstrip("# \t\r") or None if match else None
-
-
-def _codec(label: str | None) -> str | None:
-    """Python's name of the character set that browsers use for a label."""
-    label = (label or "").strip().lower()
-    for name in (label, label.removeprefix("x-")):
-        with suppress(LookupError, ValueError):
-            info = codecs.lookup(name)
-            if info._is_text_encoding:  # base64 and others are codecs, too
-                return str(_CHARSETS.get(info.name, info.name))
-    return None

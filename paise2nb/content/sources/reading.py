@@ -67,7 +67,7 @@ def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str
     if len(data) > MAX_BYTES:
         raise PermanentError(f"unpacks to more than {MAX_BYTES} bytes: {fetched.url}", "too_large")
     if data.lstrip().startswith((b"http:", b"https:")):  # the plain form: one URL per line
-        return dict.fromkeys(decode(data).split()), []
+        return dict.fromkeys(decode(data, fetched.charset, fetched.url).split()), []
     found = _Sitemap()
     parser = etree.XMLParser(
         target=found, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
@@ -119,7 +119,7 @@ def page_links(fetched: Fetched) -> Iterator[str]:
     """The URLs that a page links to, as soon as the parser finds them."""
     from lxml import html
 
-    text = decode(fetched.data, fetched.charset).encode("utf-8", "replace")
+    text = decode(fetched.data, fetched.charset, fetched.url).encode("utf-8", "replace")
     if not text or fetched.mime_type not in (None, *PAGES):
         return
     found = _Links(fetched.url)
