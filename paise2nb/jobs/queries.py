@@ -38,11 +38,15 @@ class QueryMixin(JobDatabase):
         """The ids of the jobs that match every filter, oldest first.
 
         With ``pages`` only pages and other jobs without a parent. Then ``state`` is the page's
-        state, and ``error`` that of any of its parts.
+        state, and ``error`` that of any of its parts. A recurring job whose last run failed is
+        found as ``failed``, too.
         """
         chosen = None if ids is None else json.dumps(list(ids))
+        has_state = "coalesce(page_state, state) = ?" if pages else "state = ?"
+        if state == "failed":
+            has_state = f"({has_state} OR {SQL['last_run_failed']})"
         filters = {
-            ("coalesce(page_state, state) = ?" if pages else "state = ?"): state,
+            has_state: state,
             "task = ?": task,
             "tag = ?": tag,
             (f"id IN ({SQL['pages_with_error']})" if pages else "error_class = ?"): error,
@@ -174,9 +178,15 @@ class QueryMixin(JobDatabase):
         """The recurring jobs whose last run failed, oldest first."""
         return self._decoded(self._read(SQL["recurring_failed"]))
 
+    def next_retry(self) -> float | None:
+        """The time of the next retry that has a time now."""
+        sql = "SELECT min(run_at) FROM jobs INDEXED BY jobs_retrying WHERE state = 'retrying'"
+        return self._scalar(float, sql)
+
     def last_retry(self) -> float | None:
         """The time of the last retry that has a time now."""
-        return self._scalar(float, SQL["last_retry"])
+        sql = "SELECT max(run_at) FROM jobs INDEXED BY jobs_retrying WHERE state = 'retrying'"
+        return self._scalar(float, sql)
 
     def tags(self) -> list[str]:
         """The tags of jobs."""

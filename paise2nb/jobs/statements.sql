@@ -477,14 +477,12 @@ SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))
 -- Those that are due, but wait for their host or a worker, come first.
 {listed} INDEXED BY jobs_retrying WHERE state = 'retrying' ORDER BY run_at, id LIMIT ?
 
--- name: recurring_failed
-{listed} INDEXED BY jobs_recurring
-WHERE interval IS NOT NULL AND error_class IS NOT NULL
-    AND state IN ('queued', 'scheduled', 'running')
-ORDER BY id
+-- name: last_run_failed
+-- Of a recurring job.
+(interval IS NOT NULL AND error_class IS NOT NULL AND state IN ('queued', 'scheduled', 'running'))
 
--- name: last_retry
-SELECT max(run_at) AS at FROM jobs INDEXED BY jobs_retrying WHERE state = 'retrying'
+-- name: recurring_failed
+{listed} INDEXED BY jobs_recurring WHERE {last_run_failed} ORDER BY id
 
 -- name: failures
 SELECT found.*, task, {short_args}, error

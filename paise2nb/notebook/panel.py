@@ -20,7 +20,7 @@ from paise2nb.core.render import amount
 from paise2nb.notebook import panel_html as html
 from paise2nb.notebook.poller import Poller
 from paise2nb.views.jobs import Jobs
-from paise2nb.views.snapshot import Snapshot
+from paise2nb.views.snapshot import Snapshot, more
 
 REREAD_SECONDS = 5.0  # between two full reads: a process that dies changes no row
 DISPLAY_SECONDS = 10.0  # within which a frontend must report that it shows the panel
@@ -115,12 +115,12 @@ class RowGroup:
     def __init__(self, title: str, key: str, *buttons: RowButton) -> None:
         self.rows: list[Row] = []
         self.title, self.box = widgets.HTML(), widgets.VBox()
-        self._title = html.block(html.heading(title))
+        self._title = title
         self._key = key
         self._buttons = buttons
 
-    def show(self, entries: Sequence[dict[str, Any]]) -> list[Row]:
-        """Show these entries, and return their rows in the same order."""
+    def show(self, entries: Sequence[dict[str, Any]], total: int) -> list[Row]:
+        """Show the first of all entries, and return their rows in the same order."""
         while len(self.rows) < len(entries):
             self.rows.append(Row(*self._buttons))
         keys = [entry[self._key] for entry in entries]
@@ -129,7 +129,8 @@ class RowGroup:
         shown = [known.get(key) or free.pop(0) for key in keys]
         for row, key, entry in zip(shown, keys, entries, strict=True):
             row.show(key, entry)
-        self.title.value = self._title if entries else ""
+        title = " · ".join([self._title, *more(entries, total)])
+        self.title.value = html.block(html.heading(title)) if entries else ""
         children = tuple(row.box for row in shown)
         if children != self.box.children:
             self.box.children = children
@@ -270,9 +271,9 @@ class Panel(SubshellWidget, widgets.VBox):
         self._retry_failed.disabled = not status.jobs["failed"]
         self._start.button_style = "" if status.workers else "primary"
         self._start.disabled = self._stop.disabled = bool(self._action)
-        for row in self._retries.show(snapshot.retries):
+        for row in self._retries.show(snapshot.retries, status.jobs["retrying"]):
             row.text.value = html.retry(row.entry, now)
-        for row in self._failures.show(snapshot.failures):
+        for row in self._failures.show(snapshot.failures, len(status.failures)):
             row.text.value = html.failure(row.entry)
             row.details.value = html.failure_details(row.entry)
             jobs, retry_all = row.entry["jobs"], row.buttons[1]

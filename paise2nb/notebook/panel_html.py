@@ -109,7 +109,7 @@ def workers(snapshot: Snapshot, now: float) -> str:
 def retry(row: Mapping[str, Any], now: float) -> str:
     """Return one job that will be retried: when, which attempt, which job, and why."""
     return block(
-        f'<div class="entry"><span class="soon">{snapshots.countdown(row["due"], now)}</span>'
+        f'<div class="entry"><span class="soon">{snapshots.countdown(row, now)}</span>'
         f" · {escape(row['attempt'])} · job {row['id']}: {escape(row['task'])}"
         f" {link(row['argument'])}"
         f'<div class="dim">{escape(one_line(row["error"] or "", 200))}</div></div>'

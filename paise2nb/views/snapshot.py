@@ -20,8 +20,7 @@ from paise2nb.jobs.workers_status import COLUMNS
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.client import JobClient
 from paise2nb.views.jobs import progress
-from paise2nb.views.remedies import remedy_for
-from paise2nb.views.status import Status
+from paise2nb.views.status import Status, clock_time
 
 PACE_MINUTES = 15  # in the plot
 RETRIES = 6
@@ -44,7 +43,7 @@ class Snapshot:
         status: the status.
         workers: the entries of the status, with their jobs and the time of their heartbeat.
         retries: the next retries; ``due`` is in seconds since the epoch.
-        failures: groups of failures, with the remedy for each.
+        failures: the first groups of failures, with the remedy for each.
         left: the estimated time left, as text; None if nothing is left.
         pace: (minute since the epoch, completed, failed) for each of the last minutes, by the
             job store's clock.
@@ -110,21 +109,21 @@ def _retry(job_store: JobStore, row: dict[str, Any]) -> dict[str, Any]:
         **row,
         "argument": arguments(row["args"]),
         "attempt": f"attempt {row['attempt'] + 1} of {row['max_attempts']}",
-        "due": job_store.clock.wall(row["run_at"]),
+        "due": job_store.clock.wall(row["run_at"] or 0),
     }
 
 
 def _failure(job_store: JobStore, group: dict[str, Any]) -> dict[str, Any]:
     attempts = job_store.attempts(group["id"])
-    remedy = remedy_for(group["error_class"])
-    status = group["status"]
+    remedy, status, recurs = group["remedy"], group["status"], group["recurs"]
+    name = f"{status} {_PHRASES.get(status, '')}".strip() if status else remedy.name
     return {
         **group,
-        "group": (group["error_class"], status),
+        "group": (group["error_class"], status, group["id"] if recurs else None),
         "argument": arguments(group["args"]),
-        "name": f"{status} {_PHRASES.get(status, '')}".strip() if status else remedy.name,
+        "name": f"{recurs}: {name}{group['next']}" if recurs else name,
         "advice": remedy.advice,
-        "command": remedy.command.format(**group),
+        "command": remedy.command,
         "attempts": len(attempts),
         "traceback": next((a["traceback"] for a in reversed(attempts) if a["traceback"]), ""),
     }
@@ -158,29 +157,31 @@ def _time_left(job_store: JobStore, status: Status, now: float) -> str | None:
     host = job_store.slowest_host()
     if host is not None and host[3] > max(by_retry - 1, by_pace / 2):
         name, waiting, delay, seconds = host
-        until = f"about {_clock(now + max(seconds, by_pace), now)}; more workers won't help"
+        until = f"about {clock_time(now + max(seconds, by_pace))}; more workers won't help"
         if not waiting or waiting * delay < seconds / 2:
             return f"{name} asked for a pause: {until}"
         return f"{waiting:,} on {name} at {delay:g} s each: {until}"
     if by_retry > by_pace:
-        return f"the last retry comes at {_clock(now + by_retry, now)}"
+        return f"the last retry comes at {clock_time(now + by_retry)}"
     if not by_pace:
         return "too early to say"
-    return f"about {render.duration(by_pace)}, until {_clock(now + by_pace, now)}"
-
-
-def _clock(moment: float, now: float) -> str:
-    """A time of day, with the weekday if it is not today."""
-    then, today = time.localtime(moment), time.localtime(now)
-    return time.strftime("%H:%M" if then[:3] == today[:3] else "%a %H:%M", then)
+    return f"about {render.duration(by_pace)}, until {clock_time(now + by_pace)}"
 
 
 # Shared by the terminal and the notebook -----------------------------------------------------
 
 
-def countdown(due: float, now: float) -> str:
-    """The time until a retry. Both arguments are in seconds since the epoch."""
-    return f"in {render.duration(round(due - now))}" if due - now >= 1 else "now"
+def countdown(row: Mapping[str, Any], now: float) -> str:
+    """The time until a retry, or what it waits for; ``now`` is in seconds since the epoch."""
+    if row["waiting_for"]:
+        return f"waits for {row['waiting_for']}"
+    left = row["due"] - now
+    return f"in {render.duration(round(left))}" if left >= 1 else "now"
+
+
+def more(shown: Sequence[object], number: int) -> list[str]:
+    """The last line of a list that is cut."""
+    return [f"and {number - len(shown):,} more"] if number > len(shown) else []
 
 
 def _activity(worker: Mapping[str, Any], now: float) -> str:
@@ -240,14 +241,16 @@ def text(snapshot: Snapshot, now: float, height: int | None = None) -> str:
     blocks = {
         "workers": render.text_table(rows, columns).splitlines() if rows else ["none"],
         "retries": [
-            f"{countdown(row['due'], now):>8}  job {row['id']}: {row['task']} {row['argument']}"
+            f"{countdown(row, now):>8}  job {row['id']}: {row['task']} {row['argument']}"
             f" · {row['attempt']} · {row['error']}"
             for row in snapshot.retries
-        ],
+        ]
+        + more(snapshot.retries, status.jobs["retrying"]),
         "failures": [
             f"{row['jobs']:,} × {row['name']} → {row['command']} · {row['advice']}"
             for row in snapshot.failures
-        ],
+        ]
+        + more(snapshot.failures, len(status.failures)),
         "latest": [f"{row['title'] or row['url']} · {row['snippet']}" for row in snapshot.items],
         "log": snapshot.log,
     }

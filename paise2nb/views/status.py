@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from paise2nb.config.settings import Settings
 from paise2nb.core import render
 from paise2nb.core.clock import iso
 from paise2nb.core.disks import full_disk
@@ -20,6 +21,7 @@ from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 from paise2nb.views.client import JobClient
+from paise2nb.views.remedies import remedy_for
 
 LINE_LENGTH = 2000  # characters of a line of the log
 TAIL_BYTES = 1_000_000  # of the end of the log that are searched for its last lines
@@ -37,8 +39,9 @@ class Status(Displayable):
 
     Attributes:
         problem: what keeps jobs from running, with the command that helps; or None.
-        retries: the next retries; ``in`` is the seconds until each.
-        failures: the failed jobs, grouped by error class and HTTP status.
+        retries: the next retries; ``in`` is the seconds until each, None if it is due.
+        failures: the failed jobs, grouped by error class and HTTP status, then the recurring jobs
+            whose last run failed; each with what helps.
 
     The other attributes are the keys of ``status --json``.
     """
@@ -86,10 +89,11 @@ class Status(Displayable):
     def lines(self) -> list[str]:
         """The lines of the text form, without times and process ids."""
         lines = [_labelled(label, text) for label, text in self._facts().items()]
-        for group in self.failures:
-            failed = f"{group['jobs']} × {group['error_class']}: {group['error']}"
-            command = f"paise2 retry --error {group['error_class']}"
-            lines.append(_labelled("failed", f"{failed} → {command}"))
+        for group in self.failures[: render.VIEW_ROWS]:
+            failed = f"{_number(group)} {group['error_class']}: {group['error']}{group['next']}"
+            lines.append(_labelled("failed", f"{failed} → {group['commands']}"))
+        if (more := len(self.failures) - render.VIEW_ROWS) > 0:
+            lines.append(_labelled("", f"and {more:,} more: paise2 jobs --state failed"))
         return lines + ([render.one_line(self.problem)] if self.problem else [])
 
     def __str__(self) -> str:
@@ -104,9 +108,14 @@ class Status(Displayable):
             oldest = f"{render.duration(self.oldest_queued_seconds)} (the oldest job)"
             lines.append(_labelled("waiting", oldest))
         for row in self.retries:
-            job = f"job {row['id']} in {render.duration(max(0.0, row['in']))}: {row['task']}"
+            due = f"in {render.duration(row['in'])}" if row["in"] else "now"
+            if row["waiting_for"]:
+                due = f"waits for {row['waiting_for']}"
+            job = f"job {row['id']} {due}: {row['task']} {arguments(row['args'])}"
             attempt = f"attempt {row['attempt']} of {row['max_attempts']} failed: {row['error']}"
-            lines.append(_labelled("retry", f"{job} {arguments(row['args'])}, {attempt}"))
+            lines.append(_labelled("retry", f"{job}, {attempt}"))
+        if (more := self.jobs["retrying"] - len(self.retries)) > 0:
+            lines.append(_labelled("", f"and {more:,} more: paise2 jobs --all --state retrying"))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -116,12 +125,14 @@ class Status(Displayable):
         facts = {label: render.escape(text) for label, text in self._facts().items()}
         counts = [f"{count:,} {render.tone(state)}" for state, count in self.jobs.items() if count]
         cells = list((facts | {"jobs": " · ".join(counts) or "none"}).items())
-        for group in self.failures:
-            error_class = render.escape(group["error_class"])
-            failed = f'<b class="bad">{group["jobs"]:,} × {error_class}</b>'
-            error = render.escape(render.one_line(group["error"]))
-            command = f"<code>%paise2 retry --error {error_class}</code>"
-            cells.append(("failed", f"<div>{failed} · {error}</div>{command}"))
+        for group in self.failures[: render.VIEW_ROWS]:
+            number = render.escape(f"{_number(group)} {group['error_class']}")
+            error = render.escape(render.one_line(f"{group['error']}{group['next']}"))
+            command = render.escape(render.in_cell_words(group["commands"]))
+            failed = f'<div><b class="bad">{number}</b> · {error}</div>'
+            cells.append(("failed", f"{failed}<code>{command}</code>"))
+        if (more := len(self.failures) - render.VIEW_ROWS) > 0:
+            cells.append(("", f"and {more:,} more"))
         rows = (f'<tr><th>{label}</th><td class="wide">{cell}</td></tr>' for label, cell in cells)
         problem = render.note(render.in_cell_words(self.problem)) if self.problem else ""
         return render.panel(f"<table><tbody>{''.join(rows)}</tbody></table>", problem)
@@ -138,6 +149,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
     jobs, roots = job_store.counts()
     found, pauses = client.workers_status(), Pauses.of(job_store.paused_pools())
     retries = job_store.retries(RETRIES)
+    next_retry = job_store.next_retry()
     oldest = job_store.oldest_queued()
     pace = job_store.pace(PACE_MINUTES)
     minutes = max(1.0, (now - pace[0][0] * 60) / 60) if pace else 1.0
@@ -151,16 +163,41 @@ def take_status(client: JobClient, parts: Parts) -> Status:
         workers=found.workers,
         supervisor=found.supervisor,
         oldest_queued_seconds=None if oldest is None else max(0.0, now - oldest),
-        next_retry_at=job_store.iso_time(retries[0]["run_at"]) if retries else None,
+        next_retry_at=job_store.iso_time(next_retry),
         completed_per_minute=round(per_minute, 2),
         seconds_left=_seconds_left(job_store, jobs, per_minute) if found.workers else None,
         items=client.items.count(),
         paused=pauses.paused or _pause_reason(job_store, parts.write_dirs()),
         paused_pools=pauses.paused_pools,
         problem=None if found.problem == str(pauses) else found.problem,  # shown as a pause
-        retries=[{**row, "in": row["run_at"] - now} for row in retries],
-        failures=job_store.failures(),
+        retries=[{**row, "in": max((row["run_at"] or now) - now, 0) or None} for row in retries],
+        failures=_failures(job_store, parts.settings),
     )
+
+
+def _failures(job_store: JobStore, settings: Settings) -> list[dict[str, Any]]:
+    """The groups of failed jobs, then each recurring job whose last run failed."""
+    groups = [{**group, "recurs": None, "next": ""} for group in job_store.failures()]
+    for row in job_store.recurring_failed():
+        at = "now" if row["run_at"] is None else clock_time(job_store.clock.wall(row["run_at"]))
+        recurs = f"{row['task']} {arguments(row['args'])} every {render.duration(row['interval'])}"
+        groups.append({**row, "jobs": 1, "status": None, "recurs": recurs, "next": f"; next {at}"})
+    for group in groups:
+        remedy = remedy_for(group["error_class"], settings)
+        commands = [part.format(**group) for part in (remedy.command, remedy.then) if part]
+        group["commands"] = ", then ".join(commands)
+        group["remedy"] = remedy._replace(command=commands[0])
+    return groups
+
+
+def _number(group: Mapping[str, Any]) -> str:
+    return f"{group['recurs']}:" if group["recurs"] else f"{group['jobs']:,} ×"
+
+
+def clock_time(moment: float) -> str:
+    """A time of day, with the weekday if it is not today. Seconds since the epoch."""
+    then, today = time.localtime(moment), time.localtime()
+    return time.strftime("%H:%M" if then[:3] == today[:3] else "%a %H:%M", then)
 
 
 def _seconds_left(job_store: JobStore, jobs: dict[str, int], per_minute: float) -> float | None:

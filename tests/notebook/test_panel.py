@@ -20,7 +20,6 @@ from paise2nb.notebook import panel_html
 from paise2nb.notebook.panel import Button, Panel, close_panels
 from paise2nb.notebook.poller import Poller
 from paise2nb.views import snapshot
-from paise2nb.views.remedies import REMEDIES
 from tests import example_plugin
 from tests.waiting import until
 
@@ -326,11 +325,3 @@ def test_a_terminal_shows_the_same(app: App) -> None:
     assert "1 × ValueError" in words
     assert "paise2 replay 2" in words
     assert len(snapshot.text(app.snapshot(), time.time(), height=5).split("\n")) == 5
-
-
-@pytest.mark.parametrize("word", REMEDIES)
-def test_a_remedy_is_a_command_that_exists(word: str) -> None:
-    from paise2nb.commands import table
-
-    command = REMEDIES[word].command.format(error_class=word, id=1)
-    assert command.split()[1] in table.commands
