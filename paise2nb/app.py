@@ -30,8 +30,9 @@ from paise2nb.jobs.workers_status import Pauses
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins
 from paise2nb.plugins.registry import resolve
 from paise2nb.views.client import JobClient
+from paise2nb.views.enqueued import Enqueued, Replay
 from paise2nb.views.items import Item, Items, SearchResults
-from paise2nb.views.jobs import Enqueued, Job, Jobs, Replay
+from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
 from paise2nb.views.status import Digest, Log, ResetCounts, Status, take_digest, take_status
 from paise2nb.views.waiting import block, waiting

@@ -15,7 +15,8 @@ from paise2nb.commands.arguments import argument_lines, expand, is_literal, read
 from paise2nb.commands.cli import command, filters
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
-from paise2nb.views.jobs import Job, Jobs, Replay
+from paise2nb.views.enqueued import Replay
+from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.status import Status
 from paise2nb.views.waiting import STOPPED
 

@@ -1,20 +1,18 @@
-"""Jobs in their current state, the answer to an enqueue, and the result of a replay.
+"""Jobs in their current state.
 
 A Job reads its row each time, so a variable in a notebook never shows an outdated state.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from paise2nb.core import render
-from paise2nb.core.display import Displayable, Listing, arguments, frame
+from paise2nb.core.display import Listing, arguments, frame
 from paise2nb.core.errors import JobFailed, NotFound, redacted
 from paise2nb.core.render import Column
-from paise2nb.jobs.models import NewJob, value_of, whole_number
+from paise2nb.jobs.models import value_of, whole_number
 from paise2nb.jobs.store import JobStore
 from paise2nb.views.client import JobClient
 from paise2nb.views.items import Items
@@ -22,8 +20,8 @@ from paise2nb.views.record import Record
 from paise2nb.views.waiting import Progress, block, wait_async, waiting
 
 ARGUMENT_LENGTH = 1000  # characters in the line about a job
-_LATER = ("scheduled", "retrying")  # the states of a job that waits for a time
-_NOW = "now instead of later"
+LATER = ("scheduled", "retrying")  # the states of a job that waits for a time
+NOW = "now instead of later"
 _TIMES = ("enqueued_at", "started_at", "finished_at", "run_at")
 
 
@@ -222,7 +220,7 @@ class Job(_JobActions, Record):
         return render.one_line(" ".join(words))
 
     def _answered(self, row: Mapping[str, Any]) -> str | None:
-        if self.answer == "waiting" and row["state"] in _LATER:
+        if self.answer == "waiting" and row["state"] in LATER:
             return f"already waiting until {row['run_at']}; --force runs it now"
         return _ALREADY.get(self.answer or "")
 
@@ -263,7 +261,7 @@ class Job(_JobActions, Record):
 
 
 JOB_KEYS = Job.fields
-_ALREADY = {"waiting": "already waiting", "now": _NOW, "fresh": "already up to date"}
+_ALREADY = {"waiting": "already waiting", "now": NOW, "fresh": "already up to date"}
 
 
 def _public(row: Mapping[str, Any], time: Callable[[float | None], Any]) -> dict[str, Any]:
@@ -375,80 +373,3 @@ class Jobs(_JobActions, Listing[Job]):
             }
             rows.append(row)
         return rows
-
-
-class Enqueued(Jobs):
-    """The answer to an enqueue: an entry for each argument, in order.
-
-    Attributes:
-        answers: how each argument was answered: new, waiting, fresh, or now for a waiting job
-            that `run_now` has queued.
-        new, waiting, fresh: the number of jobs that were added, that were already waiting, and
-            that had an up-to-date result.
-    """
-
-    def __init__(self, client: JobClient, answers: Sequence[tuple[int, str]]) -> None:
-        super().__init__(client, [job_id for job_id, _ in answers])
-        self.answers = [answer for _, answer in answers]
-        self.new, self.waiting, self.fresh = map(self.answers.count, ("new", "waiting", "fresh"))
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Jobs(self._client, self.ids[index])
-        job = self._element(self._rows[index])
-        job.answer = self.answers[index]
-        return job
-
-    def _answered(self, answer: str) -> Jobs:
-        pairs = zip(self.ids, self.answers, strict=True)
-        return Jobs(self._client, dict.fromkeys(job_id for job_id, a in pairs if a == answer))
-
-    def run_now(self) -> None:
-        """Queue the jobs that waited already, but for a later time or their next retry."""
-        new = set(self._answered("new").ids)
-        waiting = [job_id for job_id in self._answered("waiting").ids if job_id not in new]
-        if waiting:
-            now = set(Jobs(self._client, waiting).retry().ids)
-            pairs = zip(self.ids, self.answers, strict=True)
-            self.answers = ["now" if job_id in now else answer for job_id, answer in pairs]
-
-    def to_dict(self) -> Any:
-        """The JSON of ``enqueue``."""
-        keys = ("id", "task", "args", "state")
-        jobs = [{key: row[key] for key in keys} for row in self.to_dicts()]
-        return {"jobs": jobs, "new": self.new, "waiting": self.waiting, "fresh": self.fresh}
-
-    def __str__(self) -> str:
-        now = self.answers.count("now")
-        counts = {"new": self.new, "waiting": self.waiting - now, _NOW: now}
-        counts["up to date"] = self.fresh
-        text = ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "nothing to add"
-        waiting = self._answered("waiting").to_dicts() if self.waiting else []
-        if later := [row["run_at"] for row in waiting if row["state"] in _LATER and row["run_at"]]:
-            text += f"; {len(later):,} not before {min(later)}: --force runs them now"
-        return text
-
-    def _repr_html_(self) -> str:
-        return render.panel(render.note(str(self)))
-
-
-@dataclass(repr=False)
-class Replay(Displayable):
-    """The result of a replay: the value, and the follow-up jobs a worker would have enqueued."""
-
-    job: int
-    task: str
-    value: Any
-    followups: list[NewJob]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        followups = [{"task": job.task, "args": json.loads(job.args)} for job in self.followups]
-        return {**vars(self), "followups": followups}
-
-    def __str__(self) -> str:
-        value = json.dumps(self.value, ensure_ascii=False, default=repr)
-        lines = [f"replay of job {self.job} ({self.task}): {render.one_line(value, 200)}"]
-        for job in self.followups:
-            lines.append(f"  would enqueue {job.task} {arguments(json.loads(job.args))}")
-        return "\n".join(map(render.one_line, lines))

@@ -26,8 +26,9 @@ from paise2nb.core.errors import JobFailed, NotFound, PaiseError
 from paise2nb.jobs import queries
 from paise2nb.jobs.models import Outcome
 from paise2nb.plugins import Document
+from paise2nb.views.enqueued import Enqueued
 from paise2nb.views.items import Item, SearchResult
-from paise2nb.views.jobs import JOB_KEYS, Enqueued, Job, Jobs
+from paise2nb.views.jobs import JOB_KEYS, Job, Jobs
 from paise2nb.views.status import Log
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
