@@ -22,11 +22,13 @@ from urllib.parse import quote
 from paise2nb.app import App
 from paise2nb.collection import items
 from paise2nb.config.settings import Settings
+from paise2nb.core.damage import put_aside
 from paise2nb.core.disks import network_filesystem
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import PaiseError, PluginError
+from paise2nb.core.formats import Format, schema_hash
 from paise2nb.core.render import TONES, amount, escape, one_line, panel, plain, size
-from paise2nb.core.sqlite import LOG_BYTES, Format, put_aside, schema_hash
+from paise2nb.core.sqlite import LOG_BYTES
 from paise2nb.core.version import __version__
 from paise2nb.jobs.database import FORMAT as JOBS_FORMAT
 from paise2nb.plugins import Plugins

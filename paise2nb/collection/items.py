@@ -18,8 +18,10 @@ from typing import Any, overload
 
 from paise2nb.collection.search import UNSTORABLE, facets_of, search
 from paise2nb.core.clock import iso
+from paise2nb.core.damage import lost, size_of
 from paise2nb.core.errors import NotFound
-from paise2nb.core.sqlite import Database, read_format
+from paise2nb.core.formats import read_format
+from paise2nb.core.sqlite import Database
 from paise2nb.core.text import count_words
 from paise2nb.plugins import AppInfo, Document, hookimpl
 
@@ -305,5 +307,21 @@ def _public(row: sqlite3.Row) -> dict[str, Any]:
 
 @hookimpl
 def data_storage_provider(app: AppInfo) -> ItemStore:
-    """The built-in store: ``items.db`` in the data directory, or the path in the settings."""
-    return ItemStore(app.settings.data_storage.sqlite.path or app.data_dir / "items.db")
+    """The built-in store: ``items.db`` in the data directory, or the path in the settings.
+
+    Raises:
+        StorageError: The database of items or of jobs beside it is missing or empty, while the
+            other one shows that it had content.
+    """
+    settings = app.settings
+    path = settings.data_storage.sqlite.path or app.data_dir / "items.db"
+    jobs = settings.task_queue.sqlite.path or app.data_dir / "tasks.db"
+    beside = jobs.parent == path.parent and settings.task_queue.provider in ("sqlite", "none")
+    # An app creates the items first, and each look is at what is created later.
+    if beside and size_of(jobs) and not size_of(path):
+        raise lost(path, jobs)
+    store = ItemStore(path)
+    if beside and store.list(limit=1) and not size_of(jobs):
+        store.close()
+        raise lost(jobs, path)
+    return store

@@ -9,6 +9,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from paise2nb.core.errors import DiskFull
+
 FREE_BYTES = 1_000_000  # a disk with less counts as full: SQLite and one small file need that much
 
 # Filesystems without the shared memory that SQLite's write-ahead log needs (sqlite.org/wal.html).
@@ -35,7 +37,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or one of its causes, means that the disk is full."""
     return any(
-        (isinstance(cause, OSError) and cause.errno in _FULL)
+        isinstance(cause, DiskFull)
+        or (isinstance(cause, OSError) and cause.errno in _FULL)
         or (isinstance(cause, sqlite3.Error) and "disk is full" in str(cause))
         for cause in _chain(error)
     )

@@ -9,6 +9,7 @@
     ├── JobFailed             the result of a failed or cancelled job was requested
     ├── PluginError           a plugin can't be loaded or breaks a rule: names the plugin
     ├── StorageError          a database, the cache or the data directory can't be used
+    │   └── DiskFull          there is no space left; nothing is lost
     ├── WorkersError          workers can't be started, stopped or found
     ├── Snoozed               not an error: a job has to wait for a host
     └── TaskError             a task failed; its error class selects the retry policy
@@ -79,6 +80,10 @@ class PluginError(PaiseError):
 
 class StorageError(PaiseError):
     """A database, the cache or the data directory can't be used."""
+
+
+class DiskFull(StorageError):
+    """There is no space left on the disk. Nothing was stored, and nothing is lost."""
 
 
 class WorkersError(PaiseError):

@@ -36,7 +36,7 @@ class FairFileLock:
     def __init__(
         self, path: Path, *, recheck_seconds: float = RECHECK_SECONDS, spins: int = SPINS
     ) -> None:
-        self._path = path
+        self.path = path
         self._recheck_seconds = recheck_seconds
         self._spins = spins
         self._process = 0
@@ -119,7 +119,7 @@ class FairFileLock:
         return False
 
     def _opened(self, suffix: str) -> FileIO:
-        path = f"{self._path}{suffix}"
+        path = f"{self.path}{suffix}"
         return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
 
 
@@ -147,3 +147,25 @@ class _Waiter:
         """Release the lock, now or as soon as the thread gets it."""
         self._abandoned = True
         fcntl.flock(self.file, fcntl.LOCK_UN)
+
+
+def lock_holder(path: Path, *, byte: int | None = None) -> int | None:
+    """Return the pid of the other process that has locked a file, None if unknown.
+
+    Args:
+        path: The file.
+        byte: The locked byte of a lock by fcntl(2). None means a lock by flock(2).
+    """
+    try:
+        found = path.stat()
+        lines = Path("/proc/locks").read_text().splitlines()  # see proc_locks(5)
+    except OSError:
+        return None
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    kind, first = ("FLOCK", "0") if byte is None else ("POSIX", str(byte))
+    wanted = [kind, "ADVISORY", "WRITE", device, first]
+    for line in lines:
+        _, *words = line.split()
+        if len(words) > 5 and words[:3] + words[4:6] == wanted and int(words[3]) != os.getpid():
+            return int(words[3])
+    return None

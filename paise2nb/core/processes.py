@@ -21,6 +21,7 @@ from pathlib import Path
 from paise2nb.core.clock import boot
 
 DYING_SECONDS = 5.0
+COMMAND_LENGTH = 80  # characters of a command line in a message
 MARK = "PAISE2_MARK"  # an environment variable: all descendants of a process inherit its value
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
@@ -76,6 +77,24 @@ def send(name: str, number: signal.Signals) -> bool:
             os.kill(pid_of(name), number)
             return True
     return False
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped, by Ctrl-Z or a debugger."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat[stat.rindex(b")") + 2 :][:1] in (b"T", b"t")
+
+
+def command_line(pid: int) -> str:
+    """Return the beginning of the command line of a process, empty if unknown."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").split()
+    except OSError:
+        return ""
+    return b" ".join(words).decode(errors="replace")[:COMMAND_LENGTH]
 
 
 # Resources -----------------------------------------------------------------------------------

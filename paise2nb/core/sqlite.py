@@ -7,9 +7,7 @@ and interrupts within a transaction are treated alike.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -17,50 +15,26 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from paise2nb.core.errors import StorageError
-from paise2nb.core.file_lock import FairFileLock
+from paise2nb.core.damage import ASIDE, lost, need_no_shared_memory, put_aside, size_of
+from paise2nb.core.disks import full_disk, is_disk_full, may_be_full
+from paise2nb.core.errors import DiskFull, StorageError, redacted
+from paise2nb.core.file_lock import FairFileLock, lock_holder
 from paise2nb.core.files import make_private_directory
+from paise2nb.core.formats import Format, migrate
+from paise2nb.core.processes import command_line, is_stopped
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
 FORK_SECONDS = 1.0  # for which a fork waits until no other thread reads or writes
+WRITE_LOCK_BYTE = 120  # of the -shm file: sqlite.org/walformat.html, section 2.3.1
 LOG_BYTES = 16_000_000  # size to which the write-ahead log is cut once no reader needs more
 
-_ADVICE = {
-    "SQLITE_FULL": "no space left on the disk; free some, nothing was stored",
-    "SQLITE_BUSY": "another process locked it for too long; try again, or type: paise2 doctor",
-    "SQLITE_CORRUPT": "the file is damaged; type: paise2 doctor",
-    "SQLITE_NOTADB": "the file is damaged; type: paise2 doctor",
-}
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-ASIDE = ".damaged-"  # appended to the name of a damaged file, before the time
-
-
-class Migration(NamedTuple):
-    """A step from one format to the next: the hash of the schema before it, and its script."""
-
-    source: str
-    script: str
-
-
-class Format(NamedTuple):
-    """The format of a database: its schema now, and the steps that lead there from version 1.
-
-    The version is the database's ``user_version``.
-    """
-
-    schema: str
-    migrations: tuple[Migration, ...] = ()
-
-    @property
-    def version(self) -> int:
-        """The number of this format."""
-        return 1 + len(self.migrations)
 
 
 class _Connection(sqlite3.Connection):
@@ -81,9 +55,13 @@ class Database:
         durable: Whether commits survive a power cut (``synchronous=FULL``). Otherwise the last
             ones may be lost in a power cut, but not in a crash (``NORMAL``).
         busy_seconds: How long to wait while another process writes.
+        create: Whether to create a missing file, and to migrate one of an earlier format.
+        replace: Whether to create a missing file even if it had content before.
 
     Raises:
-        StorageError: The file can't be opened, is damaged, or was written by a newer version.
+        StorageError: The file can't be opened, is damaged, was written by a newer version, or is
+            missing or empty although its companions show that it had content.
+        DiskFull: It has to be created or migrated, and the disk is full.
     """
 
     def __init__(
@@ -94,8 +72,11 @@ class Database:
         durable: bool,
         page: int = 4096,
         busy_seconds: float = BUSY_SECONDS,
+        create: bool = True,
+        replace: bool = False,
     ) -> None:
         self.path = path
+        self._creates, self._replaces = create, replace
         self._name = str(path)  # converted once: every read and write needs it
         self.durable = durable
         self._page = page
@@ -110,18 +91,45 @@ class Database:
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size = 0
         self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
-        make_private_directory(path.parent)
+        if create:
+            make_private_directory(path.parent)
         _databases.add(self)
         self._migrate(wanted)
 
-    def _explained(self, error: sqlite3.DatabaseError) -> StorageError:
+    def _explained(self, error: sqlite3.DatabaseError | OSError) -> StorageError:
         code = getattr(error, "sqlite_errorname", "")
-        advice = _ADVICE.get("_".join(code.split("_")[:2]))  # SQLITE_BUSY_SNAPSHOT, too
-        return StorageError(f"{self.path}: {advice or f'{error}; type: paise2 doctor'}")
+        if is_disk_full(error) or (may_be_full(error) and full_disk([self.path.parent])):
+            return DiskFull(
+                f"{self.path}: the disk is full, no space left on the disk; free some and try "
+                "again, nothing is lost"
+            )
+        if code.startswith("SQLITE_BUSY"):  # SQLITE_BUSY_SNAPSHOT, too
+            return self._locked()
+        if isinstance(error, OSError):
+            reason = f"can't create or write {self.path}: {error.strerror}"
+            return StorageError(f"{reason}; choose another with --data-dir")
+        reason = "the file is damaged" if code.startswith(_DAMAGE) else str(error)
+        return StorageError(f"{self.path}: {reason}; type: paise2 doctor")
+
+    def _locked(self) -> StorageError:
+        """Return the error of a wait that was too long, with the process that has the lock."""
+        pid = lock_holder(self._file_lock.path) or lock_holder(
+            self.path.with_name(f"{self.path.name}-shm"), byte=WRITE_LOCK_BYTE
+        )
+        problem = f"{self.path}: another process locked it for too long"
+        if pid is None:
+            return StorageError(f"{problem}; try again, or type: paise2 doctor")
+        advice = f"wait for it, or end it: kill {pid}"
+        if is_stopped(pid):
+            advice = f"it is stopped; continue it: kill -CONT {pid}, or end it: kill -KILL {pid}"
+        return StorageError(f"{problem}: process {pid} ({redacted(command_line(pid))}); {advice}")
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection of this thread."""
-        return self._connection(threading.current_thread())
+        try:
+            return self._connection(threading.current_thread())
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise self._explained(error) from error
 
     def _connection(self, thread: threading.Thread | None) -> sqlite3.Connection:
         """Return the connection of a thread, or for None the connection for writing.
@@ -130,25 +138,26 @@ class Database:
         """
         if known := self._connections.get(thread):
             return known
-        try:
-            connection = self._open()
-        except OSError as error:
-            raise StorageError(
-                f"can't create {self.path}: {error.strerror}; choose another with --data-dir"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise self._explained(error) from error
+        connection = self._open()
         self._connections[thread] = connection
         self._close_ended_threads()
         return connection
 
     def _open(self) -> sqlite3.Connection:
-        # Created before SQLite does: its other files get the permissions of this one.
-        if not self.path.exists():
-            self._refuse_to_replace()
-            if self._file is not None:
-                self._require_same_file()
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._require_file()
+        connection = self._connect()
+        try:
+            connection.execute(f"PRAGMA page_size={self._page}")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
+            connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+        except sqlite3.DatabaseError:
+            connection.close()  # the traceback refers to it, and it has locks
+            raise
+        self._remember_file()
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path,
             timeout=self._busy_seconds,
@@ -159,14 +168,33 @@ class Database:
         connection.row_factory = sqlite3.Row
         # Damaged text must not make the other rows of a query unreadable.
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
-        connection.execute(f"PRAGMA page_size={self._page}")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
-        connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+        return connection
+
+    def _remember_file(self) -> None:
         if self._file is None:
             found = self.path.stat()
             self._file = found.st_dev, found.st_ino
-        return connection
+
+    def _require_file(self) -> None:
+        """Create the file if it is missing or empty, unless it had content before."""
+        companion = self._companion()  # first: another process may create the file meanwhile
+        if size_of(self.path):
+            return
+        if not self.path.exists():
+            self._refuse_to_replace()
+            if self._file is not None:
+                self._require_same_file()
+            if not self._creates:
+                raise StorageError(f"{self.path} is missing")
+        if companion is not None and not self._replaces:
+            raise lost(self.path, companion)
+        # Created before SQLite does: its other files get the permissions of this one.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+
+    def _companion(self) -> Path | None:
+        """Return a file that exists only after the first page of the database was written."""
+        log, lock = (self.path.with_name(f"{self.path.name}{end}") for end in ("-wal", ".lock"))
+        return log if size_of(log) else lock if lock.exists() else None
 
     def _refuse_to_replace(self) -> None:
         """Create no new file after a damaged one was put aside: the user has to decide that."""
@@ -259,13 +287,27 @@ class Database:
                 self._readers.discard(thread)
                 time.sleep(0.001)
                 self._readers.add(thread)
-            connection = self._connection(thread)
+            try:
+                connection = self._connection(thread)
+            except sqlite3.OperationalError as error:
+                if not may_be_full(error):
+                    raise
+                return self._read_alone(sql, parameters)
             self._require_same_file()
             return connection.execute(sql, parameters).fetchall()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise self._explained(error) from error
         finally:
             self._readers.discard(thread)
+
+    def _read_alone(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object]
+    ) -> list[sqlite3.Row]:
+        with closing(self._connect()) as connection:
+            need_no_shared_memory(connection)
+            rows = connection.execute(sql, parameters).fetchall()
+        self._remember_file()
+        return rows
 
     def write(
         self,
@@ -283,12 +325,15 @@ class Database:
         while self._forking not in (None, threading.current_thread()):
             time.sleep(0.001)
         with self._thread_lock:
-            connection = self._connection(None)
-            self._require_same_file()
-            self._file_lock.open()
+            try:
+                connection = self._connection(None)
+                self._require_same_file()
+                self._file_lock.open()
+            except (sqlite3.DatabaseError, OSError) as error:
+                raise self._explained(error) from error
             try:
                 if not self._file_lock.acquire(self._busy_seconds):
-                    raise StorageError(f"{self.path}: {_ADVICE['SQLITE_BUSY']}")
+                    raise self._locked()
                 if connection.in_transaction:  # a second interrupt hit the ROLLBACK below
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
@@ -308,7 +353,10 @@ class Database:
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database and truncate it, unless a reader needs it."""
         with self._thread_lock:
-            self._connection(None).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            try:
+                self._connection(None).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except (sqlite3.DatabaseError, OSError) as error:
+                raise self._explained(error) from error
 
     def close(self) -> None:
         """Close the connections. The next use opens new ones.
@@ -355,65 +403,11 @@ class Database:
         self._file_lock.close()
 
     def _migrate(self, wanted: Format) -> None:
-        def migrate(connection: sqlite3.Connection) -> None:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > wanted.version:
-                raise StorageError(
-                    f"{self.path} was written by a newer paise2nb (format {version}, this one "
-                    f"knows {wanted.version}); upgrade paise2nb, or use another --data-dir"
-                )
-            if version == 0:
-                _execute(connection, wanted.schema)
-            else:
-                for number, migration in enumerate(wanted.migrations[version - 1 :], version):
-                    if schema_hash(connection) != migration.source:
-                        raise StorageError(
-                            f"{self.path} was written by an unreleased version of paise2nb "
-                            f"(its format {number} has another schema); type: paise2 doctor"
-                        )
-                    _execute(connection, migration.script)
-            connection.execute(f"PRAGMA user_version={wanted.version}")
-
-        if self.read("PRAGMA user_version")[0][0] != wanted.version:
-            self.write(migrate)
-
-
-def read_format(directory: Path) -> Format:
-    """Read the format in the files ``schema.sql`` and ``migrations.sql`` of a directory.
-
-    A migration begins with ``-- Version N, from schema HASH``; see `schema_hash`.
-    """
-    file = directory / "migrations.sql"
-    parts = re.split(
-        r"^-- Version \d+, from schema ([0-9a-f]+)$", file.read_text("utf-8"), flags=re.MULTILINE
-    )
-    migrations = tuple(map(Migration, parts[1::2], parts[2::2]))
-    return Format((directory / "schema.sql").read_text("utf-8"), migrations)
-
-
-def schema_hash(connection: sqlite3.Connection) -> str:
-    """Return a hash of a database's tables, indexes, views and triggers, without comments."""
-    rows = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite%'"
-        " ORDER BY type, name"
-    )
-    # SQLite quotes the name of a table that was renamed, and adds columns with other spaces.
-    texts = (" ".join(re.sub(r'--.*|"', "", row[0]).split()) for row in rows)
-    text = "\n".join(re.sub(r" ?([(),]) ?", r"\1", text) for text in texts)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _execute(connection: sqlite3.Connection, script: str) -> None:
-    # A statement ends at a semicolon that ends a line; those inside of triggers must not.
-    script = re.sub(r";\n(?= |END)", "; ", script)
-    # Not executescript(): it would commit the transaction first.
-    for statement in filter(str.strip, script.split(";\n")):
-        connection.execute(statement)
-
-
-def put_aside(path: Path) -> list[Path]:
-    """Return the damaged files that were put aside from a path, oldest first, without logs."""
-    return sorted(path.parent.glob(f"{path.name}{ASIDE}*[0-9]"))
+        version = self.read("PRAGMA user_version")[0][0]
+        if not self._creates and version < wanted.version:
+            raise StorageError(f"{self.path} has an earlier format; migrate it: paise2 status")
+        if version != wanted.version:
+            self.write(migrate, wanted, self.path)
 
 
 _databases: WeakSet[Database] = WeakSet()

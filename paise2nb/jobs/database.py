@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from paise2nb.core.clock import SteadyClock, boot, iso, since_boot
-from paise2nb.core.sqlite import Database, read_format
+from paise2nb.core.errors import DiskFull
+from paise2nb.core.formats import read_format
+from paise2nb.core.sqlite import Database
 from paise2nb.jobs.host_limits import HostLimiter
 from paise2nb.jobs.models import StateCounters
 from paise2nb.jobs.sql import SQL
@@ -93,6 +95,7 @@ class JobDatabase:
         path: The file, ``tasks.db``.
         durable: Whether commits survive a power cut (for processes that accept a user's jobs).
         host_delay: Seconds between two requests to one host.
+        create: Whether to create a missing file, and to migrate one of an earlier format.
 
     Attributes:
         now: Returns the time that rows carry, in seconds since the epoch.
@@ -103,8 +106,10 @@ class JobDatabase:
         StorageError: The file can't be used.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True, host_delay: float = 0.0) -> None:
-        self.database = Database(path, FORMAT, durable=durable, page=PAGE_SIZE)
+    def __init__(
+        self, path: Path, *, durable: bool = True, host_delay: float = 0.0, create: bool = True
+    ) -> None:
+        self.database = Database(path, FORMAT, durable=durable, page=PAGE_SIZE, create=create)
         self._read = self.database.read
         self.checkpoint = self.database.checkpoint
         self.close = self.database.close
@@ -116,8 +121,12 @@ class JobDatabase:
     def _clock_offset(self) -> float:
         """Return the offset that all processes share. The first one after each boot stores it."""
         while not (found := self._read(SQL["clock_offset"], (boot(),))):
-            value = json.dumps([boot(), time.time() - since_boot()])
-            self.database.write(sqlite3.Connection.execute, SQL["store_clock_offset"], (value,))
+            offset = time.time() - since_boot()
+            try:
+                value = json.dumps([boot(), offset])
+                self.database.write(sqlite3.Connection.execute, SQL["store_clock_offset"], (value,))
+            except DiskFull:  # what is there can still be read
+                return offset
         return float(found[0]["offset"])
 
     def iso_time(self, seconds: float | None) -> str | None:

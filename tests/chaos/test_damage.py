@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,34 +18,8 @@ from paise2nb.core.sqlite import LOG_BYTES
 from paise2nb.doctor import Finding, examine
 from tests.chaos.environment import Environment
 from tests.chaos.scenarios import Scale, scenario
+from tests.small_disk import fill, small_disk
 from tests.waiting import until
-
-
-@contextmanager
-def small_disk(mount_point: Path) -> Iterator[None]:
-    """Mount a file system of 12 MB."""
-    mount_point.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", str(mount_point)],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if mounted.returncode:
-        pytest.skip("machine: no right to mount a small file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(mount_point)], check=True)
-
-
-def fill(filler: Path) -> None:
-    """Use all space that is left."""
-    with filler.open("wb", buffering=0) as file:
-        for size in (100_000, 1000, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                continue
 
 
 @scenario(

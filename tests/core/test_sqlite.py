@@ -21,7 +21,8 @@ import pytest
 import paise2nb
 from paise2nb.core.errors import StorageError
 from paise2nb.core.files import make_private_directory
-from paise2nb.core.sqlite import Database, Format, Migration, schema_hash
+from paise2nb.core.formats import Format, Migration, schema_hash
+from paise2nb.core.sqlite import Database
 from paise2nb.jobs.database import FORMAT
 from paise2nb.jobs.models import NewJob
 from paise2nb.jobs.store import JobStore
@@ -294,7 +295,8 @@ def test_waiting_for_a_stopped_writer_times_out(
         assert other.stdout is not None
         assert other.stdout.readline() == "writes\n"
         hasty = Database(path, SCHEMA, durable=True, busy_seconds=0.2)
-        with pytest.raises(StorageError, match=r"x\.db: another process locked it for too long"):
+        stopped = rf"locked it for too long: process {other.pid} .*stopped; continue it: kill -CONT"
+        with pytest.raises(StorageError, match=stopped):
             hasty.write(add_word, "waits")
         hasty.close()
         assert words(database) == []  # reading does not wait

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paise2nb.core.errors import StorageError
-from paise2nb.core.sqlite import schema_hash
+from paise2nb.core.formats import schema_hash
 from paise2nb.jobs.database import FORMAT
 from paise2nb.jobs.models import Limits, NewJob, Outcome
 from paise2nb.jobs.store import JobStore

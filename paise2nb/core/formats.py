@@ -1,0 +1,96 @@
+"""The formats of the databases: a schema, and the migrations that lead to it from earlier ones."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from paise2nb.core.errors import StorageError
+
+
+class Migration(NamedTuple):
+    """A step from one format to the next: the hash of the schema before it, and its script."""
+
+    source: str
+    script: str
+
+
+class Format(NamedTuple):
+    """The format of a database: its schema now, and the steps that lead there from version 1.
+
+    The version is the database's ``user_version``.
+    """
+
+    schema: str
+    migrations: tuple[Migration, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The number of this format."""
+        return 1 + len(self.migrations)
+
+
+def read_format(directory: Path) -> Format:
+    """Read the format in the files ``schema.sql`` and ``migrations.sql`` of a directory.
+
+    A migration begins with ``-- Version N, from schema HASH``; see `schema_hash`.
+    """
+    file = directory / "migrations.sql"
+    parts = re.split(
+        r"^-- Version \d+, from schema ([0-9a-f]+)$", file.read_text("utf-8"), flags=re.MULTILINE
+    )
+    migrations = tuple(map(Migration, parts[1::2], parts[2::2]))
+    return Format((directory / "schema.sql").read_text("utf-8"), migrations)
+
+
+def schema_hash(connection: sqlite3.Connection) -> str:
+    """Return a hash of a database's tables, indexes, views and triggers, without comments."""
+    rows = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite%'"
+        " ORDER BY type, name"
+    )
+    # SQLite quotes the name of a table that was renamed, and adds columns with other spaces.
+    texts = (" ".join(re.sub(r'--.*|"', "", row[0]).split()) for row in rows)
+    text = "\n".join(re.sub(r" ?([(),]) ?", r"\1", text) for text in texts)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _execute(connection: sqlite3.Connection, script: str) -> None:
+    # A statement ends at a semicolon that ends a line; those inside of triggers must not.
+    script = re.sub(r";\n(?= |END)", "; ", script)
+    # Not executescript(): it would commit the transaction first.
+    for statement in filter(str.strip, script.split(";\n")):
+        connection.execute(statement)
+
+
+def migrate(connection: sqlite3.Connection, wanted: Format, path: Path) -> None:
+    """Create the schema in an empty database, or migrate an earlier format to it.
+
+    Args:
+        connection: Has a write transaction.
+        wanted: The format.
+        path: The file, for messages.
+
+    Raises:
+        StorageError: The file has a newer format, or another schema than a migration expects.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > wanted.version:
+        raise StorageError(
+            f"{path} was written by a newer paise2nb (format {version}, this one "
+            f"knows {wanted.version}); upgrade paise2nb, or use another --data-dir"
+        )
+    if version == 0:
+        _execute(connection, wanted.schema)
+    else:
+        for number, migration in enumerate(wanted.migrations[version - 1 :], version):
+            if schema_hash(connection) != migration.source:
+                raise StorageError(
+                    f"{path} was written by an unreleased version of paise2nb "
+                    f"(its format {number} has another schema); type: paise2 doctor"
+                )
+            _execute(connection, migration.script)
+    connection.execute(f"PRAGMA user_version={wanted.version}")
