@@ -23,7 +23,7 @@ from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import Worker
 from paise2nb.jobs.store import JobStore
 from paise2nb.workers.claims import SAFETY_POLL
-from paise2nb.workers.logs import configure_logging
+from paise2nb.workers.logs import configure_logging, limit_printed_text
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import receive_message
 
@@ -40,7 +40,8 @@ def main() -> None:
     """Run one worker process of a pool."""
     settings, received = receive_message()
     assert settings.data_dir is not None
-    configure_logging(settings.data_dir)
+    limit_printed_text(settings.data_dir)
+    configure_logging(settings.data_dir, settings.logging)
     logging.getLogger("huey").setLevel(logging.ERROR)
     faulthandler.enable()  # to standard error, which goes to the log
     processes.adopt_orphans()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paise2nb.core.errors import UsageError
-from paise2nb.core.files import working_directory
+from paise2nb.core.files import expand_user, working_directory
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -51,7 +51,7 @@ def expand(words: Iterable[str], *, task: str) -> list[str]:
         if _SCHEME.match(word):
             expanded.append(word)
             continue
-        path = working_directory() / (Path(word).expanduser() if word.startswith("~") else word)
+        path = working_directory() / (expand_user(word) if word.startswith("~") else word)
         if _is_file(path):
             expanded.append(str(path.resolve() if ".." in path.parts else path))
         elif _GLOB.search(word):
@@ -122,7 +122,7 @@ def _read(source: str) -> bytes:
             print("one argument per line; end with Ctrl-D", file=sys.stderr)
         return sys.stdin.buffer.read()
     try:
-        return Path(source).expanduser().read_bytes()
+        return expand_user(source).read_bytes()
     except OSError as error:
         raise UsageError(f"can't read {source}: {error.strerror}") from None
 

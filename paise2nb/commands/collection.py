@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from paise2nb.commands import completion
 from paise2nb.commands.cli import command, filters
 from paise2nb.commands.jobs import select
 from paise2nb.commands.session import Session
+from paise2nb.core.files import expand_user
 from paise2nb.views.items import Diff, History, Item, Items, SearchResults
 
 
@@ -76,6 +76,6 @@ def export(session: Session, /, path: str, force: bool, **given: Any) -> Exporte
     by_jobs = any(given[name] for name in ("state", "task", "error"))
     chosen = select(session, (), **given).items if by_jobs else session.app.items(tag=given["tag"])
     with session.progress("exporting") as report:
-        target = Path(path).expanduser()
+        target = expand_user(path)
         rows, store = chosen.to_dicts(), session.app.store
         return write(rows, store, target, force=force, on_progress=report)

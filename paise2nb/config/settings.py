@@ -20,7 +20,17 @@ from typing import Annotated, Any, NewType
 
 from paise2nb.config import specs
 from paise2nb.config.parser import parse, parse_mapping, read_file, shown
-from paise2nb.config.specs import Entry, Key, Layer, MappingSpec, Module, Proxy, Range, Section
+from paise2nb.config.specs import (
+    Choices,
+    Entry,
+    Key,
+    Layer,
+    MappingSpec,
+    Module,
+    Proxy,
+    Range,
+    Section,
+)
 from paise2nb.core.errors import SettingsError, UsageError
 from paise2nb.core.files import working_directory
 
@@ -140,6 +150,13 @@ class ExtractSettings(Section):
     precision: bool
 
 
+class LoggingSettings(Section):
+    """The workers' log."""
+
+    level: Annotated[str, Choices(("debug", "info", "warning", "error"))]
+    format: Annotated[str, Choices(("text", "json"))]
+
+
 class EntryPointSettings(Section):
     """Which installed plugins are loaded."""
 
@@ -159,6 +176,7 @@ class Settings(Section):
     history: Retention
     fetch: FetchSettings
     extract: ExtractSettings
+    logging: LoggingSettings
     plugins: tuple[Module, ...]
     entry_points: EntryPointSettings
     entries: Mapping[Key, Entry] = field(repr=False, compare=False)

@@ -65,6 +65,12 @@ class Range(NamedTuple):
     high: float
 
 
+class Choices(NamedTuple):
+    """The values that a text may have."""
+
+    values: tuple[str, ...]
+
+
 class MappingSpec(NamedTuple):
     """A mapping with arbitrary keys.
 
@@ -84,6 +90,7 @@ class FieldSpec(NamedTuple):
     kind: Any
     nullable: bool = False
     limits: Range | None = None
+    choices: Choices | None = None
     mapping: MappingSpec | None = None
 
     @property
@@ -99,6 +106,8 @@ class FieldSpec(NamedTuple):
     @property
     def allowed(self) -> str:
         """A description of the allowed values."""
+        if self.choices:
+            return ", ".join(self.choices.values) + ", null" * self.nullable
         limits = f" from {self.limits.low:,} to {self.limits.high:,}" if self.limits else ""
         return _TYPES[self.kind] + limits + " or null" * self.nullable
 
@@ -112,6 +121,8 @@ class FieldSpec(NamedTuple):
             return None
         accepted = _checked(self.kind, value, base)
         if self.limits and not self.limits.low <= accepted <= self.limits.high:
+            raise ValueError
+        if self.choices and accepted not in self.choices.values:
             raise ValueError
         return accepted
 
@@ -145,7 +156,8 @@ def field_specs(section: type) -> dict[str, FieldSpec]:
         extras = {type(extra): extra for extra in getattr(annotated[name], "__metadata__", ())}
         nullable = type(None) in get_args(hint)
         kind = get_args(hint)[0] if nullable else hint
-        spec = FieldSpec(kind, nullable, extras.get(Range), extras.get(MappingSpec))
+        limits, choices = extras.get(Range), extras.get(Choices)
+        spec = FieldSpec(kind, nullable, limits, choices, extras.get(MappingSpec))
         if spec.is_value or spec.is_section or spec.mapping:
             specs[name] = spec
     return specs

@@ -21,7 +21,7 @@ from paise2nb.content.extract.types import PAGES, SUFFIXES, choose
 from paise2nb.content.fetch import item_with_url, robots
 from paise2nb.core import urls
 from paise2nb.core.errors import NotFound, PermanentError, UsageError
-from paise2nb.core.files import working_directory
+from paise2nb.core.files import expand_user, working_directory
 from paise2nb.core.text import count_words
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import UNFINISHED
@@ -69,7 +69,7 @@ def _existing_file(text: str) -> str:
     """An existing file: a ``file:`` URL as it is, a path as an absolute one."""
     is_url = urls.scheme_of(text) == "file"
     try:
-        path = working_directory() / os.path.normpath(Path(urls.url_path(text)).expanduser())
+        path = working_directory() / os.path.normpath(expand_user(urls.url_path(text)))
         if path.is_dir():
             raise UsageError(f"{text!r} is a directory; to fetch its files: enqueue folder {text}")
         if path.exists():

@@ -50,6 +50,18 @@ def claim_directory(path: Path) -> None:
         )
 
 
+def expand_user(path: str) -> Path:
+    """Return a path with ``~`` replaced by the home directory.
+
+    Raises:
+        UsageError: There is none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no such home directory; give the whole path") from None
+
+
 def working_directory() -> Path:
     """Return the working directory.
 

@@ -1,21 +1,28 @@
 """The log of the background processes: one file of limited size that contains no secrets."""
 
+import fcntl
+import io
+import json
 import logging
 import logging.handlers
 import os
 import sys
+import time
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from paise2nb.config.settings import LoggingSettings
+from paise2nb.core.clock import iso
 from paise2nb.core.errors import redacted, shortened
 from paise2nb.core.files import write_atomically
 from paise2nb.core.render import plain
 
-LOG_BYTES = 5_000_000
+LOG_BYTES = 4_000_000  # a longer log is emptied
 LOG_FILES = 3  # the number of earlier files, each of that size
-RECORD_LENGTH = 20_000  # characters of one record
+CHECK_BYTES = 50_000  # that a process writes between two checks of the size
+RECORD_LENGTH = 20_000  # characters of one record, or bytes of one printed line
 
 
 def log_path(data_dir: Path) -> Path:
@@ -25,34 +32,28 @@ def log_path(data_dir: Path) -> Path:
     return directory / "workers.log"
 
 
-class _Formatter(logging.Formatter):
-    """Removes secrets from URLs and the middle of long records, whatever logged them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return shortened(redacted(super().format(record)), RECORD_LENGTH)
-
-
-def configure_logging(data_dir: Path) -> None:
-    """Send all log records of this process to the log."""
-    handler = logging.handlers.WatchedFileHandler(log_path(data_dir))
-    log_path(data_dir).chmod(0o600)
-    handler.setFormatter(_Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
-    logging.root.setLevel(logging.INFO)
-    logging.root.addHandler(handler)
-
-
 class LogKeeper:
     """Limits the size of the log, to which several processes write, and shows what is new in it.
 
     Args:
         path: The log.
         show: Whether to copy new lines to standard error.
+        as_json: Whether each line that is shown must be a JSON object.
     """
 
-    def __init__(self, path: Path, *, show: bool) -> None:
+    def __init__(self, path: Path, *, show: bool = False, as_json: bool = False) -> None:
         self._path = path
         self._show = show and sys.stderr is not None
+        self._as_json = as_json
         self._shown = path.stat().st_size  # bytes
+        self._unchecked = 0  # bytes
+
+    def wrote(self, size: int) -> None:
+        """Check the log now and then; this process is about to write that many bytes."""
+        self._unchecked += size
+        if self._unchecked >= CHECK_BYTES:
+            self._unchecked = 0
+            self.check()
 
     def check(self) -> None:
         """Show what is new, and empty the log if it is too long. Its end goes to another file.
@@ -61,18 +62,26 @@ class LogKeeper:
         """
         with suppress(OSError):
             if self._path.stat().st_size <= (self._shown if self._show else LOG_BYTES):
+                self._shown = min(self._shown, self._path.stat().st_size)
                 return
             with self._path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # another process may empty it now
                 size = file.seek(0, os.SEEK_END)
                 if self._show:
                     file.seek(max(self._shown, size - LOG_BYTES))
-                    sys.stderr.write(plain(file.read().decode(errors="replace")))
-                    sys.stderr.flush()
+                    self._copy(file.read())
                     self._shown = file.tell()
                 if size > LOG_BYTES:
                     file.seek(-LOG_BYTES, os.SEEK_END)
                     self._store_end(file)
                     self._shown = 0
+
+    def _copy(self, new: bytes) -> None:
+        text = plain(new.decode(errors="replace"))
+        if self._as_json:
+            text = "".join(f"{_as_object(line)}\n" for line in text.splitlines())
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
     def _store_end(self, file: BinaryIO) -> None:
         names = [f"{self._path.name}.{number}" for number in range(1, LOG_FILES + 1)]
@@ -87,3 +96,96 @@ class LogKeeper:
                     stored.write(printed_meanwhile)
         finally:  # also if the disk is full
             os.truncate(self._path, 0)
+
+
+def _as_object(line: str) -> str:
+    """Return a line that is a JSON object as it is, and a printed one as the message of one."""
+    with suppress(ValueError):
+        if isinstance(json.loads(line), dict):
+            return line
+    return json.dumps({"time": iso(time.time()), "level": "info", "message": line})
+
+
+# Records -------------------------------------------------------------------------------------
+
+
+class _Formatter(logging.Formatter):
+    """Removes secrets from URLs and the middle of long records, whatever logged them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shortened(redacted(super().format(record)), RECORD_LENGTH)
+
+
+class _JSONFormatter(_Formatter):
+    """Writes a JSON object for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        values: dict[str, Any] = {
+            "time": iso(record.created),
+            "level": record.levelname.lower(),
+            "pid": record.process,
+            "logger": record.name,
+            "message": super().format(record),  # with the traceback
+        }
+        return json.dumps(values)
+
+
+class _Handler(logging.handlers.WatchedFileHandler):
+    """Keeps the log within its limit."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._keeper = LogKeeper(path)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        self._keeper.wrote(len(text))
+        return text
+
+
+def configure_logging(data_dir: Path, settings: LoggingSettings) -> None:
+    """Send all log records of this process to the log."""
+    handler = _Handler(log_path(data_dir))
+    log_path(data_dir).chmod(0o600)
+    text = _Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JSONFormatter() if settings.format == "json" else text)
+    logging.root.setLevel(settings.level.upper())
+    logging.root.addHandler(handler)
+
+
+# Printed text --------------------------------------------------------------------------------
+
+
+class _Printed(io.FileIO):
+    """A standard stream whose file is the log. Long lines are cut, and the log is kept short."""
+
+    def __init__(self, descriptor: int, keeper: LogKeeper) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._keeper = keeper
+        self._length = 0  # of the last line, which may be unfinished
+
+    def write(self, data: Any, /) -> int:
+        lines = bytes(data).splitlines(keepends=True)
+        left = memoryview(b"".join(map(self._cut, lines)))
+        self._keeper.wrote(len(left))
+        while left:
+            left = left[super().write(left) :]
+        return len(data)
+
+    def _cut(self, line: bytes) -> bytes:
+        text = line.rstrip(b"\r\n")
+        room = max(RECORD_LENGTH - self._length, 0)
+        ended = len(text) < len(line)
+        self._length = 0 if ended else self._length + len(text)
+        return text[:room] + line[len(text) :]
+
+
+def limit_printed_text(data_dir: Path) -> None:
+    """Bound what this process prints. The files of its standard streams are the log."""
+    keeper = LogKeeper(log_path(data_dir))
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = io.BufferedWriter(_Printed(descriptor, keeper))
+        text = io.TextIOWrapper(
+            stream, "utf-8", "backslashreplace", line_buffering=name == "stderr"
+        )
+        setattr(sys, name, text)

@@ -95,8 +95,10 @@ class Supervisor:
         """
         if not self.job_store.take_supervision(json.dumps(self.options), self.settings.to_json()):
             raise WorkersError("workers are running already; show them: paise2 worker status")
-        configure_logging(self.data_dir)
-        self._log = LogKeeper(log_path(self.data_dir), show=self.options["foreground"])
+        configure_logging(self.data_dir, self.settings.logging)
+        as_json = self.settings.logging.format == "json"
+        show = self.options["foreground"]
+        self._log = LogKeeper(log_path(self.data_dir), show=show, as_json=as_json)
         logger.info("supervisor starts: %s", self.options["sizes"])
         listener = Listener(self.job_store.path, "supervisor")
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)

@@ -38,6 +38,8 @@ DOCUMENTED = {
     "fetch.allow_private_addresses": False,
     "fetch.proxy": None,
     "extract.precision": False,
+    "logging.level": "info",
+    "logging.format": "text",
     "plugins": [],
     "entry_points.allow": ["*"],
     "entry_points.deny": [],

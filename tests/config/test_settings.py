@@ -64,6 +64,7 @@ fetch:
   proxy: null
 extract:
   precision: false
+logging: {level: info, format: text}
 plugins: []
 entry_points: {allow: ["*"], deny: []}
 """
@@ -291,7 +292,7 @@ MISTAKES_IN_A_FILE = [
     ("workers.concurency: 2\n", "1: unknown key workers.concurency; "
      "did you mean workers.concurrency?"),
     ("zzzz: 1\n", "1: unknown key zzzz; known here: data_dir, workers, task_queue, data_storage, "
-     "cache, history, fetch, extract, plugins, entry_points"),
+     "cache, history, fetch, extract, logging, plugins, entry_points"),
     ("cache: {1: 2}\n", "1: unknown key cache.1; known here: keep_days"),
     ("profile: production\n", "1: unknown key profile; "
      "a profile is chosen by --profile NAME or PAISE2_PROFILE"),

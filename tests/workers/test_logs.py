@@ -56,7 +56,7 @@ def test_what_tasks_print_is_bounded_and_its_end_is_kept(app: App) -> None:
 def test_the_open_files_of_others_keep_working_when_the_log_is_emptied(tmp_path: Path) -> None:
     path = tmp_path / "workers.log"
     with path.open("a") as printed:
-        keeper = LogKeeper(path, show=False)
+        keeper = LogKeeper(path)
         for number in range(6):
             printed.write("x" * LOG_BYTES + f"{number}\n")
             printed.flush()
