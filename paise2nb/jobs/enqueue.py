@@ -110,5 +110,7 @@ class EnqueueMixin(JobDatabase):
             tx.counters.add("queued", len(jobs) - delayed, parent is None)
             for page_state, pages in Counter(row[-2] for row in rows).items():
                 tx.counters.add_pages(page_state, pages)
+            for state, others in Counter(row[9] for row in rows if row[-3] is None).items():
+                tx.counters.add_others(state, others)
             tx.count_late(late, counted, len(jobs))
         tx.executemany(SQL["insert"], rows)

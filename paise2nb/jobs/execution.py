@@ -185,7 +185,7 @@ class ExecutionMixin(EnqueueMixin):
             tx.execute(SQL["schedule_again"], {**claim._asdict(), "now": now})
         tx.counters.move("running", state, claim.is_root, claim.page_id)
         self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
-        if outcome.state in ("completed", "failed"):
+        if claim.page_id is None and outcome.state in ("completed", "failed"):
             tx.counters.count(outcome.state, int(now // 60), 1)
         if outcome.followups:
             last, counted, _ = tx.execute(SQL["ids"]).fetchone()

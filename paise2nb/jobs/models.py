@@ -183,6 +183,14 @@ class StateCounters:
         self.add(new, 1, root)
         if page_id is not None:
             self.pages.add(page_id)
+        else:
+            self.add_others(old, -1)
+            self.add_others(new, 1)
+
+    def add_others(self, state: str, number: int) -> None:
+        """Add to the number of jobs in a state that are no part of a page."""
+        if state in STATES:
+            self.count("other", state, number)
 
     def add_pages(self, state: str | None, number: int) -> None:
         """Add to the number of pages in a state. A new page has none, a damaged row any."""
@@ -195,17 +203,18 @@ class StateCounters:
         sums[0] += number
         sums[1] += number * root
 
-    def count_late(self, late: int, pages: int, others: int = 0) -> None:
+    def count_late(self, late: int, pages: int, counted: int = 0) -> None:
         """Count jobs whose counting was deferred (see ``schema.sql``).
 
         Args:
             late: how many, all of them queued and without a parent.
             pages: how many of them are pages.
-            others: later jobs, which this transaction counts itself.
+            counted: later jobs, which this transaction counts itself.
         """
         self.add("queued", late, True)
         self.add_pages("queued", pages)
-        self.count("id", "counted", late + others)
+        self.add_others("queued", late - pages)
+        self.count("id", "counted", late + counted)
 
 
 class Worker(NamedTuple):

@@ -159,8 +159,16 @@ class QueryMixin(JobDatabase):
 
     def page_counts(self) -> dict[str, int]:
         """The number of pages in each state."""
-        counts = {row["name"]: row["pages"] for row in self._read("SELECT * FROM page_counts")}
-        return {state: counts[state] for state in PAGE_STATES}
+        return self._page_counts("page", PAGE_STATES)
+
+    def other_counts(self) -> dict[str, int]:
+        """The number of jobs in each state that are part of no page."""
+        return self._page_counts("other", STATES)
+
+    def _page_counts(self, kind: str, states: Sequence[str]) -> dict[str, int]:
+        rows = self._read("SELECT name, number FROM page_counts WHERE kind = ?", (kind,))
+        counts = {row["name"]: row["number"] for row in rows}
+        return {state: counts[state] for state in states}
 
     def oldest_queued(self) -> float | None:
         """The time at which the oldest job that may start was enqueued."""
@@ -216,7 +224,10 @@ class QueryMixin(JobDatabase):
         return self._scalar(int, sql, (since,)) or 0
 
     def pace(self, minutes: int) -> list[tuple[int, int, int]]:
-        """(minute since the epoch, completed, failed) for each of the last minutes with any."""
+        """(minute since the epoch, completed, failed) for each of the last minutes with any.
+
+        Pages are counted, with jobs that are part of none.
+        """
         first = int(self.now() // 60) - minutes
         return [tuple(row) for row in self._read(SQL["pace"], (first,))]
 

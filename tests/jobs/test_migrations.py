@@ -63,6 +63,8 @@ def test_pages_of_format_2_are_counted(tmp_path: Path) -> None:
         assert store.page_counts() == {state: len(ids) for state, ids in pages.items()}
         assert [row["id"] for row in rows if row["page_id"] == 14] == [14, 15, 16]
         others = {row["task"] for row in rows if row["page_id"] is None}
+        counted = store.other_counts()
+        assert +Counter(counted) == Counter(r["state"] for r in rows if r["page_id"] is None)
         assert others == {
             "feed",
             "links",

@@ -971,6 +971,9 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def counters_agree_with_the_rows(self) -> None:
         assert self.store.counts() == real_counts(self.store)
+        others = "SELECT state, count(*) FROM jobs WHERE page_id IS NULL GROUP BY state"
+        counted = {state: n for state, n in self.store.other_counts().items() if n}
+        assert counted == dict(map(tuple, self.store.database.read(others)))
 
     @invariant()
     def each_row_is_consistent(self) -> None:
