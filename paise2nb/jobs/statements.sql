@@ -130,7 +130,7 @@ WHERE id IN (SELECT value FROM json_each(:ids))
 -- name: claim
 -- Numbers, whatever a damaged row holds: the outcome is computed from them. More crashes than
 -- attempts would make its retries come without a delay. A worker without a row is dead. A pause of
--- all pools has the key of a pool without a name.
+-- all pools has the key of a pool without a name. One seek finds that there is none, the usual case.
 UPDATE jobs SET
     state = 'running', ready = 0, run_at = NULL, waiting_for = NULL, progress = NULL,
     finished_at = NULL,
@@ -139,7 +139,9 @@ UPDATE jobs SET
     crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),
     max_attempts = max_attempts + 0, interval = max(interval + 0, 1)
 WHERE id = ? AND EXISTS (SELECT 1 FROM workers WHERE workers.id = ?)
-    AND NOT EXISTS (SELECT 1 FROM meta WHERE key IN ('pause:', 'pause:' || ?))
+    AND NOT EXISTS (
+        SELECT 1 FROM meta WHERE key >= 'pause:' AND key < 'pause;' AND substr(key, 7) IN ('', ?)
+    )
 RETURNING {claim_columns}
 
 -- name: unused_slots
