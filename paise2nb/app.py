@@ -266,7 +266,7 @@ class App:
             notify=self.queue.notifier.notify,
             workers_present=self.workers.present,
             workers_status=self.workers.status,
-            held_by_pause=self.workers.held_by_pause,
+            held=self.workers.held,
         )
 
     def job(self, job_id: int) -> Job:

@@ -244,5 +244,5 @@ def _workers(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "workers", problem or advice, advice if problem else "")
     elif not failed:
         yield Finding("ok", "workers", f"{amount(len(status.workers), 'worker')} running")
-    if paused:
+    if paused and paused not in (status.problem or ""):
         yield Finding("wrong", "queue", f"paused: {paused}", "fix this; the queue then goes on")

@@ -106,15 +106,7 @@ def _warn_if_stuck(session: Session, jobs: Jobs) -> None:
     supervisor = app.queue.job_store.supervisor()
     if supervisor is not None and supervisor["state"] == "idle":
         return  # the workers had left because nothing waited; the enqueue starts them again
-    workers = app.workers.status()
-    problem = workers.problem
-    if problem is None and workers.workers:
-        tasks = app.plugins.tasks
-        waiting = {row["task"] for row in jobs.to_dicts() if row["state"] == "queued"}
-        pools = {app.parts.pool_of(task) for task in waiting & set(tasks)}
-        for pool in sorted(pools - {worker["pool"] for worker in workers.workers})[:1]:
-            problem = f"pool {pool} has no workers; start them: paise2 worker start --pool {pool}"
-    if problem:
+    if problem := app.workers.status().problem:
         session.say(problem)
 
 

@@ -26,13 +26,16 @@ _timeout = click.option(
 )
 
 
-@command("start", group=worker)
-@click.option(
+_concurrency = click.option(
     "--concurrency",
     type=click.IntRange(1, 1024),
     metavar="N",
     help="Processes (default: the settings').",
 )
+
+
+@command("start", group=worker)
+@_concurrency
 @click.option("--pool", metavar="NAME", shell_complete=completion.pools, help="Only this pool.")
 @click.option("--burst", is_flag=True, help="Stop when no work is left.")
 @click.option("--daemonize", is_flag=True, help="Run in the background (always in a notebook).")
@@ -40,6 +43,9 @@ def start(
     session: Session, concurrency: int | None, pool: str | None, burst: bool, daemonize: bool
 ) -> WorkersStatus:
     """Start the workers; return when all are ready.
+
+    Running workers go on. With --concurrency their pool is scaled: those that leave finish their
+    jobs first.
 
     In a shell without --daemonize they run until Ctrl-C, which lets running jobs finish.
 
@@ -55,7 +61,7 @@ def start(
             "this command ends; choose another profile, or a directory with --data-dir"
         )
     foreground = not daemonize and not session.in_notebook
-    workers.sizes(concurrency, pool)  # raises for wrong options before anything is printed
+    workers.check(concurrency, pool)  # raises for wrong options before anything is printed
     if foreground and not workers.present():
         session.say("workers run here until Ctrl-C, which lets running jobs finish")
     return workers.start(concurrency, pool, burst=burst, foreground=foreground)
@@ -73,9 +79,13 @@ def stop(session: Session, timeout: float | None) -> WorkersStatus:
 
 @command("restart", group=worker)
 @_timeout
-def restart(session: Session, timeout: float | None) -> WorkersStatus:
-    """Stop, then start with the current settings and plugins."""
-    return session.app.workers.restart(timeout)
+@_concurrency
+def restart(session: Session, timeout: float | None, concurrency: int | None) -> WorkersStatus:
+    """Stop, then start with the current settings and plugins.
+
+    Options of the start are kept: --concurrency, --pool and --burst.
+    """
+    return session.app.workers.restart(timeout, concurrency)
 
 
 @command("status", group=worker)

@@ -411,13 +411,31 @@ SELECT DISTINCT task FROM tree JOIN jobs USING (id)
 WHERE state IN ('queued', 'running', 'retrying')
     OR (state = 'scheduled' AND (ready + host_slot > 0 OR run_at <= :now))
 
+-- name: ready
+-- From task to task by the index, not job by job.
+WITH RECURSIVE ready (task) AS (
+    SELECT min(task) FROM jobs WHERE ready = 1
+    UNION ALL
+    SELECT (SELECT min(task) FROM jobs WHERE ready = 1 AND task > ready.task)
+    FROM ready WHERE task IS NOT NULL
+)
+
+-- name: ready_tasks
+{ready}
+SELECT CAST(task AS TEXT) AS task FROM ready WHERE task IS NOT NULL
+
 -- name: all_unfinished_tasks
-SELECT task FROM jobs INDEXED BY jobs_active WHERE ready = 1 OR worker IS NOT NULL
-UNION SELECT task FROM jobs WHERE ready = 0 AND run_at <= :now
-UNION SELECT task FROM jobs INDEXED BY jobs_retrying
-    WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL
-UNION SELECT task FROM jobs INDEXED BY jobs_waiting_for_host WHERE host_slot = 1
+-- Of the jobs that wait for a time or a host, some are enough: they have few tasks.
+{ready}
+SELECT task FROM ready WHERE task IS NOT NULL
 UNION SELECT task FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2
+UNION SELECT task FROM (
+    SELECT task FROM jobs WHERE ready = 0 AND run_at <= :now ORDER BY run_at LIMIT 1000)
+UNION SELECT task FROM (
+    SELECT task FROM jobs INDEXED BY jobs_retrying
+    WHERE state = 'retrying' AND ready = 0 AND run_at IS NOT NULL LIMIT 1000)
+UNION SELECT task FROM (
+    SELECT task FROM jobs INDEXED BY jobs_waiting_for_host WHERE host_slot = 1 LIMIT 1000)
 
 -- name: busy
 SELECT (SELECT sum(jobs) FROM counts WHERE name IN ('queued', 'running', 'retrying'))
@@ -442,16 +460,6 @@ SELECT enqueued_at FROM jobs WHERE id = (
         SELECT min(id) FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND worker IS NULL
     )
 )
-
--- name: ready_tasks
--- From task to task by the index, not job by job.
-WITH RECURSIVE ready (task) AS (
-    SELECT min(task) FROM jobs WHERE ready = 1
-    UNION ALL
-    SELECT (SELECT min(task) FROM jobs WHERE ready = 1 AND task > ready.task)
-    FROM ready WHERE task IS NOT NULL
-)
-SELECT CAST(task AS TEXT) AS task FROM ready WHERE task IS NOT NULL
 
 -- name: short_args
 -- Of arguments that are too long for a listing only the beginning of the first.

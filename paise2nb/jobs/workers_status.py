@@ -19,6 +19,9 @@ COLUMNS = (
 )
 
 
+START = "paise2 worker start"
+
+
 def waiting_jobs(jobs: int) -> str:
     """The beginning of a message about a number of jobs that wait."""
     return f"{jobs:,} {'jobs wait' if jobs > 1 else 'job waits'}"
@@ -26,7 +29,7 @@ def waiting_jobs(jobs: int) -> str:
 
 def no_worker_runs(jobs: int) -> str:
     """The message for a number of jobs that wait while there are no workers."""
-    return f"{waiting_jobs(jobs)} and no worker runs; start some: paise2 worker start"
+    return f"{waiting_jobs(jobs)} and no worker runs; start some: {START}"
 
 
 def pause_reason(pool: str = "") -> str:
@@ -34,6 +37,11 @@ def pause_reason(pool: str = "") -> str:
     if pool:
         return f"pool {pool} is paused; to go on: paise2 resume {pool}"
     return "the queue is paused; to go on: paise2 resume"
+
+
+def pool_without_workers(pool: str) -> str:
+    """The reason why the jobs of a pool wait that was not started."""
+    return f"pool {pool} has no workers; start them: {START} --pool {pool}"
 
 
 @dataclass(repr=False)

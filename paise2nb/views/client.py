@@ -31,7 +31,7 @@ class JobClient:
         notify: Wakes the workers, because the state of some jobs has changed.
         workers_present: Returns whether background workers run, or are about to.
         workers_status: Returns the workers and any problem that keeps jobs from running.
-        held_by_pause: Returns why a pause holds all unfinished jobs, or those of some trees.
+        held: Returns why no unfinished job can start, or none of some trees; None if one can.
     """
 
     job_store: JobStore
@@ -42,7 +42,7 @@ class JobClient:
     notify: Callable[[], object]
     workers_present: Callable[[], bool]
     workers_status: Callable[[], WorkersStatus]
-    held_by_pause: Callable[[Collection[int] | None], str | None]
+    held: Callable[[Collection[int] | None], str | None]
 
     def __reduce__(self) -> NoReturn:
         """Raise PaiseError, when a job or another view is pickled or copied deeply."""

@@ -46,8 +46,8 @@ def waiting(
 
     Raises:
         Timeout: the timeout has expired.
-        WorkersError: there is no timeout, and jobs are left but no worker runs, or a pause holds
-            them all.
+        WorkersError: there is no timeout, and jobs are left but none can start: no worker runs,
+            or they are paused.
     """
     job_store = client.job_store
     not_done = job_store.not_ended if ended else job_store.unfinished
@@ -69,7 +69,7 @@ def waiting(
         if not left:
             return
         is_over = deadline is not None and time.monotonic() >= deadline
-        held = client.held_by_pause(remaining) if is_over or deadline is None else None
+        held = client.held(remaining) if is_over or deadline is None else None
         if is_over:
             text = f"{left} of {total} jobs had not finished after {timeout:g} s"
             raise Timeout(f"{text}; {held or 'they go on'}")

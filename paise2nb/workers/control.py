@@ -26,6 +26,7 @@ from paise2nb.jobs.workers_status import (
     elsewhere,
     no_worker_runs,
     pause_reason,
+    pool_without_workers,
 )
 from paise2nb.workers.logs import log_path
 from paise2nb.workers.queue import JobHuey
@@ -33,6 +34,7 @@ from paise2nb.workers.spawn import STOP_SECONDS, spawn
 
 START_SECONDS = 60.0  # a start that takes longer has failed
 POLL_SECONDS = 0.02
+_TYPED = {"typed": {}, "only": False, "burst": False}  # what a restart keeps, with its default
 _SHOWN = ("pool", "pid", "host", "state", "jobs", "started_at", "heartbeat_at", "error")
 
 
@@ -96,7 +98,10 @@ class Workers:
                 f"jobs of task {names} wait: no loaded plugin defines it; add one to `plugins`, "
                 "or: paise2 plugins enable NAME"
             )
-        return None
+        tasks = self._job_store.ready_tasks()
+        pools = set(map(self._parts.pool_of, tasks)) - supervisor["options"]["sizes"].keys()
+        reasons = map(pool_without_workers, sorted(pools))
+        return next((f"jobs wait, and {reason}" for reason in reasons), None)
 
     def _rows(self) -> list[dict[str, Any]]:
         return [row for row in self._job_store.workers() if row["pool"] != IMMEDIATE]
@@ -141,19 +146,30 @@ class Workers:
         """Return what is paused now."""
         return Pauses.of(self._job_store.paused_pools())
 
-    def held_by_pause(self, ids: Iterable[int] | None = None) -> str | None:
-        """Return why a pause holds all unfinished jobs, or those of some trees, or None.
+    def held(self, ids: Iterable[int] | None = None) -> str | None:
+        """Return why no unfinished job can start, or none of some trees.
+
+        Their pools are paused or have no workers. None if a job can start or runs.
 
         Args:
             ids: The roots of the trees; None: all jobs.
         """
-        paused = self._job_store.paused_pools()
-        if not paused or self._job_store.counts()[0]["running"]:
+        if self._job_store.counts()[0]["running"]:
             return None
+        paused = self._job_store.paused_pools()
+        supervisor = self._running_supervisor()
+        served = supervisor["options"]["sizes"].keys() if supervisor else None
         if "" in paused:
             return pause_reason()
-        pools = set(map(self._parts.pool_of, self._job_store.unfinished_tasks(ids)))
-        return "; ".join(map(pause_reason, sorted(pools))) if pools <= paused else None
+        reasons = []
+        for pool in sorted(set(map(self._parts.pool_of, self._job_store.unfinished_tasks(ids)))):
+            if pool in paused:
+                reasons.append(pause_reason(pool))
+            elif served is not None and pool not in served:
+                reasons.append(pool_without_workers(pool))
+            else:
+                return None
+        return "; ".join(reasons) or None
 
     def _known_pool(self, pool: str | None) -> str:
         known = {DEFAULT_POOL, *self._parts.settings.workers.pools}
@@ -176,7 +192,10 @@ class Workers:
         burst: bool = False,
         foreground: bool = False,
     ) -> WorkersStatus:
-        """Start the workers, and return when all are ready. Running workers go on.
+        """Start the workers, and return when all are ready.
+
+        Running workers go on. What is missing is started, and a pool whose size is given is scaled:
+        workers that leave finish their jobs first.
 
         Args:
             concurrency: The number of processes of the named pool, or of the pool ``default``.
@@ -188,21 +207,15 @@ class Workers:
             UsageError: The pool is unknown, or the concurrency is out of range.
             WorkersError: A worker can't start. The message contains the reason.
         """
-        sizes = self.sizes(concurrency, pool)
+        typed = self.check(concurrency, pool)
         running = self._supervisor_after_drain()
         if running is not None and running["presence"] == ELSEWHERE:
             running = self._after_lease(running)
         if running is not None:
-            options = running["options"]
-            added = pool is not None and pool not in options["sizes"]
-            if added:
-                options["sizes"] |= sizes
-            # A new time makes the supervisor start the workers that it stopped when idle.
-            options["asked_at"] = self._job_store.now()
-            self._job_store.set_supervisor(options=json.dumps(options))
-            self._queue.notifier.notify()
-            return self._wait_until_ready("added" if added else "already running", None)
-        options = {"sizes": sizes, "burst": burst, "foreground": foreground}
+            return self._change(running, typed, named=pool is not None)
+        options = {"typed": typed, "only": pool is not None}
+        options |= {"sizes": _sizes(self._parts.settings, options)}
+        options |= {"burst": burst, "foreground": foreground}
         if foreground:
             from paise2nb.workers.supervisor import Supervisor
 
@@ -211,8 +224,11 @@ class Workers:
         child = self._spawn(self._parts.settings.to_json(), options)
         return self._wait_until_ready("started", child)
 
-    def sizes(self, concurrency: int | None = None, pool: str | None = None) -> dict[str, int]:
-        """Return the number of processes of each pool that such a start would start.
+    def check(self, concurrency: int | None = None, pool: str | None = None) -> dict[str, Any]:
+        """Check the options of a start.
+
+        Returns:
+            The size of the pool that they name, None for that of the settings.
 
         Raises:
             UsageError: The pool is unknown, or the concurrency is out of range.
@@ -223,18 +239,40 @@ class Workers:
                 "task_queue.provider is none: jobs run where they are enqueued; "
                 "use a profile with provider sqlite"
             )
-        workers = self._parts.settings.workers
         if concurrency is not None and not 1 <= concurrency <= 1024:
             raise UsageError(f"concurrency is {concurrency}; give a number from 1 to 1024")
-        sizes = {"default": workers.concurrency}
-        sizes |= {name: configured.processes for name, configured in workers.pools.items()}
-        if pool is not None:
-            if pool not in sizes:
-                raise UsageError(f"unknown pool {pool!r}; known: {', '.join(sizes)}")
-            sizes = {pool: sizes[pool]}
-        if concurrency is not None:
-            sizes[pool or "default"] = concurrency
-        return sizes
+        self._known_pool(pool)
+        if concurrency is None and pool is None:
+            return {}
+        return {pool or DEFAULT_POOL: concurrency}
+
+    def _change(
+        self, running: dict[str, Any], typed: dict[str, int | None], *, named: bool
+    ) -> WorkersStatus:
+        """Add pools to running workers, or scale them.
+
+        Args:
+            running: The supervisor.
+            typed: The sizes of pools that were given, None for those of the settings.
+            named: Whether only the pool in `typed` is wanted.
+        """
+        options, settings = running["options"], Settings.from_json(running["settings"])
+        if unknown := typed.keys() - _sizes(settings, {}).keys():
+            raise WorkersError(
+                f"the workers run with other settings, without a pool {unknown.pop()}; "
+                "to use these: paise2 worker restart"
+            )
+        before = options["sizes"]
+        kept = options.get("typed", {})
+        options["typed"] = {**typed, **kept, **{k: size for k, size in typed.items() if size}}
+        options["only"] = options.get("only", False) and named
+        options["sizes"] = sizes = _sizes(settings, options)
+        # A new time makes the supervisor start the workers that it stopped when idle.
+        options["asked_at"] = self._job_store.now()
+        self._job_store.set_supervisor(options=json.dumps(options))
+        self._queue.notifier.notify()
+        message = "added" if sizes.keys() - before.keys() else "scaled"
+        return self._wait_until_ready(message if sizes != before else "already running", None)
 
     def restart_idle(self) -> None:
         """Start the supervisor again if it stopped when idle, not if a user stopped it."""
@@ -242,19 +280,27 @@ class Workers:
         if row is not None and row["state"] == "idle":
             self._spawn(row["settings"], json.loads(row["options"]))
 
-    def restart(self, timeout: float | None = None) -> WorkersStatus:
-        """Drain, then start with the current settings and plugins, and the same options.
+    def restart(
+        self, timeout: float | None = None, concurrency: int | None = None
+    ) -> WorkersStatus:
+        """Drain, then start with the current settings and plugins, and the options of the start.
 
         Args:
             timeout: Seconds that the drain may take; 30 by default.
+            concurrency: As in `start`. A pool that was started alone is scaled.
+
+        Raises:
+            UsageError: The concurrency is out of range.
+            WorkersError: A worker can't start. The message contains the reason.
         """
         row = self._job_store.supervisor()
-        options = json.loads(row["options"]) if row is not None else {}
+        before = json.loads(row["options"]) if row is not None else {}
+        options = {name: before.get(name, default) for name, default in _TYPED.items()}
+        alone = options["only"] and len(options["typed"]) == 1
+        typed = self.check(concurrency, next(iter(options["typed"])) if alone else None)
+        options["typed"] |= {name: size for name, size in typed.items() if size}
         self.stop(timeout)
-        configured = self.sizes()
-        before = options.get("sizes", {})
-        sizes = {name: size for name, size in before.items() if name in configured} or configured
-        options = {"sizes": sizes, "burst": options.get("burst", False), "foreground": False}
+        options |= {"sizes": _sizes(self._parts.settings, options), "foreground": False}
         child = self._spawn(self._parts.settings.to_json(), options)
         return self._wait_until_ready("restarted", child)
 
@@ -321,7 +367,7 @@ class Workers:
         raise WorkersError(f"the workers did not start; the reason is at the end of {log}")
 
     def _all_ready(self, supervisor: dict[str, Any]) -> bool:
-        """Whether all wanted workers are ready, and started by the current supervisor.
+        """Whether just the wanted workers are ready, and started by the current supervisor.
 
         An orphan of an earlier supervisor was registered earlier, or is never ready, because it
         checks its parent first.
@@ -333,7 +379,8 @@ class Workers:
             and row["started_at"] >= supervisor["started_at"]
             and row["presence"] == HERE
         )
-        return ready >= Counter(supervisor["options"]["sizes"])
+        sizes = supervisor["options"]["sizes"]
+        return all(ready[pool] == size for pool, size in sizes.items())
 
     def _status_with_message(self, message: str) -> WorkersStatus:
         status = self.status()
@@ -383,6 +430,22 @@ class Workers:
         for row in rows:
             self._job_store.rescue_jobs(row["id"], released)
         return bool(living)
+
+
+def _sizes(settings: Settings, options: dict[str, Any]) -> dict[str, int]:
+    """Return the number of processes of each pool.
+
+    Args:
+        settings: They have all pools.
+        options: ``typed``, the sizes that a user has given, None for those of the settings; and
+            ``only``, whether there are no other pools.
+    """
+    workers, typed = settings.workers, options.get("typed", {})
+    sizes = {DEFAULT_POOL: workers.concurrency}
+    sizes |= {name: configured.processes for name, configured in workers.pools.items()}
+    if options.get("only"):
+        sizes = {name: size for name, size in sizes.items() if name in typed} or sizes
+    return sizes | {name: size for name, size in typed.items() if size and name in sizes}
 
 
 def _pause(deadline: float, supervisor: dict[str, Any]) -> None:

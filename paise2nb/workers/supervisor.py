@@ -309,8 +309,10 @@ class Supervisor:
         since = time.monotonic() - START_WINDOW
         self._starting = {name: at for name, at in self._starting.items() if at > since}
         # A stopping worker is replaced at once: it may have a long job to finish.
-        leaving = {row["process"] for row in self.job_store.workers() if row["state"] == "stopping"}
-        alive = Counter(pool for name, (pool, _) in self._children.items() if name not in leaving)
+        rows = self.job_store.workers()
+        leaving = {row["process"] for row in rows if row["state"] == "stopping"} | self._draining
+        staying = {n: pool for n, (pool, _) in self._children.items() if n not in leaving}
+        alive = Counter(staying.values())
         wanted = Counter(self.options["sizes"])
         # Jobs that must run alone need a process with a single thread, until none are left.
         pools = self.settings.workers.pools
@@ -321,8 +323,10 @@ class Supervisor:
             for _ in range(size - alive[name]):
                 if len(self._starting) < MAX_STARTING:
                     self._spawn(name)
-        running = self._children.keys() - self._starting.keys()
-        self._drain_workers(name for name in running if self._children[name][0] not in wanted)
+        busy = {row["process"] for row in rows if row["jobs"]}
+        for pool, excess in (alive - wanted).items():  # first those without a job
+            members = (name for name in staying if staying[name] == pool)
+            self._drain_workers(sorted(members, key=busy.__contains__)[:excess])
 
     def _spawn(self, pool: str) -> None:
         mark, settings = processes.new_mark(), self.settings.to_json()

@@ -126,7 +126,8 @@ def test_an_enqueue_names_the_pool_that_has_no_workers(paise2: Shell) -> None:
     paise2("worker", "start", "--daemonize", "--pool", "fetch")
     added = paise2("enqueue", "shout", "hello")
     assert added.stderr == (
-        "pool default has no workers; start them: paise2 worker start --pool default\n"
+        "jobs wait, and pool default has no workers; start them: "
+        "paise2 worker start --pool default\n"
     )
     paise2("worker", "start", "--daemonize", "--pool", "default")
     assert paise2("wait", "1", "--timeout", "60").returncode == 0

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -120,10 +121,87 @@ def test_a_worker_has_the_settings_of_the_app_that_started_it_and_no_notebook_mo
 def test_a_second_start_shows_the_running_workers(make: Make) -> None:
     app = make()
     first = app.workers.start(concurrency=1)
-    again = make().workers.start(concurrency=3)
+    again = make().workers.start(concurrency=1)
     assert "already running" in str(again)
     assert again.supervisor == first.supervisor
     assert [w["pid"] for w in again.workers] == [w["pid"] for w in first.workers]
+
+
+def sizes(app: App) -> dict[str, int]:
+    """The number of workers of each pool that do not leave."""
+    found = app.workers.status().workers
+    return dict(Counter(w["pool"] for w in found if w["state"] != "stopping"))
+
+
+def test_a_start_with_another_concurrency_scales_the_running_pool(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    first = app.workers.start(pool="default", concurrency=1)
+    assert str(app.workers.start(concurrency=3)).startswith("5 workers (default 3, fetch 1, many 1")
+    job = app.enqueue("hold", str(tmp_path / "go"))
+    until(lambda: job.state == "running")
+    scaled = app.workers.start(concurrency=1)
+    assert str(scaled).splitlines()[0].endswith("scaled")
+    assert sizes(app) == {"default": 1, "fetch": 1, "many": 1}
+    assert job.state == "running", "workers without a job leave first"
+    (tmp_path / "go").touch()
+    assert job.result(timeout=30) == "released"
+    assert job.attempts[-1]["number"] == 1
+    app.workers.start(pool="many", concurrency=2)
+    assert sizes(app) == {"default": 1, "fetch": 1, "many": 2}
+    assert app.workers.status().supervisor == first.supervisor
+
+
+def test_a_busy_worker_that_leaves_finishes_its_job(make: Make, tmp_path: Path) -> None:
+    app = make()
+    app.workers.start(pool="default", concurrency=2)
+    jobs = app.enqueue_many("hold", [str(tmp_path / "go"), f"{tmp_path}/./go"])
+    until(lambda: app.status().jobs["running"] == 2)
+    app.workers.start(pool="default", concurrency=1)
+    assert app.status().jobs["running"] == 2
+    (tmp_path / "go").touch()
+    app.wait(timeout=30)
+    assert [len(job.attempts) for job in jobs] == [1, 1]
+
+
+def test_a_pool_that_the_running_workers_do_not_know_needs_a_restart(make: Make) -> None:
+    make().workers.start(pool="default", concurrency=1)
+    app = make(workers__pools={"many": {"tasks": []}, "new": {"tasks": ["echo"]}})
+    with pytest.raises(WorkersError, match="without a pool new; to use these: paise2 worker rest"):
+        app.workers.start(pool="new")
+    assert {w["pool"] for w in app.workers.restart().workers} == {"default"}
+
+
+def test_a_restart_keeps_the_options_that_were_typed_and_takes_the_rest_from_the_settings(
+    make: Make,
+) -> None:
+    make().workers.start()
+    pools = {"new": {"tasks": ["echo"], "processes": 2}}
+    app = make(workers__concurrency=1, workers__pools=pools)
+    assert app.workers.restart().problem is None
+    assert sizes(app) == {"default": 1, "fetch": 1, "new": 2}
+    assert app.workers.restart(concurrency=3).problem is None
+    again = make(workers__concurrency=2)
+    again.workers.restart()
+    assert sizes(again) == {"default": 3, "fetch": 1, "many": 1}
+    again.workers.stop()
+    again.workers.start(pool="many")
+    again.workers.restart(concurrency=2)
+    assert sizes(again) == {"many": 2}
+
+
+def test_status_and_wait_name_the_pool_that_has_no_workers(make: Make) -> None:
+    app = make()
+    app.workers.start(pool="many", concurrency=1)
+    app.enqueue("echo", "waits")
+    reason = "pool default has no workers; start them: paise2 worker start --pool default"
+    assert app.status().problem == f"jobs wait, and {reason}"
+    with pytest.raises(WorkersError, match=f"1 job waits, and {reason}"):
+        app.wait()
+    app.workers.start(pool="default", concurrency=1)
+    app.wait(timeout=30)
+    assert app.status().problem is None
 
 
 def test_a_named_pool_starts_alone_and_another_is_added_to_it(make: Make) -> None:
