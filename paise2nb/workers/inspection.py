@@ -1,0 +1,134 @@
+"""What the rows of the job store say about its workers: who runs, and what keeps jobs waiting."""
+
+import json
+import subprocess
+from collections.abc import Iterable
+from typing import Any
+
+from paise2nb.config.settings import Settings
+from paise2nb.core import processes
+from paise2nb.core.disks import network_filesystem
+from paise2nb.jobs.models import ELSEWHERE, IMMEDIATE, RUNNING
+from paise2nb.jobs.parts import Parts
+from paise2nb.jobs.workers_status import (
+    Pauses,
+    WorkersStatus,
+    elsewhere,
+    no_worker_runs,
+    pause_reason,
+    pool_without_workers,
+)
+from paise2nb.workers.queue import JobHuey
+
+_SHOWN = ("pool", "pid", "host", "state", "jobs", "started_at", "heartbeat_at", "error")
+
+
+class WorkersInspection:
+    """The background workers of one job store, as its rows describe them.
+
+    Args:
+        parts: The job store, the settings and the plugins.
+        queue: The queue of this process.
+    """
+
+    def __init__(self, parts: Parts, queue: JobHuey) -> None:
+        self._parts = parts
+        self._job_store = parts.job_store
+        self._queue = queue
+        self._child: subprocess.Popen[bytes] | None = None  # the supervisor, if started here
+
+    def status(self) -> WorkersStatus:
+        """Return the workers that run now, and the problem that keeps jobs from running."""
+        iso_time = self._job_store.iso_time
+        workers = []
+        for row in self._rows():
+            if row["state"] == "failed" or row["presence"] in RUNNING:
+                row |= {name: iso_time(row[name]) for name in ("started_at", "heartbeat_at")}
+                if row["state"] == "ready":
+                    row["state"] = "busy" if row["jobs"] else "idle"
+                workers.append({name: row[name] for name in _SHOWN})
+        running = self._running_supervisor()
+        problem = self._problem(running, workers)
+        if running is None:
+            return WorkersStatus(workers, None, problem)
+        supervisor = {"pid": running["pid"], "started_at": iso_time(running["started_at"])}
+        return WorkersStatus(workers, supervisor, problem)
+
+    def _problem(
+        self, supervisor: dict[str, Any] | None, workers: list[dict[str, Any]]
+    ) -> str | None:
+        if (pauses := self.pauses()).reasons():
+            return str(pauses)
+        if supervisor is None:
+            waiting = self._job_store.busy()
+            if waiting and not workers and not self._queue.runs_immediately:
+                return no_worker_runs(waiting)
+            return None
+        if supervisor["problem"]:
+            return f"{supervisor['problem']}; fix it, then: paise2 worker restart"
+        if supervisor["presence"] == ELSEWHERE:
+            return f"{elsewhere(supervisor)}; stop them there"
+        if kind := network_filesystem(self._job_store.path.parent):
+            return (
+                f"{self._parts.data_dir} is on a network filesystem ({kind}), where jobs may be "
+                "lost; choose a local directory with --data-dir or PAISE2_DATA_DIR"
+            )
+        if Settings.from_json(supervisor["settings"]) != self._parts.settings:
+            return "the workers run with other settings; to use these: paise2 worker restart"
+        if unknown := self._job_store.ready_tasks() - set(self._parts.plugins.tasks):
+            names = ", ".join(sorted(unknown))
+            return (
+                f"jobs of task {names} wait: no loaded plugin defines it; add one to `plugins`, "
+                "or: paise2 plugins enable NAME"
+            )
+        tasks = self._job_store.ready_tasks()
+        pools = set(map(self._parts.pool_of, tasks)) - supervisor["options"]["sizes"].keys()
+        reasons = map(pool_without_workers, sorted(pools))
+        return next((f"jobs wait, and {reason}" for reason in reasons), None)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [row for row in self._job_store.workers() if row["pool"] != IMMEDIATE]
+
+    def _running_supervisor(self) -> dict[str, Any] | None:
+        """Return the supervisor if its process is running: its row, pid and decoded options."""
+        if self._child is not None:
+            self._child.poll()  # so that an ended one is no zombie
+        row = self._job_store.supervisor()
+        if row is None or row["presence"] not in RUNNING:
+            return None
+        pid, options = processes.pid_of(row["process"]), json.loads(row["options"])
+        return {**row, "pid": pid, "options": options}
+
+    def present(self) -> bool:
+        """Whether any background process runs jobs, or will."""
+        found = (row["presence"] in RUNNING for row in self._rows())
+        return self._running_supervisor() is not None or any(found)
+
+    def pauses(self) -> Pauses:
+        """Return what is paused now."""
+        return Pauses.of(self._job_store.paused_pools())
+
+    def held(self, ids: Iterable[int] | None = None) -> str | None:
+        """Return why no unfinished job can start, or none of some trees.
+
+        Their pools are paused or have no workers. None if a job can start or runs.
+
+        Args:
+            ids: The roots of the trees; None: all jobs.
+        """
+        if self._job_store.counts()[0]["running"]:
+            return None
+        paused = self._job_store.paused_pools()
+        supervisor = self._running_supervisor()
+        served = supervisor["options"]["sizes"].keys() if supervisor else None
+        if "" in paused:
+            return pause_reason()
+        reasons = []
+        for pool in sorted(set(map(self._parts.pool_of, self._job_store.unfinished_tasks(ids)))):
+            if pool in paused:
+                reasons.append(pause_reason(pool))
+            elif served is not None and pool not in served:
+                reasons.append(pool_without_workers(pool))
+            else:
+                return None
+        return "; ".join(reasons) or None
