@@ -21,7 +21,7 @@ from weakref import WeakSet
 from paise2nb.core.damage import ASIDE, lost, need_no_shared_memory, put_aside, size_of
 from paise2nb.core.disks import full_disk, is_disk_full, may_be_full
 from paise2nb.core.errors import DiskFull, StorageError, redacted
-from paise2nb.core.file_lock import FairFileLock, lock_holder
+from paise2nb.core.file_lock import FileLock, lock_holder
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.formats import Format, migrate
 from paise2nb.core.processes import command_line, is_stopped
@@ -90,7 +90,7 @@ class Database:
         self._readers: set[threading.Thread] = set()
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size = 0
-        self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
+        self._file_lock = FileLock(path.with_name(f"{path.name}.lock"))
         if create:
             make_private_directory(path.parent)
         _databases.add(self)
@@ -328,7 +328,7 @@ class Database:
             try:
                 connection = self._connection(None)
                 self._require_same_file()
-                self._file_lock.open()
+                lock_file = self._file_lock.file
             except (sqlite3.DatabaseError, OSError) as error:
                 raise self._explained(error) from error
             try:
@@ -348,7 +348,7 @@ class Database:
                 raise
             finally:
                 # Not in a method: an interrupt could come between the two calls.
-                fcntl.flock(self._file_lock.file, fcntl.LOCK_UN)
+                fcntl.flock(lock_file, fcntl.LOCK_UN)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database and truncate it, unless a reader needs it."""
