@@ -24,7 +24,7 @@ from paise2nb.core.errors import NotFound, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
 from paise2nb.core.render import counted
 from paise2nb.jobs.context import Context
-from paise2nb.jobs.models import STATES, Claim, whole_number
+from paise2nb.jobs.models import STATES, Claim, argument_tuples, whole_number
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import Pauses
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins
@@ -185,8 +185,7 @@ class App:
             The jobs in the order of the arguments, duplicates included.
         """
         options = {"tag": tag, "priority": priority, "delay": delay, "every": every}
-        every_args = [a if isinstance(a, tuple) else (a,) for a in arguments]
-        return self._enqueue(task, counted(every_args, on_progress), force, options)
+        return self._enqueue(task, counted(argument_tuples(arguments), on_progress), force, options)
 
     def _enqueue(
         self, name: str, every_args: Iterable[tuple[Any, ...]], force: bool, options: dict[str, Any]
@@ -300,7 +299,7 @@ class App:
         """
         if state is not None and state not in STATES:
             raise UsageError(f"unknown state {state!r}; one of {', '.join(STATES)}")
-        ids = tuple(whole_number("id", job_id) for job_id in ids)
+        ids = tuple(whole_number("id", job_id, "; several as jobs(*ids)") for job_id in ids)
         if ids:
             known = set(self.queue.job_store.find(ids))
             if missing := [job_id for job_id in ids if job_id not in known]:
@@ -325,7 +324,7 @@ class App:
 
     def search(self, query: str, limit: int = 10) -> SearchResults:
         """Search the items for words, ``"phrases"`` or prefixes (``word*``); best matches first."""
-        return SearchResults(query, self.store.search(query, whole_number("limit", limit)))
+        return SearchResults.of(self.store, query, whole_number("limit", limit))
 
     def status(self) -> Status:
         """The state of the queue, the workers and the collection."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import paise2nb
@@ -144,9 +145,20 @@ def test_enqueueing_nothing_is_no_error(app: App) -> None:
     assert (len(jobs), str(jobs), jobs.to_dict()["jobs"]) == (0, "nothing to add", [])
 
 
+@pytest.mark.parametrize("arguments", ["ab", b"ab", {"a": 1}, pd.DataFrame({"url": ["a"]})])
+def test_what_is_no_list_of_arguments_is_refused(app: App, arguments: Any) -> None:
+    kind = type(arguments).__name__
+    with pytest.raises(UsageError, match=f"arguments is a {kind}; give a list, or one column of"):
+        app.enqueue_many("echo", arguments)
+    assert len(app.jobs()) == 0
+
+
 def test_integers_of_numpy_are_numbers_like_any_other(app: App) -> None:
-    first, second = app.enqueue_many("echo", "ab", priority=np.int64(3), delay=np.int32(0))
+    first, second = app.enqueue_many(
+        "echo", np.array([1, 2]), priority=np.int64(3), delay=np.int32(0)
+    )
     ids = np.array([first.id, second.id])
+    assert (first.args, app.enqueue("echo", np.float32(0.5)).args) == ([1], [0.5])
     assert app.job(ids[1]) == second
     assert app.job(ids[1]).attempts == second.attempts
     assert app.jobs(*ids, limit=np.int64(1)).ids == [first.id]

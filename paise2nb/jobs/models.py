@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any, NamedTuple, TypeAlias
@@ -236,6 +236,18 @@ def page_of(task: str, job_id: int, parent: Claim | None) -> int | None:
     if task == "fetch" or (task == "links" and parent is not None):
         return job_id
     return parent.page_id if parent is not None and task in ("extract", "store") else None
+
+
+def argument_tuples(arguments: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """The arguments of many jobs: a tuple as it is, anything else as one argument.
+
+    Raises:
+        UsageError: they are a text, a mapping or a table, whose elements are no arguments.
+    """
+    if isinstance(arguments, str | bytes | Mapping) or hasattr(arguments, "columns"):
+        kind = type(arguments).__name__
+        raise UsageError(f"arguments is a {kind}; give a list, or one column of a table")
+    return [a if isinstance(a, tuple) else (a,) for a in arguments]
 
 
 def whole_number(name: str, value: Any, hint: str = "") -> int:

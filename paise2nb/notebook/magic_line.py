@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from numbers import Number
 from typing import Any
 
+from paise2nb.core.display import Displayable
 from paise2nb.core.errors import UsageError
+from paise2nb.views.record import Record
 
 # Compiled on first use, which keeps %load_ext fast; `re` caches them.
 _NAME = r"\$([A-Za-z_]\w*)"
@@ -19,7 +22,9 @@ _OPENING = re.compile(r"(?:^|(?<=\s))\{")
 _MAGIC_LINE = r"(?P<before>[ \t]*(?:[\w.,\[\]\"' \t]+=[ \t]*)?)%paise2[ \t]+(?P<line>.*)\s*"
 _COMMENT = r"(?:^|(?<=\s))#(?=\s|$)"
 _FINAL_URL = r"(?:^|\s)[A-Za-z][A-Za-z0-9+.-]*:\S*$"
-_PART = r"\{([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)"
+_PART = r"\{([^{}]*)\}|\$([A-Za-z_]\w*)"
+_TABLES = {"DataFrame", "LazyFrame", "Table"}  # of pandas, Polars and PyArrow
+_MISSING = ("None", "nan", "<NA>", "NaT")
 
 
 def split(line: str, names: Mapping[str, Any]) -> list[str]:
@@ -68,7 +73,8 @@ def unexpanded(line: str, names: Mapping[str, Any]) -> str | None:
     """Return a sentence about the first word that contains a variable and stays as typed."""
     for piece, is_expression in _pieces(statement(line)[0]):
         for word in () if is_expression else shell_words(piece):
-            found = {part[1] or part[2] for part in re.finditer(_PART, word) if part[0] != word}
+            parts = (part for part in re.finditer(_PART, word) if part[0] != word)
+            found = {name for part in parts for name in re.findall(r"[A-Za-z_]\w*", part[0])}
             if found & names.keys():
                 text = re.sub(_PART, r"{\1\2}", word)
                 return f"{word} stays as typed; to insert the value, write {{f{text!r}}}"
@@ -129,17 +135,40 @@ def _evaluated(code: str, names: Mapping[str, Any]) -> list[str]:
 
 
 def _texts(value: Any, code: str) -> Iterator[str]:
-    """Yield one word for each element. Raises UsageError for a table or a dictionary."""
-    if type(value).__name__ == "DataFrame":  # tells it without an import of pandas
-        name = "url" if "url" in value.columns else next(iter(value.columns), "url")
-        raise UsageError(f"{code} is a DataFrame; choose a column, such as {{{code}[{name!r}]}}")
+    """Yield one word for each element. Raises UsageError for what has none."""
+    kind = type(value).__name__
+    if any(base.__name__ in _TABLES for base in type(value).__mro__):  # without importing them
+        columns = list(getattr(value, "columns", ()))
+        name = "url" if "url" in columns or not columns else columns[0]
+        raise UsageError(f"{code} is a {kind}; choose a column, such as {{{code}[{name!r}]}}")
     if isinstance(value, Mapping):
         raise UsageError(f"{code}: a dictionary is not a word; choose its keys() or values()")
-    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-        yield str(getattr(value, "id", value))  # `retry` and `job` take ids
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            yield bytes(value).decode()
+        except UnicodeDecodeError:
+            raise UsageError(f"{code}: these bytes are not text in UTF-8") from None
+    elif isinstance(value, str) or not hasattr(value, "__iter__"):
+        yield _word(value, code)
+    elif getattr(value, "ndim", None) == 0:  # an array that can't be iterated
+        yield _word(value.item(), code)
     else:
         for element in value:
             yield from _texts(element, code)
+
+
+def _word(value: Any, code: str) -> str:
+    if isinstance(value, Record):
+        return str(value.id)  # `retry`, `job` and `item` take ids
+    word = str(value)
+    if word in _MISSING and not isinstance(value, str):
+        raise UsageError(f"{code}: {word} is not a word; remove missing values, as with dropna()")
+    to_text: object = type(value).__str__
+    has_text = to_text is not object.__str__ and not isinstance(value, Displayable)
+    if has_text or isinstance(value, Number):
+        return word
+    kind = type(value).__name__
+    raise UsageError(f"{code}: a value of type {kind} is not a word; give texts or numbers")
 
 
 def keep_line_ends(lines: list[str]) -> list[str]:

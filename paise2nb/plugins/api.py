@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,7 +21,18 @@ from paise2nb.plugins.protocols import AppInfo
 POLICY_FIELDS = {"max_retries", "retry_delay", "backoff", "max_delay"}
 F = TypeVar("F", bound=Callable[..., Any])
 Arguments: TypeAlias = tuple[Any, ...]
-_encode = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
+
+
+def _plain_number(value: object) -> int | float:
+    """Return a number of NumPy as one of Python. Raises TypeError for other values."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_encode = json.JSONEncoder(allow_nan=False, sort_keys=True, default=_plain_number).encode
 _NUMBERS: dict[Any, type] = {int: int, "int": int, float: float, "float": float}  # annotations
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from paise2nb.core import render
 from paise2nb.core.display import Displayable, Listing, RowList
+from paise2nb.core.errors import UsageError
 from paise2nb.core.render import Column
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.record import Record
@@ -218,6 +219,13 @@ class SearchResults(Listing[SearchResult]):
         self.query = query
         self.empty = f"no item contains {render.one_line(query, 80)!r}"
         self._rows = rows
+
+    @classmethod
+    def of(cls, items: DataStorageProvider, query: str, limit: int) -> Self:
+        """Search the items. Raises UsageError if the query is no text."""
+        if not isinstance(query, str):
+            raise UsageError(f"query is {query!r}; give words")
+        return cls(query, items.search(query, limit))
 
     def _element(self, row: dict[str, Any]) -> SearchResult:
         return SearchResult(row)

@@ -14,6 +14,7 @@ class Record(Displayable):
     """Base class: every annotated attribute of a subclass reads ``_value`` with its name."""
 
     fields: ClassVar[tuple[str, ...]]
+    id: int
 
     def __init_subclass__(cls) -> None:
         cls.fields = tuple(cls.__annotations__)

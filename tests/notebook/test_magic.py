@@ -9,6 +9,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,9 @@ def test_variables_are_expanded_as_whole_words(line: str, words: list[str]) -> N
         {"a": 1, "b": 2}.keys(),
         ["a", ("b",)],
         deque(["a", "b"]),
+        pd.Series(["a", "b"], dtype="category"),
+        [np.str_("a"), b"b"],
+        [Path("a"), bytearray(b"b")],
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -161,6 +166,42 @@ def test_a_generator_and_a_set_give_one_word_for_each_element() -> None:
     assert split("$value", {"value": (str(number) for number in range(3))}) == ["0", "1", "2"]
     assert sorted(split("$value", {"value": {"a", "b"}})) == ["a", "b"]
     assert split("{value[0]}", {"value": np.array([7])}) == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (True, "True"),
+        (np.int64(7), "7"),
+        (np.array(7), "7"),
+        (np.float32(0.5), "0.5"),
+        (Decimal("1.50"), "1.50"),
+        (date(2026, 1, 2), "2026-01-02"),
+        ("None", "None"),
+        ("nan", "nan"),
+    ],
+)
+def test_a_value_with_a_text_gives_one_word(value: Any, word: str) -> None:
+    assert split("a $value", {"value": value}) == ["a", word]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "value: None is not a word; remove missing values, as with dropna()"),
+        (float("nan"), "value: nan is not a word"),
+        (pd.NaT, "value: NaT is not a word"),
+        (pd.Series(["a", None], dtype="string"), "value: <NA> is not a word"),
+        (b"\xff", "value: these bytes are not text in UTF-8"),
+        (print, "value: a value of type builtin_function_or_method is not a word; give texts or"),
+        (object(), "value: a value of type object is not a word"),
+        (re, "value: a value of type module is not a word"),
+        (int, "value: a value of type type is not a word"),
+    ],
+)
+def test_a_value_without_a_text_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        split("enqueue fetch $value", {"value": value})
 
 
 def test_a_table_or_a_dictionary_is_refused_with_words_that_help() -> None:
@@ -183,6 +224,8 @@ def test_a_variable_within_a_word_stays_as_typed_and_a_message_says_so(
         capsys.readouterr().out
     )
     assert args(cell(f"%paise2 enqueue shout {written}")) == ["url7"]
+    cell("%paise2 enqueue shout page-{n+1}.html")
+    assert "write {f'page-{n+1}.html'}" in capsys.readouterr().out
     cell("%paise2 enqueue shout url{missing} {n} $n")
     assert "stays as typed" not in capsys.readouterr().out
 
@@ -231,6 +274,10 @@ def test_a_job_in_a_variable_gives_its_id(cell: Cell) -> None:
     cell("job = %paise2 enqueue shout x")
     assert cell("%paise2 cancel $job").result[0].state == "cancelled"
     assert cell("%paise2 job {job}").result.state == "cancelled"
+    cell("jobs = %paise2 jobs")
+    assert cell("%paise2 retry $jobs").result.ids == [1]
+    cell("status = %paise2 status")
+    assert not cell("%paise2 enqueue shout $status").success
 
 
 @pytest.mark.parametrize(
