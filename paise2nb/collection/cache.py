@@ -12,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -103,6 +103,38 @@ class Cache:
                     path.unlink(missing_ok=True)
                     removed += not path.name.startswith(PARTIAL)
         return removed
+
+    def copy_to(
+        self,
+        other: Cache,
+        keys: Collection[str] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Copy entries to another cache, with their age; damaged ones are left out.
+
+        Args:
+            other: Not synchronized to the disk: that is left to the caller.
+            keys: Only these, None for all.
+            on_progress: Called with (done, total).
+
+        Returns:
+            The number of entries copied.
+        """
+        files = [path for path in self._files() if not path.name.startswith(PARTIAL)]
+        copied = 0
+        for number, path in enumerate(files, 1):
+            key = path.parent.name + path.name
+            if keys is None or key in keys:
+                with suppress(KeyError, FileNotFoundError):  # damaged, or removed meanwhile
+                    times, data = path.stat(), self.get(key)
+                    target = other._path(key)
+                    target.parent.mkdir(mode=0o700, exist_ok=True)
+                    write_atomically(target, data, sync=False)
+                    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+                    copied += 1
+            if on_progress is not None:
+                on_progress(number, len(files))
+        return copied
 
     def clear(self) -> int:
         """Remove everything and return the number of entries."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from paise2nb.commands import collection, jobs, maintenance, workers
+from paise2nb.commands import collection, jobs, maintenance, operate, workers
 from paise2nb.commands.cli import CommandGroup, usage_hint
 from paise2nb.commands.config import config
 from paise2nb.commands.plugin import plugin, plugins
@@ -25,7 +25,8 @@ for command in (
     maintenance.profile, jobs.enqueue, workers.worker, workers.pause, workers.resume, jobs.status,
     jobs.jobs, jobs.job, jobs.wait, jobs.retry, jobs.cancel, jobs.replay, collection.search,
     collection.items, collection.item, collection.export, maintenance.watch, config, plugins,
-    maintenance.reset, maintenance.demo, maintenance.doctor, plugin,
+    operate.health, operate.backup, operate.restore, maintenance.reset, maintenance.demo,
+    maintenance.doctor, plugin,
 ):  # fmt: skip
     table.add_command(command)
 

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from paise2nb.core.disks import may_be_full
-from paise2nb.core.errors import StorageError
+from paise2nb.core.disks import full_disk, is_disk_full, may_be_full
+from paise2nb.core.errors import DiskFull, StorageError, redacted
+from paise2nb.core.file_lock import lock_holder
+from paise2nb.core.processes import command_line, is_stopped
 
 T = TypeVar("T")
 
+WRITE_LOCK_BYTE = 120  # of the -shm file: sqlite.org/walformat.html, section 2.3.1
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 ASIDE = ".damaged-"  # appended to the name of a damaged file, before the time
 
 
@@ -33,6 +37,40 @@ def lost(path: Path, companion: Path) -> StorageError:
         "restore a backup into an empty directory (paise2 restore PATH), or go on with an empty "
         "file: paise2 reset"
     )
+
+
+def explained(path: Path, error: sqlite3.DatabaseError | OSError) -> StorageError:
+    """Return the error that says what is wrong with a database, and what to do."""
+    if is_disk_full(error) or (may_be_full(error) and full_disk([path.parent])):
+        return DiskFull(
+            f"{path}: the disk is full, no space left on the disk; free some and try again, "
+            "nothing is lost"
+        )
+    if isinstance(error, OSError):
+        reason = f"can't create or write {path}: {error.strerror}"
+        return StorageError(f"{reason}; choose another with --data-dir")
+    if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):  # _SNAPSHOT, too
+        return locked(path)
+    reason = "the file is damaged" if is_damage(error) else str(error)
+    return StorageError(f"{path}: {reason}; type: paise2 doctor")
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether SQLite raises this error for a damaged file."""
+    return getattr(error, "sqlite_errorname", "").startswith(_DAMAGE)
+
+
+def locked(path: Path) -> StorageError:
+    """Return the error of a wait for a lock, with the process that has it."""
+    lock, memory = (path.with_name(f"{path.name}{suffix}") for suffix in (".lock", "-shm"))
+    pid = lock_holder(lock) or lock_holder(memory, byte=WRITE_LOCK_BYTE)
+    problem = f"{path}: another process locked it for too long"
+    if pid is None:
+        return StorageError(f"{problem}; try again, or type: paise2 doctor")
+    advice = f"wait for it, or end it: kill {pid}"
+    if is_stopped(pid):
+        advice = f"it is stopped; continue it: kill -CONT {pid}, or end it: kill -KILL {pid}"
+    return StorageError(f"{problem}: process {pid} ({redacted(command_line(pid))}); {advice}")
 
 
 def put_aside(path: Path) -> list[Path]:

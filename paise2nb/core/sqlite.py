@@ -18,23 +18,28 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from paise2nb.core.damage import ASIDE, lost, need_no_shared_memory, put_aside, size_of
-from paise2nb.core.disks import full_disk, is_disk_full, may_be_full
-from paise2nb.core.errors import DiskFull, StorageError, redacted
-from paise2nb.core.file_lock import FileLock, lock_holder
+from paise2nb.core.damage import (
+    ASIDE,
+    explained,
+    is_damage,
+    locked,
+    lost,
+    need_no_shared_memory,
+    put_aside,
+    size_of,
+)
+from paise2nb.core.disks import may_be_full
+from paise2nb.core.errors import StorageError
+from paise2nb.core.file_lock import FileLock
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.formats import Format, migrate
-from paise2nb.core.processes import command_line, is_stopped
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 30.0
 FORK_SECONDS = 1.0  # for which a fork waits until no other thread reads or writes
-WRITE_LOCK_BYTE = 120  # of the -shm file: sqlite.org/walformat.html, section 2.3.1
 LOG_BYTES = 16_000_000  # size to which the write-ahead log is cut once no reader needs more
-
-_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class _Connection(sqlite3.Connection):
@@ -96,40 +101,12 @@ class Database:
         _databases.add(self)
         self._migrate(wanted)
 
-    def _explained(self, error: sqlite3.DatabaseError | OSError) -> StorageError:
-        code = getattr(error, "sqlite_errorname", "")
-        if is_disk_full(error) or (may_be_full(error) and full_disk([self.path.parent])):
-            return DiskFull(
-                f"{self.path}: the disk is full, no space left on the disk; free some and try "
-                "again, nothing is lost"
-            )
-        if code.startswith("SQLITE_BUSY"):  # SQLITE_BUSY_SNAPSHOT, too
-            return self._locked()
-        if isinstance(error, OSError):
-            reason = f"can't create or write {self.path}: {error.strerror}"
-            return StorageError(f"{reason}; choose another with --data-dir")
-        reason = "the file is damaged" if code.startswith(_DAMAGE) else str(error)
-        return StorageError(f"{self.path}: {reason}; type: paise2 doctor")
-
-    def _locked(self) -> StorageError:
-        """Return the error of a wait that was too long, with the process that has the lock."""
-        pid = lock_holder(self._file_lock.path) or lock_holder(
-            self.path.with_name(f"{self.path.name}-shm"), byte=WRITE_LOCK_BYTE
-        )
-        problem = f"{self.path}: another process locked it for too long"
-        if pid is None:
-            return StorageError(f"{problem}; try again, or type: paise2 doctor")
-        advice = f"wait for it, or end it: kill {pid}"
-        if is_stopped(pid):
-            advice = f"it is stopped; continue it: kill -CONT {pid}, or end it: kill -KILL {pid}"
-        return StorageError(f"{problem}: process {pid} ({redacted(command_line(pid))}); {advice}")
-
     def connection(self) -> sqlite3.Connection:
         """Return the connection of this thread."""
         try:
             return self._connection(threading.current_thread())
         except (sqlite3.DatabaseError, OSError) as error:
-            raise self._explained(error) from error
+            raise explained(self.path, error) from error
 
     def _connection(self, thread: threading.Thread | None) -> sqlite3.Connection:
         """Return the connection of a thread, or for None the connection for writing.
@@ -247,9 +224,9 @@ class Database:
                 for (name,) in tables:
                     reader.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchall()
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
+            if is_damage(error):
                 raise self._put_aside(str(error)) from error
-            raise self._explained(error) from error
+            raise explained(self.path, error) from error
 
     def _put_aside(self, reason: str) -> StorageError:
         """Rename a damaged file and its log, so that they can be inspected and repaired."""
@@ -296,7 +273,7 @@ class Database:
             self._require_same_file()
             return connection.execute(sql, parameters).fetchall()
         except (sqlite3.DatabaseError, OSError) as error:
-            raise self._explained(error) from error
+            raise explained(self.path, error) from error
         finally:
             self._readers.discard(thread)
 
@@ -330,10 +307,10 @@ class Database:
                 self._require_same_file()
                 lock_file = self._file_lock.file
             except (sqlite3.DatabaseError, OSError) as error:
-                raise self._explained(error) from error
+                raise explained(self.path, error) from error
             try:
                 if not self._file_lock.acquire(self._busy_seconds):
-                    raise self._locked()
+                    raise locked(self.path)
                 if connection.in_transaction:  # a second interrupt hit the ROLLBACK below
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
@@ -344,11 +321,32 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.DatabaseError):
-                    raise self._explained(error) from error
+                    raise explained(self.path, error) from error
                 raise
             finally:
                 # Not in a method: an interrupt could come between the two calls.
                 fcntl.flock(lock_file, fcntl.LOCK_UN)
+
+    def pin(self) -> sqlite3.Connection:
+        """Return a new connection that reads what is committed now until it is closed.
+
+        Raises:
+            StorageError: The file can't be read.
+        """
+        for need_memory in (True, False):
+            connection = self._connect()
+            try:
+                if not need_memory:
+                    need_no_shared_memory(connection)
+                connection.execute("BEGIN")
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.DatabaseError as error:
+                connection.close()
+                if not (need_memory and may_be_full(error)):
+                    raise explained(self.path, error) from error
+            else:
+                break
+        return connection
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database and truncate it, unless a reader needs it."""
@@ -356,7 +354,7 @@ class Database:
             try:
                 self._connection(None).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except (sqlite3.DatabaseError, OSError) as error:
-                raise self._explained(error) from error
+                raise explained(self.path, error) from error
 
     def close(self) -> None:
         """Close the connections. The next use opens new ones.

@@ -223,6 +223,14 @@ class QueryMixin(JobDatabase):
         sql = "SELECT count(*) FROM jobs WHERE state = 'failed' AND finished_at >= ?"
         return self._scalar(int, sql, (since,)) or 0
 
+    def failed_pages(self, since: float) -> int:
+        """The number of pages, and of other jobs, that failed after a time."""
+        sql = (
+            "SELECT count(DISTINCT coalesce(page_id, id)) FROM jobs"
+            " WHERE state = 'failed' AND finished_at >= ?"
+        )
+        return self._scalar(int, sql, (since,)) or 0
+
     def pace(self, minutes: int) -> list[tuple[int, int, int]]:
         """(minute since the epoch, completed, failed) for each of the last minutes with any.
 

@@ -12,6 +12,7 @@ from paise2nb.jobs.execution import ExecutionMixin
 from paise2nb.jobs.host_limits import WAITING
 from paise2nb.jobs.models import Claim, Decide, Outcome, Worker, claim_of
 from paise2nb.jobs.queries import QueryMixin
+from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
 from paise2nb.jobs.worker_registry import WorkerRegistry
 
@@ -146,6 +147,16 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
             if row["id"] not in but:
                 self._end(tx, claim_of(row), Outcome("released", "queued"))
 
+    def forget_workers(self) -> None:
+        """Delete the rows of all processes, and queue their jobs again; for a copy of a job store.
+
+        Other job stores may not be used in this way: the processes may run.
+        """
+        for worker_id in {row["worker"] for row in self.claimed()}:
+            self.rescue_jobs(worker_id, released)
+        for table in ("workers", "supervisor"):
+            self.database.write(sqlite3.Connection.execute, f"DELETE FROM {table}")
+
     def leave(self, worker: Worker) -> None:
         """Delete the row of a worker that exits, and queue its jobs again."""
-        self.rescue_jobs(worker.id, lambda row, alone: Outcome("released", "queued"))
+        self.rescue_jobs(worker.id, released)

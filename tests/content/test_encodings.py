@@ -141,7 +141,13 @@ USUAL = {
     "el": ["cp1253", "iso8859-7"], "tr": ["cp1254"], "he": ["cp1255"], "ar": ["cp1256"],
     "th": ["cp874"], "ko": ["cp949"], "zh": ["gb18030"], "hu": ["cp1250", "iso8859-2"],
 }  # fmt: skip
-TOP = dict(zip(LANGUAGES, "cz de ru jp pl gr tr il sa th kr cn hu".split(), strict=True))
+TOP = dict(
+    zip(
+        LANGUAGES,
+        ["cz", "de", "ru", "jp", "pl", "gr", "tr", "il", "sa", "th", "kr", "cn", "hu"],
+        strict=True,
+    )
+)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

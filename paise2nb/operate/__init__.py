@@ -1,0 +1,1 @@
+"""For those who operate an installation: backups, and the check of its health."""

@@ -1,0 +1,279 @@
+"""A consistent copy of a data directory while workers run, and the way back.
+
+A backup is a directory. Its ``backup.json`` is written last: where it is missing, the backup was
+interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from paise2nb.app import App
+from paise2nb.collection.cache import Cache
+from paise2nb.collection.items import ItemStore
+from paise2nb.config.settings import Settings
+from paise2nb.core.clock import iso
+from paise2nb.core.disks import is_disk_full
+from paise2nb.core.display import Displayable
+from paise2nb.core.errors import DiskFull, PaiseError, UsageError
+from paise2nb.core.files import make_private_directory, sync_to_disk, write_atomically
+from paise2nb.core.render import amount, plain
+from paise2nb.core.version import __version__
+from paise2nb.jobs.store import JobStore
+
+MANIFEST = "backup.json"
+UNFINISHED = ".restoring"  # the directory in which a restore collects its files
+JOBS, ITEMS, CACHE, PLUGINS = "tasks.db", "items.db", "cache", "plugins"
+
+Progress = Callable[[int, int], None] | None
+
+
+@dataclass(repr=False)
+class Backup(Displayable):
+    """What a backup has.
+
+    Attributes:
+        path: the directory.
+        version: the version of paise2nb that wrote it.
+        created_at: when, in ISO 8601.
+        jobs, items, cached: the numbers of jobs, items and cached files.
+        without_cache: whether only those cached files are in it that jobs still need.
+    """
+
+    path: str
+    version: str
+    created_at: str | None
+    jobs: int
+    items: int
+    cached: int
+    without_cache: bool
+    restored_to: str | None = None
+
+    to_dict = asdict
+
+    def __str__(self) -> str:
+        parts = amount(self.jobs, "job"), amount(self.items, "item")
+        content = f"{', '.join(parts)} and {amount(self.cached, 'cached file')}"
+        if self.restored_to is None:
+            return f"{content} written to {plain(self.path)}"
+        return f"{content} restored to {plain(self.restored_to)}; go on: paise2 worker start"
+
+
+def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress = None) -> Backup:
+    """Write a copy of jobs, items, cached bytes and saved plugins. Workers may run meanwhile.
+
+    Args:
+        app: the open profile.
+        path: a new directory, or an empty one.
+        cache: whether to copy all cached bytes, or only those that unfinished jobs need.
+        on_progress: called with (done, total) while cached files are copied.
+
+    Raises:
+        PaiseError: `path` exists, or can't be written; nothing of the copy is left.
+    """
+    if not isinstance(app.store, ItemStore) or not isinstance(app.cache, Cache):
+        part = app.cache if isinstance(app.store, ItemStore) else app.store
+        raise PaiseError(f"can't back up {type(part).__module__}.{type(part).__qualname__}: a "
+                         "plugin keeps the data there; use its own backup")  # fmt: skip
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise PaiseError(f"{path} exists{_interrupted(path)}; name a new directory")
+    with _removed_on_error([path], f"back up to {path}"):
+        make_private_directory(path)
+        _copy_databases(app.queue.job_store, app.store, path)
+        needed, jobs = _forget_workers(path / JOBS)
+        source, target = app.cache, Cache(path / CACHE)
+        cached = source.copy_to(target, None if cache else needed, on_progress)
+        if app.saved_plugins.directory.is_dir():
+            _copy_files(app.saved_plugins.directory, path / PLUGINS)
+        with closing(sqlite3.connect(path / ITEMS)) as connection:
+            items = int(connection.execute("SELECT count(*) FROM items").fetchone()[0])
+        facts: dict[str, Any] = {
+            "version": __version__,
+            "created_at": iso(time.time()),
+            "jobs": jobs,
+            "items": items,
+            "cached": cached,
+            "without_cache": not cache,
+        }
+        os.sync()  # one call for many files
+        write_atomically(path / MANIFEST, json.dumps(facts, indent=2))
+    return Backup(path=str(path), **facts)
+
+
+def _copy_databases(job_store: JobStore, items: ItemStore, path: Path) -> None:
+    """Copy both databases as they are at one moment.
+
+    Between their copies no job may end: a stored page would miss its item, or an item its job. So
+    both are pinned while nothing can be written to the job store, which takes a few milliseconds.
+    Writers go on while the pinned state is copied.
+    """
+    databases = job_store.database, items.database
+    with ExitStack() as sources:
+
+        def pin(_: sqlite3.Connection | None = None) -> list[sqlite3.Connection]:
+            return [sources.enter_context(closing(database.pin())) for database in databases]
+
+        try:
+            pinned = job_store.database.write(pin)
+        except DiskFull:  # no job can end
+            pinned = pin()
+        for source, name in zip(pinned, (JOBS, ITEMS), strict=True):
+            os.close(os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            with closing(sqlite3.connect(path / name)) as target:
+                source.backup(target)  # in one step, so that a commit does not start it again
+
+
+def _forget_workers(path: Path) -> tuple[set[str], int]:
+    """Queue the running jobs of a copy again, uncharged.
+
+    Returns:
+        The keys of the cached files that its jobs need, and the number of its jobs.
+    """
+    copy = JobStore(path)
+    try:
+        copy.forget_workers()
+        return copy.needed_keys(), sum(copy.counts()[0].values())
+    finally:
+        copy.close()
+        for other in path.parent.glob(f"{path.name}.*"):  # its locks
+            other.unlink()
+
+
+def restore(path: Path, settings: Settings) -> Backup:
+    """Put a backup into an empty data directory.
+
+    Args:
+        path: the backup.
+        settings: of the profile, whose data directory is empty or missing.
+
+    Raises:
+        UsageError: the profile's data directory is a temporary one.
+        PaiseError: the backup or the directory can't be used. The directory is as it was.
+    """
+    if settings.data_dir is None:
+        raise UsageError(f"profile {settings.profile} has no data directory; name one: --data-dir")
+    made = _read_manifest(path)
+    directory = settings.data_dir
+    targets = {
+        JOBS: settings.task_queue.sqlite.path or directory / JOBS,
+        ITEMS: settings.data_storage.sqlite.path or directory / ITEMS,
+        CACHE: directory / CACHE,
+        PLUGINS: directory / PLUGINS,
+    }
+    _require_empty(directory, targets.values())
+    is_new = not directory.exists()
+    make_private_directory(directory)
+    unfinished = directory / UNFINISHED
+    written = [directory if is_new else unfinished]
+    with _removed_on_error(written, f"restore {path} to {directory}"):
+        unfinished.mkdir(mode=0o700)
+        for name in targets:
+            _copy(path / name, unfinished / name)
+        for name in (JOBS, ITEMS):
+            _check(unfinished / name)
+        JobStore(unfinished / JOBS).close()  # raises if its format is unknown, or migrates it
+        os.sync()
+        # The databases last, because with them the directory can be used.
+        for name in (CACHE, PLUGINS, ITEMS, JOBS):
+            if (unfinished / name).exists():
+                make_private_directory(targets[name].parent)
+                _move(unfinished / name, targets[name])
+                written.append(targets[name])
+        shutil.rmtree(unfinished)
+        sync_to_disk(directory)
+    made.restored_to = str(directory)
+    return made
+
+
+def _read_manifest(path: Path) -> Backup:
+    if not path.is_dir():
+        raise PaiseError(f"no backup at {path}: it is not a directory")
+    try:
+        return Backup(path=str(path), **json.loads((path / MANIFEST).read_bytes()))
+    except FileNotFoundError:
+        reason = _interrupted(path) or f"{MANIFEST} is missing"
+        raise PaiseError(f"no backup at {path}: {reason.removeprefix(', ')}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise PaiseError(f"can't read {path / MANIFEST}: {error}") from error
+
+
+def _interrupted(path: Path) -> str:
+    has_part = (path / JOBS).exists() or (path / CACHE).exists()
+    if not has_part or (path / MANIFEST).exists() or (path / f"{JOBS}.lock").exists():
+        return ""
+    return f", an interrupted backup: delete it (rm -r {path})"
+
+
+def _require_empty(directory: Path, targets: Iterable[Path]) -> None:
+    if directory.is_dir():
+        if (directory / UNFINISHED).exists():
+            raise PaiseError(
+                f"{directory} has an interrupted restore, or another one runs; if none runs, delete"
+                f" the directory and try again: rm -r {directory}"
+            )
+        if any(directory.iterdir()):
+            raise PaiseError(
+                f"{directory} is not empty, and a restore replaces nothing; name a new directory: "
+                "--data-dir DIR"
+            )
+    elif directory.exists():
+        raise PaiseError(f"{directory} is a file; name a new directory: --data-dir DIR")
+    if existing := [target for target in targets if target.exists()]:
+        raise PaiseError(f"{existing[0]} exists, and a restore replaces nothing")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    elif source.exists():
+        shutil.copy2(source, target)
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a directory, without directories in it such as ``__pycache__``."""
+    target.mkdir(mode=0o700)
+    for file in source.iterdir():
+        if file.is_file():
+            shutil.copy2(file, target / file.name)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file or directory; never replace one that was created meanwhile."""
+    if target.exists():
+        raise PaiseError(f"{target} was created while the backup was restored; stop what uses it")
+    shutil.move(source, target)  # over to another filesystem, too
+
+
+def _check(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise PaiseError(f"{path.name} of the backup is damaged: {verdict}")
+
+
+@contextmanager
+def _removed_on_error(written: list[Path], doing: str) -> Iterator[None]:
+    """Remove files and directories if the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        for path in written:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise DiskFull(f"can't {doing}: no space left on the disk") from error
+        if isinstance(error, OSError | sqlite3.DatabaseError):
+            reason = getattr(error, "strerror", None) or str(error)
+            raise PaiseError(f"can't {doing}: {reason}") from error
+        raise
