@@ -1,9 +1,7 @@
 """Fixtures for tests of plugins: an app in a temporary directory and a web site on loopback."""
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,14 @@ import pytest
 from paise2nb.app import App
 from paise2nb.app import open as open_app
 from paise2nb.core.errors import Timeout
+from paise2nb.core.loopback import Answer, LoopbackServer
 from paise2nb.views.jobs import Jobs
 
 SECONDS = 60.0  # the longest wait for jobs and processes
 LOOPBACK = {"fetch.allow_private_addresses": True, "fetch.host_delay": 0, "fetch.robots": False}
 
 
-class Site(ThreadingHTTPServer):
+class Site(LoopbackServer):
     """A web site on loopback that serves the pages that a test adds. A context manager.
 
     Other paths have the status 404.
@@ -29,9 +28,8 @@ class Site(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.requests: list[str] = []
-        self.responses: dict[str, tuple[int, dict[str, str], bytes]] = {}
-        super().__init__(("127.0.0.1", 0), _Handler)
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        self.answers: dict[str, Answer] = {}
+        super().__init__()
 
     def add(
         self, path: str, body: bytes, kind: str = "text/html", status: int = 200, **headers: str
@@ -49,29 +47,13 @@ class Site(ThreadingHTTPServer):
             The URL.
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.responses[path] = (status, {"Content-Type": kind, **named}, body)
-        return f"http://127.0.0.1:{self.server_port}{path}"
+        self.answers[path] = Answer(body, status, {"Content-Type": kind, **named})
+        return self.base + path.removeprefix("/")
 
-    def server_close(self) -> None:
-        """Stop serving. The end of the ``with`` block calls it."""
-        self.shutdown()
-        super().server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Site
-
-    def do_GET(self) -> None:
-        self.server.requests.append(self.path)
-        status, headers, body = self.server.responses.get(self.path, (404, {}, b"Not found."))
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing, to keep the output of the tests clean."""
+    def answer(self, path: str) -> Answer:
+        """Return what was added at a path."""
+        self.requests.append(path)
+        return self.answers.get(path, Answer(b"Not found.", 404))
 
 
 @pytest.fixture
