@@ -49,6 +49,7 @@ class Status(Displayable):
     profile: str
     data_dir: str
     immediate: bool
+    pages: dict[str, int]
     jobs: dict[str, int]
     roots: dict[str, int]
     workers: list[dict[str, Any]]
@@ -158,6 +159,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
         profile=parts.profile,
         data_dir=str(parts.data_dir),
         immediate=client.immediate,
+        pages=job_store.page_counts(),
         jobs=jobs,
         roots=roots,
         workers=found.workers,

@@ -19,7 +19,7 @@ from tests.acceptance.support import Place, Shell, until
 
 STATES = {"queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled"}
 STATUS = {
-    "profile", "data_dir", "immediate", "jobs", "roots", "workers", "supervisor",
+    "profile", "data_dir", "immediate", "pages", "jobs", "roots", "workers", "supervisor",
     "oldest_queued_seconds", "next_retry_at", "completed_per_minute", "seconds_left", "items",
     "paused", "paused_pools",
 }  # fmt: skip
