@@ -218,7 +218,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "bomb": _bomb,
     "damaged": lambda visit, _: visit.answer(headers={"Content-Encoding": "gzip"}),
     "hollow": _hollow,
-    "unasked": lambda visit, _: visit.answer(headers={"Content-Encoding": "sdch"}),
+    "unasked": lambda visit, _: visit.answer(b"\0\1" * 99, headers={"Content-Encoding": "sdch"}),
     "close": _close,
 }
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 from paise2nb.config.settings import Settings
 from paise2nb.content.extract.types import PAGES, SUFFIXES, choose
@@ -31,7 +32,8 @@ Facts: TypeAlias = Mapping[str, Any]  # about fetched bytes, see `hand_over`
 DAY = 86400.0
 VALIDATORS = ("etag", "last_modified", "mtime_ns")  # by which a later fetch detects a change
 # What an item keeps about its bytes, for extracting or fetching them again.
-SOURCE_FACTS = ("mime_type", "charset", "final_url", "fetched_at", *VALIDATORS)
+ANSWER_FACTS = ("name", "truncated", *VALIDATORS)
+SOURCE_FACTS = ("mime_type", "charset", "final_url", "fetched_at", *ANSWER_FACTS)
 _DOMAIN = re.compile(r"([\w-]+\.)+[A-Za-z]{2,}(:\d+)?")
 
 
@@ -121,7 +123,7 @@ def hand_over(context: Context, url: str, fetched: Fetched, started: float | Non
         "size": len(fetched.data),
         "fetched_at": time.time() if started is None else started,
         "final_url": fetched.url,
-        **{name: fetched.meta[name] for name in VALIDATORS if name in fetched.meta},
+        **{name: fetched.meta[name] for name in ANSWER_FACTS if name in fetched.meta},
     }
     context.enqueue("extract", shown, key, facts)
     return key
@@ -189,7 +191,8 @@ def extract(
     else:
         url = str(source)
     data = _cached(context, key, "bytes are", url)
-    suffix = urls.suffix_of(url) or urls.suffix_of(facts.get("final_url") or "")
+    names = (quote(facts.get("name") or ""), url, facts.get("final_url") or "")
+    suffix = next(filter(None, map(urls.suffix_of, names)), "")
     kind, extractor = choose(context.plugins, facts.get("mime_type"), data, suffix)
     if extractor is None:
         raise PermanentError(f"no extractor for {kind}: {url}", "unsupported")
@@ -254,7 +257,8 @@ def store(context: Context, url: str, document_key: str, facts: Facts) -> dict[s
         about = facts if member is None else {"fetched_at": facts["fetched_at"], **member}
         source = {name: about[name] for name in SOURCE_FACTS if about.get(name)}
         # A file without a title is known by its name. The last segment of a page's URL is none.
-        title = document.title or (None if about["kind"] in PAGES else urls.name_of(item_url))
+        name = about.get("name") or urls.name_of(item_url)
+        title = document.title or (None if about["kind"] in PAGES else name)
         metadata = {**document.metadata, "source": source}
         provenance = {
             "url": item_url,

@@ -33,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")  # RFC 3986, section 2.3
 _SAFE = "%:/?#[]@!$&'()*+,;=~"  # the other characters that a URL may contain without an escape
-_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.(?!-)[a-z0-9_-]{1,63})*\.?")
 # A host that ends in a number is an IPv4 address or invalid: URL Standard, section 3.5.
 _IPV4 = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)\.?")
 
@@ -114,10 +114,10 @@ def host_of(url: str) -> str | None:
 
 
 def ascii_host(host: str) -> str:
-    """Encode a host name for a request: lower case, IDNA 2008 with the mapping of UTS 46.
+    """Encode a host name for a request: lower case, with the mapping of UTS 46 and Punycode.
 
-    A host that ends in a number is an IPv4 address, in whatever spelling: URL Standard,
-    section 3.5.
+    Like browsers, it accepts symbols and a hyphen at the end of a label. A host that ends in a
+    number is an IPv4 address, in whatever spelling: URL Standard, section 3.5.
 
     Raises:
         ValueError: The host is neither a name nor an IP address.
@@ -129,7 +129,11 @@ def ascii_host(host: str) -> str:
         if not host.isascii():
             import idna
 
-            host = idna.encode(host, uts46=True).decode("ascii")
+            labels = idna.uts46_remap(host).split(".")
+            host = ".".join(
+                name if name.isascii() else f"xn--{name.encode('punycode').decode()}"
+                for name in labels
+            )
         if _HOST_NAME.fullmatch(host) and len(host) <= 254:
             number = _IPV4.fullmatch(host)
             return socket.inet_ntoa(socket.inet_aton(host.rstrip("."))) if number else host

@@ -308,7 +308,6 @@ FAILURES = [
     ("/to?url=ftp://example.org/", P, "blocked", "redirected to ftp://example.org/, which"),
     ("/to?url=http://[x/", P, "bad_address", "not a URL that can be fetched"),
     ("/to?url=http://example.org:0/", P, "bad_address", "not a URL that can be fetched"),
-    ("/cut", T, "connection", "the answer was cut off: http"),
     ("/close", T, "connection", "the connection failed"),
     ("/damaged", T, "connection", "the compressed answer is damaged: http"),
     ("/unasked", P, "unsupported", "sent in an encoding that was not asked for (sdch): http"),

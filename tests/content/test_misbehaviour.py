@@ -56,7 +56,7 @@ ENDS = {
     "/status/503": ("http_5xx", 4, 4),
     "/status/503?after=1": ("throttled", 2, 2),
     "/until": (DONE, 2, 2),
-    "/cut": ("connection", 3, 3),
+    "/cut": (DONE, 1, 1),
     "/close": ("connection", 3, 3),
     "/damaged": ("connection", 3, 3),
     "/endless": ("too_large", 1, 1),

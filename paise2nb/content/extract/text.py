@@ -78,21 +78,29 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
     return data.decode(_detected(data, url, language), "replace")
 
 
+def metas(data: bytes) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    """The ``meta`` and ``html`` tags of a page outside of comments, with their attributes.
+
+    Names are in lower case. The first of several attributes with one name counts.
+    """
+    for piece in _PIECES.finditer(data):
+        if piece[1]:
+            found = [*_ATTRIBUTE.finditer(piece[2])]
+            values = {m[1].lower(): m[2] or m[3] or m[4] or b"" for m in reversed(found)}
+            yield piece[1].lower(), values
+
+
 def declarations(data: bytes) -> tuple[str | None, str | None]:
     """The character set and the language that the head of a page or XML declares, or None.
 
     Source: the HTML standard, section 13.2.3.2 (prescan). Unlike there, a declaration may come
     after the first 1024 bytes, as browsers accept it while they parse.
     """
-    head, charset, language = data[:HEAD], _XML.match(data), None
-    label = charset[1] if charset else None
-    for piece in _PIECES.finditer(head):
-        if not piece[1]:
-            continue
-        pairs = ((m[1].lower(), m[2] or m[3] or m[4] or b"") for m in _ATTRIBUTE.finditer(piece[2]))
-        values = dict(reversed([*pairs]))  # the first of each name counts
+    xml, language = _XML.match(data), None
+    label = xml[1] if xml else None
+    for tag, values in metas(data[:HEAD]):
         pragma, content = values.get(b"http-equiv", b"").lower(), values.get(b"content", b"")
-        if piece[1].lower() == b"html":
+        if tag == b"html":
             language = language or values.get(b"lang") or values.get(b"xml:lang")
         elif pragma == b"content-language":
             language = language or content

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.config.settings import FetchSettings
+from paise2nb.content.extract.types import HEAD, is_text
 from paise2nb.content.fetch import robots
-from paise2nb.core.errors import PermanentError, Snoozed
+from paise2nb.core.errors import PermanentError, Snoozed, TransientError
 from paise2nb.core.urls import canonical_url, file_url, host_of, url_path
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import HostDelay
@@ -58,8 +59,8 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
     slot_host = job.host
     crawl_delay: tuple[str, float] | None = None
     # A snoozed execution goes on where it stopped: at the last of some redirects, perhaps with
-    # those of the robots.txt for it.
-    chain, rules_chain = json.loads(job.resume) if job.resume else ((), ())
+    # those of the robots.txt for it, and with the cookies that were set.
+    chain, rules_chain, cookies = [*json.loads(job.resume or "[[], []]"), []][:3]
 
     def use_slot(url: str, *resume: Sequence[str]) -> None:
         """Use the slot of the job for its only request. Any further one needs another slot."""
@@ -68,7 +69,7 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
         if not is_paced or host is None:
             return
         if host != slot_host:
-            raise Snoozed(host, json.dumps(resume), crawl_delay)
+            raise Snoozed(host, json.dumps([*resume, cookies]), crawl_delay)
         slot_host = None
 
     def fetch_rules(chain: Sequence[str], rules_url: str) -> Fetched:
@@ -90,7 +91,14 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
                 context.host_delays.append(HostDelay(host, delay))
         use_slot(chain[-1], chain, ())
 
-    return http.get(url, settings, before_request=before_request, chain=chain, known=known)
+    fetched = http.get(
+        url, settings, before_request=before_request, chain=chain, cookies=cookies, known=known
+    )
+    # Half a page is better than none. Half a document is only if there is no hope for more.
+    is_last = job.attempt >= job.max_attempts
+    if fetched.meta.get("truncated") and not (is_last or is_text(fetched.data[:HEAD])):
+        raise TransientError(f"the answer was cut off: {fetched.url}", "connection")
+    return fetched
 
 
 @fetcher("file")

@@ -11,6 +11,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http import client
 from typing import Any
 from urllib.parse import urljoin
@@ -21,16 +22,32 @@ from urllib3.util import Retry
 from urllib3.util.request import ACCEPT_ENCODING
 
 from paise2nb.config.settings import FetchSettings
+from paise2nb.content.extract.types import PAGES, UNKNOWN, media_type
+from paise2nb.content.fetch.headers import (
+    MAX_COOKIE,
+    MAX_COOKIES,
+    content_type,
+    cookie_header,
+    file_name,
+    refresh_target,
+)
 from paise2nb.content.fetch.network import budget, pools, proxy_for, refuse_private_behind_proxy
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
-from paise2nb.core.urls import ParsedURL, host_of, parse, scheme_of, without_credentials
+from paise2nb.core.urls import (
+    DEFAULT_PORTS,
+    ParsedURL,
+    host_of,
+    parse,
+    scheme_of,
+    without_credentials,
+)
 from paise2nb.core.version import __version__
 from paise2nb.plugins import Fetched
 
 CHUNK = 65536  # bytes
 HEADERS = 1 << 20  # bytes on the wire that an answer may have beside its body
 LONGEST_PAUSE = 86400  # seconds; longer ones in Retry-After are mistakes
-ENCODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "identity")
+ENCODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd")
 
 _FIXED_HEADERS = {
     "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
@@ -39,7 +56,7 @@ _FIXED_HEADERS = {
 _CONDITIONS = (("If-None-Match", "etag"), ("If-Modified-Since", "last_modified"))
 # Of `urlopen`: leave everything to this module.
 _OPTIONS: dict[str, Any] = dict.fromkeys(
-    ("redirect", "retries", "assert_same_host", "preload_content"), False
+    ("redirect", "retries", "assert_same_host", "preload_content", "enforce_content_length"), False
 )
 
 
@@ -49,6 +66,7 @@ def get(
     *,
     before_request: Callable[[Sequence[str]], None] = lambda chain: None,
     chain: Sequence[str] = (),
+    cookies: list[list[str]] | None = None,
     known: Mapping[str, Any] | None = None,
     read_bytes: int | None = None,
 ) -> Fetched:
@@ -60,13 +78,15 @@ def get(
         before_request: Called before each request with the chain of URLs that redirects led to so
             far. The last one is requested next. The time of the call does not count.
         chain: Such a chain, to go on with its last URL.
+        cookies: Those that answers of this fetch have set: pairs of a URL and a Set-Cookie header.
         known: ``etag``, ``last_modified`` and ``final_url`` of an earlier answer. The request for
             that URL is conditional (RFC 9110, section 13).
         read_bytes: Read only the first bytes of the body. None reads all, at most ``max_bytes``.
 
     Returns:
-        The decoded bytes. ``meta`` holds ``status``, and ``etag`` and ``last_modified`` if the
-        server sent them. Status 304, without bytes, means unchanged since the known answer.
+        The decoded bytes. ``meta`` holds ``status``, and ``etag``, ``last_modified`` and the
+        ``name`` of the file if the server sent them; ``truncated`` if it closed the connection too
+        early. Status 304, without bytes, means unchanged since the known answer.
 
     Raises:
         PermanentError: ``bad_address``, ``blocked``, ``http_4xx``, ``redirects``, ``tls``,
@@ -75,25 +95,38 @@ def get(
     """
     left = settings.timeout
     chain = [*(chain or [url])]
+    cookies = [] if cookies is None else cookies
     first, target = _parsed(url), _parsed(chain[-1])
     while True:
         before_request(chain)
-        budget.begin(left, settings.max_bytes + HEADERS)
         here = without_credentials(chain[-1])
+        proxy = proxy_for(target.scheme, target.host, settings.proxy)
+        is_absolute = proxy and target.scheme == "http"  # RFC 9112, section 3.2.2
+        sent = target.absolute if is_absolute else target.target
+        budget.begin(left, settings.max_bytes + HEADERS, sent)
         same = known if known and known.get("final_url") == here else {}
         conditions = {header: same[name] for header, name in _CONDITIONS if same.get(name)}
         headers = {**_FIXED_HEADERS, "User-Agent": user_agent(settings), **conditions}
+        if cookies and (cookie := cookie_header(here, cookies)):
+            headers["Cookie"] = cookie
         # Credentials for one origin are not sent to another (RFC 9110, section 15.4).
         if first.credentials is not None and target.origin == first.origin:
             token = base64.b64encode(first.credentials.encode()).decode("ascii")
             headers["Authorization"] = f"Basic {token}"
-        response = _request(here, target, headers, settings)
+        response = _request(here, target, proxy, headers, settings)
         try:
             if response.status == 304 and conditions:
                 return Fetched(b"", here, meta={"status": 304})
-            if response.status not in response.REDIRECT_STATUSES:
-                return _fetched(here, response, settings, read_bytes)
-            chain.append(_redirect_target(chain, response, settings))
+            pairs = [[here, value] for value in response.headers.getlist("Set-Cookie")]
+            cookies += [pair for pair in pairs if len(pair[1]) <= MAX_COOKIE]
+            del cookies[:-MAX_COOKIES]
+            if response.status in response.REDIRECT_STATUSES:
+                chain.append(_redirect_target(chain, response, cookies, settings))
+            else:
+                fetched = _fetched(here, response, settings, read_bytes)
+                if not (refreshed := _refreshed(chain, response, fetched)) or read_bytes:
+                    return fetched
+                chain.append(_checked(chain, refreshed, settings))
             target = _parsed(chain[-1])
         finally:
             _release(response)
@@ -125,20 +158,23 @@ def _parsed(url: str) -> ParsedURL:
 
 
 def _request(
-    url: str, target: ParsedURL, headers: Mapping[str, str], settings: FetchSettings
+    url: str,
+    target: ParsedURL,
+    proxy: str | None,
+    headers: Mapping[str, str],
+    settings: FetchSettings,
 ) -> BaseHTTPResponse:
     """Send one GET and read the headers of the response, but not yet its body."""
     private = settings.allow_private_addresses
     while True:
         try:
-            proxy = proxy_for(target.scheme, target.host, settings.proxy)
             if proxy and not private:
                 refuse_private_behind_proxy(target.host, target.port)
             manager = pools(private=private, proxy=proxy)
             pool = manager.connection_from_host(target.host, target.port, target.scheme)
-            is_absolute = proxy and target.scheme == "http"  # RFC 9112, section 3.2.2
-            sent = target.absolute if is_absolute else target.target
-            return pool.urlopen("GET", sent, headers=headers, timeout=budget.left(), **_OPTIONS)
+            return pool.urlopen(
+                "GET", budget.target, headers=headers, timeout=budget.left(), **_OPTIONS
+            )
         except exceptions.ProtocolError as error:
             # The server may have closed an idle connection just when it was used again. A GET may
             # then be sent once more on a new connection (RFC 9112, section 9.3.1).
@@ -156,53 +192,86 @@ def _fetched(
     """Read the body of a successful response, or raise the error for any other."""
     if not 200 <= response.status < 300:
         raise _refusal(url, response)
-    encodings = response.headers.get("Content-Encoding", "").lower().replace(",", " ").split()
-    if unknown := [name for name in encodings if name not in ENCODINGS]:
-        message = f"sent in an encoding that was not asked for ({_printable(unknown[0])}): {url}"
-        raise PermanentError(message, "unsupported")
+    codings = response.headers.get("Content-Encoding", "").lower().replace(",", " ").split()
+    unknown = [name for name in codings if name not in ENCODINGS]
+    response.headers["Content-Encoding"] = ", ".join(n for n in codings if n not in unknown)
     limit = settings.max_bytes if read_bytes is None else read_bytes
     message = f"larger than {limit} bytes (fetch.max_bytes): {url}"
     length = response.headers.get("Content-Length", "")
     if read_bytes is None and length.isdigit() and int(length) > limit:
         raise PermanentError(message, "too_large")
-    data = bytearray()
+    data, meta = bytearray(), dict[str, Any](status=response.status)
     try:
         # urllib3 decodes no more than each chunk asks for, so bombs take no memory.
         for chunk in response.stream(CHUNK, decode_content=True):
             data += chunk
             if len(data) > limit:
                 break
+        else:
+            if response.length_remaining:
+                raise exceptions.IncompleteRead(len(data), response.length_remaining)
     except (exceptions.HTTPError, OSError, TaskError) as error:
-        raise _failure(url, error, settings) from error
+        is_cut_off = isinstance(error, exceptions.ProtocolError | exceptions.IncompleteRead)
+        if not (data and is_cut_off and budget.is_closed):
+            raise _failure(url, error, settings) from error
+        meta["truncated"] = True
     if read_bytes is None and len(data) > limit:
         raise PermanentError(message, "too_large")
-    content_type = _printable(response.headers.get("Content-Type", ""))
-    charset = re.search(r";\s*charset\s*=\s*[\"']?([^\s\"';]+)", content_type, re.IGNORECASE)
-    meta: dict[str, Any] = {"status": response.status}
-    for name in ("ETag", "Last-Modified"):
-        if name in response.headers:
-            meta[name.lower().replace("-", "_")] = _printable(response.headers[name])
-    mime_type = content_type.partition(";")[0].strip().lower() or None
-    return Fetched(bytes(data[:limit]), url, mime_type, charset[1] if charset else None, meta)
+    mime_type, charset = content_type(response.headers.getlist("Content-Type"))
+    if unknown and media_type(None, bytes(data)) == UNKNOWN:
+        message = f"sent in an encoding that was not asked for ({_printable(unknown[0])}): {url}"
+        raise PermanentError(message, "unsupported")
+    for header in ("ETag", "Last-Modified"):
+        # With these of half a page, it would never be fetched whole.
+        if header in response.headers and "truncated" not in meta:
+            meta[header.lower().replace("-", "_")] = _printable(response.headers[header])
+    if name := file_name(response.headers.get("Content-Disposition", "")):
+        meta["name"] = name
+    return Fetched(bytes(data[:limit]), url, mime_type, charset, meta)
 
 
-def _redirect_target(chain: list[str], response: BaseHTTPResponse, settings: FetchSettings) -> str:
+def _refreshed(chain: list[str], response: BaseHTTPResponse, fetched: Fetched) -> str | None:
+    """The URL of another page that an answer soon leads to."""
+    is_page = fetched.mime_type in (None, *PAGES)
+    found = refresh_target(response.headers.get("Refresh"), fetched.data[:CHUNK] * is_page)
+    target = _joined(chain[-1], found) if found else None
+    return target if target and scheme_of(target) in DEFAULT_PORTS and target not in chain else None
+
+
+def _redirect_target(
+    chain: list[str],
+    response: BaseHTTPResponse,
+    cookies: Sequence[Sequence[str]],
+    settings: FetchSettings,
+) -> str:
     """The URL that a redirect leads to, if it may be followed."""
     here = without_credentials(chain[-1])
     location = response.headers.get("Location")
     if not location:
         raise PermanentError(f"{_status(response)} without a Location header: {here}", "redirects")
-    # Headers are decoded as Latin-1, but URLs in them that are not ASCII are UTF-8.
-    location = location.encode("latin-1", "replace").decode("utf-8", "replace")
-    try:
-        target = urljoin(chain[-1], location.strip()).partition("#")[0]
-    except ValueError:
-        target = location
-    if scheme_of(target) not in ("http", "https"):
+    target = _joined(chain[-1], location)
+    if scheme_of(target) not in DEFAULT_PORTS:
         message = f"redirected to {_printable(target)}, which only a user may ask for: {here}"
         raise PermanentError(message, "blocked")
-    if target in chain:
+    # With a cookie that it has set, a server may answer the same request in another way.
+    if target in chain and not cookies:
         raise PermanentError(f"redirected in a circle: {here}", "redirects")
+    return _checked(chain, target, settings)
+
+
+def _joined(base: str, reference: str) -> str:
+    """A reference in a header or a page as an absolute URL without fragment."""
+    # Headers are decoded as Latin-1, but URLs in them that are not ASCII are UTF-8.
+    with suppress(UnicodeError):
+        reference = reference.encode("latin-1").decode()
+    try:
+        return urljoin(base, reference.strip()).partition("#")[0]
+    except ValueError:
+        return reference
+
+
+def _checked(chain: list[str], target: str, settings: FetchSettings) -> str:
+    """The target, if a fetch may still follow it."""
     if len(chain) > settings.max_redirects:
         start, limit = without_credentials(chain[0]), settings.max_redirects
         message = f"redirected more than {limit} times (fetch.max_redirects): {start}"

@@ -24,6 +24,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyM
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
 
+from paise2nb.content.fetch.headers import read_head
 from paise2nb.core.errors import PermanentError, TransientError
 
 HOSTS = 128  # hosts whose idle connections are kept
@@ -45,10 +46,12 @@ class Budget(threading.local):
     end = float("inf")
     allowed = bytes_left = 0
     reused = False  # whether the connection of this request has served another one before
+    target = ""  # of the request line; urllib3 would escape it once more
+    is_closed = False  # whether the server has closed the connection
 
-    def begin(self, seconds: float, allowed: int) -> None:
+    def begin(self, seconds: float, allowed: int, target: str) -> None:
         """Start a request with this time and this number of bytes on the wire."""
-        self.end = time.monotonic() + seconds
+        self.end, self.target, self.is_closed = time.monotonic() + seconds, target, False
         self.allowed = self.bytes_left = allowed
 
     def take(self, number: int) -> None:
@@ -168,6 +171,7 @@ class _BudgetedReader(io.RawIOBase):
         self._socket.settimeout(budget.left())
         number = self._stream.readinto(buffer)
         budget.take(number or 0)
+        budget.is_closed = number == 0
         return number
 
     def close(self) -> None:
@@ -176,12 +180,22 @@ class _BudgetedReader(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """A response whose headers and body are read within the budget of the thread."""
+    """A response that is read within the budget of the thread, and as browsers read it."""
 
     def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
         super().__init__(sock, *args, **named)
         self.fp.close()
         self.fp = io.BufferedReader(_BudgetedReader(sock))
+
+    def begin(self) -> None:
+        stream = self.fp
+        self.fp = io.BufferedReader(io.BytesIO(read_head(stream)))
+        super().begin()
+        self.fp = stream
+
+    def _safe_read(self, amt: int) -> bytes:
+        """The bytes of a chunk, or those that came. The next read notices the end."""
+        return self.fp.read(amt)
 
 
 class _Connection(HTTPConnection):
@@ -196,9 +210,9 @@ class _Connection(HTTPConnection):
         budget.reused = False
         return connect(self._dns_host, self.port, private=self.private)
 
-    def request(self, *args: Any, **named: Any) -> None:
+    def request(self, method: str, url: str, *args: Any, **named: Any) -> None:
         budget.reused = self._requests > 0
-        super().request(*args, **named)
+        super().request(method, budget.target, *args, **named)
         self._requests += 1
 
 
