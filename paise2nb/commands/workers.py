@@ -39,15 +39,27 @@ _concurrency = click.option(
 @click.option("--pool", metavar="NAME", shell_complete=completion.pools, help="Only this pool.")
 @click.option("--burst", is_flag=True, help="Stop when no work is left.")
 @click.option("--daemonize", is_flag=True, help="Run in the background (always in a notebook).")
+@click.option(
+    "--drain-timeout",
+    type=time_span,
+    metavar="S",
+    help="Time for running jobs to finish after Ctrl-C or SIGTERM (default 25).",
+)
 def start(
-    session: Session, concurrency: int | None, pool: str | None, burst: bool, daemonize: bool
+    session: Session,
+    concurrency: int | None,
+    pool: str | None,
+    burst: bool,
+    daemonize: bool,
+    drain_timeout: float | None,
 ) -> WorkersStatus:
     """Start the workers; return when all are ready.
 
     Running workers go on. With --concurrency their pool is scaled: those that leave finish their
     jobs first.
 
-    In a shell without --daemonize they run until Ctrl-C, which lets running jobs finish.
+    In a shell without --daemonize they run until Ctrl-C, which lets running jobs finish, and the
+    log is also printed to standard error.
 
     \b
     Examples:
@@ -62,9 +74,12 @@ def start(
         )
     foreground = not daemonize and not session.in_notebook
     workers.check(concurrency, pool)  # raises for wrong options before anything is printed
-    if foreground and not workers.present():
+    logs_json = session.app.settings.logging.format == "json"
+    if foreground and not logs_json and not workers.present():
         session.say("workers run here until Ctrl-C, which lets running jobs finish")
-    return workers.start(concurrency, pool, burst=burst, foreground=foreground)
+    return workers.start(
+        concurrency, pool, burst=burst, foreground=foreground, drain_timeout=drain_timeout
+    )
 
 
 @command("stop", group=worker)

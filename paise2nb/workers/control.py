@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from copy import deepcopy
 from typing import Any
 
 from paise2nb.config.settings import Settings
@@ -25,7 +26,8 @@ from paise2nb.workers.spawn import STOP_SECONDS, spawn
 
 START_SECONDS = 60.0  # a start that takes longer has failed
 POLL_SECONDS = 0.02
-_TYPED = {"typed": {}, "only": False, "burst": False}  # what a restart keeps, with its default
+# What a restart keeps, with its default.
+_TYPED = {"typed": {}, "only": False, "burst": False, "drain_timeout": None}
 
 
 class Workers(WorkersInspection):
@@ -72,6 +74,7 @@ class Workers(WorkersInspection):
         *,
         burst: bool = False,
         foreground: bool = False,
+        drain_timeout: float | None = None,
     ) -> WorkersStatus:
         """Start the workers, and return when all are ready.
 
@@ -83,6 +86,8 @@ class Workers(WorkersInspection):
             pool: Start (or add) only this pool.
             burst: Stop when no work is left.
             foreground: Supervise in this process until Ctrl-C, which drains.
+            drain_timeout: Seconds that running jobs have to finish after Ctrl-C or SIGTERM; 25 by
+                default.
 
         Raises:
             UsageError: The pool is unknown, or the concurrency is out of range.
@@ -93,10 +98,12 @@ class Workers(WorkersInspection):
         if running is not None and running["presence"] == ELSEWHERE:
             running = self._after_lease(running)
         if running is not None:
+            if drain_timeout is not None:
+                running["options"]["drain_timeout"] = drain_timeout
             return self._change(running, typed, named=pool is not None)
         options = {"typed": typed, "only": pool is not None}
         options |= {"sizes": _sizes(self._parts.settings, options)}
-        options |= {"burst": burst, "foreground": foreground}
+        options |= {"burst": burst, "foreground": foreground, "drain_timeout": drain_timeout}
         if foreground:
             from paise2nb.workers.supervisor import Supervisor
 
@@ -156,10 +163,15 @@ class Workers(WorkersInspection):
         return self._wait_until_ready(message if sizes != before else "already running", None)
 
     def restart_idle(self) -> None:
-        """Start the supervisor again if it stopped when idle, not if a user stopped it."""
+        """Start the supervisor again if it stopped when idle, not if a user stopped it.
+
+        Like all workers, these have the settings of the process that starts them.
+        """
         row = self._job_store.supervisor()
         if row is not None and row["state"] == "idle":
-            self._spawn(row["settings"], json.loads(row["options"]))
+            options = _typed_options(row)
+            options |= {"sizes": _sizes(self._parts.settings, options), "foreground": False}
+            self._spawn(self._parts.settings.to_json(), options)
 
     def restart(
         self, timeout: float | None = None, concurrency: int | None = None
@@ -174,9 +186,7 @@ class Workers(WorkersInspection):
             UsageError: The concurrency is out of range.
             WorkersError: A worker can't start. The message contains the reason.
         """
-        row = self._job_store.supervisor()
-        before = json.loads(row["options"]) if row is not None else {}
-        options = {name: before.get(name, default) for name, default in _TYPED.items()}
+        options = _typed_options(self._job_store.supervisor())
         alone = options["only"] and len(options["typed"]) == 1
         typed = self.check(concurrency, next(iter(options["typed"])) if alone else None)
         options["typed"] |= {name: size for name, size in typed.items() if size}
@@ -198,7 +208,8 @@ class Workers(WorkersInspection):
         """
         deadline: float | None = None
         while (row := self._running_supervisor()) and row["state"] == "stopping":
-            seconds = row["options"].get("stop_seconds", STOP_SECONDS)
+            typed = row["options"].get("drain_timeout") or STOP_SECONDS
+            seconds = row["options"].get("stop_seconds", typed)
             deadline = deadline or time.monotonic() + seconds + START_SECONDS
             _pause(deadline, row)
         return row
@@ -311,6 +322,12 @@ class Workers(WorkersInspection):
         for row in rows:
             self._job_store.rescue_jobs(row["id"], released)
         return bool(living)
+
+
+def _typed_options(supervisor: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the options of a supervisor that were typed when it was started."""
+    options = json.loads(supervisor["options"]) if supervisor is not None else {}
+    return {name: options.get(name, default) for name, default in deepcopy(_TYPED).items()}
 
 
 def _sizes(settings: Settings, options: dict[str, Any]) -> dict[str, int]:

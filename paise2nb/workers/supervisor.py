@@ -371,8 +371,8 @@ class Supervisor:
         assert self._stop_at is not None
         if self._stop_at == float("inf"):
             self._read_options()
-            default = self.options.get("drain_timeout") or DRAIN_SECONDS
-            seconds = self.options.get("stop_seconds", default)
+            typed = self.options.get("drain_timeout")
+            seconds = self.options.get("stop_seconds", DRAIN_SECONDS if typed is None else typed)
             self._stop_at = time.monotonic() + seconds
             logger.info("draining for at most %g s", seconds)
             self._drain_workers(self._worker_processes())

@@ -165,7 +165,7 @@ def test_a_foreground_worker_shows_its_log_and_what_a_drain_waits_for(
         )  # fmt: skip
     until(lambda: json.loads(paise2("job", "2", "--json").stdout)["state"] == "running")
     worker.send_signal(signal.SIGTERM)
-    until(lambda: "waiting for jobs 2\n" in shown.read_text())
+    until(lambda: " s for jobs 2 (hold)\n" in shown.read_text())
     gate.touch()
     assert worker.wait(timeout=60) == 0
     assert "supervisor stops\n" in shown.read_text()

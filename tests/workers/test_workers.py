@@ -458,6 +458,16 @@ def test_idle_workers_exit_and_an_enqueue_restarts_them(make: Make) -> None:
     assert app.enqueue("echo", "wake up").result(timeout=30) == "wake up"
 
 
+def test_workers_that_an_enqueue_restarts_have_its_settings(make: Make) -> None:
+    make(workers__idle_exit=0.3).workers.start(concurrency=1)
+    app = make(workers__memory_mb=777, workers__idle_exit=0.3)
+    until(lambda: not app.workers.present())
+    settings = Settings.from_json(app.enqueue("where", "x").result(timeout=30)["settings"])
+    assert settings.workers.memory_mb == 777
+    [worker] = [row for row in app.workers.status().workers if row["pool"] == "default"]
+    assert worker["error"] is None  # --concurrency was typed, and is kept
+
+
 def test_an_enqueue_does_not_restart_workers_that_the_user_stopped(make: Make) -> None:
     app = make(workers__idle_exit=0.3)
     app.workers.start(concurrency=1)
