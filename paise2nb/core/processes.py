@@ -28,12 +28,26 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 @cache
 def _here() -> str:
-    """Return ``BOOT-NAMESPACE``: processes with another value can't be seen from this one."""
+    """Return ``BOOT-NAMESPACE``: processes with another value can't be seen from this one.
+
+    A namespace is its inode with the start time of its pid 1, because the kernel gives the inode of
+    a namespace that is gone to a new one.
+    """
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # a kernel without namespaces
         namespace = 0
-    return f"{boot()[:8]}-{namespace}"
+    first = _stat(1)
+    return f"{boot()[:8]}-{namespace}.{first[19].decode() if first else 0}"
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """Return the fields after the command, None if the process is gone: proc_pid_stat(5)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return stat[stat.rindex(b")") + 2 :].split()  # the command may contain spaces and brackets
 
 
 def identity(pid: int) -> str | None:
@@ -41,13 +55,8 @@ def identity(pid: int) -> str | None:
 
     None means that it is dead, or a zombie, as seen from this pid namespace.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The fields after the command, which may contain spaces and brackets: proc_pid_stat(5).
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    if fields[0] in (b"Z", b"X"):
+    fields = _stat(pid)
+    if fields is None or fields[0] in (b"Z", b"X"):
         return None
     return f"{pid}-{fields[19].decode()}-{_here()}"
 
