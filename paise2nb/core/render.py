@@ -28,6 +28,7 @@ _HIT = f"{HIT_START}([^{HIT_START}{HIT_END}]*){HIT_END}"
 
 VIEW_ROWS = 20
 CELL_LENGTH = 200  # characters of a cell in HTML
+LINK_LENGTH = 2000  # characters of a URL that becomes a link
 LEAST_WIDTH = 12  # to which a wide column may be cut
 TEXT_WIDTH = 120  # characters of a line where the output is no terminal: the same everywhere
 BAR_SECONDS = 0.1  # between two updates of a progress bar
@@ -103,10 +104,12 @@ def link(url: str, text: str | None = None) -> str:
     """Return HTML that shows a URL, as a link if following it can't run a script.
 
     Args:
-        url: ``http``, ``https`` and ``file`` URLs become links.
+        url: ``http``, ``https`` and ``file`` URLs of a usual length become links.
         text: The text to show instead of the URL.
     """
-    shown = escape(one_line(url if text is None else text))
+    shown = escape(one_line(url if text is None else text, CELL_LENGTH))
+    if len(url) > LINK_LENGTH:
+        return shown
     try:
         scheme = urlsplit(url.strip()).scheme.lower()
     except ValueError:

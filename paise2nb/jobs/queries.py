@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from paise2nb.jobs.database import JobDatabase
@@ -19,6 +20,9 @@ _NUMBERS = {
 }
 
 _ROWS = {"all": SQL["all_rows"], "public": SQL["public_rows"], "listed": SQL["listed_rows"]}
+_SHORT_ARGS = 10_000  # characters, see short_args in statements.sql
+# Of a JSON string, without a part of an escape sequence.
+_BEGINNING = re.compile(r'"(?:[^"\\]|\\u[0-9a-f]{4}|\\[^u]){1,1000}')
 
 
 class QueryMixin(JobDatabase):
@@ -274,9 +278,26 @@ def decoded(row: sqlite3.Row) -> dict[str, Any]:
     for name in _NUMBERS & job.keys():
         if isinstance(job[name], str):
             job[name] = None
+    text = job["args"]
     try:
-        args = json.loads(job["args"])
+        args = json.loads(text)
     except (ValueError, RecursionError):
-        args = None
-    job["args"] = args if isinstance(args, list) else [job["args"]]
+        args = _first_arguments(text)
+    job["args"] = args if isinstance(args, list) else [text]
     return job
+
+
+def _first_arguments(text: str) -> list[Any] | None:
+    """The arguments in JSON that was cut off, with the beginning of the last one; None: damaged."""
+    if len(text) != _SHORT_ARGS or not text.startswith("["):
+        return None
+    args: list[Any] = []
+    decoder, position = json.JSONDecoder(), 1
+    with suppress(ValueError, RecursionError):
+        while True:
+            value, position = decoder.raw_decode(text, position)
+            args.append(value)
+            position += 2  # a comma and a space
+    string = _BEGINNING.match(text, position)
+    beginning = json.loads(f'{string[0]}"') if string else text[position : position + 1000]
+    return [*args, beginning, "…"]

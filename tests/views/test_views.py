@@ -492,6 +492,21 @@ def test_a_listing_shows_the_beginning_of_long_arguments_and_a_job_all(app: App)
     assert app.jobs().to_dicts()[0]["args"] == job.args == [word]
 
 
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["a", 3, 'é\u2028"' * 9000], ["a", 3, ('é\u2028"' * 9000)[:1000], "…"]),
+        ([["x" * 20_000]], ['["' + "x" * 998, "…"]),
+        (["a", {"key": "x" * 20_000}], ["a", '{"key": "' + "x" * 991, "…"]),
+    ],
+)
+def test_long_arguments_of_any_kind_have_a_beginning(
+    app: App, args: list[Any], shown: list[Any]
+) -> None:
+    app.enqueue("echo", *args)
+    assert app.jobs().first(1)[0]["args"] == shown
+
+
 def test_damaged_long_arguments_do_not_hide_a_listing(app: App) -> None:
     job = app.enqueue("echo", "a")
     with sqlite3.connect(app.data_dir / "tasks.db") as connection:
