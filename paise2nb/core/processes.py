@@ -42,10 +42,10 @@ def _here() -> str:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """Return the fields after the command, None if the process is gone: proc_pid_stat(5)."""
+    """Return the fields after the command (proc_pid_stat(5)), None if it is gone or hidden."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     return stat[stat.rindex(b")") + 2 :].split()  # the command may contain spaces and brackets
 

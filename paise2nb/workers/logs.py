@@ -90,10 +90,9 @@ class LogKeeper:
             for source, target in reversed(list(pairwise(paths))):
                 with suppress(FileNotFoundError):
                     source.rename(target)
-            write_atomically(paths[0], file.read(), sync=False)
+            write_atomically(paths[0], file.read(LOG_BYTES), sync=False)
             with paths[0].open("ab") as stored:
-                while printed_meanwhile := file.read():
-                    stored.write(printed_meanwhile)
+                stored.write(file.read(CHECK_BYTES))  # what was printed meanwhile
         finally:  # also if the disk is full
             os.truncate(self._path, 0)
 

@@ -14,6 +14,7 @@ from paise2nb.workers.logs import LOG_BYTES, RECORD_LENGTH, LogKeeper
 from tests.waiting import until
 
 PLUGIN = """
+import os
 from paise2nb import task
 
 @task("chatty")
@@ -21,6 +22,14 @@ def chatty(context, megabytes):
     for _ in range(megabytes * 1000):
         print("c" * 999)
     print("the end", flush=True)
+
+@task("from_below")
+def from_below(context, megabytes):
+    os.write(1, b"z" * megabytes * 1_000_000)
+
+@task("long_print")
+def long_print(context, length):
+    print("y" * length, flush=True)
 
 @task("long_record")
 def long_record(context, length):
@@ -51,6 +60,25 @@ def test_what_tasks_print_is_bounded_and_its_end_is_kept(app: App) -> None:
     assert sum(file.stat().st_size for file in files) < 5 * LOG_BYTES
     assert any(b"the end\n" in file.read_bytes() for file in files)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_the_log_is_never_longer_than_its_limit_while_a_task_prints(app: App) -> None:
+    app.workers.start(pool="default", concurrency=1)
+    job, longest = app.enqueue("chatty", 60), 0
+    while job.state != "completed":
+        longest = max(longest, log_of(app).stat().st_size)
+    assert longest < 1.1 * LOG_BYTES
+    app.enqueue("long_print", 30_000_000).wait(timeout=60)
+    assert max(map(len, log_of(app).read_bytes().splitlines())) <= RECORD_LENGTH
+
+
+def test_what_a_process_of_a_task_prints_is_bounded_soon(app: App) -> None:
+    app.enqueue("from_below", 60)
+    app.workers.start(pool="default", concurrency=1)
+    app.wait(timeout=60)
+    until(lambda: log_of(app).stat().st_size < LOG_BYTES)
+    files = list(log_of(app).parent.iterdir())
+    assert max(file.stat().st_size for file in files) < 1.1 * LOG_BYTES
 
 
 def test_the_open_files_of_others_keep_working_when_the_log_is_emptied(tmp_path: Path) -> None:
