@@ -1,0 +1,33 @@
+"""The public names, and the modules that they are imported from on first use."""
+
+from paise2nb.app import App as App
+from paise2nb.app import open as open
+from paise2nb.config.settings import Settings as Settings
+from paise2nb.core.errors import JobFailed as JobFailed
+from paise2nb.core.errors import NotFound as NotFound
+from paise2nb.core.errors import PaiseError as PaiseError
+from paise2nb.core.errors import PermanentError as PermanentError
+from paise2nb.core.errors import PluginError as PluginError
+from paise2nb.core.errors import SettingsError as SettingsError
+from paise2nb.core.errors import StorageError as StorageError
+from paise2nb.core.errors import Timeout as Timeout
+from paise2nb.core.errors import TransientError as TransientError
+from paise2nb.core.errors import UnknownTask as UnknownTask
+from paise2nb.core.errors import UsageError as UsageError
+from paise2nb.core.errors import WorkersError as WorkersError
+from paise2nb.core.version import __version__ as __version__
+from paise2nb.jobs.context import Context as Context
+from paise2nb.notebook import load_ipython_extension as load_ipython_extension
+from paise2nb.notebook import unload_ipython_extension as unload_ipython_extension
+from paise2nb.plugins import Document as Document
+from paise2nb.plugins import Fetched as Fetched
+from paise2nb.plugins import Source as Source
+from paise2nb.plugins import extractor as extractor
+from paise2nb.plugins import fetcher as fetcher
+from paise2nb.plugins import hookimpl as hookimpl
+from paise2nb.plugins import task as task
+from paise2nb.views.items import Item as Item
+from paise2nb.views.items import Items as Items
+from paise2nb.views.jobs import Job as Job
+from paise2nb.views.jobs import Jobs as Jobs
+from paise2nb.views.status import Status as Status
