@@ -396,9 +396,10 @@ class App:
         if self.workers.present():
             raise WorkersError("workers run; stop them first: paise2 worker stop")
         job_store = self.queue.job_store
+        # The files first: this gives a full disk the space that the databases need.
+        cached = self.cache.clear() if hard else self.cache.remove(job_store.needed_keys(), 0)
         jobs = job_store.clear() if hard else job_store.prune(job_store.now() + 1)
         items = self.store.clear() if hard else 0
-        cached = self.cache.clear() if hard else self.cache.remove(job_store.needed_keys(), 0)
         for name, action in self.plugins.actions("reset_actions"):
             self.plugins.call(name, "reset()", action.reset, self, hard)
         return ResetCounts(jobs, cached, items)

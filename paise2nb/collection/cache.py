@@ -40,7 +40,8 @@ class Cache:
     def put(self, data: bytes) -> str:
         """Store bytes durably and return their key, the SHA-256 in hexadecimal.
 
-        Putting an existing entry again makes it new, so that `remove` keeps it.
+        Putting an existing entry again makes it new, so that `remove` keeps it. A damaged one is
+        replaced.
 
         Raises:
             StorageError: The bytes can't be written.
@@ -49,8 +50,9 @@ class Cache:
         path = self._path(key)
         try:
             with suppress(FileNotFoundError), _locked(path.parent):
-                os.utime(path)
-                return key
+                if path.read_bytes() == data:
+                    os.utime(path)
+                    return key
             if not path.parent.is_dir():
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 sync_to_disk(self.directory)
@@ -103,6 +105,17 @@ class Cache:
                     path.unlink(missing_ok=True)
                     removed += not path.name.startswith(PARTIAL)
         return removed
+
+    def damaged(self) -> tuple[list[Path], int]:
+        """Return the files of entries that don't have their content, and the number of entries."""
+        files = [path for path in self._files() if not path.name.startswith(PARTIAL)]
+        wrong = []
+        for path in files:
+            with suppress(FileNotFoundError):
+                found = hashlib.sha256(path.read_bytes()).hexdigest()
+                if found != path.parent.name + path.name:
+                    wrong.append(path)
+        return wrong, len(files)
 
     def copy_to(
         self,

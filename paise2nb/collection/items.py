@@ -13,12 +13,14 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, overload
 
 from paise2nb.collection.search import UNSTORABLE, facets_of, search
+from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
-from paise2nb.core.damage import lost, size_of
+from paise2nb.core.damage import inspect, lost, size_of
 from paise2nb.core.errors import NotFound
 from paise2nb.core.formats import read_format
 from paise2nb.core.sqlite import Database
@@ -66,6 +68,7 @@ SELECT version, title, sha256, size, fetched_at FROM versions WHERE item_id = ?1
 SELECT (SELECT count(*) + 1 FROM versions WHERE item_id = ?1), title, sha256, size, fetched_at
 FROM items WHERE id = ?1 ORDER BY version
 """
+_ANY = "SELECT 1 FROM items LIMIT 1"
 _TRIGGER = "SELECT sql FROM sqlite_master WHERE name = 'words_removed'"
 
 
@@ -305,6 +308,32 @@ def _public(row: sqlite3.Row) -> dict[str, Any]:
     return public
 
 
+def belong_together(settings: Settings, path: Path, jobs: Path) -> bool:
+    """Whether a database of items and one of jobs are those of one data directory."""
+    return jobs.parent == path.parent and settings.task_queue.provider in ("sqlite", "none")
+
+
+def lost_database(path: Path, jobs: Path) -> tuple[Path, Path] | None:
+    """Return which of the two databases is missing or empty while the other one has content.
+
+    An app creates the items first. So each look is at what is created later, and an app that is
+    being opened at this moment is never taken for a loss.
+
+    Args:
+        path: The database of items.
+        jobs: The database of jobs.
+
+    Returns:
+        The lost one and the other one.
+    """
+    if size_of(jobs) and not size_of(path):
+        return path, jobs
+    with suppress(sqlite3.DatabaseError):  # damaged, or of another format: told when it is opened
+        if size_of(path) and inspect(path, lambda c: c.execute(_ANY).fetchone()):
+            return None if size_of(jobs) else (jobs, path)
+    return None
+
+
 @hookimpl
 def data_storage_provider(app: AppInfo) -> ItemStore:
     """The built-in store: ``items.db`` in the data directory, or the path in the settings.
@@ -316,12 +345,6 @@ def data_storage_provider(app: AppInfo) -> ItemStore:
     settings = app.settings
     path = settings.data_storage.sqlite.path or app.data_dir / "items.db"
     jobs = settings.task_queue.sqlite.path or app.data_dir / "tasks.db"
-    beside = jobs.parent == path.parent and settings.task_queue.provider in ("sqlite", "none")
-    # An app creates the items first, and each look is at what is created later.
-    if beside and size_of(jobs) and not size_of(path):
-        raise lost(path, jobs)
-    store = ItemStore(path)
-    if beside and store.list(limit=1) and not size_of(jobs):
-        store.close()
-        raise lost(jobs, path)
-    return store
+    if belong_together(settings, path, jobs) and (found := lost_database(path, jobs)):
+        raise lost(*found)
+    return ItemStore(path)

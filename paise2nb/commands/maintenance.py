@@ -43,11 +43,17 @@ def profile(session: Session, name: str | None) -> Any:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset(session: Session, hard: bool, yes: bool) -> ResetCounts:
     """Delete finished jobs and cached bytes; keep the items."""
-    app = session.app
+    from paise2nb.operate.lost import has_lost_database, replace_lost_databases
+
+    settings = session.settings(plugins=False)
+    is_lost = has_lost_database(settings)
+    directory = settings.data_dir if is_lost else session.app.data_dir
     data = "all jobs, cached bytes and items" if hard else "the finished jobs and the cached bytes"
-    if not yes and not session.ask(f"Delete {data} in {app.data_dir}?"):
+    lost = ", and go on with an empty database in place of the lost one" if is_lost else ""
+    if not yes and not session.ask(f"Delete {data} in {directory}{lost}?"):
         raise PaiseError("not confirmed; nothing was deleted")
-    return app.reset(hard=hard)
+    replace_lost_databases(settings)
+    return session.app.reset(hard=hard)
 
 
 @command("demo")

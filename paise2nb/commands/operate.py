@@ -43,7 +43,7 @@ def restore(session: Session, path: str) -> Any:
 @click.option("--max-age", metavar="TIME", help="Longest time that a job may wait: 90, 15m, 1d.")
 @click.option("--max-failed", metavar="N", type=int, help="Most pages that may fail in an hour.")
 def health(session: Session, max_age: str | None, max_failed: int | None) -> Any:
-    """Check whether work goes on; exit status 1 with the reasons if not.
+    """Check whether work goes on: exit status 0, or 1 with reasons.
 
     It changes nothing, and suits the health check of a container.
     """

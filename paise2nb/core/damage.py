@@ -29,6 +29,12 @@ def size_of(path: Path) -> int:
         return 0
 
 
+def companion(path: Path) -> Path | None:
+    """Return a file beside a database that exists only after its first page was written."""
+    log, lock = (path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", ".lock"))
+    return log if size_of(log) else lock if lock.exists() else None
+
+
 def lost(path: Path, companion: Path) -> StorageError:
     """Return the error for a missing or empty database whose companion shows that it was used."""
     state = "is empty (0 bytes)" if path.exists() else "is missing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +57,51 @@ def schema_hash(connection: sqlite3.Connection) -> str:
     texts = (" ".join(re.sub(r'--.*|"', "", row[0]).split()) for row in rows)
     text = "\n".join(re.sub(r" ?([(),]) ?", r"\1", text) for text in texts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def missing_parts(connection: sqlite3.Connection, wanted: Format) -> list[str]:
+    """Return the tables, indexes, views and triggers that a database lacks: ``trigger NAME``."""
+    return [f"{kind} {name}" for kind, name, _ in _missing(connection, wanted)]
+
+
+def restore_indexes(connection: sqlite3.Connection, wanted: Format) -> None:
+    """Create what a database lacks and has no rows of its own; fill full-text indexes again.
+
+    Raises:
+        StorageError: A table is missing, whose rows are lost.
+    """
+    missing = _missing(connection, wanted)
+    for kind, name, sql in missing:
+        if kind == "table" and not sql.startswith("CREATE VIRTUAL TABLE"):
+            raise StorageError(f"the rows of table {name} are lost")
+    for _, _, sql in missing:
+        connection.execute(sql)
+    # A missing trigger has missed changes, so that the index is out of date.
+    for name, sql in connection.execute(_VIRTUAL).fetchall():
+        if "fts5" in sql.lower():
+            connection.execute(f"INSERT INTO {name} ({name}) VALUES ('rebuild')")
+
+
+_VIRTUAL = "SELECT name, sql FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE%'"
+
+
+def _missing(connection: sqlite3.Connection, wanted: Format) -> list[tuple[str, str, str]]:
+    """The type, name and SQL of all that the schema has and a database lacks, tables first."""
+    sql = (
+        "SELECT type, name, sql FROM sqlite_master WHERE sql NOT NULL"
+        " ORDER BY type != 'table', rootpage > 0"
+    )
+    found = {(row[0], row[1]) for row in connection.execute(sql)}
+    with closing(sqlite3.connect(":memory:")) as model:
+        _execute(model, wanted.schema)
+        virtual = {row[0] for row in model.execute(_VIRTUAL)}
+        rows = [tuple(row) for row in model.execute(sql)]
+    # The tables in which a virtual one keeps its data come and go with it.
+    shadows = tuple(f"{name}_" for name in virtual)
+    return [
+        row for row in rows
+        if row[:2] not in found and not (row[0] == "table" and row[1].startswith(shadows))
+    ]  # fmt: skip
 
 
 def _execute(connection: sqlite3.Connection, script: str) -> None:

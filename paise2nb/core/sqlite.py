@@ -20,6 +20,7 @@ from weakref import WeakSet
 
 from paise2nb.core.damage import (
     ASIDE,
+    companion,
     explained,
     is_damage,
     locked,
@@ -154,31 +155,27 @@ class Database:
 
     def _require_file(self) -> None:
         """Create the file if it is missing or empty, unless it had content before."""
-        companion = self._companion()  # first: another process may create the file meanwhile
+        beside = companion(self.path)  # first: another process may create the file meanwhile
         if size_of(self.path):
             return
         if not self.path.exists():
-            self._refuse_to_replace()
+            if not self._replaces:
+                self._refuse_to_replace()
             if self._file is not None:
                 self._require_same_file()
             if not self._creates:
                 raise StorageError(f"{self.path} is missing")
-        if companion is not None and not self._replaces:
-            raise lost(self.path, companion)
+        if beside is not None and not self._replaces:
+            raise lost(self.path, beside)
         # Created before SQLite does: its other files get the permissions of this one.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-
-    def _companion(self) -> Path | None:
-        """Return a file that exists only after the first page of the database was written."""
-        log, lock = (self.path.with_name(f"{self.path.name}{end}") for end in ("-wal", ".lock"))
-        return log if size_of(log) else lock if lock.exists() else None
 
     def _refuse_to_replace(self) -> None:
         """Create no new file after a damaged one was put aside: the user has to decide that."""
         if aside := put_aside(self.path):
             raise StorageError(
                 f"{self.path} was damaged and is now {aside[-1]}: repair it and move it back, or "
-                "move it elsewhere to start with an empty one (items are in another file)"
+                "go on with an empty file: paise2 reset"
             )
 
     def _require_same_file(self) -> None:

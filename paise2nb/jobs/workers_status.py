@@ -8,7 +8,10 @@ from typing import Any
 
 from paise2nb.core import render
 from paise2nb.core.display import Displayable
+from paise2nb.core.processes import is_stopped, pid_of
 from paise2nb.core.render import Column
+from paise2nb.jobs.models import HERE, IMMEDIATE
+from paise2nb.jobs.worker_registry import LEASE_SECONDS, WorkerRegistry
 
 COLUMNS = (
     Column("pool"),
@@ -42,6 +45,27 @@ def pause_reason(pool: str = "") -> str:
 def pool_without_workers(pool: str) -> str:
     """The reason why the jobs of a pool wait that was not started."""
     return f"pool {pool} has no workers; start them: {START} --pool {pool}"
+
+
+def silent_processes(job_store: WorkerRegistry) -> list[tuple[str, str]]:
+    """What has given no sign for longer than `LEASE_SECONDS`, and what to do about it.
+
+    Only processes that this machine sees: those elsewhere are given up after that time.
+    """
+    supervisor, found = job_store.supervisor(), []
+    rows = [("supervisor", supervisor)] if supervisor is not None else []
+    rows += [(f"worker of pool {row['pool']}", row) for row in job_store.workers()]
+    for name, row in rows:
+        silent = job_store.now() - row["heartbeat_at"]
+        if row["presence"] != HERE or row.get("pool") == IMMEDIATE or silent < LEASE_SECONDS:
+            continue
+        pid = pid_of(row["process"])
+        text = f"the {name} (pid {pid}) has given no sign for {render.duration(silent)}"
+        if is_stopped(pid):
+            found.append((f"{text}: it is stopped", f"continue it: kill -CONT {pid}"))
+        else:
+            found.append((text, "see what it does: paise2 worker logs"))
+    return found
 
 
 @dataclass(repr=False)

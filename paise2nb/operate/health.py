@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.config.settings import Settings
-from paise2nb.core import processes
 from paise2nb.core.damage import size_of
 from paise2nb.core.display import Displayable, arguments
 from paise2nb.core.errors import StorageError
 from paise2nb.core.render import amount, duration, one_line, size
-from paise2nb.jobs.models import IMMEDIATE, RUNNING
+from paise2nb.jobs.models import RUNNING
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.worker_registry import LEASE_SECONDS
-from paise2nb.jobs.workers_status import Pauses, no_worker_runs
+from paise2nb.jobs.workers_status import Pauses, no_worker_runs, silent_processes
 
 FREE_BYTES = 50_000_000  # of disk space; with less, work will soon stop
 HOUR = 3600.0
@@ -125,16 +124,9 @@ def _workers(job_store: JobStore, none_needed: bool) -> Iterator[Reason]:
     work = len(job_store.ready_tasks()) or (due is not None and due < now - LEASE_SECONDS)
     if not work and not counts["running"]:
         return
-    workers = [row for row in job_store.workers() if row["presence"] in RUNNING]
-    here = [row for row in workers if row["pool"] != IMMEDIATE]
-    if not workers and not none_needed:
+    present = any(row["presence"] in RUNNING for row in job_store.workers())
+    if not present and not none_needed:
         text = no_worker_runs(counts["queued"] + counts["running"] + counts["retrying"])
         yield Reason("workers_missing", text)
-    for row in here:
-        silent = now - row["heartbeat_at"]
-        if silent > LEASE_SECONDS:
-            pid = row["pid"]
-            text = f"worker {pid} (pool {row['pool']}) has given no sign for {duration(silent)}"
-            stopped = processes.is_stopped(pid)
-            advice = f"it is stopped: kill -CONT {pid}" if stopped else "see: paise2 worker logs"
-            yield Reason("workers_missing", f"{text}; {advice}")
+    for text, advice in silent_processes(job_store):
+        yield Reason("workers_missing", f"{text}; {advice}")

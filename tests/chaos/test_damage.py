@@ -126,7 +126,7 @@ def test_a_destroyed_job_store_is_noticed_and_renamed_and_accepts_no_job(
             app.enqueue("effect", "lost?")
         finding = problem(app, "jobs")
         if damage is delete:
-            assert "is gone" in finding.text
+            assert "is missing" in finding.text
         else:
             [aside, *_] = sorted(path.parent.glob("tasks.db.damaged-*"))
             assert str(aside) in finding.advice

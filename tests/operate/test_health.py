@@ -145,7 +145,8 @@ def test_a_stopped_worker_is_named(app: App, health: Run) -> None:
         checked = health()
         assert codes(checked) == ["paused", "workers_missing"]
         assert f"kill -CONT {worker['pid']}" in checked.reasons[1].text
-        assert f"worker {worker['pid']} (pool default) has given no sign for 4" in str(checked)
+        sign = f"the worker of pool default (pid {worker['pid']}) has given no sign for 4"
+        assert sign in str(checked)
     finally:
         os.kill(worker["pid"], signal.SIGCONT)
 

@@ -1,0 +1,49 @@
+"""Empty databases in place of lost ones, where the user gives up their content."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from paise2nb.collection import items
+from paise2nb.config.settings import Settings
+from paise2nb.core.damage import ASIDE, companion, put_aside, size_of
+from paise2nb.core.sqlite import Database
+from paise2nb.jobs.database import FORMAT, PAGE_SIZE
+
+
+def has_lost_database(settings: Settings) -> bool:
+    """Whether a database is missing or empty beside companions that show that it had content."""
+    return bool(_lost(settings))
+
+
+def replace_lost_databases(settings: Settings) -> None:
+    """Create an empty database for each lost one. A write-ahead log is put aside.
+
+    Raises:
+        StorageError: It can't be created.
+    """
+    for path, wanted, page in _lost(settings):
+        log = path.with_name(f"{path.name}-wal")
+        with suppress(FileNotFoundError):
+            log.rename(log.with_name(f"{path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}-wal"))
+        path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+        Database(path, wanted, durable=True, page=page, replace=True).close()
+
+
+def _lost(settings: Settings) -> list[tuple[Any, ...]]:
+    directory = settings.data_dir
+    if directory is None:
+        return []
+    jobs = settings.task_queue.sqlite.path or directory / "tasks.db"
+    path = settings.data_storage.sqlite.path or directory / "items.db"
+    pair = items.lost_database(path, jobs) if items.belong_together(settings, path, jobs) else None
+    return [
+        entry
+        for entry in ((path, items.FORMAT, 4096), (jobs, FORMAT, PAGE_SIZE))
+        if not size_of(entry[0])
+        and (
+            put_aside(entry[0]) or companion(entry[0]) or (pair is not None and pair[0] == entry[0])
+        )
+    ]
