@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from paise2nb.config.settings import Settings
-from paise2nb.core.errors import NotFound, UsageError, WorkersError
+from paise2nb.core.errors import NotFound, PluginError, UsageError, WorkersError
 from paise2nb.core.files import claim_directory
 from paise2nb.core.render import counted
 from paise2nb.jobs.context import Context
@@ -38,7 +38,7 @@ from paise2nb.views.status import Digest, Log, ResetCounts, Status, take_digest,
 from paise2nb.views.waiting import block, waiting
 from paise2nb.workers.control import Workers
 from paise2nb.workers.executor import call_function
-from paise2nb.workers.queue import JobHuey
+from paise2nb.workers.queue import JobHuey, create_queue
 
 _current: App | None = None
 
@@ -63,7 +63,7 @@ class App:
         """Open the parts; load the plugins too, unless they are given.
 
         Raises:
-            PluginError: a plugin can't be loaded.
+            PluginError: a plugin can't be loaded, and its absence is not tolerated.
             StorageError: a database or the data directory can't be used.
         """
         self.closed, self._process = False, os.getpid()
@@ -79,15 +79,17 @@ class App:
         self.cache: CacheProvider = self.plugins.first_result("cache_provider", parts)
         self.store: DataStorageProvider = self.plugins.first_result("data_storage_provider", parts)
         parts.cache, parts.store = self.cache, self.store
-        provider = self.plugins.provider(settings.task_queue.provider)
-        self.queue: JobHuey = provider.create(parts)
+        self.queue: JobHuey = create_queue(parts)
         parts.job_store = self.queue.job_store
         self.workers = Workers(parts, self.queue)
         self._opened: list[tuple[str, LifecycleAction]] = []
         try:
             for name, action in self.plugins.actions("lifecycle_actions"):
-                self.plugins.call(name, "opened()", action.opened, self)
-                self._opened.append((name, action))
+                try:
+                    self.plugins.call(name, "opened()", action.opened, self)
+                    self._opened.append((name, action))
+                except PluginError as error:
+                    self.plugins.refuse(name, error)
         except BaseException:
             self.close()
             raise
@@ -192,6 +194,8 @@ class App:
     ) -> Enqueued:
         self.plugins.refresh()
         task = self.plugins.task(name)
+        if self.immediate:  # jobs run here, perhaps with another part than the broken plugin's
+            self.plugins.require_all()
         new = self.parts.new_jobs(task, every_args, **options)
         fresh = task.fresh
 

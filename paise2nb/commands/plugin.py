@@ -116,7 +116,9 @@ def _shown(path: Path) -> str:
 
 
 def _list(session: Session) -> Rows:
-    return Rows(session.app.plugins.describe(), _PLUGINS)
+    broken = session.app.plugins.broken
+    columns = [*_PLUGINS, Column("reason", wide=True)] if broken else _PLUGINS
+    return Rows(session.app.plugins.describe(), columns)
 
 
 plugins = CommandGroup(

@@ -11,7 +11,6 @@ import contextlib
 import dis
 import faulthandler
 import importlib
-import inspect
 import json
 import os
 import re
@@ -34,7 +33,7 @@ from paise2nb.core.errors import PluginError, message
 from paise2nb.core.files import write_atomically
 from paise2nb.core.render import amount
 from paise2nb.core.urls import scheme_of, suffix_of
-from paise2nb.plugins import BUILT_IN, Plugins, Task
+from paise2nb.plugins import BUILT_IN, Plugins
 
 LOAD_SECONDS = 10.0
 START_SECONDS = 30.0  # that the process may take before it loads the plugin
@@ -161,7 +160,8 @@ def main() -> None:
 
 
 def _check_rules(settings: Settings, candidate: Path, try_id: int | None) -> dict[str, Any]:
-    plugins = Plugins(settings, candidate)
+    plugins = Plugins(settings, candidate, tolerant=True)  # others may be broken
+    _raise_broken(plugins, candidate)
     modules = list(sys.modules.values())
     module = next(m for m in modules if getattr(m, "__file__", None) == str(candidate))
     if undefined := _undefined_names(candidate, module):
@@ -169,13 +169,14 @@ def _check_rules(settings: Settings, candidate: Path, try_id: int | None) -> dic
     rows = [row for row in plugins.describe() if row["origin"] == str(candidate)]
     if not rows:
         return _problem("the cell registers nothing; decorate a function, for example with @task")
-    for problem, line in _broken_rules(plugins, module):
-        return _problem(problem, line)
+    if problem := _left_running():
+        return _problem(problem)
     if any(name == module.__name__ for _, name in plugins.startup_hooks()):
         with_defaults = settings
         for name, values in plugins.defaults():
             with_defaults = with_defaults.override(values, f"plugin {name}")
         App(with_defaults, plugins=plugins).close()  # calls the hooks of an app that opens
+        _raise_broken(plugins, candidate)
     names = ", ".join(f"{row['kind']} {row['name']}".rstrip() for row in rows)
     if try_id is None:
         return {"registers": names}
@@ -206,7 +207,8 @@ def _locate(error: Exception, candidate: str) -> dict[str, Any]:
     if isinstance(cause, NameError) and cause.name and line is not None:
         return _undefined(line, cause.name)
     if line is None:
-        return _problem(str(error), _line_of(getattr(error, "function", None)))
+        reason = getattr(error, "reason", None) or str(error)
+        return _problem(reason, _line_of(getattr(error, "function", None)))
     return _problem(message(cause), line)
 
 
@@ -230,47 +232,18 @@ def _code_objects(code: CodeType) -> Iterator[CodeType]:
             yield from _code_objects(constant)
 
 
-def _broken_rules(plugins: Plugins, module: ModuleType) -> Iterator[tuple[str, int | None]]:
-    for task in plugins.tasks.values():
-        if task.plugin == module.__name__:
-            for problem in _task_problems(task):
-                yield f"task {task.name!r}: {problem}", _line_of(task.function)
-    for found, kind, parameters in (
-        (plugins.fetchers(), "fetcher", "(context, url)"),
-        (plugins.extractors(), "extractor", "(context, data, source)"),
-    ):
-        for entry in found:
-            function = entry.function
-            if entry.plugin == module.__name__ and not _takes(function, parameters.count(",") + 1):
-                yield f"{kind} {function.__name__} must take {parameters}", _line_of(function)
+def _raise_broken(plugins: Plugins, candidate: Path) -> None:
+    if error := plugins.broken.get(candidate.stem):
+        raise error
+
+
+def _left_running() -> str | None:
     if processes.has_children():
-        yield "it starts processes when it is imported; start them in a task", None
+        return "it starts processes when it is imported; start them in a task"
     if left := sum(not thread.daemon for thread in threading.enumerate()[1:]):
         threads = amount(left, "thread")
-        yield f"it starts {threads} when it is imported; start threads in a task", None
-
-
-def _task_problems(task: Task) -> Iterator[str]:
-    parameters = list(inspect.signature(task.function).parameters.values())
-    named_only = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    if not parameters or parameters[0].kind in named_only:
-        yield f"it takes no context; write def {task.function.__name__}(context, …)"
-    for parameter in parameters[1:]:
-        if parameter.default is not parameter.empty:
-            try:
-                json.dumps(parameter.default, allow_nan=False)
-            except (TypeError, ValueError):
-                yield f"the default of {parameter.name!r} is not JSON: {parameter.default!r}"
-        elif parameter.kind is parameter.KEYWORD_ONLY:
-            yield f"no job can pass {parameter.name!r} by name; give it a default"
-
-
-def _takes(function: Any, number: int) -> bool:
-    try:
-        inspect.signature(function).bind(*range(number))
-    except TypeError:
-        return False
-    return True
+        return f"it starts {threads} when it is imported; start threads in a task"
+    return None
 
 
 def _line_of(function: Any) -> int | None:

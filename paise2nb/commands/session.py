@@ -51,9 +51,17 @@ class Session:
         """The app of the chosen profile, opened on first use."""
         if self._app is None:
             from paise2nb.app import App
+            from paise2nb.plugins.registry import resolve
 
-            self._app = App(self.settings())
+            resolved = resolve(self.profile, self.data_dir, self.overrides, tolerant=True)
+            self._app = App(resolved[0], plugins=resolved[1])
+            self.say_broken(self._app)
         return self._app
+
+    def say_broken(self, app: App) -> None:
+        """Say which plugins of an app can't be loaded."""
+        for error in app.plugins.broken.values():
+            self.say(str(error))
 
     def settings(self, profile: str | None = None, *, plugins: bool = True) -> Settings:
         """Resolve the settings from the options of this line, without opening an app.
@@ -67,7 +75,7 @@ class Session:
 
         chosen = profile or self.profile
         if plugins:
-            return resolve(chosen, self.data_dir, self.overrides)[0]
+            return resolve(chosen, self.data_dir, self.overrides, tolerant=True)[0]
         return Settings.resolve(chosen, data_dir=self.data_dir, overrides=self.overrides)
 
     def choose(self, profile: str | None) -> Any:

@@ -40,6 +40,7 @@ FILE_NAME = "paise2.yaml"
 Seconds = Annotated[float, Range(0, 10**9)]
 SomeSeconds = Annotated[float, Range(0.001, 10**9)]
 Count = Annotated[int, Range(1, 1024)]
+DEFAULT_POOL = "default"  # of tasks without a pool of their own
 Profile = NewType("Profile", str)  # not a setting: no layer may set it
 
 

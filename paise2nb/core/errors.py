@@ -72,10 +72,11 @@ class JobFailed(PaiseError):
 class PluginError(PaiseError):
     """A plugin can't be loaded, or breaks a rule of its hook.
 
-    ``function`` is the function that breaks it, if known.
+    ``function`` is the function that breaks it, and ``reason`` the rule, if known.
     """
 
     function: object = None
+    reason: str | None = None
 
 
 class StorageError(PaiseError):

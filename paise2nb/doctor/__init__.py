@@ -126,7 +126,7 @@ def _plugins(settings: Settings) -> Iterator[Finding]:
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:
-    with App(settings) as app:
+    with App(settings, plugins=Plugins(settings, tolerant=True)) as app:
         status, paused = app.workers.status(), app.status().paused
         silent = silent_processes(app.queue.job_store)
         missing = data.missing_bytes(app)

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paise2nb.config.settings import Settings
+from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.core.errors import UsageError
 from paise2nb.jobs.models import Limits, NewJob, whole_number
 from paise2nb.jobs.retry import policy
 from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, Task
-
-DEFAULT_POOL = "default"
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from paise2nb.commands.session import Progress, Session
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.render import in_cell_words, progress_line
+from paise2nb.plugins import Plugins
 
 
 class NotebookSession(Session):
@@ -42,10 +43,10 @@ class NotebookSession(Session):
             if current is None or settings != current.settings:
                 key = settings.to_json()
                 if key not in self.others:
-                    self.others[key] = App(settings)
+                    self.others[key] = self._open(settings)
                 return self.others[key]
         if current is None:
-            current = App(self.settings())
+            current = self._open(self.settings())
             apps.make_current(current)
         return current
 
@@ -72,7 +73,7 @@ class NotebookSession(Session):
             if current is not None and settings.data_dir is None:  # both have a temporary one
                 wanted = settings.with_data_dir(current.data_dir)
             if current is None or wanted != current.settings:
-                opened = App(settings)
+                opened = self._open(settings)
                 if current is not None:
                     current.close()
                 apps.make_current(opened)
@@ -98,12 +99,18 @@ class NotebookSession(Session):
                 settings = settings.override(current.settings.set_by(origin), origin)
         if settings.data_dir is None:  # a temporary directory stays as long as the kernel
             settings = settings.with_data_dir(current.data_dir)
-        reopened = App(settings)
+        reopened = self._open(settings)
         apps.make_current(reopened)
         # Results still use the old app; it is closed with the others.
         self.others.setdefault(current.settings.to_json(), current)
         if problem := reopened.workers.status().problem:
             self.say(problem)
+
+    def _open(self, settings: Settings) -> App:
+        """Open an app, and say which plugins can't be loaded."""
+        app = App(settings, plugins=Plugins(settings, tolerant=True))
+        self.say_broken(app)
+        return app
 
     def plugins_changed(self) -> None:
         """Load the plugins of the current app again."""

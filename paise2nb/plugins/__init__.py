@@ -8,6 +8,7 @@ from the module that defines them.
 from paise2nb.plugins.api import Task, extractor, fetcher, task
 from paise2nb.plugins.documents import Document, Extractor, Fetched, Fetcher, Source
 from paise2nb.plugins.hookspecs import hookimpl
+from paise2nb.plugins.loading import short_name
 from paise2nb.plugins.protocols import (
     AppInfo,
     CacheProvider,
@@ -20,7 +21,7 @@ from paise2nb.plugins.protocols import (
     TaskContext,
     TaskQueueProvider,
 )
-from paise2nb.plugins.registry import BUILT_IN, ENTRY_POINTS, Plugins, short_name
+from paise2nb.plugins.registry import BUILT_IN, ENTRY_POINTS, Plugins
 
 __all__ = ["Document", "Extractor", "Fetched", "Fetcher", "Source", "Task"]
 __all__ += ["extractor", "fetcher", "hookimpl", "task"]

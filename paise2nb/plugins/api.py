@@ -18,6 +18,14 @@ from paise2nb.core.errors import PluginError, UsageError
 from paise2nb.plugins.documents import Extractor, Fetcher
 from paise2nb.plugins.protocols import AppInfo
 
+_LEAST = {  # of the numbers in a declaration
+    "max_retries": ("a whole number", 0),
+    "retry_delay": ("seconds", 0),
+    "backoff": ("a factor", 1),
+    "max_delay": ("seconds", 0),
+    "timeout": ("seconds", 0.001),
+    "memory_mb": ("megabytes", 1),
+}
 POLICY_FIELDS = {"max_retries", "retry_delay", "backoff", "max_delay"}
 F = TypeVar("F", bound=Callable[..., Any])
 Arguments: TypeAlias = tuple[Any, ...]
@@ -74,12 +82,26 @@ class Task:
     policies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("max_retries", "retry_delay", "timeout", "memory_mb"):
+            if (value := getattr(self, name)) is not None:
+                self._check_number(name, value, "")
         for error_class, policy in self.policies.items():
-            if unknown := sorted(set(policy) - POLICY_FIELDS):
-                raise PluginError(
-                    f"task {self.name!r}: unknown field {unknown[0]!r} in the policy for "
-                    f"{error_class!r}; known: {', '.join(sorted(POLICY_FIELDS))}"
-                )
+            for name, value in policy.items():
+                where = f" in the policy for {error_class!r}"
+                if name not in POLICY_FIELDS:
+                    known = ", ".join(sorted(POLICY_FIELDS))
+                    raise PluginError(
+                        f"task {self.name!r}: unknown field {name!r}{where}; known: {known}"
+                    )
+                self._check_number(name, value, where)
+
+    def _check_number(self, name: str, value: Any, where: str) -> None:
+        kind, least = _LEAST[name]
+        number = int if name == "max_retries" else int | float
+        if isinstance(value, bool) or not isinstance(value, number) or not value >= least:
+            raise PluginError(
+                f"task {self.name!r}: {name} is {value!r}{where}; give {kind}, {least} or more"
+            )
 
     @cached_property
     def _parameters(self) -> list[inspect.Parameter]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import re
 import sys
 import threading
 from collections import ChainMap
@@ -21,14 +19,28 @@ from typing import Any
 
 import pluggy
 
-from paise2nb.config.settings import Settings
-from paise2nb.core.errors import PaiseError, PluginError, SettingsError, UnknownTask, message
+from paise2nb.config.settings import DEFAULT_POOL, Settings
+from paise2nb.core.errors import PaiseError, PluginError, SettingsError, message
 from paise2nb.core.version import __version__
 from paise2nb.plugins.api import Task
+from paise2nb.plugins.declarations import (
+    PROTOCOLS,
+    RETURNED,
+    check_all,
+    check_content,
+    check_defaults,
+    check_pools,
+    check_provider,
+    check_task,
+    checked,
+    taken,
+)
 from paise2nb.plugins.documents import Extractor, Fetcher
 from paise2nb.plugins.hookspecs import DeclaredFunctions, Hooks
+from paise2nb.plugins.loading import import_plugin, load_error, short_name
 from paise2nb.plugins.protocols import AppInfo, TaskQueueProvider
 from paise2nb.plugins.saved import Fingerprint, SavedPlugins
+from paise2nb.plugins.unknown import unknown_task
 
 ENTRY_POINTS = "paise2"  # the group
 BUILT_IN = (
@@ -40,14 +52,8 @@ BUILT_IN = (
     "paise2nb.collection.items",
     "paise2nb.collection.cache",
 )
-_OBJECT_HOOKS = (
-    "configuration_providers",
-    "data_storage_provider",
-    "cache_provider",
-    "lifecycle_actions",
-)
 # The hooks that an app calls only when it opens. A change of their plugins needs a new app.
-STARTUP_HOOKS = ("task_queue_providers", *_OBJECT_HOOKS)
+STARTUP_HOOKS = ("task_queue_providers", *(PROTOCOLS.keys() - {"reset_actions"}))
 
 
 class Plugins:
@@ -56,23 +62,31 @@ class Plugins:
     Args:
         settings: The resolved settings.
         candidate: A file that replaces the saved plugin with its name.
+        tolerant: Load the other plugins if one can't be loaded.
 
     Attributes:
         hooks: The pluggy manager.
         tasks: All tasks by name.
+        broken: Why plugins can't be loaded, by their names. Empty unless ``tolerant``.
         saved: The saved plugins, None if the settings name no data directory.
         generation: A number that changes when plugins are reloaded.
 
     Raises:
         PluginError: A plugin can't be loaded, or defines a task that exists already.
+        SettingsError: A pool has a task that no plugin defines.
     """
 
-    def __init__(self, settings: Settings, candidate: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, candidate: Path | None = None, *, tolerant: bool = False
+    ) -> None:
         self.hooks = pluggy.PluginManager("paise2")
         self.hooks.add_hookspecs(Hooks)
         self.generation = 0
         self.saved: SavedPlugins | None = None
+        self.tasks: dict[str, Task] = {}
+        self.broken: dict[str, PluginError] = {}
         self._settings = settings
+        self._tolerant = tolerant
         self._fingerprint: Fingerprint | None = None
         self._refreshing = threading.Lock()
         self._names: dict[str, str] = {}  # module -> the name that the user gave
@@ -83,14 +97,17 @@ class Plugins:
         if settings.data_dir is not None:
             self.saved = SavedPlugins(settings.data_dir / "plugins")
             self._fingerprint = self.saved.fingerprint()  # first, so that a later change is noticed
-            paths = {path.stem: str(path) for path in self.saved.paths()}
-            manifest = self.saved.manifest()
+            try:
+                manifest = self.saved.manifest()
+                paths = {path.stem: str(path) for path in self.saved.paths()}
+            except PluginError as error:  # which of them are disabled is not known
+                self.refuse(str(self.saved.directory), error)
         disabled = set(manifest["disabled"])
         if candidate is not None:
             paths[candidate.stem] = str(candidate)
             disabled.discard(candidate.stem)
         for name in BUILT_IN:
-            self._register(name, importlib.import_module(name), __version__)
+            self._add(name, partial(import_plugin, name), __version__)
         self._load_entry_points(disabled)
         named: list[tuple[str, str]] = [(name, "") for name in settings.plugins]
         named += [(paths[key], str(manifest["versions"].get(key, ""))) for key in sorted(paths)]
@@ -99,8 +116,9 @@ class Plugins:
             if short in disabled:
                 self._not_loaded.append(("plugin", short, short, version, "disabled", name))
             else:
-                self._register(name, self._load(name, partial(_import, name)), version)
-        self.tasks = self._collect_tasks()
+                self._add(name, partial(import_plugin, name), version)
+        if not self._not_loaded:  # else one of those may define the task
+            check_pools(settings.workers.pools, self.tasks)
 
     def follow(self, data_dir: Path) -> SavedPlugins:
         """Watch the saved plugins of a data directory, which an app may have chosen after loading.
@@ -131,10 +149,10 @@ class Plugins:
         with self._refreshing:
             if self.saved.fingerprint() == self._fingerprint:
                 return True
-            loaded = Plugins(self._settings)
+            loaded = Plugins(self._settings, tolerant=self._tolerant)
             if loaded.startup_hooks() != self.startup_hooks():
                 return False
-            self.hooks, self.tasks = loaded.hooks, loaded.tasks
+            self.hooks, self.tasks, self.broken = loaded.hooks, loaded.tasks, loaded.broken
             self._names, self._versions = loaded._names, loaded._versions
             self._not_loaded = loaded._not_loaded
             self.generation += 1
@@ -161,19 +179,52 @@ class Plugins:
             name, version = entry.name, entry.dist.version if entry.dist else ""
             allowed = _matches(name, chosen.allow) and not _matches(name, chosen.deny)
             if allowed and name not in disabled:
-                self._register(name, self._load(name, entry.load), version)
+                self._add(name, entry.load, version)
             else:
                 state = "disabled" if allowed else "not allowed"
-                self._not_loaded.append(("entry point", name, name, version, state, entry.value))
+                row = "entry point", name, name, version, state, entry.value
+                self._not_loaded.append(row)
+
+    def _add(self, name: str, load: Callable[[], Any], version: str) -> None:
+        """Load a plugin with all that it declares.
+
+        Raises:
+            PluginError: It can't be loaded, unless this is tolerated.
+        """
+        tasks = dict(self.tasks)
+        registered = (name, f"{name} (declared)")
+        if self.hooks.has_plugin(name):
+            self.refuse(
+                name, PluginError(f"plugin {name!r} can't be registered: it is named twice")
+            )
+            return
+        try:
+            self._register(name, self._load(name, load), version)
+            self._collect(name, registered)
+        except PluginError as error:
+            self.tasks = tasks
+            for each in filter(self.hooks.has_plugin, registered):
+                self.hooks.unregister(name=each)
+            self.refuse(name, error, version)
+
+    def refuse(self, name: str, error: PluginError, version: str = "") -> None:
+        """Record that a plugin is broken, if this is tolerated; raise the error if not."""
+        if not self._tolerant:
+            raise error
+        short = short_name(name)
+        self.broken[short] = error
+        self._not_loaded.append(("plugin", short, short, version, "broken", name, str(error)))
+
+    def require_all(self) -> None:
+        """Raise the PluginError of the first plugin that can't be loaded, if there is one."""
+        for error in self.broken.values():
+            raise error
 
     def _load(self, name: str, load: Callable[[], Any]) -> Any:
         try:
             return load()
         except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"plugin {name!r} can't be loaded: {message(error)}; fix it, or remove it from "
-                f"`plugins`, or: paise2 plugins disable {short_name(name)}"
-            ) from error
+            raise load_error(name, error) from error
 
     def _register(self, name: str, plugin: Any, version: str) -> None:
         # A module may contain decorated functions, hook implementations, or both.
@@ -190,42 +241,58 @@ class Plugins:
             reason = " ".join(str(error).split())
             raise PluginError(f"plugin {name!r} can't be registered: {reason}") from error
 
-    def _collect_tasks(self) -> dict[str, Task]:
-        loads = [(hook.plugin_name, hook.function) for hook in self._implementations("tasks")]
-        loads += [
-            (hook.plugin_name, partial(self._source_tasks, hook))
-            for hook in self._implementations("content_sources")
-        ]
-        tasks: dict[str, Task] = {}
-        for plugin, load in loads:
-            for task in self._load(plugin, load) or ():
-                if task.name in tasks:
-                    first, second = tasks[task.name].plugin, task.plugin
-                    error = PluginError(
-                        f"plugin {self._names.get(second, second)!r} defines task {task.name!r}, "
-                        f"which {self._names.get(first, first)!r} has defined already; "
-                        "give it another name"
-                    )
-                    error.function = task.function
-                    raise error
-                tasks[task.name] = task
-        return tasks
+    def _collect(self, name: str, registered: Collection[str]) -> None:
+        """Check what a plugin declares, and add its tasks.
 
-    def _source_tasks(self, implementation: pluggy.HookImpl) -> list[Task]:
+        Args:
+            name: The name that the user gave.
+            registered: The names under which it is registered.
+        """
+        found: dict[str, list[Any]] = {}
+        for hook in RETURNED:
+            for implementation in self._implementations(hook):
+                if implementation.plugin_name in registered:
+                    value = self._load(name, implementation.function)
+                    if value is not None:
+                        value = checked(name, hook, value)
+                        found.setdefault(hook, []).append((implementation, value))
+        tasks = [task for _, some in found.get("tasks", ()) for task in some]
+        for implementation, sources in found.get("content_sources", ()):
+            tasks += self._source_tasks(name, implementation, sources)
+        queue, pools = self._settings.task_queue, {DEFAULT_POOL, *self._settings.workers.pools}
+        if queue.provider == "none" or queue.sqlite.immediate:  # there are no workers
+            pools |= {task.pool for task in tasks}
+        for task in tasks:
+            check_task(name, task, pools)
+            if first := self.tasks.get(task.name):
+                raise taken(name, task, self._names.get(first.plugin, first.plugin))
+            self.tasks[task.name] = task
+        for hook in ("content_fetchers", "content_extractors"):
+            for entry in (entry for _, some in found.get(hook, ()) for entry in some):
+                check_content(name, entry)
+
+    def _source_tasks(
+        self, name: str, implementation: pluggy.HookImpl, sources: Mapping[str, Any]
+    ) -> list[Task]:
         """Return a task for each content source of one plugin."""
-        sources: Any = implementation.function()
-        module = _module_of(implementation)
-        source_task = self.hooks.hook.source_task
-        return [source_task(name=n, source=source, plugin=module) for n, source in sources.items()]
+        for source in sources.values():
+            check_provider(name, "content_sources", source)
+        module, make = _module_of(implementation), self.hooks.hook.source_task
+        return [make(name=n, source=source, plugin=module) for n, source in sources.items()]
 
     # Looking up ------------------------------------------------------------------------------
 
     def defaults(self) -> list[tuple[str, Mapping[str, Any]]]:
         """Return the defaults of all configuration providers, each with its plugin."""
-        return [
-            (short_name(plugin), self.call(plugin, "defaults()", provider.defaults))
-            for plugin, provider in self.actions("configuration_providers")
-        ]
+        found = []
+        for plugin, provider in self.actions("configuration_providers"):
+            try:
+                values = self.call(plugin, "defaults()", provider.defaults)
+                check_defaults(plugin, values)
+                found.append((short_name(plugin), values))
+            except PluginError as error:
+                self.refuse(plugin, error)
+        return found
 
     def task(self, name: str) -> Task:
         """Return the task with that name.
@@ -234,18 +301,9 @@ class Plugins:
             UnknownTask: There is none. The message contains the most similar name, or explains
                 why a function of a notebook can't be enqueued.
         """
-        if callable(name):
-            raise UnknownTask(_not_a_task(name, self.tasks))
-        if name in self.tasks:
+        if not callable(name) and name in self.tasks:
             return self.tasks[name]
-        main = sys.modules.get("__main__")
-        function = getattr(main, name, None)
-        is_program = getattr(main, "__package__", None) == "paise2nb"  # python -m paise2nb
-        if callable(function) and function.__module__ == "__main__" and not is_program:
-            raise UnknownTask(_not_a_task(function, self.tasks))
-        similar = get_close_matches(name, self.tasks, 1)
-        hint = f"did you mean {similar[0]!r}?" if similar else f"known: {', '.join(self.tasks)}"
-        raise UnknownTask(f"unknown task {name!r}; {hint}")
+        raise unknown_task(name, self.tasks, self.broken)
 
     def fetchers(self) -> list[Fetcher]:
         """Return all fetchers, those of plugins before the built-in ones."""
@@ -277,19 +335,29 @@ class Plugins:
         Raises:
             PaiseError: The plugin raised it. Any other exception becomes a PluginError.
         """
-        results = (
-            self.call(found.plugin_name, hook, found.function, *[app][: len(found.argnames)])
-            for found in reversed(self._implementations(hook))
-        )
-        return next(result for result in results if result is not None)
+        for found in reversed(self._implementations(hook)):
+            plugin, arguments = found.plugin_name, [app][: len(found.argnames)]
+            try:
+                result = self.call(plugin, hook, found.function, *arguments)
+                if result is not None:
+                    check_provider(plugin, hook, result)
+                    return result
+            except PluginError as error:
+                self.refuse(plugin, error)
+        raise AssertionError(f"a built-in plugin implements {hook}")
 
     def actions(self, hook: str) -> list[tuple[str, Any]]:
         """Return the objects that a hook provides, each with its plugin, built-in ones first."""
-        return [
-            (found.plugin_name, action)
-            for found in self._implementations(hook)
-            for action in self.call(found.plugin_name, hook, found.function)
-        ]
+        actions = []
+        for found in self._implementations(hook):
+            plugin = found.plugin_name
+            try:
+                provided = self.call(plugin, hook, found.function)
+                check_all(plugin, hook, provided)
+                actions += [(plugin, action) for action in provided]
+            except PluginError as error:
+                self.refuse(plugin, error)
+        return actions
 
     def call(self, plugin: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of a plugin.
@@ -311,6 +379,7 @@ class Plugins:
         known: ChainMap[str, TaskQueueProvider]
         known = ChainMap(*self.hooks.hook.task_queue_providers())
         if name not in known:
+            self.require_all()  # one of those may define it
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise SettingsError(
@@ -328,14 +397,14 @@ class Plugins:
             for e in self.extractors()
         ]
         by_name = ("task_queue_providers", "content_sources")
-        for hook in (*by_name, *_OBJECT_HOOKS, "reset_actions"):
+        for hook in (*by_name, *PROTOCOLS):
             kind = hook.removesuffix("s").replace("_", " ")
             for implementation in self._implementations(hook):
                 names: Any = implementation.function() if hook in by_name else [""]
                 found += [(kind, name, _module_of(implementation)) for name in names]
         rows = [self._row(*values) for values in found] + self._not_loaded
-        keys = ("kind", "name", "plugin", "version", "state", "origin")
-        return [dict(zip(keys, row, strict=True)) for row in rows]
+        keys = ("kind", "name", "plugin", "version", "state", "origin", "reason")
+        return [dict(zip(keys, row, strict=False)) for row in rows]  # only some have a reason
 
     def _row(self, kind: str, name: str, module: str) -> tuple[str, ...]:
         file = getattr(sys.modules.get(module), "__file__", None) or ""
@@ -346,8 +415,14 @@ def resolve(
     profile: str | None = None,
     data_dir: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
+    *,
+    tolerant: bool = False,
 ) -> tuple[Settings, Plugins]:
     """Return the settings, with the defaults of plugins among the layers, and the loaded plugins.
+
+    Args:
+        profile, data_dir, settings: As in `Settings.resolve`.
+        tolerant: As in `Plugins`.
 
     Raises:
         SettingsError: A setting, or a plugin's default, is wrong.
@@ -355,12 +430,12 @@ def resolve(
     """
     layers = partial(Settings.resolve, profile, data_dir=data_dir, overrides=dict(settings or {}))
     resolved = layers()
-    plugins = Plugins(resolved)
+    plugins = Plugins(resolved, tolerant=tolerant)
     if defaults := plugins.defaults():
         before, resolved = resolved, layers(defaults=defaults)
         chosen = attrgetter("plugins", "entry_points", "data_dir")
         if chosen(resolved) != chosen(before):
-            plugins = Plugins(resolved)
+            plugins = Plugins(resolved, tolerant=tolerant)
     return resolved, plugins
 
 
@@ -369,50 +444,5 @@ def _module_of(implementation: pluggy.HookImpl) -> str:
     return getattr(implementation.plugin, "__name__", implementation.plugin_name)
 
 
-def _not_a_task(function: Callable[..., Any], tasks: Collection[str]) -> str:
-    """Explain why a function can't be enqueued, and what to do instead."""
-    name = getattr(function, "__name__", "name")
-    declared = [entry.name for entry in getattr(function, "__paise2__", ()) if type(entry) is Task]
-    task = declared[0] if declared else name
-    if getattr(function, "__module__", None) != "__main__":
-        hint = f'by its name: enqueue("{task}", …)' if task in tasks else "from a plugin"
-        return f"{name} is a function; a task is enqueued {hint}"
-    decorate = "" if declared else f', decorated with @task("{task}")'
-    return (
-        f"{name} is a function of this notebook, which no worker can find; write it in a cell "
-        f'below %%paise2 plugin {name}{decorate}, then: enqueue("{task}", …)'
-    )
-
-
-def short_name(plugin: str) -> str:
-    """Return the name that users see: of a file, or of the module made from one, its stem."""
-    made = re.fullmatch(r"paise2_plugin_(.+)_[0-9a-f]{8}", plugin)
-    return made[1] if made else Path(plugin).stem if plugin.endswith(".py") else plugin
-
-
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _import(name: str) -> ModuleType:
-    """Import a module, or a ``.py`` file under a name made from its path and content."""
-    if not name.endswith(".py"):
-        return importlib.import_module(name)
-    path = Path(name).expanduser().resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    digest = hashlib.blake2b(str(path).encode() + path.read_bytes(), digest_size=4).hexdigest()
-    module_name = f"paise2_plugin_{path.stem}_{digest}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None, "there is a loader for .py files"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return module

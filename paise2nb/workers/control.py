@@ -13,11 +13,10 @@ from collections import Counter
 from copy import deepcopy
 from typing import Any
 
-from paise2nb.config.settings import Settings
+from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.core import processes
 from paise2nb.core.errors import UsageError, WorkersError
 from paise2nb.jobs.models import ELSEWHERE, HERE
-from paise2nb.jobs.parts import DEFAULT_POOL
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus, elsewhere
 from paise2nb.workers.inspection import WorkersInspection
@@ -120,8 +119,10 @@ class Workers(WorkersInspection):
 
         Raises:
             UsageError: The pool is unknown, or the concurrency is out of range.
+            PluginError: A plugin can't be loaded.
             WorkersError: The queue has no workers.
         """
+        self._parts.plugins.require_all()
         if self._parts.settings.task_queue.provider == "none":
             raise WorkersError(
                 "task_queue.provider is none: jobs run where they are enqueued; "

@@ -17,6 +17,7 @@ from huey.serializer import Serializer
 from huey.storage import BaseStorage
 
 from paise2nb.core import processes
+from paise2nb.core.errors import PluginError
 from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs.models import Claim, Outcome, Worker
 from paise2nb.jobs.parts import Parts
@@ -189,6 +190,22 @@ class JobHuey(Huey):
 
 
 # The providers -----------------------------------------------------------------------------------
+
+
+def create_queue(parts: Parts) -> JobHuey:
+    """Create the queue of the provider that the settings name.
+
+    Raises:
+        SettingsError: No plugin has such a provider.
+        PluginError: The provider returns something else, or fails.
+    """
+    name, plugins = parts.settings.task_queue.provider, parts.plugins
+    provider = plugins.provider(name)
+    queue = plugins.call(name, "create()", lambda: provider.create(parts))
+    if not isinstance(queue, JobHuey):
+        kind = type(queue).__name__
+        raise PluginError(f"task_queue.provider {name}: create() returned {kind}, not a JobHuey")
+    return queue
 
 
 def open_job_store(parts: Parts, path: Path | None = None) -> JobStore:

@@ -156,7 +156,8 @@ def test_providers_are_loaded_by_new_processes_only(tmp_path: Path) -> None:
         blocked = app.enqueue("hold", 1, str(tmp_path / "go"))
         while blocked.state != "running":
             time.sleep(0.02)
-        main(["plugin", "loud", "--data-dir", str(app.data_dir)], in_shell(HOOKED))
+        pools = "workers.pools.many.threads=3"
+        main(["plugin", "loud", f"--data-dir={app.data_dir}", f"--set={pools}"], in_shell(HOOKED))
     with paise2nb.open("development", tmp_path / "data", settings) as app:
         # The job that runs keeps its process, which finishes it beside a fresh one.
         assert app.enqueue("shout", "hello").result(timeout=60) == [True]

@@ -1,0 +1,93 @@
+"""Import plugins, and say in one line why and where one can't be loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from paise2nb.core.errors import PaiseError, PluginError, message
+
+_HERE = str(Path(__file__).parent)
+
+
+def short_name(plugin: str) -> str:
+    """Return the name that users see: of a file, or of the module made from one, its stem."""
+    made = re.fullmatch(r"paise2_plugin_(.+)_[0-9a-f]{8}", plugin)
+    return made[1] if made else Path(plugin).stem if plugin.endswith(".py") else plugin
+
+
+def import_plugin(name: str) -> ModuleType:
+    """Import a module, or a ``.py`` file under a name made from its path and content."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    digest = hashlib.blake2b(str(path).encode() + path.read_bytes(), digest_size=4).hexdigest()
+    module_name = f"paise2_plugin_{path.stem}_{digest}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None, "there is a loader for .py files"
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def load_error(plugin: str, error: BaseException) -> PluginError:
+    """Return the error for a plugin that raised one while it was loaded."""
+    where = _place(plugin, *_failing_line(error))
+    reason = f"SyntaxError: {error.msg}" if isinstance(error, SyntaxError) else message(error)
+    return PluginError(
+        f"plugin {plugin!r} can't be loaded: {where}{reason}; fix it, or remove it from "
+        f"`plugins`, or: paise2 plugins disable {short_name(plugin)}"
+    )
+
+
+def rule_error(plugin: str, reason: str, function: Any = None) -> PluginError:
+    """Return the error for a plugin that breaks a rule of its declarations.
+
+    Args:
+        plugin: The name that the user gave.
+        reason: The name, the value, and what to write instead.
+        function: The function that breaks the rule.
+    """
+    code = getattr(function, "__code__", None)
+    file, line = (code.co_filename, code.co_firstlineno) if code else ("", None)
+    error = PluginError(f"plugin {plugin!r}: {_place(plugin, file, line)}{reason}")
+    error.reason, error.function = reason, function
+    return error
+
+
+def _place(plugin: str, file: str, line: int | None) -> str:
+    if line is None:
+        return ""
+    return f"line {line}: " if plugin.endswith(".py") else f"{file}, line {line}: "
+
+
+def _failing_line(error: BaseException) -> tuple[str, int | None]:
+    """Return the file of a plugin and the line in it that raised an error, if it has run."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((_HERE, "<frozen ", importlib.__path__[0]))
+    ]
+    if not frames or (isinstance(error, PaiseError) and error.__cause__ is not None):
+        return "", None
+    file = frames[0].filename  # the plugin's own: what it imports and calls comes after it
+    return file, next(frame.lineno for frame in reversed(frames) if frame.filename == file)
