@@ -16,6 +16,7 @@ from paise2nb.commands import completion
 from paise2nb.commands.cli import CommandGroup, command
 from paise2nb.commands.results import Message, Rows
 from paise2nb.commands.session import Session
+from paise2nb.core import render
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import UsageError
 from paise2nb.core.files import make_private_directory
@@ -58,6 +59,20 @@ class Preview(Displayable):
             lines.append(outcome["said"])
         lines.append(f"{outcome['registers']}: not saved; to save it, leave out --try")
         return "\n".join(lines)
+
+
+class PluginRows(Rows):
+    """The parts of all plugins, and why some can't be loaded."""
+
+    def _reasons(self) -> list[str]:
+        return [row["reason"] for row in self._rows if "reason" in row]
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *map(one_line, self._reasons())])
+
+    def _repr_html_(self) -> str:
+        notes = (render.panel(render.note(reason)) for reason in self._reasons())
+        return "".join([super()._repr_html_(), *notes])
 
 
 @command("plugin", reads_cell=True)
@@ -116,9 +131,7 @@ def _shown(path: Path) -> str:
 
 
 def _list(session: Session) -> Rows:
-    broken = session.app.plugins.broken
-    columns = [*_PLUGINS, Column("reason", wide=True)] if broken else _PLUGINS
-    return Rows(session.app.plugins.describe(), columns)
+    return PluginRows(session.app.plugins.describe(), _PLUGINS)
 
 
 plugins = CommandGroup(
