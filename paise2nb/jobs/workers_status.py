@@ -10,7 +10,7 @@ from paise2nb.core import render
 from paise2nb.core.display import Displayable
 from paise2nb.core.processes import is_stopped, pid_of
 from paise2nb.core.render import Column
-from paise2nb.jobs.models import HERE, IMMEDIATE
+from paise2nb.jobs.models import ELSEWHERE, HERE, IMMEDIATE
 from paise2nb.jobs.worker_registry import LEASE_SECONDS, WorkerRegistry
 
 COLUMNS = (
@@ -99,10 +99,9 @@ class Pauses(Displayable):
         return "; ".join(self.reasons()) or "nothing is paused"
 
 
-def elsewhere(supervisor: dict[str, Any]) -> str:
-    """Where workers run that this process can't see."""
-    host = supervisor["host"]
-    return f"the workers run in another container or on another machine ({host})"
+def elsewhere(row: dict[str, Any]) -> str:
+    """Where a process of the worker registry runs that this process can't see."""
+    return f"in another container or on another machine ({row['host']})"
 
 
 @dataclass(repr=False)
@@ -131,7 +130,8 @@ class WorkersStatus(Displayable):
             return "no workers"
         pools = [worker["pool"] for worker in self.workers]
         parts = [f"{name} {pools.count(name)}" for name in sorted(set(pools))]
-        return f"{render.amount(len(pools), 'worker')} ({', '.join(parts)})"
+        places = {elsewhere(row) for row in self.workers if row.get("presence") == ELSEWHERE}
+        return " ".join([render.amount(len(pools), "worker"), f"({', '.join(parts)})", *places])
 
     def __str__(self) -> str:
         lines = [render.one_line(self.message or self.summary())]

@@ -227,7 +227,7 @@ class Workers(WorkersInspection):
         row: dict[str, Any] | None = supervisor
         while row is not None and row["presence"] == ELSEWHERE:
             if row["heartbeat_at"] != supervisor["heartbeat_at"]:
-                raise WorkersError(f"{elsewhere(row)}, and each queue has one supervisor")
+                raise WorkersError(f"workers run already, {elsewhere(row)}; stop them there first")
             time.sleep(POLL_SECONDS)
             row = self._running_supervisor()
         return row
@@ -292,7 +292,7 @@ class Workers(WorkersInspection):
         seconds = STOP_SECONDS if timeout is None else timeout
         supervisor = self._running_supervisor()
         if supervisor is not None and supervisor["presence"] == ELSEWHERE:
-            raise WorkersError(f"{elsewhere(supervisor)}; stop them there: paise2 worker stop")
+            raise WorkersError(f"the workers run {elsewhere(supervisor)}; stop them there")
         if supervisor is None:
             stopped = self._stop_orphans(seconds)
             if self._job_store.supervisor() is not None:
@@ -355,7 +355,7 @@ def _pause(deadline: float, supervisor: dict[str, Any]) -> None:
     """
     if time.monotonic() > deadline:
         if supervisor["presence"] == ELSEWHERE:
-            raise WorkersError(f"{elsewhere(supervisor)} and do not stop; stop them there")
+            raise WorkersError(f"the workers {elsewhere(supervisor)} do not stop")
         pid = supervisor["pid"]
         raise WorkersError(f"the supervisor (pid {pid}) does not stop; kill it: kill -9 {pid}")
     time.sleep(POLL_SECONDS)

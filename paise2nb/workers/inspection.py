@@ -8,19 +8,18 @@ from typing import Any
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
-from paise2nb.jobs.models import ELSEWHERE, IMMEDIATE, RUNNING
+from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import (
     Pauses,
     WorkersStatus,
-    elsewhere,
     no_worker_runs,
     pause_reason,
     pool_without_workers,
 )
 from paise2nb.workers.queue import JobHuey
 
-_SHOWN = ("pool", "pid", "host", "state", "jobs", "started_at", "heartbeat_at", "error")
+_SHOWN = ("pool", "pid", "host", "presence", "state", "jobs", "started_at", "heartbeat_at", "error")
 
 
 class WorkersInspection:
@@ -66,14 +65,13 @@ class WorkersInspection:
             return None
         if supervisor["problem"]:
             return f"{supervisor['problem']}; fix it, then: paise2 worker restart"
-        if supervisor["presence"] == ELSEWHERE:
-            return f"{elsewhere(supervisor)}; stop them there"
         if kind := network_filesystem(self._job_store.path.parent):
             return (
                 f"{self._parts.data_dir} is on a network filesystem ({kind}), where jobs may be "
                 "lost; choose a local directory with --data-dir or PAISE2_DATA_DIR"
             )
-        if Settings.from_json(supervisor["settings"]) != self._parts.settings:
+        same = Settings.from_json(supervisor["settings"]) == self._parts.settings
+        if not same and supervisor["presence"] == HERE:
             return "the workers run with other settings; to use these: paise2 worker restart"
         if unknown := self._job_store.ready_tasks() - set(self._parts.plugins.tasks):
             names = ", ".join(sorted(unknown))

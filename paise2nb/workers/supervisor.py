@@ -212,8 +212,8 @@ class Supervisor:
         killed = status == -signal.SIGKILL and time.monotonic() - self._ready_at < START_WINDOW
         if had_started or killed:
             self._starting.pop(name, None)
-        # It may have got SIGTERM before it could handle the signal.
-        if status == -signal.SIGTERM and name in self._draining:
+        # It got SIGTERM before it could handle it: from here, or with all processes of a service.
+        if status == -signal.SIGTERM:
             self._starting.pop(name, None)
             status = 0
         if name not in self._starting:

@@ -81,7 +81,8 @@ def test_status_start_and_stop_say_that_the_workers_run_elsewhere(app: App, tmp_
         until(lambda: job.state == "running")
         place = f"in another container or on another machine ({socket.gethostname()})"
         found = app.workers.status()
-        assert place in str(found.problem)
+        assert (place in found.summary(), found.problem) == (True, None)
+        assert place in str(app.status())
         assert {worker["host"] for worker in found.workers} == {socket.gethostname()}
         assert [job.id] in [worker["jobs"] for worker in found.workers]
         for words in (["worker", "start", "--daemonize"], ["worker", "start"], ["worker", "stop"]):
