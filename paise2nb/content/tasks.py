@@ -26,6 +26,7 @@ from paise2nb.core.files import expand_user, working_directory
 from paise2nb.core.text import count_words
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import UNFINISHED
+from paise2nb.jobs.store import NOT_CACHED
 from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, Source, task
 
 Facts: TypeAlias = Mapping[str, Any]  # about fetched bytes, see `hand_over`
@@ -226,7 +227,7 @@ def _cached(context: Context, key: str, what: str, url: str) -> bytes:
         return context.cache.get(key)
     except KeyError:
         fix = f"fetch again: paise2 enqueue fetch --force {url}"
-        raise PermanentError(f"the {what} no longer in the cache; {fix}", "not_cached") from None
+        raise PermanentError(f"the {what} no longer in the cache; {fix}", NOT_CACHED) from None
 
 
 def _check_documents(documents: list[Any], url: str, kind: str) -> None:

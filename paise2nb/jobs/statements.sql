@@ -257,6 +257,15 @@ ORDER BY left DESC LIMIT 1
 
 -- What users do -------------------------------------------------------------------------------
 
+-- name: parts_to_retry
+-- Of pages whose fetch has completed.
+SELECT page.id AS page_id, coalesce(store.id, extract.id) AS id,
+    coalesce(store.error_class, extract.error_class) AS error_class
+FROM json_each(?) AS ids
+    JOIN jobs AS page ON page.id = ids.value AND page.page_id = page.id AND page.state = 'completed'
+{newest_parts}
+WHERE coalesce(store.state, extract.state) IN ('failed', 'cancelled', 'retrying', 'scheduled')
+
 -- name: retryable
 SELECT id, key, state, parent_id, page_id, host, host_slot, worker, (
     SELECT min(twin.id) FROM jobs AS twin WHERE twin.key = jobs.key AND twin.id != jobs.id
@@ -264,8 +273,15 @@ SELECT id, key, state, parent_id, page_id, host, host_slot, worker, (
 ) AS twin
 FROM jobs
 WHERE id IN (SELECT value FROM json_each(:ids))
-    AND state IN ('failed', 'cancelled', 'retrying', 'scheduled')
+    AND (state IN ('failed', 'cancelled', 'retrying', 'scheduled')
+         OR id IN (SELECT value FROM json_each(:again)))
 ORDER BY id
+
+-- name: record_completed
+-- The row of a job that is to run again will not describe this execution any more.
+INSERT OR IGNORE INTO attempts (job_id, run, started_at, finished_at, worker_pid, outcome)
+SELECT id, run, started_at, finished_at, worker_pid, 'completed' FROM jobs
+WHERE id IN (SELECT value FROM json_each(?)) AND state = 'completed'
 
 -- name: retry
 UPDATE jobs SET

@@ -16,6 +16,7 @@ from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
 from paise2nb.jobs.worker_registry import WorkerRegistry
 
+NOT_CACHED = "not_cached"  # the error class of a part whose input is no longer in the cache
 CANCELLED_RUN = "the cancelled run to stop"  # what a retried job waits for
 
 
@@ -26,11 +27,21 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
     def retry(self, tx: Transaction, ids: Collection[int]) -> list[int]:
         """Queue failed, cancelled, retrying and scheduled jobs, with all their attempts.
 
+        A page whose fetch has completed stands for its extract or store. If the cached bytes that
+        this part needs are gone, the page is fetched again.
+
         Returns:
-            For each job that was queued its id, or that of an unfinished twin. A job whose
+            For each job or page that was queued its id, or that of an unfinished twin. A job whose
             cancelled run has not stopped yet may start when it has.
         """
-        rows = tx.execute(SQL["retryable"], {"ids": json.dumps(list(ids))}).fetchall()
+        pages, again = {}, []  # part -> its page; the pages to fetch again
+        for row in tx.execute(SQL["parts_to_retry"], (json.dumps(list(ids)),)):
+            if row["error_class"] == NOT_CACHED:
+                again.append(row["page_id"])
+            else:
+                pages[row["id"]] = row["page_id"]
+        parameters = {"ids": json.dumps([*ids, *pages]), "again": json.dumps(again)}
+        rows = tx.execute(SQL["retryable"], parameters).fetchall()
         answers: list[int] = []
         queued: list[sqlite3.Row] = []
         by_key: dict[int, int] = {}  # twins may be among the jobs themselves
@@ -41,8 +52,9 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
                 queued.append(row)
                 if row["key"] is not None:
                     by_key[row["key"]] = row["id"]
-            answers.append(twin or row["id"])
+            answers.append(twin or pages.get(row["id"], row["id"]))
         ids_to_queue = json.dumps([row["id"] for row in queued])
+        tx.execute(SQL["record_completed"], (ids_to_queue,))
         tx.execute(SQL["retry"], {"ids": ids_to_queue, "waiting_for": CANCELLED_RUN})
         for row in queued:
             if row["host"] is not None and not row["host_slot"] and not row["worker"]:

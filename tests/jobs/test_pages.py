@@ -1,0 +1,385 @@
+"""The states of pages: after any history the counters, the rows and a plain model agree."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from paise2nb.jobs.models import PAGE_STATES, UNFINISHED, Claim, Limits, NewJob, Outcome, Worker
+from paise2nb.jobs.store import JobStore
+
+LIMITS = {task: Limits(60, 512) for task in ("fetch", "extract", "store", "feed", "links", "count")}
+FOLLOWS = {"fetch": ["extract"], "extract": ["store"], "links": ["links", "extract"]}
+RETRYABLE = ("failed", "cancelled", "retrying", "scheduled")
+NUMBERS = st.lists(st.integers(0, 99), max_size=4)
+WORKERS = st.integers(0, 1)
+
+OUTCOMES = {
+    "failed": Outcome("failed", "failed", None, "http_4xx", "404 Not Found"),
+    "not cached": Outcome("failed", "failed", None, "not_cached", "gone"),
+    "retrying": Outcome("failed", "retrying", None, "timeout", "too slow", retry_in=60),
+    "crashed": Outcome("crashed", "retrying", None, "crash", "died", retry_in=0),
+    "given up": Outcome("crashed", "failed", None, "crash", "died"),
+    "released": Outcome("released", "queued"),
+    "snoozed": Outcome("snoozed", "queued", resume="[]"),
+    "cancelled": Outcome("cancelled", "cancelled", None, None, "by its task"),
+}
+RESULTS = {
+    "item": '{"item": 1}',
+    "status 304": '{"status": 304}',
+    "skipped": '{"skipped": "noindex"}',
+    "none": "null",
+}
+
+Execution: TypeAlias = tuple[str, str, int, int]  # outcome, result, follow-ups, fetches
+EXECUTIONS = st.tuples(
+    st.sampled_from(["completed"] * 16 + list(OUTCOMES)),
+    st.sampled_from([*RESULTS, "item", "item"]),
+    st.sampled_from([0, 1, 1, 1, 1, 1, 2]),
+    st.sampled_from([0, 1, 2, 2, 70]),
+)
+
+
+@dataclass(eq=False)
+class Job:
+    """A job of the model."""
+
+    id: int
+    task: str
+    parent: Job | None = None
+    recurs: bool = False
+    priority: int = 0
+    state: str = "queued"
+    claim: Claim | None = None  # the last one
+    worker: int | None = None
+    due: float = 0.0
+    result: str = "null"
+    error_class: str | None = None
+    finished_at: float | None = None
+
+    @property
+    def root(self) -> Job:
+        return self if self.parent is None else self.parent.root
+
+    @property
+    def page(self) -> Job | None:
+        if self.task == "fetch" or (self.task == "links" and self.parent):
+            return self
+        return self.parent.page if self.parent and self.task in ("extract", "store") else None
+
+
+class Model(dict[int, Job]):
+    """What the jobs of a job store should be: by id, in plain Python."""
+
+    def below(self, job: Job) -> list[Job]:
+        return [other for other in self.values() if other.parent is job]
+
+    def tree(self, job: Job) -> list[Job]:
+        return [job, *(part for child in self.below(job) for part in self.tree(child))]
+
+    def parts(self, page: Job) -> list[Job]:
+        """The fetch, its newest extract, and the newest store of that."""
+        parts = [page]
+        while follow := [job for job in self.below(parts[-1]) if job.page is page]:
+            parts.append(follow[-1])
+        return parts
+
+    def page_state(self, page: Job) -> str:
+        parts = self.parts(page)
+        states = [part.state for part in parts]
+        if page.state == "cancelled":
+            return "cancelled"
+        if "running" in states or "queued" in states[1:]:
+            return "running"
+        for state in ("retrying", "scheduled", "queued", "failed", "cancelled"):
+            if state in states:
+                return state
+        assert set(states) == {"completed"}
+        if len(parts) == 3 and parts[2].result == RESULTS["item"]:
+            return "stored"
+        return "unchanged" if page.result == RESULTS["status 304"] else "skipped"
+
+    def pages(self) -> dict[int, str]:
+        return {job.id: self.page_state(job) for job in self.values() if job.page is job}
+
+    def finish(self, job: Job, state: str, now: float) -> None:
+        job.state = "scheduled" if job.recurs and state in ("completed", "failed") else state
+        job.finished_at = None if job.state in UNFINISHED else now
+
+    def prune(self, before: float) -> None:
+        def is_old(job: Job) -> bool:
+            finished = job.finished_at is not None and job.finished_at < before
+            return finished and job.worker is None
+
+        for root in [job for job in self.values() if job.parent is None]:
+            if all(map(is_old, tree := self.tree(root))):
+                for job in tree:
+                    del self[job.id]
+        while leaves := [
+            job
+            for job in self.values()
+            if job.parent and is_old(job) and job.root.recurs and not self.below(job)
+        ]:
+            for job in leaves:
+                del self[job.id]
+
+
+class PageHistories(RuleBasedStateMachine):
+    """Random changes of one job store, and of the model beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.now = 1e9
+        self.model = Model()
+        self.last = 0  # the last id
+        self.store = self.open()
+        self.workers = [self.store.register("default", 1) for _ in range(2)]
+        self.claims: list[Claim] = []
+        self.failed: set[Claim] = set()  # whose attempt is recorded as failed
+
+    def open(self) -> JobStore:
+        store = JobStore(Path(self.directory.name) / "tasks.db", durable=False)
+        store.now = lambda: self.now
+        return store
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.directory.cleanup()
+
+    def some(self, numbers: list[int]) -> list[Job]:
+        jobs = list(self.model.values())
+        return [jobs[number % len(jobs)] for number in numbers] if jobs else []
+
+    def added(self, new: list[NewJob], parent: Job | None = None) -> None:
+        for job in new:
+            self.last += 1
+            state = "scheduled" if job.delay else "queued"
+            more = {"recurs": bool(job.interval), "priority": job.priority, "state": state}
+            due = self.now + (job.delay or 0)
+            self.model[self.last] = Job(self.last, job.task, parent, due=due, **more)
+
+    # What users do ---------------------------------------------------------------------------
+
+    @initialize(number=st.integers(1, 4))
+    def begin(self, number: int) -> None:
+        """Each history has pages, a source and a recurring page, whatever rules it has."""
+        self.enqueue("fetch", number, None, None, 0)
+        self.enqueue("feed", 1, None, None, 0)
+        self.enqueue("links", 1, None, None, 0)
+        self.enqueue("fetch", 1, None, 600.0, 0)
+
+    @rule(
+        task=st.sampled_from(["fetch", "fetch", "fetch", "feed", "links", "extract", "count"]),
+        number=st.sampled_from([1, 1, 2, 2, 70]),
+        delay=st.sampled_from([None, None, 60.0]),
+        interval=st.sampled_from([None, None, 600.0]),
+        priority=st.sampled_from([0, 0, 1]),
+    )
+    def enqueue(
+        self, task: str, number: int, delay: float | None, interval: float | None, priority: int
+    ) -> None:
+        values = {"delay": delay, "interval": interval, "priority": priority}
+        new = [NewJob(task, "[]", 4, **values)] * (1 if delay or interval else number)
+        answers = self.store.add(new).answers
+        self.added(new)
+        assert answers[-1] == (self.last, "new")
+
+    @rule(numbers=NUMBERS)
+    def cancel(self, numbers: list[int]) -> None:
+        chosen = self.some(numbers)
+        self.store.cancel([job.id for job in chosen])
+        for job in (part for root in chosen for part in self.model.tree(root)):
+            if job.state in UNFINISHED:
+                job.state, job.finished_at = "cancelled", self.now
+
+    @rule(numbers=NUMBERS)
+    def retry(self, numbers: list[int]) -> None:
+        self._retry(self.some(numbers))
+
+    @rule()
+    def retry_failed_pages(self) -> None:
+        failed = self.store.find(state="failed", pages=True)
+        pages = {page for page, state in self.model.pages().items() if state == "failed"}
+        assert pages <= set(failed)
+        answers = self._retry([self.model[page] for page in failed])
+        assert sorted(answers) == failed
+        assert self.store.page_counts()["failed"] == 0
+
+    def _retry(self, chosen: list[Job]) -> list[int]:
+        for job in chosen:
+            *_, last = self.model.parts(job) if job.page is job else [job]
+            if job.state in RETRYABLE:
+                last = job
+            elif job.state != "completed" or last.state not in RETRYABLE:
+                continue
+            elif last.error_class == "not_cached":
+                last = job
+            last.state, last.finished_at = "queued", None
+        return self.store.retry([job.id for job in chosen])
+
+    @rule(age=st.sampled_from([-1, 60, 1000, 1000]))
+    def prune(self, age: int) -> None:
+        before = len(self.model)
+        self.model.prune(self.now - age)
+        assert self.store.prune(self.now - age) == before - len(self.model)
+
+    @precondition(lambda self: self.last > 200)
+    @rule()
+    def clear(self) -> None:
+        assert self.store.clear() == len(self.model)
+        self.model.clear()
+
+    @rule(seconds=st.sampled_from([1, 60, 3600]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = self.open()
+
+    # What workers do -------------------------------------------------------------------------
+
+    @rule(index=WORKERS)
+    def claim(self, index: int) -> None:
+        self._claimed(self.store.claim(self.workers[index], LIMITS))
+
+    @rule(index=WORKERS, executions=st.lists(EXECUTIONS, min_size=3, max_size=20))
+    def work(self, index: int, executions: list[Execution]) -> None:
+        """Claim and end one job after the other."""
+        worker = self.workers[index]
+        claim = self.store.claim(worker, LIMITS)
+        self._claimed(claim)
+        for execution in executions:
+            if claim is not None:
+                claim = self._end(claim, execution, worker)
+
+    def _next(self) -> Job | None:
+        """The job to claim: of the oldest for each task the one with the oldest page or root."""
+        ready = [
+            job
+            for job in self.model.values()
+            if (job.state == "queued" and job.worker is None)
+            or (job.state in ("scheduled", "retrying") and job.due <= self.now)
+        ]
+        first: dict[str, Job] = {}
+        for job in sorted(ready, key=lambda job: (-job.priority, job.id)):
+            first.setdefault(job.task, job)
+
+        def order(job: Job) -> tuple[int, int, int]:
+            return -job.priority, (job.page or job.root).id, job.id
+
+        return min(first.values(), key=order, default=None)
+
+    def _claimed(self, claim: Claim | None) -> None:
+        expected = self._next()
+        assert (claim and claim.id) == (expected and expected.id)
+        if claim is not None and expected is not None:
+            expected.state, expected.claim, expected.worker = "running", claim, claim.worker
+            expected.finished_at = None
+            self.claims.append(claim)
+
+    @rule(index=st.integers(0, 5), execution=EXECUTIONS)
+    def end(self, index: int, execution: Execution) -> None:
+        if self.claims:  # an old one now and then, which is refused
+            self._end(self.claims[-1 - index % len(self.claims)], execution, None)
+
+    def _end(self, claim: Claim, execution: Execution, worker: Worker | None) -> Claim | None:
+        outcome, result, follow, fetches = execution
+        full = OUTCOMES.get(outcome)
+        if full is None:
+            tasks = FOLLOWS.get(claim.task, []) * follow
+            tasks += ["fetch"] * fetches if claim.task in ("feed", "links") else []
+            followups = [NewJob(task, "[]", 4, priority=claim.priority) for task in tasks]
+            full = Outcome("completed", "completed", RESULTS[result], followups=followups)
+        accepted = self._ends(claim, full)
+        found, next_claim = self.store.end(claim, full, worker, LIMITS if worker else {})
+        assert found == accepted
+        if worker is not None:
+            self._claimed(next_claim)
+        return next_claim
+
+    def _ends(self, claim: Claim, outcome: Outcome) -> bool:
+        """Whether an outcome is accepted; then the model takes it over."""
+        job = self.model.get(claim.id)
+        if job is None or job.claim != claim or job.worker is None:
+            return False
+        accepted = job.state == "running"
+        job.worker = None
+        if accepted:
+            job.result = outcome.result or "null"
+            job.error_class = outcome.error_class
+            self.model.finish(job, outcome.state, self.now)
+            job.due = self.now + (outcome.retry_in or 0)
+            if job.state == "scheduled":
+                job.due = math.inf
+            if outcome.outcome == "failed":
+                self.failed.add(claim)
+            self.added(list(outcome.followups), job)
+        return accepted
+
+    @rule(index=WORKERS, outcome=st.sampled_from(["released", "crashed", "given up"]))
+    def kill(self, index: int, outcome: str) -> None:
+        worker = self.workers[index]
+        for job in [job for job in self.model.values() if job.worker == worker.id]:
+            assert job.claim is not None
+            self._ends(job.claim, OUTCOMES[outcome])
+        self.store.rescue_jobs(worker.id, lambda row, alone: OUTCOMES[outcome])
+        self.workers[index] = self.store.register("default", 1)
+
+    @rule(index=WORKERS)
+    def release(self, index: int) -> None:
+        worker: Worker = self.workers[index]
+        for job in [job for job in self.model.values() if job.worker == worker.id]:
+            assert job.claim is not None
+            self._ends(job.claim, OUTCOMES["released"])
+        self.store.release(worker)
+
+    @rule(index=st.integers(0, 99))
+    def refund(self, index: int) -> None:
+        if not self.claims:
+            return
+        claim = self.claims[-1 - index % min(len(self.claims), 6)]
+        job = self.model.get(claim.id)
+        if job is not None and claim in self.failed:
+            self.failed.discard(claim)
+            if job.claim == claim and job.state in ("retrying", "failed"):
+                job.state, job.finished_at = "queued", None
+        self.store.refund([claim])
+
+    # What must hold --------------------------------------------------------------------------
+
+    @invariant()
+    def jobs_and_pages_are_those_of_the_model(self) -> None:
+        rows = self.store.rows(self.store.find())
+        for job in self.model.values():  # when a recurring job is due is not the subject here
+            if job.due == math.inf and rows[job.id]["run_at"] is not None:
+                job.due = rows[job.id]["run_at"]
+        jobs = {job.id: (job.state, job.page and job.page.id) for job in self.model.values()}
+        assert {key: (row["state"], row["page_id"]) for key, row in rows.items()} == jobs
+        pages = {key: row["page_state"] for key, row in rows.items() if row["page_state"]}
+        assert pages == self.model.pages()
+        counts = Counter(pages.values())
+        assert self.store.page_counts() == {state: counts[state] for state in PAGE_STATES}
+        roots = {job.id for job in self.model.values() if job.page is None and job.parent is None}
+        assert self.store.find(pages=True) == sorted(roots | pages.keys())
+        parts = {page: [part.id for part in self.model.parts(self.model[page])] for page in pages}
+        assert self.store.page_parts(rows) == parts
+
+
+TestPageHistories = PageHistories.TestCase
+TestPageHistories.settings = settings(
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
