@@ -34,13 +34,13 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
             For each job or page that was queued its id, or that of an unfinished twin. A job whose
             cancelled run has not stopped yet may start when it has.
         """
-        pages, again = {}, []  # part -> its page; the pages to fetch again
-        for row in tx.execute(SQL["parts_to_retry"], (json.dumps(list(ids)),)):
-            if row["error_class"] == NOT_CACHED:
-                again.append(row["page_id"])
-            else:
-                pages[row["id"]] = row["page_id"]
-        parameters = {"ids": json.dumps([*ids, *pages]), "again": json.dumps(again)}
+        parts = tx.execute(SQL["parts_to_retry"], (json.dumps(list(ids)),)).fetchall()
+        pages = {row["id"]: row["page_id"] for row in parts}
+        superseded = {row["id"] for row in parts if row["error_class"] == NOT_CACHED}
+        parameters = {
+            "ids": json.dumps(list({*ids, *pages} - superseded)),
+            "again": json.dumps([pages[part] for part in superseded]),
+        }
         rows = tx.execute(SQL["retryable"], parameters).fetchall()
         answers: list[int] = []
         queued: list[sqlite3.Row] = []

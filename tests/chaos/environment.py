@@ -182,7 +182,7 @@ class Environment:
             return dict(connection.execute("SELECT key, at FROM effects"))
 
     def check_counts(self) -> None:
-        """The counts by state equal the numbers of rows in that state, at any moment."""
+        """The counts by state equal the numbers of jobs and pages in that state, at any moment."""
         counted = self.rows(
             "SELECT name, jobs, roots, (SELECT count(*) FROM jobs WHERE state = name) AS all_jobs,"
             " (SELECT count(*) FROM jobs WHERE state = name AND parent_id IS NULL) AS all_roots"
@@ -191,6 +191,15 @@ class Environment:
         assert {row["name"] for row in counted} == set(STATES)
         for row in counted:
             assert (row["jobs"], row["roots"]) == (row["all_jobs"], row["all_roots"]), row["name"]
+        states = {"page": "page_state", "other": "iif(page_id IS NULL, state, NULL)"}
+        for kind, state in states.items():
+            rows = self.rows(
+                f"SELECT name, number, (SELECT count(*) FROM jobs WHERE {state} = name) AS counted"
+                " FROM page_counts WHERE kind = ?",
+                kind,
+            )
+            assert rows
+            assert not [dict(row) for row in rows if row["number"] != row["counted"]], kind
 
     def check(self) -> None:
         """Check what holds while no job is being rescued: counts, claims, follow-ups, history."""
