@@ -13,18 +13,21 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
+from html import unescape
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paise2nb.core.errors import UsageError
 from paise2nb.core.files import expand_user, working_directory
+from paise2nb.core.urls import host_of
 
 if TYPE_CHECKING:
     from paise2nb.app import App
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _GLOB = re.compile(r"[*?\[]")
+_BOOKMARK = re.compile(r'<A\s[^>]*?\bHREF="([^"]*)"', re.IGNORECASE)
 _UNITS = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -97,6 +100,8 @@ def argument_lines(text: str) -> list[str]:
 def read_list(source: str, column: str | None, app: App, task: str) -> list[str]:
     """Read the arguments in a file: one per line, or the values of one column of a ``.csv``.
 
+    Of the bookmarks that a browser exports as HTML, take the http and https URLs.
+
     Args:
         source: the file, ``-`` for standard input.
         column: the name of the column; None takes whole lines.
@@ -108,6 +113,8 @@ def read_list(source: str, column: str | None, app: App, task: str) -> list[str]
     """
     name = "standard input" if source == "-" else source
     text = _decoded(name, _read(source))
+    if text.lstrip()[:80].upper().startswith("<!DOCTYPE NETSCAPE-BOOKMARK-FILE-1>"):
+        return [url for url in map(unescape, _BOOKMARK.findall(text)) if host_of(url)]
     if column is not None:
         return _column_values(name, text, column)
     lines = argument_lines(text)

@@ -28,7 +28,12 @@ ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs
 @command("enqueue", reads_cell=True)
 @click.argument("task", metavar="TASK", shell_complete=completion.tasks)
 @click.argument("words", metavar="[ARG]...", nargs=-1)
-@click.option("--from", "source", metavar="FILE", help="One argument per line; - reads stdin.")
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    help="One argument per line, or a browser's bookmarks; - reads stdin.",
+)
 @click.option("--column", metavar="NAME", help="Read this column of the .csv given by --from.")
 @click.option(
     "--tag", metavar="NAME", shell_complete=completion.tags, help="A tag for the jobs and items."

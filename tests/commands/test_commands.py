@@ -149,6 +149,17 @@ def test_blank_lines_and_comments_in_a_file_are_skipped(run: Run, here: Path) ->
     assert [job.args for job in jobs] == [["one"], ["two #2"], ["#three"]]
 
 
+def test_a_list_may_be_the_bookmarks_that_a_browser_exports(run: Run, here: Path) -> None:
+    (here / "bookmarks.html").write_text(
+        "<!DOCTYPE NETSCAPE-Bookmark-file-1>\n<TITLE>Bookmarks</TITLE>\n<DL><p>\n"
+        '<DT><A HREF="https://a.example/?x=1&amp;y=2" ADD_DATE="1" TAGS="t">A</A>\n'
+        '<DT><H3>Folder</H3><DL><p><DT><a add_date="2" href="http://b.example/#c">B</a></DL>\n'
+        '<DT><A HREF="place:sort=8">Recent</A><DT><A HREF="javascript:alert(1)">J</A></DL>\n'
+    )
+    jobs = run("enqueue", "fetch", "--from", "bookmarks.html", "--delay", "9")
+    assert [job.args for job in jobs] == [["https://a.example/?x=1&y=2"], ["http://b.example/#c"]]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_only_a_line_feed_ends_a_line_of_a_list(

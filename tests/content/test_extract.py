@@ -31,6 +31,12 @@ OCTETS = "application/octet-stream"
 WORD, SLIDES, SHEET = (SUFFIXES[suffix] for suffix in (".docx", ".pptx", ".xlsx"))
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 
+RSS = b"<?xml version='1.0'?>\n<!-- x --><rss version='2.0'><channel/></rss>"
+RDF = b"<rdf:RDF xmlns:rdf='r' xmlns='http://purl.org/rss/1.0/'/>"
+ATOM = b"<feed xmlns='http://www.w3.org/2005/Atom'/>"
+JSON_FEED = b'{ "version": "https://jsonfeed.org/version/1.1", "items": [] }'
+SITEMAP = b"<urlset xmlns='http://www.sitemaps.org/schemas/sitemap/0.9'/>"
+
 
 # Kinds ---------------------------------------------------------------------------------------
 
@@ -91,8 +97,25 @@ KINDS = [
     (None, b"\x89PNG\r\n\x1a\n\0\0", ".txt", "image/png"),
     (None, gzip.compress(b"words", mtime=0), "", "application/gzip"),
     ("image/png", b"whatever", "", "image/png"),
-    ("application/x-mine", PDF, "", "application/x-mine"),
-    ("application/x-mine", ZIP, ".docx", "application/x-mine"),
+    ("application/x-mine", PDF, "", "application/pdf"),
+    ("application/x-octetstream", DOCX, "", WORD),
+    ("application/save-as", HTML, ".html", "text/html"),
+    ("application/vnd.ms-word.document.macroEnabled.12", DOCX, ".docm", WORD),
+    ("application/vnd.ms-excel.sheet.macroEnabled.12", documents.xlsx("x"), "", SHEET),
+    ("application/x-latex", b"\\section{A}", ".tex", "text/plain"),
+    ("application/x-mine", bytes(range(256)), "", "application/x-mine"),
+    ("application/java-archive", ZIP, ".jar", "application/java-archive"),
+    ("application/my-download", ZIP, ".zip", "application/zip"),
+    ("image/png", PDF, "", "image/png"),
+    ("application/xml", RSS, "", "application/rss+xml"),
+    ("text/html", b"\xef\xbb\xbf\n" + RSS, "", "application/rss+xml"),
+    (None, b"<!DOCTYPE rss PUBLIC 'x'>" + RSS, ".xml", "application/rss+xml"),
+    ("application/rdf+xml", RDF, "", "application/rss+xml"),
+    ("application/rdf+xml", b"<?xml version='1.0'?><rdf:RDF>", "", "application/xml"),
+    ("application/atom+xml", ATOM, "", "application/atom+xml"),
+    ("application/atom+xml", HTML, "", "text/html"),
+    ("application/json", JSON_FEED, ".json", "application/feed+json"),
+    ("text/xml", SITEMAP, "", "application/x-sitemap+xml"),
 ]
 
 

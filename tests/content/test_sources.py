@@ -215,7 +215,7 @@ def test_expanding_and_external_entities_in_a_feed_are_harmless() -> None:
     assert not any("root" in link for link in feed_of(body))
 
 
-@pytest.mark.parametrize("data", [b"", b"no feed", PAGE, b"/etc/passwd", b"http://example.org/"])
+@pytest.mark.parametrize("data", [b"", b"no feed", b"<?xml version='1.0'?><x/>", b"/etc/passwd"])
 def test_content_that_is_not_a_feed_is_refused(data: bytes) -> None:
     with pytest.raises(paise2nb.PermanentError, match="not a feed: http://example"):
         feed_of(data)
@@ -228,7 +228,7 @@ def test_the_error_names_the_feed_that_a_page_links_to() -> None:
         b"<link rel='alternate' type='application/atom+xml' href='/news.atom'><title>",
     )
     assert b"/news.atom" in page
-    hint = "not a feed, but the page links to one, http://example.org/news.atom: http://example"
+    hint = "not a feed, but the page links to one: paise2 enqueue feed http://example.org/news.atom"
     with pytest.raises(paise2nb.PermanentError, match=hint):
         feed_of(page)
 
@@ -239,6 +239,39 @@ def test_atom_and_relative_links_are_read() -> None:
     <entry><link href="http://example.org/b"/><published>2026-01-02T01:00:00+01:00</published>
     </entry></feed>"""
     assert feed_of(atom) == {"http://example.org/a": 1767225600, "http://example.org/b": 1767312000}
+
+
+def test_a_json_feed_is_read() -> None:
+    items = [
+        {"id": "1", "url": "../a", "date_modified": "2026-01-01T00:00:00Z"},
+        {"id": 2, "external_url": "http://x.example/b", "date_published": "2026-01-02T00:00:00Z"},
+        {"id": "http://example.org/c", "attachments": [{"url": "/no"}]},
+        {"id": "4", "attachments": [
+            {"url": "/d.txt", "mime_type": "text/plain"},
+            {"url": "/d.mp3", "mime_type": "audio/mpeg"},
+        ]},
+        {"id": "5"}, "nonsense", {"url": 7}, {"url": "http://[x"},
+    ]  # fmt: skip
+    assert feed_of(json.dumps({**JSON_FEED, "items": items}).encode()) == {
+        "http://example.org/a": 1767225600, "http://x.example/b": 1767312000,
+        "http://example.org/c": None, "http://example.org/d.txt": None,
+        "http://example.org/feeds/7": None,
+    }  # fmt: skip
+    for damaged in (b'{"version": "https://jsonfeed.org/version/1"', b'"items": 7}', b"}"):
+        start = b'{"version": "https://jsonfeed.org/version/1",'
+        with pytest.raises(paise2nb.PermanentError, match="not a feed"):
+            feed_of(start + damaged)
+
+
+def test_an_entry_without_a_link_leads_to_its_enclosures() -> None:
+    entries = (
+        "<item><guid isPermaLink='false'>1</guid><enclosure url='/a.pdf' type='application/pdf'/>"
+        "<enclosure url='/a.mp3' type='audio/mpeg'/></item>"
+        "<item><link>/b</link><enclosure url='/b.pdf' type='application/pdf'/></item>"
+        "<item><guid>http://example.org/c</guid></item>"
+    )
+    data = rss().replace(b"</channel>", entries.encode() + b"</channel>")
+    assert list(feed_of(data)) == [f"http://example.org/{end}" for end in ("a.pdf", "b", "c")]
 
 
 # Sitemaps ------------------------------------------------------------------------------------
@@ -298,7 +331,7 @@ HOSTILE = [
     (b"\x1f\x8b damaged", "damaged"),
     (sitemap("<loc>x</loc>")[:-20], "damaged"),
     (gzip.compress(bytes(60 << 20)), "too_large"),
-    (LAUGHS.encode() + b"<urlset><url><loc>&j;</loc></url></urlset>", "damaged"),
+    (LAUGHS.encode() + b"<urlset><url><loc>&j;</loc></url></urlset>", None),
     (b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><urlset><url><loc>&e;</loc></url>"
      b"</urlset>", None),
 ]  # fmt: skip
@@ -312,6 +345,102 @@ def test_hostile_sitemaps_are_refused_or_harmless(data: bytes, word: str | None)
         with pytest.raises(paise2nb.PermanentError) as caught:
             map_of(data)
         assert caught.value.error_class == word
+
+
+def locs(*urls: str) -> bytes:
+    return sitemap(*(f"<loc>{url}</loc>" for url in urls))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\n  \r\n" + locs("http://a.example/?x=1&amp;y=2", "http://example.org/b"),
+        b"\xef\xbb\xbf\n" + locs("http://a.example/?x=1&y=2", "b"),
+        locs("<![CDATA[http://a.example/?x=1&y=2]]>", "/b").decode().encode("utf-16"),
+        locs("<![CDATA[http://a.example/?x=1&y=2]]>", "//example.org/b"),
+        b"\xef\xbb\xbfhttp://a.example/?x=1&y=2\r\n\r\nhttp://example.org/b",
+        gzip.compress(b"\nhttp://a.example/?x=1&y=2\nhttp://example.org/b"),
+        rss(("http://a.example/?x=1&amp;y=2", None), ("/b", None)),
+    ],
+)
+def test_sitemaps_are_read_as_they_are_found(data: bytes) -> None:
+    pages, maps = map_of(data)
+    assert (list(pages), maps) == (["http://a.example/?x=1&y=2", "http://example.org/b"], [])
+
+
+def test_undeclared_names_of_characters_hide_no_other_page() -> None:
+    pages, _ = map_of(locs("/a", "/n&ordm;1", "", "http://[x", "/b"))
+    assert list(pages) == [f"http://example.org/{end}" for end in ("a", "n&ordm;1", "b")]
+
+
+def test_robots_txt_leads_to_the_sitemaps_that_it_names(app: App, site: Site) -> None:
+    rules = "\ufeffUser-agent: *\nCrawl-delay: 0\nSITEMAP : /one.xml\n"
+    site.add("/robots.txt", f"{rules}Sitemap: {site.url('/two.xml')}\n".encode(), "text/plain")
+    site.add("/one.xml", sitemap("<loc>/two.xml</loc>", kind="sitemap"))
+    site.add("/two.xml", locs("/ok"))
+    robots = site.url("/robots.txt")
+    assert run(app, "sitemap", robots) == {"found": 0, "new": 0, "sitemaps": 2}
+    assert [row["url"] for row in app.items().to_dicts()] == [site.url("/ok")]
+    # It can not lead to itself for ever.
+    site.add("/robots.txt", b"Sitemap: /robots.txt?again\nSitemap: /robots.txt", "text/plain")
+    app.enqueue("sitemap", site.url("/robots.txt?2"))
+    assert len(app.jobs(task="sitemap")) < 10
+
+
+# What is in the wrong place, and what is empty -----------------------------------------------
+
+ATOM = b"<feed xmlns='http://www.w3.org/2005/Atom'><entry><link href='/a'/></entry></feed>"
+JSON_FEED = {"version": "https://jsonfeed.org/version/1.1", "title": "F", "items": []}
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "fix"),
+    [
+        ("fetch", rss(), "enqueue feed"),
+        ("fetch", ATOM, "enqueue feed"),
+        ("fetch", json.dumps(JSON_FEED).encode(), "enqueue feed"),
+        ("fetch", locs("/ok"), "enqueue sitemap"),
+        ("feed", PAGE, "enqueue fetch"),
+        ("feed", locs("/ok"), "enqueue sitemap"),
+        ("feed", gzip.compress(b"words"), "enqueue fetch"),
+        ("sitemap", PAGE, "enqueue links"),
+        ("sitemap", b"%PDF-1.7 \0", "enqueue fetch"),
+        ("links", rss(), "enqueue feed"),
+        ("links", locs("/ok"), "enqueue sitemap"),
+        ("links", b"%PDF-1.7 \0", "enqueue fetch"),
+    ],
+)
+def test_the_error_says_which_task_fits(
+    app: App, site: Site, task: str, data: bytes, fix: str
+) -> None:
+    url = site.add("/a", data, "application/octet-stream")
+    [failed] = [job for job in app.enqueue(task, url).tree if job.state == "failed"]
+    assert failed.error_class == "wrong_task"
+    assert f"paise2 {fix} {url}" in failed.error
+
+
+def test_a_feed_in_a_file_is_a_text(app: App, tmp_path: Path) -> None:
+    for name, data in [("a.rss", rss(("/a", None))), ("b.json", json.dumps(JSON_FEED).encode())]:
+        (tmp_path / name).write_bytes(data)
+        assert len(app.enqueue("fetch", tmp_path / name).items) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "why"),
+    [
+        ("feed", rss(), "no entry links to a page or a document"),
+        ("feed", rss(("file:///etc/passwd", None)), "none of 1 URLs can be fetched"),
+        ("feed", json.dumps(JSON_FEED).encode(), "no entry links to a page or a document"),
+        ("sitemap", locs(), "it lists no page"),
+        ("links", PAGE, "no link to a page on its host"),
+    ],
+)
+def test_nothing_found_is_a_warning_that_says_why(
+    app: App, site: Site, caplog: pytest.LogCaptureFixture, task: str, data: bytes, why: str
+) -> None:
+    result = run(app, task, site.add("/a", data, "text/html" if task == "links" else None))
+    assert result == {"found": 0, "new": 0, "warning": f"0 found: {why}"}
+    assert why in caplog.text
 
 
 # Folders -------------------------------------------------------------------------------------
@@ -457,7 +586,6 @@ def test_links_are_resolved_as_in_a_browser() -> None:
     assert list(page_links(fetched)) == ["http://b.example/x/y", "http://b.example/x/z"]
     for data in (b"", b"\0\xff", b"<!--"):
         assert list(page_links(Fetched(data, "http://a.example/"))) == []
-    assert list(page_links(Fetched(html.encode(), "http://a.example/", "application/pdf"))) == []
 
 
 DAMAGED = {

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from paise2nb.content.extract import pages, text
-from paise2nb.content.extract.types import ARCHIVES, DOCUMENTS, PAGES, TEXTS
+from paise2nb.content.extract.types import ARCHIVES, DOCUMENTS, FEEDS, PAGES, SITEMAP, TEXTS
+from paise2nb.core.errors import PermanentError
+from paise2nb.core.urls import DEFAULT_PORTS, scheme_of
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import Document, Source, extractor
 
@@ -23,6 +27,18 @@ def extract_document(context: Context, data: bytes, source: Source) -> Document:
     # Only in a worker, where too much memory costs one attempt. Elsewhere it would end a kernel.
     memory_mb = context.settings.workers.memory_mb if context.is_worker else None
     return documents.read(data, source, memory_mb)
+
+
+@extractor(*FEEDS)
+def extract_feed(context: Context, data: bytes, source: Source) -> Document:
+    """Feeds and sitemaps of the web: none, they only lead to pages. Of files: their text."""
+    if scheme_of(source.url) in DEFAULT_PORTS and "!/" not in source.url:
+        name = "sitemap" if source.mime_type == SITEMAP else "feed"
+        fix = f"to fetch what it lists: paise2 enqueue {name} {source.url}"
+        raise PermanentError(f"this is a {name}, not a page; {fix}", "wrong_task")
+    if source.mime_type.endswith("json"):
+        return text.read(data, source)
+    return extract_document(context, data, replace(source, mime_type="application/xml"))
 
 
 @extractor(*ARCHIVES)

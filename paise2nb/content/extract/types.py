@@ -4,7 +4,8 @@ Servers send ``text/plain`` or ``application/octet-stream`` for types they don't
 ``text/html`` for PDFs. So a signature in the bytes outweighs a vague declaration, and a declaration
 outweighs a suffix. ``types.json`` lists suffixes, other names in use for a type (``aliases``),
 declarations that only mean "bytes" (``vague``), the suffixes of documents and archives, the types
-that are plain text, the regular expressions of signatures, and what is in each container.
+that are plain text, the regular expressions of signatures, what is in each container, and what is
+at the beginning of feeds and sitemaps.
 """
 
 from __future__ import annotations
@@ -29,26 +30,37 @@ TAR = "application/x-tar"
 DOCUMENTS = tuple(SUFFIXES[suffix] for suffix in _TABLES["documents"])
 TEXTS: list[str] = _TABLES["texts"]
 ARCHIVES = tuple(SUFFIXES[suffix] for suffix in _TABLES["archives"])
+FEEDS: tuple[str, ...] = tuple(_TABLES["feeds"])
+SITEMAP = "application/x-sitemap+xml"
 MAX_MEMBERS = 10_000  # of one archive
 
 _SIGNED = frozenset(DOCUMENTS + ARCHIVES)  # these always begin with a signature
+_KNOWN = frozenset((*SUFFIXES.values(), *TEXTS)) - frozenset(FEEDS)
 # Types that are text: a suffix can tell which one, if the declaration only says "text".
 _TEXTUAL = ("text/", "message/", "application/json", "application/x-ipynb", "application/x-nd")
 _SIGNATURE = re.compile("|".join(map("({})".format, _TABLES["signatures"])).encode(), re.DOTALL)
 _SIGNATURE_TYPES: list[str] = list(_TABLES["signatures"].values())
+_FEEDS = [
+    (kind, [re.compile(sign.encode(), re.DOTALL) for sign in signs])
+    for kind, signs in _TABLES["feeds"].items()
+]
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-# Possessive, and with one way to match each comment, so that hostile bytes cause no backtracking.
-_HTML_START = rb"""
-(?:\xef\xbb\xbf)?\s*+ (?:<\?xml[^>]*+>\s*+ | <!--(?:(?!-->).)*+-->\s*+)*+
-<(?:!doctype\s+html|html|head|body|title|script|h1|div|p|table|a)\b
-"""
-_HTML = re.compile(_HTML_START, re.IGNORECASE | re.DOTALL | re.VERBOSE)
+# Possessive, with one way to match each comment, so that hostile bytes cause no backtracking.
+_PROLOG = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?:(?:<\?[^>]*+>|<!--(?:(?!-->).)*+-->|<!doctype\s(?!\s*html)[^>]*+>)\s*+)*+",
+    re.IGNORECASE | re.DOTALL,
+)
+_HTML = re.compile(
+    rb"<(?:!doctype\s+html|html|head|body|title|script|h1|div|p|table|a)\b", re.IGNORECASE
+)
 
 
 def choose(
     plugins: PluginLookup, declared: str | None, data: bytes, suffix: str
 ) -> tuple[str, Extractor | None]:
     """The MIME type of bytes, see `media_type`, and the extractor for them, if there is one."""
+    if declared and _is_unknown(declared) and (own := plugins.extractor(declared.lower(), "")):
+        return declared.lower(), own
     kind = media_type(declared, data, suffix)
     # A plugin's suffix counts only if neither the declaration nor a signature says what they are.
     is_vague = (declared or "") in (*VAGUE, "text/plain") and signature(data) is None
@@ -70,19 +82,45 @@ def media_type(declared: str | None, data: bytes, suffix: str = "") -> str:
     declared = (declared or "").lower()
     declared = str(_TABLES["aliases"].get(declared, declared))
     named = SUFFIXES.get(suffix, "")
-    is_signed, is_vague = declared in _SIGNED, declared in VAGUE
+    is_unknown = _is_unknown(declared)
+    is_signed, is_vague = declared in _SIGNED, is_unknown or declared in VAGUE
     is_textual = declared.startswith(("text/", "application/json", "application/xml"))
     if not (is_signed or is_vague or is_textual):
         return declared
-    if proven := signature(data) or _container(data, declared if is_signed else named):
-        return proven
+    container = declared if is_signed else named
+    if proven := signature(data) or _container(data, container) or _feed(data):
+        # Many formats are packed in one of these; the files in it would be of no use.
+        return declared if is_unknown and proven in ARCHIVES and proven != named else proven
     if is_signed or is_vague:  # in place of a document, there may be a page to log in
-        return _textual(data, named if is_vague else "")
+        found = _textual(data, named if is_vague else "")
+        return declared if is_unknown and found == UNKNOWN else found
     if declared == "text/plain" and not is_text(data[:HEAD]):
         return UNKNOWN  # some servers declare unknown files as text
     if declared == "text/plain" or (declared == "application/json" and suffix == ".ipynb"):
         return named if named.startswith(_TEXTUAL) and named != "text/html" else declared
     return declared
+
+
+def _is_unknown(declared: str) -> bool:
+    """Whether a declared type is one that says nothing about the extractor."""
+    declared = declared.lower()
+    known = declared in _KNOWN or declared in VAGUE or declared in _TABLES["aliases"]
+    return declared.startswith("application/") and not known
+
+
+def _feed(data: bytes) -> str | None:
+    """The type of a feed or sitemap, by what is at its beginning, or None.
+
+    Source: the MIME sniffing standard, section 7.3; the JSON Feed specification, version 1.1.
+    """
+    head = data[:HEAD]
+    root = _PROLOG.sub(b"", head, count=1)
+    fits = (
+        kind
+        for kind, (first, *others) in _FEEDS
+        if first.match(root) and all(sign.search(root) for sign in others)
+    )
+    return next(fits, None)
 
 
 def signature(data: bytes) -> str | None:
@@ -127,7 +165,7 @@ def _textual(data: bytes, named: str) -> str:
         return named if named and not named.startswith(_TEXTUAL) else UNKNOWN
     if named and named not in _SIGNED and named != "text/plain":
         return named
-    if _HTML.match(head):
+    if _HTML.match(_PROLOG.sub(b"", head, count=1)):
         return "text/html"
     return "application/xml" if re.match(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s", head) else "text/plain"
 

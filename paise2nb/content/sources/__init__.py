@@ -15,8 +15,15 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+from paise2nb.content.extract.types import PAGES
 from paise2nb.content.fetch import item_with_url, visit
-from paise2nb.content.sources.reading import feed_entries, page_links, sitemap_entries
+from paise2nb.content.sources.reading import (
+    feed_entries,
+    kind_of,
+    page_links,
+    sitemap_entries,
+    wrong_task,
+)
 from paise2nb.content.tasks import hand_over, is_up_to_date
 from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, UsageError
@@ -64,31 +71,37 @@ def check_folder(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @task("feed", check=check_url, host=_host)
-def feed(context: Context, url: str) -> dict[str, int]:
-    """Enqueue the entries of an RSS or Atom feed."""
-    return enqueue_new(context, feed_entries(visit(context, url)))
+def feed(context: Context, url: str) -> dict[str, Any]:
+    """Enqueue the entries of an RSS, Atom or JSON feed."""
+    why = "no entry links to a page or a document"
+    return enqueue_new(context, feed_entries(visit(context, url)), why)
 
 
 @task("sitemap", check=check_url, host=_host)
-def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, int]:
+def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, Any]:
     """Enqueue the pages of a sitemap, and the sitemaps of a sitemap index."""
     fetched = visit(context, url)
     pages, maps = sitemap_entries(fetched)
-    if inner and maps:
+    is_robots = urls.name_of(fetched.url) == "robots.txt"
+    if maps and (inner or (is_robots and context.job.parent_id is not None)):
         raise PermanentError(f"a sitemap index in another one: {fetched.url}", "unsupported")
     for map_url in _fetchable(maps):
-        context.enqueue("sitemap", map_url, True)
-    return {**enqueue_new(context, pages), **({"sitemaps": len(maps)} if maps else {})}
+        context.enqueue("sitemap", map_url, *([] if is_robots else [True]))
+    if maps:
+        return {**enqueue_new(context, pages, None), "sitemaps": len(maps)}
+    return enqueue_new(context, pages, "it names no sitemap" if is_robots else "it lists no page")
 
 
 @task("folder", check=check_folder)
 def folder(
     context: Context, path: str, recursive: bool = False, pattern: Sequence[str] = ()
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Enqueue the files of a folder, without hidden files and symbolic links."""
     if not Path(path).is_dir():
         raise PermanentError(f"no such folder: {path}", "not_found")
-    return enqueue_new(context, dict(_files(path, recursive, pattern)), select=list)
+    found = dict(_files(path, recursive, pattern))
+    why = "no file in it" + (" matches the patterns" if pattern else "")
+    return enqueue_new(context, found, why, select=list)
 
 
 def _files(path: str, recursive: bool, pattern: Sequence[str]) -> Iterator[tuple[str, float]]:
@@ -108,20 +121,24 @@ def _files(path: str, recursive: bool, pattern: Sequence[str]) -> Iterator[tuple
 @task("links", check=check_links, host=_host)
 def links(
     context: Context, url: str, depth: int = 1, same_host: bool = True, pattern: Sequence[str] = ()
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Enqueue the pages that a page links to. A depth above 1 follows their links, too."""
     fetched = visit(context, url)
+    is_page, is_first = kind_of(fetched) in PAGES, context.job.parent_id is None
+    if is_first and not is_page:
+        raise wrong_task("page", fetched)
     host = urls.parse(fetched.url).host
     found = {
         link: None
-        for link in _fetchable(page_links(fetched))
+        for link in _fetchable(page_links(fetched) if is_page else ())
         if (not same_host or urls.parse(link).host == host)
         and (not pattern or any(fnmatchcase(link, glob) for glob in pattern))
     }
-    if context.job.parent_id is not None:  # a page on the way becomes an item, too
+    if not is_first:  # a page on the way becomes an item, too
         hand_over(context, url, fetched)
     if depth == 1:
-        return enqueue_new(context, found)
+        limits = " on its host" * same_host + " that matches the patterns" * bool(pattern)
+        return enqueue_new(context, found, f"no link to a page{limits}" if is_first else None)
     # Each page is read once in a run, however many other pages link to it.
     job_store, root_id = context.job_store, context.job.root_id
     began = job_store.rows([root_id])[root_id]["started_at"]
@@ -137,10 +154,11 @@ def source_task(name: str, source: ContentSource, plugin: str) -> Task:
     """The task that enqueues the URLs of a plugin's source, of all schemes with a fetcher."""
 
     @wraps(source.addresses)
-    def run(context: Context, *arguments: Any) -> dict[str, int]:
+    def run(context: Context, *arguments: Any) -> dict[str, Any]:
         schemes = context.plugins.schemes() - {"file"}  # only users and folders may name files
         found = dict.fromkeys(source.addresses(context, *arguments))
-        return enqueue_new(context, found, select=partial(_fetchable, schemes=schemes))
+        select = partial(_fetchable, schemes=schemes)
+        return enqueue_new(context, found, "the source has no URLs", select)
 
     return Task(name, run, plugin=plugin)
 
@@ -166,20 +184,26 @@ def _fetchable(
 def enqueue_new(
     context: Context,
     found: Mapping[str, float | None],
+    why: str | None,
     select: Callable[[Iterable[str]], Iterable[str]] = _fetchable,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Enqueue a fetch of each URL that is new or has changed.
 
     Args:
         context: The execution that found them.
         found: URLs or absolute paths with the time of their last change in seconds since the
             epoch, or None if it is not known.
+        why: The warning if there are none. None for no warning.
         select: Selects those that may be fetched.
 
     Returns:
-        The number of URLs ``found`` and of ``new`` jobs.
+        The number of URLs ``found`` and of ``new`` jobs, and a ``warning`` if there are none.
     """
     selected = list(select(found))
+    if why and not selected:
+        why = f"none of {len(found)} URLs can be fetched" if found else why
+        context.log.warning("0 found: %s", why)
+        return {"found": 0, "new": 0, "warning": f"0 found: {why}"}
     jobs = _new_jobs(context, "fetch", [(url,) for url in selected])
     latest = context.job_store.latest(job.key for job in jobs)
     new = [

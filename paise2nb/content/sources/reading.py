@@ -7,31 +7,65 @@ from __future__ import annotations
 
 import calendar
 import io
+import json
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urljoin
 
 from paise2nb.content.extract.text import chunks, decode
-from paise2nb.content.extract.types import PAGES
+from paise2nb.content.extract.types import FEEDS, PAGES, SITEMAP, UNKNOWN, media_type
 from paise2nb.core.errors import PermanentError
+from paise2nb.core.urls import name_of, suffix_of
 from paise2nb.plugins import Fetched
 
 MAX_BYTES = 50 << 20  # of an unpacked sitemap; the limit of its protocol
 MAX_TAGS = 500_000  # of a feed; its parser takes a kilobyte and fifty microseconds for each
-FEEDS = ("application/rss+xml", "application/atom+xml")
+MEDIA = ("audio/", "video/", "image/")  # enclosures without text
+_AMPERSAND = re.compile(
+    rb"<!\[CDATA\[.*?\]\]>|&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-f]+);)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NAMED_SITEMAP = re.compile(r"^[ \t]*sitemap[ \t]*:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
+
+
+def kind_of(fetched: Fetched) -> str:
+    """The MIME type of what was fetched."""
+    return media_type(fetched.mime_type, fetched.data, suffix_of(fetched.url))
+
+
+def wrong_task(task: str, fetched: Fetched, problem: object = "") -> PermanentError:
+    """The error for a URL that is enqueued with a task for others. It says which one fits."""
+    kind = kind_of(fetched)
+    if kind in ("text/plain", "application/json", "application/xml", "text/xml", UNKNOWN):
+        why = f" ({problem})" if problem else ""
+        return PermanentError(f"not a {task}{why}: {fetched.url}", "damaged")
+    what, use = kind, "fetch"
+    if kind in FEEDS:
+        what = use = "sitemap" if kind == SITEMAP else "feed"
+    elif kind in PAGES:
+        what, use = "page", "links" if task == "sitemap" else "fetch"
+    message = f"not a {task}, but a {what}; to use it: paise2 enqueue {use} {fetched.url}"
+    return PermanentError(message, "wrong_task")
 
 
 def feed_entries(fetched: Fetched) -> dict[str, float | None]:
     """The URLs of the entries of a feed, with the time of their last change.
 
+    An entry without a link leads to its enclosures.
+
     Raises:
-        PermanentError: ``damaged``: it is not a feed. ``too_large``.
+        PermanentError: ``damaged`` or ``wrong_task``: it is not a feed. ``too_large``.
     """
     import feedparser
 
+    kind = kind_of(fetched)
+    if kind == "application/feed+json":
+        return _json_entries(fetched)
     if fetched.data.count(b"<") > MAX_TAGS:
         raise PermanentError(f"a feed of more than {MAX_TAGS} tags: {fetched.url}", "too_large")
     charset = f"; charset={fetched.charset}" if fetched.charset else ""
@@ -40,21 +74,58 @@ def feed_entries(fetched: Fetched) -> dict[str, float | None]:
     try:
         parsed: Any = feedparser.parse(io.BytesIO(fetched.data), response_headers=headers)
     except ValueError as error:  # a damaged declaration of the character set
-        raise PermanentError(f"not a feed ({error}): {fetched.url}", "damaged") from error
+        raise wrong_task("feed", fetched, error) from error
     if not parsed.get("version") and not parsed.entries:
-        alternate = [link for link in parsed.feed.get("links", ()) if link.get("type") in FEEDS]
-        named = [link.get("href") for link in alternate if link.get("rel") == "alternate"]
-        hint = f", but the page links to one, {named[0]}" if named else ""
-        raise PermanentError(f"not a feed{hint}: {fetched.url}", "damaged")
-    linked = (entry for entry in parsed.entries if entry.get("link"))
-    return {urljoin(fetched.url, entry.link): _updated(entry) for entry in linked}
+        for link in parsed.feed.get("links", ()):
+            if link.get("type") in FEEDS and link.get("rel") == "alternate":
+                hint = f"but the page links to one: paise2 enqueue feed {link.get('href')}"
+                raise PermanentError(f"not a feed, {hint}: {fetched.url}", "wrong_task")
+        raise wrong_task("feed", fetched)
+    return {
+        url: _updated(entry)
+        for entry in parsed.entries
+        for url in _targets(fetched.url, entry.get("link"), entry.get("enclosures", ()), "href")
+    }
+
+
+def _json_entries(fetched: Fetched) -> dict[str, float | None]:
+    """The entries of a JSON Feed. Source: its specification, version 1.1."""
+    try:
+        items = json.loads(decode(fetched.data, fetched.charset))["items"]
+        entries = [item for item in items if isinstance(item, dict)]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PermanentError(f"not a feed ({error!r}): {fetched.url}", "damaged") from error
+    found: dict[str, float | None] = {}
+    for entry in entries:
+        number = str(entry.get("id"))
+        link = entry.get("url") or entry.get("external_url")
+        link = link or (number if number.startswith(("http:", "https:")) else None)
+        attached = [one for one in entry.get("attachments") or () if isinstance(one, dict)]
+        moment = str(entry.get("date_modified") or entry.get("date_published"))
+        for url in _targets(fetched.url, link, attached, "url"):
+            found[url] = _from_w3c(moment)
+    return found
+
+
+def _targets(
+    base: str, link: Any, attached: Iterable[Mapping[str, Any]], key: str
+) -> Iterator[str]:
+    """The URL of an entry. If it has none, those of its attachments that may contain text."""
+    kinds = ((one.get(key), one.get("type") or one.get("mime_type")) for one in attached)
+    others = (url for url, kind in kinds if not str(kind).startswith(MEDIA))
+    for url in [link] if link else others:
+        with suppress(ValueError):
+            yield urljoin(base, str(url))
 
 
 def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str]]:
     """The pages of a sitemap with the time of their last change, and the sitemaps of an index.
 
+    A sitemap may also be a list of URLs, a feed, or a robots.txt that names sitemaps. Source:
+    the sitemaps protocol 0.9, "Other Sitemap formats" and "Specifying the location".
+
     Raises:
-        PermanentError: ``too_large`` or ``damaged``.
+        PermanentError: ``too_large``, ``damaged`` or ``wrong_task``.
     """
     from lxml import etree
 
@@ -64,11 +135,24 @@ def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str
             data = zlib.decompressobj(31).decompress(data, MAX_BYTES + 1)
         except zlib.error as error:
             raise PermanentError(f"not a sitemap ({error}): {fetched.url}", "damaged") from error
+        fetched = replace(fetched, data=data, mime_type=None)
     if len(data) > MAX_BYTES:
         raise PermanentError(f"unpacks to more than {MAX_BYTES} bytes: {fetched.url}", "too_large")
-    if data.lstrip().startswith((b"http:", b"https:")):  # the plain form: one URL per line
-        return dict.fromkeys(decode(data, fetched.charset, fetched.url).split()), []
-    found = _Sitemap()
+    kind = kind_of(fetched)
+    if kind in FEEDS and kind != SITEMAP:
+        return feed_entries(fetched), []
+    data = data.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not data.startswith(b"<"):
+        text = decode(data, fetched.charset).strip()
+        named = _NAMED_SITEMAP.findall(text)
+        if named or name_of(fetched.url) == "robots.txt":
+            return {}, [urljoin(fetched.url, url) for url in named]
+        if text.startswith(("http:", "https:")):
+            return dict.fromkeys(text.split()), []
+    # In place of "&amp;" many have "&", and some HTML's names of characters.
+    if b"\0" not in data[:4]:
+        data = _AMPERSAND.sub(lambda m: m[0] if m[0] != b"&" else b"&amp;", data)
+    found = _Sitemap(fetched.url)
     parser = etree.XMLParser(
         target=found, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )
@@ -77,16 +161,17 @@ def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str
             parser.feed(chunk)
         parser.close()
     except etree.XMLSyntaxError as error:
-        raise PermanentError(f"not a sitemap ({error.msg}): {fetched.url}", "damaged") from error
-    if not found.pages and not found.maps:
-        raise PermanentError(f"not a sitemap, or an empty one: {fetched.url}", "damaged")
+        raise wrong_task("sitemap", fetched, error.msg) from error
+    if kind != SITEMAP and not found.pages and not found.maps:
+        raise wrong_task("sitemap", fetched)
     return found.pages, found.maps
 
 
 class _Sitemap:
     """A parser target that collects the URLs of a sitemap, without building a tree."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: str) -> None:
+        self.base = base
         self.pages: dict[str, float | None] = {}
         self.maps: list[str] = []
         self._entry: dict[str, str] = {}
@@ -105,11 +190,14 @@ class _Sitemap:
     def end(self, tag: str) -> None:
         self._field = None
         name = tag.rpartition("}")[2]
-        url = self._entry.get("loc", "").strip()
-        if name == "url":
-            self.pages[url] = _from_w3c(self._entry.get("lastmod", "").strip())
-        elif name == "sitemap":
-            self.maps.append(url)
+        if name not in ("url", "sitemap"):
+            return
+        with suppress(ValueError):
+            url = urljoin(self.base, self._entry.get("loc", "").strip())
+            if name == "sitemap":
+                self.maps.append(url)
+            elif self._entry.get("loc"):
+                self.pages[url] = _from_w3c(self._entry.get("lastmod", "").strip())
 
     def close(self) -> None:
         """Do nothing: the parser requires this method."""
@@ -120,7 +208,7 @@ def page_links(fetched: Fetched) -> Iterator[str]:
     from lxml import html
 
     text = decode(fetched.data, fetched.charset, fetched.url).encode("utf-8", "replace")
-    if not text or fetched.mime_type not in (None, *PAGES):
+    if not text:
         return
     found = _Links(fetched.url)
     parser = html.HTMLParser(target=found, encoding="utf-8", huge_tree=True)
