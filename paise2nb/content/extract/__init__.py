@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from paise2nb.content.extract import pages, text
-from paise2nb.content.extract.types import ARCHIVES, DOCUMENTS, FEEDS, PAGES, SITEMAP, TEXTS
+from paise2nb.content.extract.types import ARCHIVES, DOCUMENTS, FEEDS, PAGES, SITEMAP, TEXTS, XML
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import DEFAULT_PORTS, scheme_of
 from paise2nb.jobs.context import Context
@@ -18,7 +18,7 @@ def extract_page(context: Context, data: bytes, source: Source) -> Document:
     return pages.read(data, source, precise=context.settings.extract.precision)
 
 
-@extractor(*DOCUMENTS, "application/x-ipynb+json", "message/rfc822", "application/xml", "text/xml")
+@extractor(*DOCUMENTS, "application/x-ipynb+json", "message/rfc822", *XML)
 def extract_document(context: Context, data: bytes, source: Source) -> Document:
     """PDF, office documents, e-books, notebooks, e-mail and XML."""
     # Imported here because their parsers slow down the start of processes that never extract.
@@ -38,7 +38,7 @@ def extract_feed(context: Context, data: bytes, source: Source) -> Document:
         raise PermanentError(f"this is a {name}, not a page; {fix}", "wrong_task")
     if source.mime_type.endswith("json"):
         return text.read(data, source)
-    return extract_document(context, data, replace(source, mime_type="application/xml"))
+    return extract_document(context, data, replace(source, mime_type=XML[0]))
 
 
 @extractor(*ARCHIVES)

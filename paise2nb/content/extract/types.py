@@ -25,6 +25,7 @@ VAGUE = frozenset(_TABLES["vague"])
 HEAD = 4096  # bytes that are examined
 UNKNOWN = "application/octet-stream"
 PAGES = ("text/html", "application/xhtml+xml")
+XML = ("application/xml", "text/xml")
 ZIP = b"PK\x03\x04"
 TAR = "application/x-tar"
 DOCUMENTS = tuple(SUFFIXES[suffix] for suffix in _TABLES["documents"])

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from paise2nb.content.extract.text import chunks, decode
-from paise2nb.content.extract.types import FEEDS, PAGES, SITEMAP, UNKNOWN, media_type
+from paise2nb.content.extract.types import FEEDS, PAGES, SITEMAP, UNKNOWN, XML, media_type
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import name_of, suffix_of
 from paise2nb.plugins import Fetched
@@ -41,14 +41,14 @@ def kind_of(fetched: Fetched) -> str:
 def wrong_task(task: str, fetched: Fetched, problem: object = "") -> PermanentError:
     """The error for a URL that is enqueued with a task for others. It says which one fits."""
     kind = kind_of(fetched)
-    if kind in ("text/plain", "application/json", "application/xml", "text/xml", UNKNOWN):
-        why = f" ({problem})" if problem else ""
-        return PermanentError(f"not a {task}{why}: {fetched.url}", "damaged")
     what, use = kind, "fetch"
     if kind in FEEDS:
         what = use = "sitemap" if kind == SITEMAP else "feed"
     elif kind in PAGES:
         what, use = "page", "links" if task == "sitemap" else "fetch"
+    if what == task or kind in ("text/plain", "application/json", *XML, UNKNOWN):
+        why = f" ({problem})" if problem else ""
+        return PermanentError(f"not a {task}{why}: {fetched.url}", "damaged")
     message = f"not a {task}, but a {what}; to use it: paise2 enqueue {use} {fetched.url}"
     return PermanentError(message, "wrong_task")
 
