@@ -61,6 +61,11 @@ def identity(pid: int) -> str | None:
     return f"{pid}-{fields[19].decode()}-{_here()}"
 
 
+def sees_itself() -> bool:
+    """Whether /proc shows the pid namespace of this process, so that it has an identity."""
+    return os.readlink("/proc/self") == str(os.getpid())
+
+
 def pid_of(name: str) -> int:
     """Return the pid in an identity."""
     return int(name.partition("-")[0])

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from paise2nb.core import processes as process
+from paise2nb.core.errors import WorkersError
 from paise2nb.jobs.database import JobDatabase, Transaction, transaction
 from paise2nb.jobs.models import COPIED, DEAD, ELSEWHERE, HERE, IMMEDIATE, LOST, RUNNING, Worker
 from paise2nb.jobs.sql import SQL
@@ -22,6 +23,11 @@ class WorkerRegistry(JobDatabase):
     """The rows of the workers and of the supervisor."""
 
     def _myself(self) -> dict[str, Any]:
+        if not process.sees_itself():
+            raise WorkersError(
+                "/proc shows another pid namespace than that of this process; "
+                "mount its own: mount -t proc proc /proc"
+            )
         name, host = process.identity(os.getpid()), socket.gethostname()
         return {"process": name, "host": host, "file": self.database.file, "now": self.now()}
 

@@ -20,7 +20,7 @@ from paise2nb.app import App
 from paise2nb.core import processes
 from paise2nb.jobs.worker_registry import LEASE_SECONDS
 from tests import example_plugin
-from tests.namespaces import Container, run_in_namespace
+from tests.namespaces import Container, run_in_namespace, unshare
 from tests.waiting import until
 
 PLUGIN = (
@@ -135,6 +135,16 @@ def test_a_start_takes_over_when_the_lease_of_a_killed_container_has_run_out(
     (tmp_path / "go").touch()
     job.wait(timeout=60)
     assert outcomes(app, job.id) == ["released", "completed"]
+
+
+def test_workers_need_the_proc_of_their_own_namespace(app: App) -> None:
+    command = [word for word in unshare() if word != "--mount-proc"]
+    done = subprocess.run(
+        [*command, *paise2(app, "worker", "start")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "mount its own: mount -t proc proc /proc" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_supervisor_that_was_replaced_leaves(app: App, tmp_path: Path) -> None:
