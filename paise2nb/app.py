@@ -20,11 +20,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from paise2nb.config.settings import Settings
-from paise2nb.core.errors import NotFound, PluginError, UsageError, WorkersError
+from paise2nb.core.errors import NotFound, PluginError, WorkersError
 from paise2nb.core.files import claim_directory
 from paise2nb.core.render import counted
 from paise2nb.jobs.context import Context
-from paise2nb.jobs.models import STATES, Claim, argument_tuples, whole_number
+from paise2nb.jobs.models import PAGE_TASKS, Claim, argument_tuples, check_state, whole_number
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import Pauses
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins
@@ -286,23 +286,25 @@ class App:
         tag: str | None = None,
         error: str | None = None,
         limit: int | None = None,
+        all: bool = False,
     ) -> Jobs:
-        """The jobs that match every filter, oldest first.
+        """The pages, and the jobs of users that are no page, that match every filter, oldest first.
 
         Args:
-            ids: only these jobs.
-            state: a job state.
+            ids: only these jobs, whether they are pages or not.
+            state: a page state, or a job state of a job that is no page.
             task: the name of a task.
             tag: the tag.
             error: an error class.
             limit: the maximum number of jobs.
+            all: every job, also those that follow from others; ``state`` is then a job state.
 
         Raises:
             NotFound: there is no job with one of the ids.
             UsageError: an unknown state.
         """
-        if state is not None and state not in STATES:
-            raise UsageError(f"unknown state {state!r}; one of {', '.join(STATES)}")
+        pages = not (all or ids) and task in (None, *PAGE_TASKS)
+        check_state(state, pages=not all)
         ids = tuple(whole_number("id", job_id, "; several as jobs(*ids)") for job_id in ids)
         if ids:
             known = set(self.queue.job_store.find(ids))
@@ -310,9 +312,9 @@ class App:
                 raise NotFound(f"no job {missing[0]}; `paise2 jobs` lists them")
         limit = None if limit is None else whole_number("limit", limit)
         found = self.queue.job_store.find(
-            ids or None, state=state, task=task, tag=tag, error=error, limit=limit
+            ids or None, state=state, task=task, tag=tag, error=error, limit=limit, pages=pages
         )
-        return Jobs(self.client, found)
+        return Jobs(self.client, found, pages=pages)
 
     def items(self, *, tag: str | None = None, limit: int | None = None) -> Items:
         """The stored items, newest first."""

@@ -50,11 +50,11 @@ UNSAFE = re.compile(
 _SPACE = re.compile(r"\s+")
 
 _TONES = {
-    "good": "completed idle ok",
+    "good": "completed stored unchanged idle ok",
     "bad": "failed crashed timeout memory wrong",
     "soon": "retrying scheduled warning",
     "busy": "running busy starting stopping",
-    "off": "cancelled released",
+    "off": "cancelled skipped released",
 }
 TONES = {state: tone for tone, states in _TONES.items() for state in states.split()}
 """The tone of each state, which is also the CSS class."""

@@ -13,6 +13,7 @@ from paise2nb.core.errors import UsageError
 
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
 UNFINISHED = STATES[:4]
+PAGE_TASKS = ("fetch", "links")  # a `links` job that a user enqueues is no page
 PAGE_STATES = (*UNFINISHED, "stored", "unchanged", "failed", "cancelled", "skipped")
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 
@@ -248,6 +249,13 @@ def argument_tuples(arguments: Iterable[Any]) -> list[tuple[Any, ...]]:
         kind = type(arguments).__name__
         raise UsageError(f"arguments is a {kind}; give a list, or one column of a table")
     return [a if isinstance(a, tuple) else (a,) for a in arguments]
+
+
+def check_state(state: str | None, *, pages: bool) -> None:
+    """Raise UsageError unless it is a job state or, with ``pages``, a page state, or None."""
+    states = dict.fromkeys((*PAGE_STATES, *STATES) if pages else STATES)
+    if state is not None and state not in states:
+        raise UsageError(f"unknown state {state!r}; one of {', '.join(states)}")
 
 
 def whole_number(name: str, value: Any, hint: str = "") -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from paise2nb.jobs.database import JobDatabase
 from paise2nb.jobs.host_limits import WAITING, request_rate
@@ -23,6 +24,10 @@ _ROWS = {"all": SQL["all_rows"], "public": SQL["public_rows"], "listed": SQL["li
 _SHORT_ARGS = 10_000  # characters, see short_args in statements.sql
 # Of a JSON string, without a part of an escape sequence.
 _BEGINNING = re.compile(r'"(?:[^"\\]|\\u[0-9a-f]{4}|\\[^u]){1,1000}')
+
+
+Counts: TypeAlias = Counter[str]
+Kind: TypeAlias = Literal["all", "public", "listed"]  # of columns, see `QueryMixin.rows`
 
 
 class QueryMixin(JobDatabase):
@@ -61,10 +66,18 @@ class QueryMixin(JobDatabase):
         sql = " AND ".join([candidates, *used]) + " ORDER BY id LIMIT ?"
         return self._column(sql, (*used.values(), -1 if limit is None else limit))
 
-    def page_parts(self, ids: Iterable[int]) -> dict[int, list[int]]:
-        """For each of the jobs that is a page the ids of its fetch, its extract and its store."""
+    def page_parts(self, ids: Iterable[int]) -> dict[int, tuple[list[int], float | None]]:
+        """The parts of those jobs that are pages.
+
+        Returns:
+            By id the ids of the page's fetch, its extract and its store, as far as there are any,
+            and when the last of the others finished.
+        """
         rows = self._read(SQL["page_parts"], (json.dumps(list(ids)),))
-        return {row["page"]: [part for part in row if part is not None] for row in rows}
+        return {
+            page: ([part for part in (page, *others) if part is not None], finished_at)
+            for page, *others, finished_at in map(tuple, rows)
+        }
 
     def _column(
         self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
@@ -72,9 +85,7 @@ class QueryMixin(JobDatabase):
         """Return the first column of a query."""
         return [row[0] for row in self._read(sql, parameters)]
 
-    def rows(
-        self, ids: Iterable[int], kind: Literal["all", "public", "listed"] = "all"
-    ) -> dict[int, dict[str, Any]]:
+    def rows(self, ids: Iterable[int], kind: Kind = "all") -> dict[int, dict[str, Any]]:
         """The rows of jobs by id, with ``args`` decoded; without ids that are gone.
 
         Args:
@@ -124,6 +135,25 @@ class QueryMixin(JobDatabase):
         """Those of the jobs with a queued, running, retrying or due job in their tree."""
         parameters = {"ids": json.dumps(list(ids)), "now": self.now()}
         return {row["root"] for row in self._read(SQL["unfinished"], parameters)}
+
+    def tree_progress(self, ids: Iterable[int]) -> dict[int, tuple[int, int, bool]]:
+        """For each job the pages and other jobs in its tree: how many, how many of them are left,
+        and whether any job of the tree is unfinished.
+        """
+        parameters = {"ids": json.dumps(list(ids)), "now": self.now()}
+        rows = self._read(SQL["tree_progress"], parameters)
+        return {row["root"]: (row["total"], row["left"], bool(row["busy"])) for row in rows}
+
+    def tree_counts(self, ids: Iterable[int]) -> dict[int, tuple[Counts, Counts]]:
+        """For each job the states of the pages in its tree, and of the jobs that are part of none.
+
+        A recurring job whose last run failed counts as failed.
+        """
+        found: dict[int, tuple[Counts, Counts]] = {}
+        for row in self._read(SQL["tree_counts"], {"ids": json.dumps(list(ids))}):
+            counts = found.setdefault(row["root"], (Counter(), Counter()))
+            counts[not row["is_page"]][row["state"]] += row["number"]
+        return found
 
     def unfinished_tasks(self, ids: Iterable[int] | None) -> set[str]:
         """The tasks of queued, running, retrying and due jobs: all, or those of some trees."""

@@ -393,7 +393,8 @@ SELECT coalesce(page_id, id) FROM jobs AS part WHERE error_class = ? AND NOT EXI
 )
 
 -- name: page_parts
-SELECT page.id AS page, extract.id AS extract, store.id AS store
+SELECT page.id AS page, extract.id AS extract, store.id AS store,
+    coalesce(store.finished_at, extract.finished_at) AS finished_at
 FROM json_each(?) AS ids JOIN jobs AS page ON page.id = ids.value AND page.page_id = page.id
 {newest_parts}
 
@@ -420,6 +421,31 @@ SELECT root, id FROM tree ORDER BY id
 SELECT DISTINCT root FROM tree JOIN jobs USING (id)
 WHERE state IN ('queued', 'running', 'retrying')
     OR (state = 'scheduled' AND (ready + host_slot > 0 OR run_at <= :now))
+
+-- name: last_run_failed
+-- Of a recurring job.
+(interval IS NOT NULL AND error_class IS NOT NULL AND state IN ('queued', 'scheduled', 'running'))
+
+-- name: counted
+-- What is counted of a tree: pages, and jobs that are part of none.
+(page_id IS NULL OR page_id = id)
+
+-- name: tree_progress
+{tree}
+SELECT root, sum({counted}) AS total, sum({counted} AND (
+        coalesce(page_state, state) IN ('queued', 'running', 'retrying')
+        OR coalesce(page_state, state) = 'scheduled' AND (ready + host_slot > 0 OR run_at <= :now)
+    )) AS left, max(
+        state IN ('queued', 'running', 'retrying')
+        OR (state = 'scheduled' AND (ready + host_slot > 0 OR run_at <= :now))
+    ) AS busy
+FROM tree JOIN jobs USING (id) GROUP BY root
+
+-- name: tree_counts
+{tree}
+SELECT root, page_id IS NOT NULL AS is_page,
+    iif({last_run_failed}, 'failed', coalesce(page_state, state)) AS state, count(*) AS number
+FROM tree JOIN jobs USING (id) WHERE {counted} GROUP BY 1, 2, 3
 
 -- name: unfinished_tasks
 {tree}
@@ -501,10 +527,6 @@ SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))
 -- name: retries
 -- Those that are due, but wait for their host or a worker, come first.
 {listed} INDEXED BY jobs_retrying WHERE state = 'retrying' ORDER BY run_at, id LIMIT ?
-
--- name: last_run_failed
--- Of a recurring job.
-(interval IS NOT NULL AND error_class IS NOT NULL AND state IN ('queued', 'scheduled', 'running'))
 
 -- name: recurring_failed
 {listed} INDEXED BY jobs_recurring WHERE {last_run_failed} ORDER BY id

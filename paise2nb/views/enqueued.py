@@ -11,7 +11,8 @@ from paise2nb.core import render
 from paise2nb.core.display import Displayable, arguments
 from paise2nb.jobs.models import NewJob
 from paise2nb.views.client import JobClient
-from paise2nb.views.jobs import LATER, NOW, Jobs
+from paise2nb.views.job_rows import LATER, NOW
+from paise2nb.views.jobs import Jobs
 
 
 class Enqueued(Jobs):
@@ -45,7 +46,8 @@ class Enqueued(Jobs):
         new = set(self._answered("new").ids)
         waiting = [job_id for job_id in self._answered("waiting").ids if job_id not in new]
         if waiting:
-            now = set(Jobs(self._client, waiting).retry().ids)
+            now = set(self._client.job_store.retry(waiting))
+            self._client.jobs_added(list(now))
             pairs = zip(self.ids, self.answers, strict=True)
             self.answers = ["now" if job_id in now else answer for job_id, answer in pairs]
 

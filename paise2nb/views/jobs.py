@@ -5,32 +5,30 @@ A Job reads its row each time, so a variable in a notebook never shows an outdat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from paise2nb.core import render
 from paise2nb.core.display import Listing, arguments, frame
-from paise2nb.core.errors import JobFailed, NotFound, redacted
+from paise2nb.core.errors import JobFailed, NotFound
 from paise2nb.core.render import Column
 from paise2nb.jobs.models import value_of, whole_number
-from paise2nb.jobs.store import JobStore
+from paise2nb.jobs.queries import Kind
 from paise2nb.views.client import JobClient
+from paise2nb.views.history import COLUMNS, executions, local_time, parts_of, told
 from paise2nb.views.items import Items
-from paise2nb.views.record import Record
+from paise2nb.views.job_rows import (
+    ARGUMENT_LENGTH,
+    JOB_KEYS,
+    TIMES,
+    JobRecord,
+    as_pages,
+    public,
+    summary_of,
+    table_row,
+)
 from paise2nb.views.waiting import Progress, block, wait_async, waiting
-
-ARGUMENT_LENGTH = 1000  # characters in the line about a job
-LATER = ("scheduled", "retrying")  # the states of a job that waits for a time
-NOW = "now instead of later"
-_TIMES = ("enqueued_at", "started_at", "finished_at", "run_at")
-
-
-def progress(row: Mapping[str, Any]) -> str:
-    """The progress that a running job has reported, such as ``3 of 10``; empty without any."""
-    reported = value_of(row.get("progress"))
-    if row["state"] != "running" or not isinstance(reported, list):
-        return ""
-    return " of ".join(f"{number:,}" for number in reported if isinstance(number, int | float))
 
 
 class _JobActions:
@@ -54,20 +52,20 @@ class _JobActions:
         return {root: [rows[n] for n in trees.get(root, []) if n in rows] for root in self._rows}
 
     def retry(self) -> Jobs:
-        """Queue again with new attempts, in one transaction.
+        """Queue again with new attempts, in one transaction. Of a page, the part that failed.
 
         Returns:
             The jobs that are queued now. A job with an unfinished duplicate is replaced by it.
         """
         queued = self._client.job_store.retry(self._rows)
         self._client.jobs_added(queued)
-        return Jobs(self._client, queued)
+        return Jobs(self._client, queued, pages=True)
 
     def cancel(self) -> Jobs:
         """Cancel with all descendants, in one transaction; return the cancelled jobs."""
         cancelled = self._client.job_store.cancel(self._rows)
         self._client.notify()
-        return Jobs(self._client, cancelled)
+        return Jobs(self._client, cancelled, pages=True)
 
     def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Self:
         """Wait for the whole tree, then return this object. Raises like `App.wait`."""
@@ -79,44 +77,12 @@ class _JobActions:
         return self
 
 
-class Job(_JobActions, Record):
-    """One job. Its attributes are read from its row each time.
+class Job(_JobActions, JobRecord):
+    """One job. Its attributes, those of `JobRecord`, are read from its row each time.
 
     Attributes:
-        id: its number.
-        task: the name of its task.
-        args: the arguments.
-        state: queued, scheduled, running, retrying, completed, failed or cancelled.
-        waiting_for: what a queued job waits for; None if it may start.
-        tag: inherited by its follow-up jobs and items.
-        attempt: the number of attempts so far; released ones do not count.
-        max_attempts: the number of attempts before the job fails for good.
-        error_class, error: the last failure.
-        enqueued_at, started_at, finished_at: ISO 8601 in UTC.
-        run_at: when a scheduled or retrying job is due, in ISO 8601.
-        worker_pid: the process that runs it, or ran it last.
-        parent_id: the job that enqueued it.
-        root_id: the first job of its tree.
         answer: how the enqueue that returned it was answered, see `Enqueued`; else None.
     """
-
-    id: int
-    task: str
-    args: list[Any]
-    state: str
-    waiting_for: str | None
-    tag: str | None
-    attempt: int
-    max_attempts: int
-    error_class: str | None
-    error: str | None
-    enqueued_at: str
-    started_at: str | None
-    finished_at: str | None
-    run_at: str | None
-    worker_pid: int | None
-    parent_id: int | None
-    root_id: int
 
     def __init__(self, client: JobClient, job_id: int) -> None:
         self._client = client
@@ -138,7 +104,10 @@ class Job(_JobActions, Record):
     def _value(self, name: str) -> Any:
         if name == "id":
             return self._rows[0]
-        return _public(self.row(), self._client.job_store.iso_time)[name]
+        row = self.row()
+        if name == "page_state" and row["page_id"] not in (None, self.id):
+            return self._client.job_store.rows([row["page_id"]])[row["page_id"]]["page_state"]
+        return public(row, self._client.job_store.iso_time)[name]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and (other._client, other.id) == (self._client, self.id)
@@ -193,7 +162,7 @@ class Job(_JobActions, Record):
         seconds."""
         row = self.row()
         return {
-            **_public(row, self._client.job_store.iso_time),
+            **public(row, self._client.job_store.iso_time),
             "every": row["interval"],
             "result": value_of(row["result"]),
             "attempts": self.attempts,
@@ -201,94 +170,76 @@ class Job(_JobActions, Record):
         }
 
     def summary(self) -> str:
-        """The job on one line."""
-        known = self.row()
-        row = _public(known, self._client.job_store.iso_time)
-        retrying = row["state"] == "retrying"
-        notes = (
-            progress(known),
-            self._answered(row),
-            retrying and f"attempt {row['attempt']} of {row['max_attempts']} failed",
-            row["waiting_for"] and f"waiting for {row['waiting_for']}",
-        )
-        argument = render.one_line(arguments(row["args"]), ARGUMENT_LENGTH)
-        words = [f"job {self.id}: {row['task']} {argument} · {row['state']}"]
-        words += [_interval(known["interval"])] if known["interval"] else []
-        words += [f"({note})" for note in notes if note]
-        if row["error"] and (retrying or row["state"] == "failed"):
-            words.append(f"— {row['error']}")
-        return render.one_line(" ".join(words))
-
-    def _answered(self, row: Mapping[str, Any]) -> str | None:
-        if self.answer == "waiting" and row["state"] in LATER:
-            return f"already waiting until {row['run_at']}; --force runs it now"
-        return _ALREADY.get(self.answer or "")
+        """The job on one line; a page has its page state."""
+        return summary_of(self._client.job_store, self.row(), self.answer)
 
     def __str__(self) -> str:
         lines = [self.summary()]
         for attempt in self.attempts:
             outcome = f"{attempt['number']}. {attempt['outcome']} {attempt['error'] or ''}"
             lines.append("  " + render.one_line(outcome))
-        lines += ["  " + job.summary() for job in self.tree if job.id != self.id]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._below([self.id])])
+
+    def _below(self, ids: Sequence[int]) -> list[str]:
+        """What became of the pages below this job, and the first of the jobs below some jobs."""
+        job_store = self._client.job_store
+        root = ids[0]
+        found = [n for n in job_store.trees([root]).get(root, []) if n not in ids]
+        rows = job_store.rows(found[: render.VIEW_ROWS], "listed")
+        lines = [summary_of(job_store, row) for row in rows.values()]
+        if len(found) > len(rows):
+            lines.append(f"… {len(found) - len(rows):,} more")
+        if (pages := self._pages_below(root)) is not None:
+            lines.insert(0, pages)
+        return [f"  {line}" for line in lines]
+
+    def _pages_below(self, root: int) -> str | None:
+        """What became of the pages that follow from a job, such as a feed."""
+        job_store = self._client.job_store
+        pages, _ = job_store.tree_counts([root]).get(root, (Counter(), Counter()))
+        pages.subtract(row["page_state"] for row in job_store.rows([root]).values())
+        return told(pages, Counter()) or None
 
     def details(self) -> str:
-        """The job with its attempts, tracebacks and tree, as text."""
-        lines = [str(self)]
+        """The whole way of the job and its page, with tracebacks and tree, as text."""
+        job_store, row = self._client.job_store, self.row()
+        parts = parts_of(job_store, row)
+        lines = [summary_of(job_store, parts[0])]
+        if parts[0]["id"] != self.id:
+            lines.append(self.summary())
+        lines.append(f"  enqueued {local_time(job_store, parts[0]['enqueued_at'])}")
         if self.run_at is not None:
-            lines.insert(1, f"  runs next at {self.run_at}")
+            lines.append(f"  runs next at {self.run_at}")
+        lines.append(render.text_table(executions(job_store, parts), COLUMNS, limit=None))
+        lines += self._below([part["id"] for part in parts])
         if len(argument := arguments(self.args)) > ARGUMENT_LENGTH:
             lines.append(f"\nArgument:\n{render.plain(argument)}")
-        for attempt in self.attempts:
-            if attempt["traceback"]:
-                lines.append(f"\nAttempt {attempt['number']}:")
-                lines.append(render.plain(attempt["traceback"]).rstrip())
+        for title, traceback in self._tracebacks(parts):
+            lines += [f"\n{title}:", render.plain(traceback).rstrip()]
         return "\n".join(lines)
 
+    def _tracebacks(self, parts: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+        for part in parts:
+            for attempt in self._client.job_store.attempts(part["id"]):
+                if attempt["traceback"]:
+                    title = f"Attempt {attempt['number']} of job {part['id']} ({part['task']})"
+                    yield title, attempt["traceback"]
+
     def _repr_html_(self) -> str:
-        row = _table_row(self._client.job_store, self.row())
-        parts = [render.html_table([row], Jobs.columns)]
-        attempts = self.attempts
-        if any(attempt["outcome"] != "completed" for attempt in attempts):
-            parts.append(render.html_table(attempts, ("number", "outcome", "error_class", "error")))
-        parts += [
-            f"<details><summary>Traceback of attempt {attempt['number']}</summary>"
-            f"<pre>{render.escape(attempt['traceback'])}</pre></details>"
-            for attempt in attempts
-            if attempt["traceback"]
-        ]
-        return render.panel(*parts)
-
-
-JOB_KEYS = Job.fields
-_ALREADY = {"waiting": "already waiting", "now": NOW, "fresh": "already up to date"}
-
-
-def _public(row: Mapping[str, Any], time: Callable[[float | None], Any]) -> dict[str, Any]:
-    """A row of ``jobs --json``.
-
-    Args:
-        row: the row.
-        time: gives the form of a time of the job store's clock.
-    """
-    job = {key: row[key] for key in JOB_KEYS}
-    job.update({key: time(row[key]) for key in _TIMES})
-    job["args"] = [redacted(a) if isinstance(a, str) else a for a in row["args"]]
-    return job
-
-
-def _table_row(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the table: with what a job waits for, and the interval of a recurring one."""
-    job = _public(row, job_store.iso_time)
-    if job["waiting_for"]:
-        job["error"] = f"waiting for {job['waiting_for']}"
-    if row["interval"]:
-        job["args"] = [arguments(job["args"]), _interval(row["interval"])]
-    return job
-
-
-def _interval(seconds: float) -> str:
-    return f"every {render.duration(seconds)}"
+        job_store, row = self._client.job_store, self.row()
+        parts = parts_of(job_store, row)
+        shown = Jobs(self._client, dict.fromkeys((parts[0]["id"], self.id)), pages=True)
+        pages = self._pages_below(parts[0]["id"])
+        return render.panel(
+            render.bare_table(shown.first(2), Jobs.columns),
+            render.bare_table(executions(job_store, parts), COLUMNS),
+            render.note(pages) if pages else "",
+            *(
+                f"<details><summary>{render.escape(title)}</summary>"
+                f"<pre>{render.escape(traceback)}</pre></details>"
+                for title, traceback in self._tracebacks(parts)
+            ),
+        )
 
 
 def _items_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:
@@ -302,7 +253,13 @@ def _items_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:
 
 
 class Jobs(_JobActions, Listing[Job]):
-    """Jobs in a given order."""
+    """Jobs in a given order.
+
+    Args:
+        client: the app's client.
+        ids: the jobs.
+        pages: in the rows, pages have their page state, and the error and times of the page.
+    """
 
     columns = (
         Column("id", right=True),
@@ -310,14 +267,17 @@ class Jobs(_JobActions, Listing[Job]):
         Column("args", title="argument", wide=True, text=arguments),
         Column("state", html=render.tone),
         Column("attempt", right=True),
+        Column("time"),
         Column("error", title="message", wide=True),
     )
-    keys, times, whole_numbers = JOB_KEYS, _TIMES, ("worker_pid", "parent_id")
+    keys, times = JOB_KEYS, TIMES
+    whole_numbers = ("worker_pid", "parent_id", "page_id")
     empty = "no jobs"
 
-    def __init__(self, client: JobClient, ids: Iterable[int]) -> None:
+    def __init__(self, client: JobClient, ids: Iterable[int], *, pages: bool = False) -> None:
         self._client = client
         self._rows = list(ids)
+        self._pages = pages
 
     @property
     def ids(self) -> list[int]:
@@ -332,21 +292,28 @@ class Jobs(_JobActions, Listing[Job]):
         return self._read(self._client.job_store.iso_time)
 
     def _read(self, time: Callable[[float | None], Any]) -> list[dict[str, Any]]:
-        rows = self._client.job_store.rows(self._rows, "public")
-        return [_public(rows[job_id], time) for job_id in self._rows if job_id in rows]
+        rows = self._known(self._rows, "public")
+        return [public(rows[job_id], time) for job_id in self._rows if job_id in rows]
+
+    def _known(self, ids: Sequence[int], kind: Kind) -> dict[int, dict[str, Any]]:
+        rows = self._client.job_store.rows(ids, kind)
+        if self._pages:
+            as_pages(self._client.job_store, rows, kind)
+        return rows
 
     def first(self, number: int) -> list[dict[str, Any]]:
         """Return the first rows of the table. The others are not read."""
         ids = self._rows[:number]
-        rows = self._client.job_store.rows(ids, "listed")
-        return [_table_row(self._client.job_store, rows[n]) for n in ids if n in rows]
+        rows = self._known(ids, "listed")
+        return [table_row(self._client.job_store, rows[n]) for n in ids if n in rows]
 
     def to_frame(self, items: bool = False) -> Any:
         """A DataFrame with one row for each job.
 
         Args:
-            items: give the input of each job with the title and text of its item. State and
-                error are those of the first job in its tree that has not completed.
+            items: give the input of each job with the title and text of its item. The state is
+                that of the page; for a job that is no page, state and error are those of the
+                first job in its tree that has not completed.
         """
         if items:
             return frame(self._with_items())
@@ -366,7 +333,7 @@ class Jobs(_JobActions, Listing[Job]):
             row = {
                 "id": job_id,
                 "input": arguments(tree[0]["args"]) if tree else None,
-                "state": decisive["state"],
+                "state": (tree[0]["page_state"] if tree else None) or decisive["state"],
                 "title": item.get("title"),
                 "text": item.get("text"),
                 "error": decisive["error"],

@@ -17,7 +17,7 @@ class Record(Displayable):
     id: int
 
     def __init_subclass__(cls) -> None:
-        cls.fields = tuple(cls.__annotations__)
+        cls.fields = tuple(cls.__annotations__) or cls.fields
         for name in cls.fields:
             setattr(cls, name, _field(name))
 

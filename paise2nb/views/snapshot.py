@@ -19,7 +19,7 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import COLUMNS
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.client import JobClient
-from paise2nb.views.jobs import progress
+from paise2nb.views.job_rows import progress
 from paise2nb.views.status import Status, clock_time
 
 PACE_MINUTES = 15  # in the plot

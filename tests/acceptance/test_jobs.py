@@ -221,7 +221,7 @@ def test_a_frame_of_jobs_is_aligned_with_the_input(here: App, place: Place) -> N
     bad = place.root / "bad.nobody"
     bad.write_bytes(bytes(range(256)))
     frame = here.enqueue_many("fetch", [str(bad), str(good)]).to_frame(items=True)
-    assert list(frame["state"]) == ["failed", "completed"]
+    assert list(frame["state"]) == ["failed", "stored"]
     assert list(frame["title"].fillna("")) == ["", "Good"]
     assert "With words." in frame["text"][1]
     assert frame["error"][0]

@@ -305,7 +305,7 @@ def test_a_terminal_gets_colours_but_no_escapes_from_the_data(
     hostile = "\x1b[31mherring\x1b]0;owned\x07\x9b31m \u202egnp"
     paise2("--immediate", "enqueue", "fetch", "page.md")
     paise2("--immediate", "enqueue", "stumble", hostile)
-    assert "\x1b[32mcompleted" in in_terminal("jobs")
+    assert "\x1b[32mstored" in in_terminal("jobs")
     for words in (["jobs"], ["job", "4"], ["status"], ["items"], ["item", "1"], ["search", "fish"]):
         shown = in_terminal(*words)
         assert "herring" in shown

@@ -28,7 +28,8 @@ from paise2nb.jobs.models import Outcome
 from paise2nb.plugins import Document
 from paise2nb.views.enqueued import Enqueued
 from paise2nb.views.items import Item, SearchResult
-from paise2nb.views.jobs import JOB_KEYS, Job, Jobs
+from paise2nb.views.job_rows import JOB_KEYS
+from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.status import Log
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -90,10 +91,10 @@ def test_the_keys_of_a_job_are_those_of_the_contract(app: App) -> None:
     assert JOB_KEYS == (
         "id", "task", "args", "state", "waiting_for", "tag", "attempt", "max_attempts",
         "error_class", "error", "enqueued_at", "started_at", "finished_at", "run_at",
-        "worker_pid", "parent_id", "root_id",
+        "worker_pid", "parent_id", "root_id", "page_id", "page_state",
     )  # fmt: skip
     job = app.enqueue("parent", "a", "b")
-    assert [tuple(row) for row in app.jobs().to_dicts()] == [JOB_KEYS] * 3
+    assert [tuple(row) for row in app.jobs(all=True).to_dicts()] == [JOB_KEYS] * 3
     found = job.to_dict()
     assert tuple(found) == DETAIL_KEYS
     assert found["children"] == [2, 3]
@@ -346,7 +347,7 @@ def test_a_frame_has_a_row_for_each_input_in_order(app: App, here: Path) -> None
     assert list(frame.columns) == ["id", "input", "state", "title", "text", "error"]
     assert [Path(text).name for text in frame["input"]] == names
     assert list(frame["id"]) == jobs.ids
-    assert list(frame["state"]) == ["completed", "failed", "completed", "completed"]
+    assert list(frame["state"]) == ["stored", "failed", "stored", "stored"]
     assert frame["title"][2] == "The first"
     assert frame["text"][0] == frame["text"][3] == "Words about ferries.\n"
     assert frame["text"].isna().tolist() == [False, True, False, False]

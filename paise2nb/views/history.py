@@ -1,0 +1,101 @@
+"""The whole way of a page or a job: every execution, with its time and its duration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from paise2nb.core import render
+from paise2nb.core.render import Column
+from paise2nb.jobs.models import PAGE_STATES, STATES
+from paise2nb.jobs.queries import Counts
+from paise2nb.jobs.store import JobStore
+
+COLUMNS = (
+    Column("id", title="job", right=True),
+    Column("task"),
+    Column("number", title="run", right=True),
+    Column("outcome", html=render.tone),
+    Column("started"),
+    Column("took", right=True),
+    Column("message", wide=True),
+)
+
+
+def parts_of(job_store: JobStore, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of all parts of a job's page, the fetch first; else only its own."""
+    ids = {row["id"]}
+    if row["page_id"] is not None:
+        ids.update(*(parts for parts, _ in job_store.page_parts([row["page_id"]]).values()))
+    rows = job_store.rows(ids)
+    return [rows.get(job_id, dict(row)) for job_id in sorted(ids)]
+
+
+def executions(job_store: JobStore, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the table: each execution of some jobs, and what runs or waits now."""
+    return [
+        {"id": row["id"], "task": row["task"], **entry}
+        for row in rows
+        for entry in (*_ended(job_store.attempts(row["id"])), *_current(job_store, row))
+    ]
+
+
+def _ended(attempts: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for attempt in attempts:
+        message = attempt["error"] or ""
+        if attempt["retry_in"] is not None:
+            message += f" (retried after {render.duration(attempt['retry_in'])})"
+        began, ended = (_moment(attempt[name]) for name in ("started_at", "finished_at"))
+        seconds = (ended - began).total_seconds() if began and ended else None
+        yield {
+            "number": attempt["number"],
+            "outcome": attempt["outcome"],
+            "started": began and f"{began:%Y-%m-%d %H:%M:%S}",
+            "took": None if seconds is None else render.duration(max(seconds, 0.0)),
+            "message": message.strip(),
+        }
+
+
+def _current(job_store: JobStore, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What an unfinished job does now."""
+    if row["state"] == "running":
+        began = row["started_at"] or 0.0
+        yield {
+            "number": row["run"],
+            "outcome": "running",
+            "started": local_time(job_store, began),
+            "took": render.duration(max(job_store.now() - began, 0.0)),
+        }
+    elif row["state"] in ("queued", "scheduled", "retrying"):
+        message = f"waiting for {row['waiting_for']}" if row["waiting_for"] else ""
+        if row["run_at"] is not None:
+            message = f"{message} until {local_time(job_store, row['run_at'])}".strip()
+        yield {"outcome": row["state"], "message": message}
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).astimezone()
+
+
+def local_time(job_store: JobStore, seconds: float) -> str:
+    """A row's time for users, in their time zone."""
+    moment = _moment(job_store.iso_time(seconds))
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+def told(pages: Counts, others: Counts) -> str:
+    """Numbers of pages and other jobs in words: ``pages: 9 stored, 1 failed · jobs: 1 completed``.
+
+    Args:
+        pages: by page state.
+        others: jobs that are part of no page, by state.
+    """
+    texts = []
+    for noun, counts, states in (("pages", pages, PAGE_STATES), ("jobs", others, STATES)):
+        known = [state for state in states if counts.get(state)]
+        # What has ended comes first: it is what was waited for.
+        known.sort(key=lambda state: state in STATES[:4])
+        if known:
+            texts.append(f"{noun}: " + ", ".join(f"{counts[s]:,} {s}" for s in known))
+    return " · ".join(texts)
