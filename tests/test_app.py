@@ -20,7 +20,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App, current, make_current
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
-from paise2nb.jobs.models import STATES, Outcome
+from paise2nb.jobs.models import PAGE_STATES, STATES, Outcome
 from paise2nb.views.waiting import waiting as steps_of_waiting
 from tests import example_plugin
 
@@ -429,7 +429,7 @@ def test_cancel_returns_the_cancelled_jobs(waiting: App) -> None:
 # Status and digest ---------------------------------------------------------------------------
 
 STATUS_KEYS = (
-    "profile", "data_dir", "immediate", "jobs", "roots", "workers", "supervisor",
+    "profile", "data_dir", "immediate", "pages", "jobs", "roots", "workers", "supervisor",
     "oldest_queued_seconds", "next_retry_at", "completed_per_minute", "seconds_left", "items",
     "paused", "paused_pools",
 )  # fmt: skip
@@ -441,7 +441,8 @@ def test_the_status_has_exactly_the_documented_keys(waiting: App, tmp_path: Path
     zero = dict.fromkeys(STATES, 0)
     assert empty == {
         "profile": "development", "data_dir": str(tmp_path / "data"), "immediate": False,
-        "jobs": zero, "roots": zero, "workers": [], "supervisor": None,
+        "pages": dict.fromkeys(PAGE_STATES, 0), "jobs": zero, "roots": zero, "workers": [],
+        "supervisor": None,
         "oldest_queued_seconds": None, "next_retry_at": None, "completed_per_minute": 0,
         "seconds_left": None, "items": 0, "paused": None, "paused_pools": {},
     }  # fmt: skip
