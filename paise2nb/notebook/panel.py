@@ -9,132 +9,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import ipywidgets as widgets
 
 from paise2nb.app import App
+from paise2nb.config.settings import DEFAULT_POOL
 from paise2nb.core.render import amount
+from paise2nb.jobs.workers_status import pause_reason
 from paise2nb.notebook import panel_html as html
+from paise2nb.notebook.panel_widgets import (
+    Button,
+    Look,
+    Number,
+    Row,
+    RowGroup,
+    SubshellWidget,
+    inside,
+)
 from paise2nb.notebook.poller import Poller
 from paise2nb.views.jobs import Jobs
-from paise2nb.views.snapshot import Snapshot, more
+from paise2nb.views.snapshot import Snapshot
 
 REREAD_SECONDS = 5.0  # between two full reads: a process that dies changes no row
 DISPLAY_SECONDS = 10.0  # within which a frontend must report that it shows the panel
 CONFIRM_SECONDS = 5.0
 PARTS = ("head", "counts", "message", "problems", "facts", "workers", "items", "log")
-SETTLED_SECONDS = 0.8  # a row that changed less than this before a click ignores the click
-
-
-# Its name, its tooltip, and what a click does with the row.
-RowButton: TypeAlias = "tuple[str, str, Callable[[Row], None]]"
-
-
-class SubshellWidget:
-    """A widget whose messages reach the kernel while a cell runs.
-
-    ipykernel 7.4 hands a frontend's message to the shell that last sent one on the comm. If that
-    is the main shell, a click waits for the cell. Without that record the frontend chooses.
-    """
-
-    comm: Any
-
-    def open(self) -> None:
-        """Open the comm."""
-        super().open()  # type: ignore[misc]  # a method of the widget class beside this one
-        self._forget_shell()
-
-    def _send(self, msg: Any, buffers: Any = None) -> None:
-        super()._send(msg, buffers)  # type: ignore[misc]  # as in open
-        self._forget_shell()
-
-    def _forget_shell(self) -> None:
-        getattr(self.comm, "__dict__", {}).pop("_reply_subshell_id", None)
-
-
-class Button(SubshellWidget, widgets.Button):
-    """A button that can be pressed at any time."""
-
-    def __init__(self, description: str, pressed: Callable[[], None], tooltip: str = "") -> None:
-        super().__init__(description=description, tooltip=tooltip, layout={"width": "auto"})
-        self.on_click(lambda _: pressed())
-
-
-class Number(SubshellWidget, widgets.BoundedIntText):
-    """A number that can be changed at any time."""
-
-
-class Row:
-    """A row of the panel with buttons; a refresh may make it show another entry.
-
-    Args:
-        buttons: the buttons, from left to right.
-    """
-
-    def __init__(self, *buttons: RowButton) -> None:
-        self.text, self.details = widgets.HTML(), widgets.HTML()
-        self.text.layout.flex = "1 1 300px"
-        self.buttons = [Button(name, partial(self._press, act), tip) for name, tip, act in buttons]
-        wrap = {"flex_flow": "row wrap", "overflow": "hidden"}
-        line = widgets.Box([self.text, *self.buttons], layout=wrap)
-        self.box = widgets.VBox([line, self.details])
-        self.entry: dict[str, Any] = {}
-        self.key: object = None
-        self.changed_at = 0.0
-        self.confirm_until = 0.0
-
-    def show(self, key: object, entry: dict[str, Any]) -> None:
-        """Take another entry, or a new state of the same one."""
-        if key != self.key:
-            self.changed_at = 0.0 if self.key is None else time.monotonic()
-            self.key, self.confirm_until = key, 0.0
-        self.entry = entry
-
-    def _press(self, act: Callable[[Row], None]) -> None:
-        if self.settled:
-            act(self)
-
-    @property
-    def settled(self) -> bool:
-        """Whether it has shown this entry long enough for a click to be meant for it."""
-        return time.monotonic() - self.changed_at >= SETTLED_SECONDS
-
-
-class RowGroup:
-    """A title, and rows for a list of entries. An entry keeps its row while it is listed.
-
-    Args:
-        title: shown unless the list is empty.
-        key: the key of an entry's identity.
-        buttons: the buttons of each row.
-    """
-
-    def __init__(self, title: str, key: str, *buttons: RowButton) -> None:
-        self.rows: list[Row] = []
-        self.title, self.box = widgets.HTML(), widgets.VBox()
-        self._title = title
-        self._key = key
-        self._buttons = buttons
-
-    def show(self, entries: Sequence[dict[str, Any]], total: int) -> list[Row]:
-        """Show the first of all entries, and return their rows in the same order."""
-        while len(self.rows) < len(entries):
-            self.rows.append(Row(*self._buttons))
-        keys = [entry[self._key] for entry in entries]
-        known = {row.key: row for row in self.rows}
-        free = [row for row in self.rows if row.key not in keys]
-        shown = [known.get(key) or free.pop(0) for key in keys]
-        for row, key, entry in zip(shown, keys, entries, strict=True):
-            row.show(key, entry)
-        title = " · ".join([self._title, *more(entries, total)])
-        self.title.value = html.block(html.heading(title)) if entries else ""
-        children = tuple(row.box for row in shown)
-        if children != self.box.children:
-            self.box.children = children
-        return shown
 
 
 class Panel(SubshellWidget, widgets.VBox):
@@ -155,17 +57,20 @@ class Panel(SubshellWidget, widgets.VBox):
         self._displayed_at = -DISPLAY_SECONDS
         self._action = ""  # what a thread is doing, such as stopping the workers
         self._message = ""
-        self._html = {name: widgets.HTML() for name in PARTS}
+        self._size: int | None = None  # of the running pool default
+        self._look = look = Look()
+        self._html = {name: look.text() for name in PARTS}
         start = partial(self._run, "starting workers", self._start_workers)
         stop = partial(self._run, "stopping workers", self._stop_workers)
-        self._start = Button("Start workers", start, "Start the background workers")
-        self._stop = Button("Stop workers", stop, "Running jobs finish first")
+        self._start = Button(look, "Start workers", start, "Start the background workers")
+        self._stop = Button(look, "Stop workers", stop, "Running jobs finish first")
+        self._pause = Button(look, "Pause", self._pause_or_resume)
         retry = partial(self._retry, partial(app.jobs, state="failed"))
-        self._retry_failed = Button("Retry failed", retry, "Retry every failed job")
-        refresh = Button("Refresh", self._on_refresh, "Update the panel now")
+        self._retry_failed = Button(look, "Retry failed", retry, "Retry everything that failed")
+        refresh = Button(look, "Refresh", self._on_refresh, "Update the panel now")
         self.concurrency = Number(
             description="Concurrency",
-            tooltip="Number of processes in the pool default",
+            tooltip="Number of processes in the pool default; a change scales running workers",
             value=app.settings.workers.concurrency,
             min=1,
             max=1024,
@@ -173,26 +78,32 @@ class Panel(SubshellWidget, widgets.VBox):
             layout={"width": "150px"},
         )
         self._retries = RowGroup(
+            look,
             "Next retries",
             "id",
             ("Retry now", "Retry now instead of at that time", self._retry_one),
             ("Cancel", "Cancel this job", self._cancel),
         )
         self._failures = RowGroup(
+            look,
             "Failures",
             "group",
             ("Retry", "Retry the job shown below", self._retry_one),
             ("Retry all", "Retry every job of this group", self._retry_all),
         )
-        controls = (self._start, self._stop, self.concurrency, self._retry_failed, refresh)
-        style = widgets.HTML(html.STYLES, layout={"display": "none"})
-        bar = widgets.Box(controls, layout={"flex_flow": "row wrap"})
+        controls = (
+            self._start, self._stop, self._pause, self.concurrency, self._retry_failed, refresh,
+        )  # fmt: skip
+        style = look.text(look.hidden)
+        style.value = html.STYLES
+        bar = widgets.Box(controls, layout=look.line)
         lists = [w for group in (self._retries, self._failures) for w in (group.title, group.box)]
         head, counts, *middle, items, log = self._html.values()
         super().__init__([style, head, counts, bar, *middle, *lists, items, log], _view_count=0)
         self.add_class("paise2-watch")
         self.observe(lambda _: poller.wake(), "_view_count")
         self.refresh()
+        self.concurrency.observe(lambda _: self._scale(), "value")
 
     @property
     def displayed(self) -> bool:
@@ -203,7 +114,7 @@ class Panel(SubshellWidget, widgets.VBox):
 
     def close(self) -> None:
         """Close the panel and every widget in it."""
-        for widget in _inside(self):
+        for widget in (*inside(self), *vars(self._look).values()):
             widget.close()
         super().close()
 
@@ -247,6 +158,7 @@ class Panel(SubshellWidget, widgets.VBox):
             self._version = version
         if reread or self._snapshot is None:
             self._snapshot, self._read_at = self.app.snapshot(), now
+            self._show_size(self.app.workers.sizes().get(DEFAULT_POOL))
         return self._snapshot
 
     def _show(self, snapshot: Snapshot, now: float) -> None:
@@ -268,7 +180,12 @@ class Panel(SubshellWidget, widgets.VBox):
         }
         for name, value in parts.items():
             self._html[name].value = value
-        self._retry_failed.disabled = not status.jobs["failed"]
+        self._retry_failed.disabled = not (status.pages["failed"] or status.failures)
+        paused = status.paused == pause_reason()
+        self._pause.description = "Resume" if paused else "Pause"
+        self._pause.tooltip = (
+            "Claim jobs again" if paused else "Claim no more jobs; running jobs go on"
+        )
         self._start.button_style = "" if status.workers else "primary"
         self._start.disabled = self._stop.disabled = bool(self._action)
         for row in self._retries.show(snapshot.retries, status.jobs["retrying"]):
@@ -280,7 +197,7 @@ class Panel(SubshellWidget, widgets.VBox):
             confirm = time.monotonic() < row.confirm_until
             retry_all.description = f"Really retry {jobs:,}?" if confirm else f"Retry all {jobs:,}"
             retry_all.button_style = "warning" if confirm else ""
-            retry_all.layout.display = "none" if jobs == 1 else ""
+            retry_all.layout = self._look.hidden if jobs == 1 else self._look.button
 
     # Buttons ---------------------------------------------------------------------------------
 
@@ -304,12 +221,32 @@ class Panel(SubshellWidget, widgets.VBox):
         threading.Thread(target=run, name=f"paise2 {action}", daemon=True).start()
 
     def _start_workers(self) -> str:
-        status = self.app.workers.start(concurrency=self.concurrency.value)
-        running = sum(worker["pool"] == "default" for worker in status.workers)
-        message = status.message or ""
-        if running != self.concurrency.value and message.endswith("already running"):
-            message += "; stop them to change their number"
-        return message
+        while True:
+            number = self.concurrency.value
+            status = self.app.workers.start(concurrency=number)
+            if self.concurrency.value == number:  # not changed meanwhile
+                return status.message or ""
+
+    def _scale(self) -> None:
+        """Scale running workers to the number that the user has chosen."""
+        if self._size not in (None, self.concurrency.value):
+            self._run("scaling workers", self._start_workers)
+
+    def _show_size(self, size: int | None) -> None:
+        """Show the size of the running pool, which another process may have changed."""
+        changed, self._size = size != self._size, size
+        if size is not None and changed:
+            self.concurrency.value = size
+
+    def _pause_or_resume(self) -> None:
+        if self.app.workers.pauses().paused is None:
+            self._run("pausing", self._pause_queue)
+        else:
+            self._run("resuming", lambda: str(self.app.workers.resume()))
+
+    def _pause_queue(self) -> str:
+        self.app.workers.pause()
+        return ""  # the pause itself is shown
 
     def _stop_workers(self) -> str:
         return self.app.workers.stop().message or "stopped"
@@ -317,7 +254,7 @@ class Panel(SubshellWidget, widgets.VBox):
     def _on_refresh(self) -> None:
         """Update the panel, and send again what a frontend has missed."""
         self.refresh()
-        for widget in _inside(self):
+        for widget in inside(self):
             if isinstance(widget, widgets.HTML | Button):
                 widget.send_state()
 
@@ -349,16 +286,6 @@ class Panel(SubshellWidget, widgets.VBox):
             return self.app.jobs(*ids)
 
         self._retry(selected)
-
-
-def _inside(widget: widgets.Widget) -> Iterator[widgets.Widget]:
-    """Yield every widget below one, with its layouts and styles."""
-    for name in ("layout", "style"):
-        if widget.has_trait(name):
-            yield getattr(widget, name)
-    for child in getattr(widget, "children", ()):
-        yield from _inside(child)
-        yield child
 
 
 # One panel for each app ----------------------------------------------------------------------

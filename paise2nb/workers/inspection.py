@@ -97,6 +97,11 @@ class WorkersInspection:
         pid, options = processes.pid_of(row["process"]), json.loads(row["options"])
         return {**row, "pid": pid, "options": options}
 
+    def sizes(self) -> dict[str, int]:
+        """Return the number of processes of each pool that runs, as it was chosen."""
+        supervisor = self._running_supervisor()
+        return dict(supervisor["options"]["sizes"]) if supervisor else {}
+
     def present(self) -> bool:
         """Whether any background process runs jobs, or will."""
         found = (row["presence"] in RUNNING for row in self._rows())

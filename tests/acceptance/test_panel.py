@@ -70,6 +70,11 @@ def test_each_state_has_one_count(panel: Any, app: App) -> None:
     app.enqueue("fetch", "http://127.0.0.1:9/c", delay=3600)
     app.job(1).cancel()
     assert (count(panel, "queued"), count(panel, "scheduled")) == ("1", "1")
+    assert (count(panel, "stored"), count(panel, "unchanged"), count(panel, "skipped")) == (
+        "0",
+        "0",
+        "0",
+    )
     assert (count(panel, "cancelled"), count(panel, "failed")) == ("1", "0")
     assert (count(panel, "running"), count(panel, "retrying")) == ("0", "0")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -15,10 +16,12 @@ from ipywidgets.widgets.widget import _instances
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.jobs.models import HostDelay, NewJob, Outcome
+from paise2nb.jobs.models import PAGE_STATES, HostDelay, NewJob, Outcome
 from paise2nb.notebook import panel_html
-from paise2nb.notebook.panel import Button, Panel, close_panels
+from paise2nb.notebook.panel import Panel, close_panels
+from paise2nb.notebook.panel_widgets import Button, Look, inside
 from paise2nb.notebook.poller import Poller
+from paise2nb.plugins import Document
 from paise2nb.views import snapshot
 from tests import example_plugin
 from tests.waiting import until
@@ -77,24 +80,44 @@ def press(panel: Panel, name: str) -> None:
     panel.refresh()
 
 
-def test_each_state_is_counted_by_its_roots(app: App, tmp_path: Path) -> None:
+def count(panel: Panel, state: str) -> int:
+    """The number in the only element of the panel that counts the pages in a state."""
+    whole = "".join(piece.value for piece in every(panel, ipywidgets.HTML))
+    [found] = re.findall(
+        rf'<span class="paise2-count" data-state="{state}" data-value="(\d+)">([\d,]+)</span>',
+        whole,
+    )
+    assert f"{int(found[0]):,}" == found[1]
+    return int(found[0])
+
+
+def every(widget: Any, kind: type) -> list[Any]:
+    """All widgets of a kind in a widget."""
+    below = [found for child in getattr(widget, "children", ()) for found in every(child, kind)]
+    return [widget, *below] if isinstance(widget, kind) else below
+
+
+def test_pages_are_counted_in_each_state(app: App, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# A page\n\nWith words.")
-    app.enqueue("fetch", str(tmp_path / "page.md"))
+    (tmp_path / "odd.bin").write_bytes(bytes(range(256)))
+    app.enqueue_many("fetch", [str(tmp_path / name) for name in ("page.md", "odd.bin")])
     app.enqueue("stumble", "x")
     panel = app.watch()
-    counts = panel._html["counts"].value
-    assert '<span class="paise2-count" data-state="queued">2</span>' in counts
+    assert [count(panel, state) for state in PAGE_STATES] == [2, 0, 0, 0, 0, 0, 0, 0, 0]
     run_ready_jobs(app)
     panel.refresh()
-    counts = panel._html["counts"].value
-    assert '<span class="paise2-count" data-state="completed">1</span>' in counts
-    assert '<span class="paise2-count" data-state="failed">1</span>' in counts
+    assert (count(panel, "stored"), count(panel, "failed"), count(panel, "queued")) == (1, 1, 0)
     assert "A page With words." in re.sub(r"<[^>]+>|\s+", " ", panel._html["items"].value)
+
+
+def test_counts_of_thousands_are_readable(app: App) -> None:
+    app.enqueue_many("fetch", [f"http://127.0.0.1:9/{number}" for number in range(1200)])
+    assert count(app.watch(), "queued") == 1200
 
 
 def test_the_buttons_have_their_names(app: App) -> None:
     panel = app.watch()
-    assert {"Start workers", "Stop workers", "Retry failed"} <= set(buttons(panel))
+    assert {"Start workers", "Stop workers", "Retry failed", "Pause"} <= set(buttons(panel))
     assert panel.concurrency.value == 1
 
 
@@ -105,12 +128,54 @@ def test_buttons_start_and_stop_workers(app: App) -> None:
     press(panel, "Start workers")
     assert "3 workers (default 2, fetch 1) started" in shown(panel)
     app.wait(timeout=60)
-    panel.concurrency.value = 1
-    press(panel, "Start workers")
-    assert "stop them to change their number" in shown(panel)
     press(panel, "Stop workers")
     assert "workers stopped" in shown(panel)
     assert app.workers.status().workers == []
+
+
+def test_the_number_of_processes_scales_running_workers_and_follows_them(app: App) -> None:
+    def running() -> int:
+        return sum(worker["pool"] == "default" for worker in app.workers.status().workers)
+
+    app.workers.start(concurrency=3)
+    panel = app.watch()
+    assert panel.concurrency.value == 3
+    panel.concurrency.value = 1
+    until(lambda: not panel._action)
+    panel.refresh()
+    assert "scaled" in shown(panel)
+    until(lambda: running() == 1)
+    app.workers.start(concurrency=2)
+    panel.refresh()
+    assert panel.concurrency.value == 2
+    assert not panel._action
+    press(panel, "Stop workers")
+    panel.concurrency.value = 5
+    assert not panel._action
+    assert app.workers.status().workers == []
+
+
+def test_the_queue_is_paused_and_resumed_by_one_button(app: App) -> None:
+    panel = app.watch()
+    press(panel, "Pause")
+    assert app.status().paused is not None
+    assert shown(panel).count("the queue is paused; to go on: %paise2 resume") == 1
+    press(panel, "Resume")
+    assert app.status().paused is None
+    assert "Pause" in buttons(panel)
+    app.pause()
+    panel.refresh()
+    assert "Resume" in buttons(panel)
+
+
+def test_the_failure_of_a_recurring_job_is_shown_with_its_next_time(app: App) -> None:
+    app.enqueue("stumble", "over", every=86400)
+    run_ready_jobs(app)
+    panel = app.watch()
+    assert re.search(r"stumble over every 1 d: ValueError; next \w+ \d\d:\d\d", shown(panel))
+    assert "1 × stumble" not in shown(panel)
+    press(panel, "Retry")
+    assert app.job(1).state == "queued"
 
 
 def test_retries_are_listed_with_a_countdown(app: App) -> None:
@@ -194,10 +259,11 @@ def test_an_error_is_shown_and_the_panel_goes_on(app: App) -> None:
 def test_the_saved_form_is_the_same_for_the_same_work(app: App) -> None:
     panel = app.watch()
     app.enqueue("shout", "a")
+    app.enqueue("fetch", "http://127.0.0.1:9/", delay=3600)
     first, second = panel._repr_mimebundle_(), panel._repr_mimebundle_()
     assert first == second
     assert "1 queued" in first["text/plain"]
-    assert 'data-state="queued">1</span>' in first["text/html"]
+    assert 'data-state="scheduled" data-value="1">1</span>' in first["text/html"]
     assert not re.search(r"\d\d:\d\d|pid", first["text/html"].partition("</style>")[2])
     assert "application/vnd.jupyter.widget-view+json" in first
 
@@ -213,6 +279,37 @@ def test_an_app_has_one_panel_which_closes_with_it(app: App, tmp_path: Path) -> 
     app.watch()
     close_panels()
     assert set(_instances) == before
+
+
+def test_the_state_of_the_panel_is_small_whatever_jobs_say(app: App) -> None:
+    loud = "<\"'&\U0001f600\u202e\n" * 150_000
+    long_url = "http://127.0.0.1:9/" + "q'&" * 30_000
+    for number in range(8):
+        app.enqueue("refused", f"40{number} {loud}{number}")
+        app.enqueue("late", f"{loud}{number}")
+        app.enqueue("fetch", f"{long_url}{number}")
+        app.enqueue("stumble", f"{loud}{number}", every=86400)
+        app.store.put(
+            Document(loud, title=loud), url=f"{long_url}{number}", key=f"{number}", size=1,
+            mime_type="text/html", sha256="0" * 64, tag=None, fetched_at=1.0,
+        )  # fmt: skip
+    app.logs()
+    (app.data_dir / "logs").mkdir(exist_ok=True)
+    (app.data_dir / "logs" / "workers.log").write_text(loud.replace("\n", "") + "\n" + "'\n" * 9)
+    run_ready_jobs(app)
+    panel = app.watch()
+    panel._message = loud
+    panel.refresh()
+    assert len(panel._failures.rows) == len(panel._retries.rows) == snapshot.FAILURES
+    assert state_bytes(panel) < 200_000
+    assert len(str(panel._repr_mimebundle_()).encode()) < 100_000
+
+
+def state_bytes(panel: Panel) -> int:
+    """The size of all traits of the panel and of every widget in it, as JSON."""
+    every_widget = {widget.model_id: widget for widget in (panel, *inside(panel))}
+    states = (json.dumps(widget.get_state(), default=str) for widget in every_widget.values())
+    return sum(len(state.encode()) for state in states)
 
 
 def test_an_unchanged_panel_sends_nothing(app: App) -> None:
@@ -253,7 +350,7 @@ def test_one_thread_refreshes_what_is_displayed_until_it_is_stopped() -> None:
 
 
 def test_the_frontend_chooses_the_shell_of_its_messages() -> None:
-    button = Button("x", lambda: None)
+    button = Button(Look(), "x", lambda: None)
     button.comm._reply_subshell_id = None
     button.description = "y"
     assert "_reply_subshell_id" not in vars(button.comm)
