@@ -53,6 +53,42 @@ def test_killed_workers_lose_no_job_and_store_each_effect_once(
 
 
 @scenario(
+    1,
+    "workers killed while they store pages",
+    short={"kills": 6, "pages": 60},
+    full={"kills": 300, "pages": 6000},
+    seeds=3,
+)
+def test_pages_are_counted_and_stored_once_though_workers_are_killed(
+    environment: Environment, scale: Scale
+) -> None:
+    app = environment.open()
+    pages = int(scale["pages"])
+    files = environment.root / "files"
+    files.mkdir()
+    for number in range(pages):
+        (files / f"{number}.txt").write_text(f"The text of file {number}.")
+    app.enqueue("folder", str(files))
+    app.workers.start()
+    kills, standstill = 0, Standstill(environment)
+    while environment.job_store.busy():
+        due = standstill.update() * scale["kills"] / (0.9 * 3 * pages)
+        victims = environment.workers()
+        if kills <= min(due, scale["kills"] - 1) and victims:
+            kills += process.send(environment.random.choice(victims)["process"], signal.SIGKILL)
+            environment.check_counts()
+        time.sleep(0.002)
+        assert standstill.longest < 5 * environment.tolerance, "no progress"
+    environment.figures |= {"pages": pages, "kills": kills}
+    assert kills == scale["kills"]
+    environment.check()
+    counts = environment.job_store.page_counts()
+    assert {state: number for state, number in counts.items() if number} == {"stored": pages}
+    urls = {item["url"] for item in app.items().to_dicts()}
+    assert len(urls) == app.status().items == pages
+
+
+@scenario(
     2,
     "supervisor and workers killed together",
     short={"kills": 3, "jobs": 60},

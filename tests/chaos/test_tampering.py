@@ -163,7 +163,8 @@ def insert(environment: Environment, rows: list[dict[str, Any]]) -> int:
                     f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})", parameters
                 )
                 connection.execute(
-                    "UPDATE counters SET jobs = jobs + 1, roots = roots + ? WHERE name = 'queued'",
+                    "UPDATE counters SET jobs = jobs + 1, roots = roots + ?"
+                    " WHERE name = 'queued' AND kind != 'page'",
                     (values.get("parent_id") is None,),
                 )
                 connection.execute(
