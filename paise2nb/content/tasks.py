@@ -21,7 +21,7 @@ from paise2nb.config.settings import Settings
 from paise2nb.content.extract.types import PAGES, SUFFIXES, choose
 from paise2nb.content.fetch import item_with_url, robots
 from paise2nb.core import urls
-from paise2nb.core.errors import NotFound, PermanentError, UsageError
+from paise2nb.core.errors import NotFound, PermanentError, UsageError, without_secrets
 from paise2nb.core.files import expand_user, working_directory
 from paise2nb.core.text import count_words
 from paise2nb.jobs.context import Context
@@ -52,13 +52,15 @@ def check_fetch(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if not isinstance(given, str) or not given.strip():
         raise UsageError(f"fetch takes a URL or a path, not {given!r}")
     text = given.strip()
-    shown = urls.without_credentials(text)
+    shown = urls.shown_url(text)
     scheme = urls.scheme_of(text)
     if scheme in urls.DEFAULT_PORTS:
         try:
             urls.parse(text)
         except ValueError as error:
             raise UsageError(f"{shown!r} is not a URL that can be fetched: {error}") from None
+        if urls.has_hidden_secret(text):
+            raise UsageError(f"the secret in {shown!r} is hidden; give the URL with its value")
         return (text,)
     if scheme not in (None, "file"):
         if app.plugins.fetcher(scheme):
@@ -117,13 +119,13 @@ def hand_over(context: Context, url: str, fetched: Fetched, started: float | Non
         The key of the bytes in the cache.
     """
     key = context.cache.put(fetched.data)
-    shown = urls.without_credentials(url) if urls.scheme_of(url) else urls.file_url(url)
+    shown = urls.shown_url(url) if urls.scheme_of(url) else urls.file_url(url)
     facts = {
         "mime_type": fetched.mime_type,
         "charset": fetched.charset,
         "size": len(fetched.data),
         "fetched_at": time.time() if started is None else started,
-        "final_url": fetched.url,
+        "final_url": urls.shown_url(fetched.url),
         **{name: fetched.meta[name] for name in ANSWER_FACTS if name in fetched.meta},
     }
     context.enqueue("extract", shown, key, facts)
@@ -144,7 +146,7 @@ def fetch(context: Context, url: str) -> dict[str, Any]:
         raise PermanentError(f"only a user or a folder task may name a file: {url}", "blocked")
     fetcher = context.plugins.fetcher(scheme)
     if fetcher is None:
-        raise PermanentError(f"no fetcher for {urls.without_credentials(url)}", "unsupported")
+        raise PermanentError(f"no fetcher for {urls.shown_url(url)}", "unsupported")
     started = time.time()
     fetched = fetcher.function(context.of(fetcher.plugin), url)
     if not isinstance(fetched, Fetched):
@@ -152,9 +154,9 @@ def fetch(context: Context, url: str) -> dict[str, Any]:
     if fetched.meta.get("status") == 304:
         item_id = context.items.visited(urls.canonical_url(url), started)
         item = {} if item_id is None else {"item": item_id}
-        return {"url": fetched.url, **item, **fetched.meta}
+        return {"url": urls.shown_url(fetched.url), **item, **fetched.meta}
     key = hand_over(context, url, fetched, started)
-    found = {"url": fetched.url, "sha256": key, "size": len(fetched.data)}
+    found = {"url": urls.shown_url(fetched.url), "sha256": key, "size": len(fetched.data)}
     return {**found, "mime_type": fetched.mime_type, **fetched.meta}
 
 
@@ -217,7 +219,7 @@ def _item(items: DataStorageProvider, source: str | int) -> dict[str, Any]:
     if item is None and is_id:
         raise NotFound(f"no item {source}; `paise2 items` lists them")
     if item is None:
-        shown = urls.without_credentials(str(source))
+        shown = urls.shown_url(str(source))
         raise NotFound(f"no item has the URL {shown}; fetch it first: paise2 enqueue fetch URL")
     return item
 
@@ -253,14 +255,14 @@ def store(context: Context, url: str, document_key: str, facts: Facts) -> dict[s
     data = _cached(context, document_key, "extracted text is", url)
     entries = []
     for document in (Document(**fields) for fields in json.loads(data)):
-        item_url = document.url or url
+        item_url = urls.shown_url(document.url or url)
         member = document.metadata.get("source")  # a member of an archive has facts of its own
         about = facts if member is None else {"fetched_at": facts["fetched_at"], **member}
         source = {name: about[name] for name in SOURCE_FACTS if about.get(name)}
         # A file without a title is known by its name. The last segment of a page's URL is none.
         name = about.get("name") or urls.name_of(item_url)
         title = document.title or (None if about["kind"] in PAGES else name)
-        metadata = {**document.metadata, "source": source}
+        metadata = {**without_secrets(document.metadata), "source": source}
         provenance = {
             "url": item_url,
             "key": urls.canonical_url(item_url),

@@ -22,6 +22,7 @@ A message tells what happened and what to type next, in one line.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 
 class PaiseError(Exception):
@@ -153,11 +154,19 @@ class PermanentError(TaskError):
 
 ERROR_LENGTH = 1000  # characters of a stored message
 
-# In a URL: the password before the host, and the value of a parameter with such a name.
+# The name of a URL's parameter that holds a secret. A token for the next page is none. The lengths
+# are bounded, so that the time to match does not grow with the square of a long name.
+_PART = r"[\w.%\[\]-]{0,60}"
+SECRET_NAME = (
+    rf"(?!{_PART}(?:page|next|prev|continuation|cursor|sync)(?:[_-]|%2D|%5F)?token=)"
+    rf"(?:{_PART}(?:token|(?:secret|passw|pwd|(?:api|access)(?:[_-]|%2D|%5F)?key|signature"
+    rf"|credential){_PART})|auth|hmac|jwt|sig)"
+)
+HIDDEN = "…"  # in place of a secret
+# In a text: the password before a host, and the value of such a parameter.
 _SECRETS = re.compile(
-    r"(?<=://)(?P<user>[^/\s:@'\"]*):[^/\s@'\"]+(?=@)"
-    r"|(?P<name>[?&;][\w.-]*(?:token|secret|passw|api-?_?key|signature|credential)[\w.-]*=)"
-    r"[^&;#\s'\"]+",
+    rf"(?<=://)(?P<user>[^/\s:@'\"]*):[^/\s@'\"]+(?=@)"
+    rf"|(?P<name>[?&;#]{SECRET_NAME}=)(?:(?!!/)[^&;#\s'\"])+",
     re.IGNORECASE,
 )
 
@@ -177,7 +186,21 @@ def redacted(text: str) -> str:
     """Remove passwords and tokens from the URLs in a text, for logs, errors and listings."""
     if "://" not in text:
         return text
-    return _SECRETS.sub(lambda m: f"{m['user']}:…" if m["name"] is None else f"{m['name']}…", text)
+    return _SECRETS.sub(
+        lambda m: f"{m['user']}:{HIDDEN}" if m["name"] is None else m["name"] + HIDDEN, text
+    )
+
+
+def without_secrets(value: Any) -> Any:
+    """Remove passwords and tokens from all texts in a JSON value."""
+    match value:
+        case str():
+            return redacted(value)
+        case list() | tuple():
+            return [without_secrets(element) for element in value]
+        case dict():
+            return {without_secrets(key): without_secrets(part) for key, part in value.items()}
+    return value
 
 
 def shortened(text: str, length: int) -> str:

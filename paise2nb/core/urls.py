@@ -16,6 +16,8 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
+from paise2nb.core.errors import HIDDEN, SECRET_NAME
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Query parameters that tell how a reader came to a page, not which page it is: of Google, Meta,
@@ -28,6 +30,9 @@ _TRACKER_NAMES = (
 _TRACKERS = frozenset(_TRACKER_NAMES.split())
 _TRACKER_PREFIXES = ("utm_", "pk_", "piwik_", "mtm_")
 
+# The value of a parameter may be followed by the path of an archive's member, after "!/".
+_SECRET = re.compile(rf"([?&;#]{SECRET_NAME}=)(?:(?!!/)[^&#])+", re.IGNORECASE)
+_HIDDEN_SECRET = re.compile(rf"[?&;#]{SECRET_NAME}=(?:{HIDDEN}|%E2%80%A6)", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -146,10 +151,12 @@ def canonical_url(url: str) -> str:
     """Return the key by which different spellings of one URL are known to be the same.
 
     For http and https: RFC 3986, section 6.2 (case, percent-encoding, dot segments, default
-    port, empty path), without fragment, credentials and tracking parameters. For a path: its
-    ``file:`` URL. An invalid URL is returned as it is.
+    port, empty path), without fragment, credentials, tracking parameters and the values of secret
+    ones. For a path: its ``file:`` URL. An invalid URL is returned as it is.
     """
     scheme = scheme_of(url)
+    if scheme not in ("file", None):
+        url = shown_url(url)
     try:
         if scheme in ("file", None):
             return file_url(os.path.normpath(url_path(url)))
@@ -166,12 +173,25 @@ def canonical_url(url: str) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """Return a URL for messages, items and links: without user name and password."""
+    """Return a URL without user name and password."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
     return scheme + separator + rest[authority.rfind("@") + 1 :]
+
+
+def shown_url(url: str) -> str:
+    """Return a URL for items and results: without credentials and the values of secret parameters.
+
+    Such as ``?api_key=…&page=2``. It can't be fetched.
+    """
+    return _SECRET.sub(rf"\g<1>{HIDDEN}", without_credentials(url))
+
+
+def has_hidden_secret(url: str) -> bool:
+    """Whether a URL comes from `shown_url` and lacks a secret."""
+    return bool(_HIDDEN_SECRET.search(url))
 
 
 def name_of(url: str) -> str:

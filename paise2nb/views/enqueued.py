@@ -9,6 +9,7 @@ from typing import Any
 
 from paise2nb.core import render
 from paise2nb.core.display import Displayable, arguments
+from paise2nb.core.errors import without_secrets
 from paise2nb.jobs.models import NewJob
 from paise2nb.views.client import JobClient
 from paise2nb.views.job_rows import LATER, NOW
@@ -83,10 +84,11 @@ class Replay(Displayable):
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         followups = [{"task": job.task, "args": json.loads(job.args)} for job in self.followups]
-        return {**vars(self), "followups": followups}
+        shown: dict[str, Any] = without_secrets({**vars(self), "followups": followups})
+        return shown
 
     def __str__(self) -> str:
-        value = json.dumps(self.value, ensure_ascii=False, default=repr)
+        value = json.dumps(without_secrets(self.value), ensure_ascii=False, default=repr)
         lines = [f"replay of job {self.job} ({self.task}): {render.one_line(value, 200)}"]
         for job in self.followups:
             lines.append(f"  would enqueue {job.task} {arguments(json.loads(job.args))}")

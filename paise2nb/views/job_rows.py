@@ -7,7 +7,7 @@ from typing import Any
 
 from paise2nb.core import render
 from paise2nb.core.display import arguments
-from paise2nb.core.errors import redacted
+from paise2nb.core.errors import without_secrets
 from paise2nb.jobs.models import value_of
 from paise2nb.jobs.queries import Kind
 from paise2nb.jobs.store import JobStore
@@ -90,7 +90,7 @@ def public(row: Mapping[str, Any], time: Callable[[float | None], Any]) -> dict[
     """
     job = {key: row[key] for key in JOB_KEYS}
     job.update({key: time(row[key]) for key in TIMES})
-    job["args"] = [redacted(a) if isinstance(a, str) else a for a in row["args"]]
+    job["args"] = without_secrets(row["args"])
     return job
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from paise2nb.core import render
 from paise2nb.core.display import Listing, arguments, frame
-from paise2nb.core.errors import JobFailed, NotFound
+from paise2nb.core.errors import JobFailed, NotFound, without_secrets
 from paise2nb.core.render import Column
 from paise2nb.jobs.models import value_of, whole_number
 from paise2nb.jobs.queries import Kind
@@ -164,7 +164,7 @@ class Job(_JobActions, JobRecord):
         return {
             **public(row, self._client.job_store.iso_time),
             "every": row["interval"],
-            "result": value_of(row["result"]),
+            "result": without_secrets(value_of(row["result"])),
             "attempts": self.attempts,
             "children": self._client.job_store.children(self.id),
         }

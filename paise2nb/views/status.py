@@ -15,7 +15,7 @@ from paise2nb.core import render
 from paise2nb.core.clock import iso
 from paise2nb.core.disks import full_disk
 from paise2nb.core.display import Displayable, arguments
-from paise2nb.core.errors import shortened
+from paise2nb.core.errors import shortened, without_secrets
 from paise2nb.jobs.models import RUNNING, UNFINISHED
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.store import JobStore
@@ -172,7 +172,10 @@ def take_status(client: JobClient, parts: Parts) -> Status:
         paused=pauses.paused or _pause_reason(job_store, parts.write_dirs()),
         paused_pools=pauses.paused_pools,
         problem=None if found.problem == str(pauses) else found.problem,  # shown as a pause
-        retries=[{**row, "in": max((row["run_at"] or now) - now, 0) or None} for row in retries],
+        retries=[
+            {**without_secrets(row), "in": max((row["run_at"] or now) - now, 0) or None}
+            for row in retries
+        ],
         failures=_failures(job_store, parts.settings),
     )
 
@@ -185,6 +188,7 @@ def _failures(job_store: JobStore, settings: Settings) -> list[dict[str, Any]]:
         recurs = f"{row['task']} {arguments(row['args'])} every {render.duration(row['interval'])}"
         groups.append({**row, "jobs": 1, "status": None, "recurs": recurs, "next": f"; next {at}"})
     for group in groups:
+        group["args"] = without_secrets(group["args"])
         remedy = remedy_for(group["error_class"], settings)
         commands = [part.format(**group) for part in (remedy.command, remedy.then) if part]
         group["commands"] = ", then ".join(commands)

@@ -39,6 +39,7 @@ from paise2nb.core.urls import (
     host_of,
     parse,
     scheme_of,
+    shown_url,
     without_credentials,
 )
 from paise2nb.core.version import __version__
@@ -104,7 +105,7 @@ def get(
         is_absolute = proxy and target.scheme == "http"  # RFC 9112, section 3.2.2
         sent = target.absolute if is_absolute else target.target
         budget.begin(left, settings.max_bytes + HEADERS, sent)
-        same = known if known and known.get("final_url") == here else {}
+        same = known if known and known.get("final_url") == shown_url(here) else {}
         conditions = {header: same[name] for header, name in _CONDITIONS if same.get(name)}
         headers = {**_FIXED_HEADERS, "User-Agent": user_agent(settings), **conditions}
         if cookies and (cookie := cookie_header(here, cookies)):

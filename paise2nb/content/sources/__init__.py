@@ -42,7 +42,7 @@ def check_url(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     try:
         urls.parse(args[0])
     except (TypeError, ValueError) as error:
-        shown = urls.without_credentials(str(args[0]))
+        shown = urls.shown_url(str(args[0]))
         raise UsageError(f"{shown!r} is not an http or https URL: {error}") from None
     return args
 
@@ -174,6 +174,7 @@ def _fetchable(
     for url in found:
         scheme = urls.scheme_of(url.strip())
         is_valid = scheme not in urls.DEFAULT_PORTS or urls.host_of(url) is not None
+        is_valid = is_valid and not urls.has_hidden_secret(url)
         if scheme not in schemes or not is_valid or len(seen) == MAX_URLS:
             continue
         if (key := urls.canonical_url(url)) not in seen:
