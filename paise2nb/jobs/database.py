@@ -15,7 +15,7 @@ from paise2nb.core.errors import DiskFull
 from paise2nb.core.formats import read_format
 from paise2nb.core.sqlite import Database
 from paise2nb.jobs.host_limits import HostLimiter
-from paise2nb.jobs.models import UNFINISHED, StateCounters
+from paise2nb.jobs.models import COUNTED_SECONDS, UNFINISHED, StateCounters
 from paise2nb.jobs.sql import SQL
 
 S = TypeVar("S", bound="JobDatabase")
@@ -25,7 +25,7 @@ T = TypeVar("T")
 # Bytes. A claim and a completion write three pages: the lines "drain" of tests.benchmarks.queue.
 FORMAT = read_format(Path(__file__).parent)
 PAGE_SIZE = 2048
-# The end of a page, as it is counted by minute.
+# The end of a page, as it is counted by its time.
 FINISHED = {"stored": "completed", "unchanged": "completed", "skipped": "completed"}
 FINISHED["failed"] = "failed"
 
@@ -68,7 +68,7 @@ class Transaction:
             self.counters.add_pages(old, -1)
             self.counters.add_pages(new, 1)
             if old in UNFINISHED and new in FINISHED:
-                self.counters.count(FINISHED[new], int(self._now() // 60), 1)
+                self.counters.count(FINISHED[new], int(self._now() // COUNTED_SECONDS), 1)
         states = [(new, page_id) for _, new, page_id in changed]
         self.executemany("UPDATE jobs SET page_state = ? WHERE id = ?", states)
 

@@ -16,7 +16,7 @@ from typing import Any
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.enqueue import EnqueueMixin
 from paise2nb.jobs.host_limits import HAS_SLOT, WAITING
-from paise2nb.jobs.models import UNFINISHED, Claim, Limits, Outcome, Worker
+from paise2nb.jobs.models import COUNTED_SECONDS, UNFINISHED, Claim, Limits, Outcome, Worker
 from paise2nb.jobs.sql import SQL
 
 UNUSED_SECONDS = 1.0  # for which a free slot is left to the pool that it was given to
@@ -186,7 +186,7 @@ class ExecutionMixin(EnqueueMixin):
         tx.counters.move("running", state, claim.is_root, claim.page_id)
         self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
         if claim.page_id is None and outcome.state in ("completed", "failed"):
-            tx.counters.count(outcome.state, int(now // 60), 1)
+            tx.counters.count(outcome.state, int(now // COUNTED_SECONDS), 1)
         if outcome.followups:
             last, counted, _ = tx.execute(SQL["ids"]).fetchone()
             self._insert(tx, list(enumerate(outcome.followups, last + 1)), counted, claim)
@@ -220,7 +220,7 @@ class ExecutionMixin(EnqueueMixin):
         """Release the slot of an execution. If its job is queued again, it needs another one."""
         tx.host_limits.record(outcome.host_delays)
         if claim.host is not None:
-            tx.host_limits.release(claim.host, requested=True)
+            tx.host_limits.release(claim.host, began=claim.started_at)
         if host is not None and state == "queued":
             tx.host_limits.requeue(claim.id, host)
 

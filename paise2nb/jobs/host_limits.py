@@ -19,6 +19,7 @@ from paise2nb.jobs.sql import SQL
 
 NO_HOST, WAITING, HAS_SLOT = range(3)  # the column host_slot of a job
 UNPACED_SLOTS = 256  # of a host without a delay
+LATEST = 0.2  # the weight of the latest request in the average duration
 LONGEST_CRAWL_DELAY = 3600.0  # seconds; a longer one of a robots.txt is cut
 
 
@@ -38,18 +39,20 @@ class _Host:
         free_at: the time of the next request.
         crawl_delay: seconds.
         waiting: the number of jobs that wait for a slot.
+        seconds: how long a request takes, on average; the newest ones count most.
         stored: the values in the database.
     """
 
     free_at: float = 0.0
     crawl_delay: float = 0.0
     waiting: int = 0
+    seconds: float = 0.0
     used: int = 0
-    stored: tuple[float, float, int] | None = None
+    stored: tuple[float, float, int, float] | None = None
 
     @property
-    def row(self) -> tuple[float, float, int]:
-        return self.free_at, self.crawl_delay, max(self.waiting, 0)
+    def row(self) -> tuple[float, float, int, float]:
+        return self.free_at, self.crawl_delay, max(self.waiting, 0), self.seconds
 
 
 class HostLimiter:
@@ -103,17 +106,20 @@ class HostLimiter:
         self.requeue(job_id, host)
         return True
 
-    def release(self, host: str, *, requested: bool = False, waited: int = 0) -> None:
+    def release(self, host: str, *, began: float | None = None, waited: int = 0) -> None:
         """Give slots to waiting jobs after others have lost theirs.
 
         Args:
             host: the host.
-            requested: there may have been a request, so the delay begins now.
+            began: when the execution began that ends now. There may have been a request, so the
+                delay begins now.
             waited: the number of jobs that no longer wait; negative for jobs that wait again.
         """
         entry = self._host(host)
         entry.waiting -= waited
-        if requested and self._delay:
+        if began is not None and self._delay:
+            seconds = max(self._now() - began, 0.0)
+            entry.seconds += (seconds - entry.seconds) * (LATEST if entry.seconds else 1)
             delay = max(self._delay, entry.crawl_delay)
             entry.free_at = max(entry.free_at, self._now() + delay)
         entry.used = self._used(host)
@@ -138,7 +144,7 @@ class HostLimiter:
         """Write the hosts that have changed, before the transaction is committed."""
         changed = [(host, *e.row) for host, e in self._hosts.items() if e.row != e.stored]
         if changed:
-            self._connection.executemany("REPLACE INTO hosts VALUES (?, ?, ?, ?)", changed)
+            self._connection.executemany("REPLACE INTO hosts VALUES (?, ?, ?, ?, ?)", changed)
 
     def _free(self, entry: _Host) -> int:
         return (1 if self._delay else UNPACED_SLOTS) - entry.used
@@ -151,7 +157,7 @@ class HostLimiter:
         entry = self._hosts.get(host)
         if entry is None:
             row = self._connection.execute(
-                "SELECT free_at, crawl_delay, waiting FROM hosts WHERE host = ?", (host,)
+                "SELECT free_at, crawl_delay, waiting, seconds FROM hosts WHERE host = ?", (host,)
             ).fetchone()
             entry = self._hosts[host] = _Host(*row) if row else _Host()
             entry.stored = entry.row if row else None

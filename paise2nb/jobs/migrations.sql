@@ -127,3 +127,5 @@ INSERT INTO supervisor SELECT
     one, process, '', '', state, options, settings, problem, started_at, started_at
     FROM old_supervisor;
 DROP TABLE old_supervisor;
+ALTER TABLE hosts ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+DELETE FROM counters WHERE kind IN ('completed', 'failed');

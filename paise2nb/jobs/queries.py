@@ -12,9 +12,11 @@ from typing import Any, Literal, TypeAlias
 
 from paise2nb.jobs.database import JobDatabase
 from paise2nb.jobs.host_limits import WAITING, request_rate
-from paise2nb.jobs.models import PAGE_STATES, STATES, UNFINISHED, Claim
+from paise2nb.jobs.models import COUNTED_SECONDS, PAGE_STATES, STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 
+RATE_SECONDS = 300.0  # over which rates are averaged
+BREAK_SECONDS = 60.0  # without any end, after which an average begins again
 _NUMBERS = {
     *("priority", "attempt", "max_attempts", "crashes", "run", "worker_pid", "parent_id"),
     *("root_id", "page_id", "run_at", "interval", "enqueued_at", "started_at", "finished_at"),
@@ -252,11 +254,6 @@ class QueryMixin(JobDatabase):
         """
         return [decoded(row) for row in self._read(SQL["failures"])]
 
-    def failed_since(self, since: float) -> int:
-        """The number of jobs that failed after a time (seconds since the epoch)."""
-        sql = "SELECT count(*) FROM jobs WHERE state = 'failed' AND finished_at >= ?"
-        return self._scalar(int, sql, (since,)) or 0
-
     def failed_pages(self, since: float) -> int:
         """The number of pages, and of other jobs, that failed after a time."""
         sql = (
@@ -270,8 +267,36 @@ class QueryMixin(JobDatabase):
 
         Pages are counted, with jobs that are part of none.
         """
-        first = int(self.now() // 60) - minutes
-        return [tuple(row) for row in self._read(SQL["pace"], (first,))]
+        found: dict[int, list[int]] = {}
+        for name, completed, failed in self._finished((int(self.now() // 60) - minutes + 1) * 60):
+            sums = found.setdefault(name * COUNTED_SECONDS // 60, [0, 0])
+            sums[0] += completed
+            sums[1] += failed
+        return [(minute, *sums) for minute, sums in found.items()]
+
+    def rates(self) -> tuple[float, float]:
+        """How many pages and other jobs complete in a second, and how many end in any way.
+
+        Over the last minutes without a longer break. The ten seconds in which they begin are left
+        out, because the work may have begun in the middle of them.
+        """
+        now = self.now()
+        counted, newest = [], int(now // COUNTED_SECONDS)
+        for name, completed, failed in reversed(self._finished(now - RATE_SECONDS)):
+            if (newest - name) * COUNTED_SECONDS > BREAK_SECONDS:
+                break
+            counted.append((completed, completed + failed))
+            newest = name
+        if len(counted) > 2:
+            counted.pop()
+            newest += 1
+        seconds = max(now - newest * COUNTED_SECONDS, 1.0)
+        completed, ended = map(sum, zip(*counted, strict=True)) if counted else (0, 0)
+        return completed / seconds, ended / seconds
+
+    def _finished(self, since: float) -> list[tuple[int, int, int]]:
+        rows = self._read(SQL["finished"], (int(since // COUNTED_SECONDS),))
+        return [(row[0], row[1], row[2]) for row in rows]
 
     def plugin_value(self, plugin: str, key: str) -> tuple[str | None, int]:
         """A value of a plugin's state as JSON text (None if there is none), and its version."""

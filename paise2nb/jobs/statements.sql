@@ -247,7 +247,7 @@ SELECT host, max(crawl_delay + 0, :host_delay) AS delay FROM hosts
 WHERE host IN (SELECT value FROM json_each(:hosts))
 
 -- name: slowest_host
-SELECT host, waiting, delay, max(free_at - :now, 0) + waiting * delay AS left
+SELECT host, waiting, delay, max(free_at - :now, 0) + waiting * iif(delay, delay + seconds, 0) AS left
 FROM (SELECT *, iif(:host_delay, max(crawl_delay, :host_delay), 0) AS delay FROM hosts) AS hosts
 WHERE (waiting > 0 OR free_at > :now) AND EXISTS (
     SELECT 1 FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND jobs.host = hosts.host
@@ -328,7 +328,7 @@ DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?))
 DELETE FROM attempts WHERE finished_at < ?
     AND job_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)
 
--- name: prune_minutes
+-- name: prune_finished
 DELETE FROM counters WHERE kind IN ('completed', 'failed') AND name < ?
 
 
@@ -539,9 +539,9 @@ FROM (
     FROM jobs WHERE state = 'failed' GROUP BY 1, 2
 ) AS found JOIN jobs USING (id) ORDER BY jobs DESC, found.error_class, status
 
--- name: pace
+-- name: finished
 SELECT name, sum(jobs * (kind = 'completed')), sum(jobs * (kind = 'failed')) FROM counters
-WHERE kind IN ('completed', 'failed') AND name > ? GROUP BY name ORDER BY name
+WHERE kind IN ('completed', 'failed') AND name >= ? GROUP BY name ORDER BY name
 
 -- name: unfinished_arguments
 SELECT args FROM jobs WHERE state IN ('queued', 'scheduled', 'running', 'retrying')

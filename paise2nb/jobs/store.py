@@ -10,7 +10,7 @@ from collections.abc import Collection
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.execution import ExecutionMixin
 from paise2nb.jobs.host_limits import WAITING
-from paise2nb.jobs.models import Claim, Decide, Outcome, Worker, claim_of
+from paise2nb.jobs.models import COUNTED_SECONDS, Claim, Decide, Outcome, Worker, claim_of
 from paise2nb.jobs.queries import QueryMixin
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
@@ -116,7 +116,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
                 ids = json.dumps([row["id"] for row in old])
                 tx.execute(SQL["delete_attempts"], (ids,))
                 deleted += tx.execute(SQL["delete_jobs"], (ids,)).rowcount
-        tx.execute(SQL["prune_minutes"], (int(before // 60),))
+        tx.execute(SQL["prune_finished"], (int(before // COUNTED_SECONDS),))
         tx.execute(SQL["prune_recurring_attempts"], (before,))
         tx.execute("DELETE FROM hosts WHERE waiting = 0 AND free_at < ?", (before,))
         return deleted

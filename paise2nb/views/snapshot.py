@@ -20,7 +20,7 @@ from paise2nb.jobs.workers_status import COLUMNS
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.client import JobClient
 from paise2nb.views.job_rows import progress
-from paise2nb.views.status import Status, clock_time
+from paise2nb.views.status import Status
 
 PACE_MINUTES = 15  # in the plot
 RETRIES = 6
@@ -84,7 +84,7 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
         workers=[_worker(job_store, worker, running) for worker in status.workers],
         retries=[_retry(job_store, row) for row in job_store.retries(RETRIES)],
         failures=[_failure(job_store, group) for group in status.failures[:FAILURES]],
-        left=_time_left(job_store, status, now),
+        left=status.left.text if status.left else None,
         pace=[pace.get(m, (m, 0, 0)) for m in range(minute - PACE_MINUTES + 1, minute + 1)],
         oldest=None if waited is None else now - waited,
         items=[_item(client.items, row) for row in client.items.list(limit=ITEMS)],
@@ -136,38 +136,6 @@ def _item(items: DataStorageProvider, row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "snippet": render.one_line(text[: 4 * SNIPPET], SNIPPET)}
 
 
-def _time_left(job_store: JobStore, status: Status, now: float) -> str | None:
-    """Estimate when all jobs will be done: by the workers' pace, the slowest host, or the last
-    retry, whichever takes longest.
-    """
-    jobs, roots = status.jobs, status.roots
-    in_work = ("queued", "running", "retrying")
-    unfinished, unfinished_roots = (
-        sum(map(counts.__getitem__, in_work)) for counts in (jobs, roots)
-    )
-    if not unfinished or not status.workers:
-        return None
-    # A root that is not done yet will have follow-up jobs, as many as the completed ones had.
-    jobs_per_root = max(1.0, jobs["completed"] / roots["completed"]) if roots["completed"] else 1.0
-    expected = unfinished + unfinished_roots * (jobs_per_root - 1)
-    pace = status.completed_per_minute / 60
-    by_pace = expected / pace if pace else 0.0
-    last = job_store.last_retry()
-    by_retry = job_store.clock.wall(last) - now if last else 0.0
-    host = job_store.slowest_host()
-    if host is not None and host[3] > max(by_retry - 1, by_pace / 2):
-        name, waiting, delay, seconds = host
-        until = f"about {clock_time(now + max(seconds, by_pace))}; more workers won't help"
-        if not waiting or waiting * delay < seconds / 2:
-            return f"{name} asked for a pause: {until}"
-        return f"{waiting:,} on {name} at {delay:g} s each: {until}"
-    if by_retry > by_pace:
-        return f"the last retry comes at {clock_time(now + by_retry)}"
-    if not by_pace:
-        return "too early to say"
-    return f"about {render.duration(by_pace)}, until {clock_time(now + by_pace)}"
-
-
 # Shared by the terminal and the notebook -----------------------------------------------------
 
 
@@ -209,6 +177,11 @@ def sparkline(numbers: Sequence[int]) -> str:
     return "".join("▁▂▃▄▅▆▇█"[round(7 * number / most)] for number in numbers)
 
 
+def states(counts: Mapping[str, int]) -> str:
+    """The number of pages or jobs in each state of which there are any."""
+    return "   ".join(f"{number:,} {state}" for state, number in counts.items() if number)
+
+
 def facts(snapshot: Snapshot, now: float) -> list[str]:
     """Throughput, time left and the longest wait, each as text; without those that don't apply."""
     found = []
@@ -230,10 +203,12 @@ def text(snapshot: Snapshot, now: float, height: int | None = None) -> str:
         height: the maximum number of lines; the last ones are left out.
     """
     status = snapshot.status
-    counts = "   ".join(f"{number:,} {state}" for state, number in status.roots.items() if number)
+    counts = states(status.pages)
+    others = states(status.others)
     clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
     lines = [f"paise2 · {status.profile} · updated {clock}", ""]
-    lines += [counts or "no jobs", *filter(None, [status.pauses, status.problem])]
+    lines.append(counts or "no pages")
+    lines += filter(None, [others and f"jobs: {others}", status.pauses, status.problem])
     if any(done for _, done, _ in snapshot.pace):
         lines.append(sparkline([done for _, done, _ in snapshot.pace]))
     lines += facts(snapshot, now)

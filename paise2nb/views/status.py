@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -22,10 +22,10 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 from paise2nb.views.client import JobClient
 from paise2nb.views.remedies import remedy_for
+from paise2nb.views.time_left import TimeLeft, clock_time, time_left
 
 LINE_LENGTH = 2000  # characters of a line of the log
 TAIL_BYTES = 1_000_000  # of the end of the log that are searched for its last lines
-PACE_MINUTES = 5  # over which throughput is averaged
 RETRIES = 5
 
 
@@ -42,6 +42,8 @@ class Status(Displayable):
         retries: the next retries; ``in`` is the seconds until each, None if it is due.
         failures: the failed jobs, grouped by error class and HTTP status, then the recurring jobs
             whose last run failed; each with what helps.
+        others: the number of jobs in each state that are part of no page.
+        left: the time left, with its reason.
 
     The other attributes are the keys of ``status --json``.
     """
@@ -64,10 +66,12 @@ class Status(Displayable):
     problem: str | None = None
     retries: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    others: dict[str, int] = field(default_factory=dict)
+    left: TimeLeft | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``status``."""
-        extra = ("problem", "retries", "failures")
+        extra = ("problem", "retries", "failures", "others", "left")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in extra}
 
     @property
@@ -76,16 +80,23 @@ class Status(Displayable):
         return "; ".join(filter(None, [self.paused, *self.paused_pools.values()]))
 
     def _facts(self) -> dict[str, str]:
-        counts = [f"{number:,} {state}" for state, number in self.jobs.items() if number]
         workers = WorkersStatus(self.workers, self.supervisor).summary()
         facts = {
             "profile": self.profile,
-            "jobs": " · ".join(counts) or "none",
+            **self._counts(str),
             "items": f"{self.items:,}",
             "workers": "jobs run in this process" if self.immediate else workers,
             "paused": self.pauses,
         }
         return {label: fact for label, fact in facts.items() if fact}
+
+    def _counts(self, form: Callable[[str], str]) -> dict[str, str]:
+        """The pages and the other jobs by state; those of which there are any."""
+        texts = {
+            label: " · ".join(f"{n:,} {form(state)}" for state, n in counts.items() if n)
+            for label, counts in (("pages", self.pages), ("jobs", self.others))
+        }
+        return {label: text for label, text in texts.items() if text} or {"pages": "none"}
 
     def lines(self) -> list[str]:
         """The lines of the text form, without times and process ids."""
@@ -101,10 +112,11 @@ class Status(Displayable):
         lines = self.lines()
         lines.insert(1, _labelled("data", self.data_dir))
         if self.completed_per_minute:
-            pace = f"{self.completed_per_minute:,.0f} completed per minute"
-            if self.seconds_left is not None:
-                pace += f", about {render.duration(self.seconds_left)} left"
-            lines.append(_labelled("pace", pace))
+            lines.append(
+                _labelled("pace", f"{self.completed_per_minute:,.0f} completed per minute")
+            )
+        if self.left is not None:
+            lines.append(_labelled("left", self.left.text))
         if self.oldest_queued_seconds is not None:
             oldest = f"{render.duration(self.oldest_queued_seconds)} (the oldest job)"
             lines.append(_labelled("waiting", oldest))
@@ -124,8 +136,7 @@ class Status(Displayable):
 
     def _repr_html_(self) -> str:
         facts = {label: render.escape(text) for label, text in self._facts().items()}
-        counts = [f"{count:,} {render.tone(state)}" for state, count in self.jobs.items() if count]
-        cells = list((facts | {"jobs": " · ".join(counts) or "none"}).items())
+        cells = list((facts | self._counts(render.tone)).items())
         for group in self.failures[: render.VIEW_ROWS]:
             number = render.escape(f"{_number(group)} {group['error_class']}")
             error = render.escape(render.one_line(f"{group['error']}{group['next']}"))
@@ -152,22 +163,21 @@ def take_status(client: JobClient, parts: Parts) -> Status:
     retries = job_store.retries(RETRIES)
     next_retry = job_store.next_retry()
     oldest = job_store.oldest_queued()
-    pace = job_store.pace(PACE_MINUTES)
-    minutes = max(1.0, (now - pace[0][0] * 60) / 60) if pace else 1.0
-    per_minute = sum(completed for _, completed, _ in pace) / minutes
+    pages, others, rates = job_store.page_counts(), job_store.other_counts(), job_store.rates()
+    left = time_left(job_store, pages, others, rates[1]) if found.workers else None
     return Status(
         profile=parts.profile,
         data_dir=str(parts.data_dir),
         immediate=client.immediate,
-        pages=job_store.page_counts(),
+        pages=pages,
         jobs=jobs,
         roots=roots,
         workers=found.workers,
         supervisor=found.supervisor,
         oldest_queued_seconds=None if oldest is None else max(0.0, now - oldest),
         next_retry_at=job_store.iso_time(next_retry),
-        completed_per_minute=round(per_minute, 2),
-        seconds_left=_seconds_left(job_store, jobs, per_minute) if found.workers else None,
+        completed_per_minute=round(60 * rates[0], 2),
+        seconds_left=None if left is None or left.seconds is None else round(left.seconds, 1),
         items=client.items.count(),
         paused=pauses.paused or _pause_reason(job_store, parts.write_dirs()),
         paused_pools=pauses.paused_pools,
@@ -177,16 +187,15 @@ def take_status(client: JobClient, parts: Parts) -> Status:
             for row in retries
         ],
         failures=_failures(job_store, parts.settings),
+        others=others,
+        left=left,
     )
 
 
 def _failures(job_store: JobStore, settings: Settings) -> list[dict[str, Any]]:
     """The groups of failed jobs, then each recurring job whose last run failed."""
     groups = [{**group, "recurs": None, "next": ""} for group in job_store.failures()]
-    for row in job_store.recurring_failed():
-        at = "now" if row["run_at"] is None else clock_time(job_store.clock.wall(row["run_at"]))
-        recurs = f"{row['task']} {arguments(row['args'])} every {render.duration(row['interval'])}"
-        groups.append({**row, "jobs": 1, "status": None, "recurs": recurs, "next": f"; next {at}"})
+    groups += _recurring_failures(job_store)
     for group in groups:
         group["args"] = without_secrets(group["args"])
         remedy = remedy_for(group["error_class"], settings)
@@ -196,22 +205,15 @@ def _failures(job_store: JobStore, settings: Settings) -> list[dict[str, Any]]:
     return groups
 
 
+def _recurring_failures(job_store: JobStore) -> Iterator[dict[str, Any]]:
+    for row in job_store.recurring_failed():
+        at = "now" if row["run_at"] is None else clock_time(job_store.clock.wall(row["run_at"]))
+        recurs = f"{row['task']} {arguments(row['args'])} every {render.duration(row['interval'])}"
+        yield {**row, "jobs": 1, "status": None, "recurs": recurs, "next": f"; next {at}"}
+
+
 def _number(group: Mapping[str, Any]) -> str:
     return f"{group['recurs']}:" if group["recurs"] else f"{group['jobs']:,} ×"
-
-
-def clock_time(moment: float) -> str:
-    """A time of day, with the weekday if it is not today. Seconds since the epoch."""
-    then, today = time.localtime(moment), time.localtime()
-    return time.strftime("%H:%M" if then[:3] == today[:3] else "%a %H:%M", then)
-
-
-def _seconds_left(job_store: JobStore, jobs: dict[str, int], per_minute: float) -> float | None:
-    """The time at the current pace, or at the slowest host, which more workers don't speed up."""
-    left = jobs["queued"] + jobs["running"] + jobs["retrying"]
-    host = job_store.slowest_host()
-    by_pace = left / per_minute * 60 if per_minute else 0.0
-    return round(max(by_pace, host[3] if host else 0.0), 1) or None
 
 
 def _pause_reason(job_store: JobStore, write_dirs: Iterable[Path]) -> str | None:
@@ -230,9 +232,10 @@ class Digest(Displayable):
 
     Attributes:
         since: when that was, in seconds since the epoch; None for the first time.
-        stored, failed, waiting: the number of items stored and jobs failed since then, and of
-            jobs that are waiting now.
+        stored, failed, waiting: the number of items stored, and of pages and other jobs that
+            failed since then or that are waiting now.
         workers: the background workers.
+        recurring: a line about each recurring job whose last run failed.
     """
 
     since: float | None
@@ -240,6 +243,7 @@ class Digest(Displayable):
     failed: int
     waiting: int
     workers: WorkersStatus
+    recurring: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -254,7 +258,7 @@ class Digest(Displayable):
             today = time.strftime("%x", seen) == time.strftime("%x")
             moment = time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", seen)
             text = f"since {moment}: {self.stored:,} stored, {self.failed:,} failed, {now}"
-        return "\n".join(filter(None, [text, self.workers.problem]))
+        return "\n".join(filter(None, [text, *self.recurring, self.workers.problem]))
 
 
 def take_digest(client: JobClient) -> Digest:
@@ -262,13 +266,15 @@ def take_digest(client: JobClient) -> Digest:
     job_store, since = client.job_store, client.last_seen()
     client.mark_seen()
     wall = job_store.clock.wall(since) if since else None
-    jobs, _ = job_store.counts()
+    counts = (job_store.page_counts(), job_store.other_counts())
+    recurring = _recurring_failures(job_store)
     return Digest(
         since=wall,
         stored=client.items.count_since(wall) if wall else 0,
-        failed=job_store.failed_since(since) if since else 0,
-        waiting=sum(jobs[state] for state in UNFINISHED),
+        failed=job_store.failed_pages(since) if since else 0,
+        waiting=sum(states[state] for states in counts for state in UNFINISHED),
         workers=client.workers_status(),
+        recurring=[f"{g['recurs']} failed: {g['error']}{g['next']}" for g in recurring],
     )
 
 
