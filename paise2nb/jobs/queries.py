@@ -272,7 +272,7 @@ class QueryMixin(JobDatabase):
             sums = found.setdefault(name * COUNTED_SECONDS // 60, [0, 0])
             sums[0] += completed
             sums[1] += failed
-        return [(minute, *sums) for minute, sums in found.items()]
+        return [(minute, sums[0], sums[1]) for minute, sums in found.items()]
 
     def rates(self) -> tuple[float, float]:
         """How many pages and other jobs complete in a second, and how many end in any way.

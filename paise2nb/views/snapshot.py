@@ -183,8 +183,12 @@ def states(counts: Mapping[str, int]) -> str:
 
 
 def facts(snapshot: Snapshot, now: float) -> list[str]:
-    """Throughput, time left and the longest wait, each as text; without those that don't apply."""
-    found = []
+    """Jobs that are no page, throughput, time left and the longest wait, each as text.
+
+    Without those that don't apply.
+    """
+    others = states(snapshot.status.others)
+    found = [f"jobs: {others}"] if others else []
     if pace := snapshot.status.completed_per_minute:
         found.append(f"{pace:,.0f} completed per minute")
     if snapshot.left:
@@ -204,11 +208,10 @@ def text(snapshot: Snapshot, now: float, height: int | None = None) -> str:
     """
     status = snapshot.status
     counts = states(status.pages)
-    others = states(status.others)
     clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
     lines = [f"paise2 · {status.profile} · updated {clock}", ""]
     lines.append(counts or "no pages")
-    lines += filter(None, [others and f"jobs: {others}", status.pauses, status.problem])
+    lines += filter(None, [status.pauses, status.problem])
     if any(done for _, done, _ in snapshot.pace):
         lines.append(sparkline([done for _, done, _ in snapshot.pace]))
     lines += facts(snapshot, now)

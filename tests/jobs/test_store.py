@@ -681,7 +681,7 @@ def test_failures_are_grouped_with_their_last_error(store: JobStore, worker: Wor
         store.end(take(store, worker), Outcome("failed", "failed", None, word, text))
     groups = [(g["error_class"], g["jobs"], g["error"]) for g in store.failures()]
     assert groups == [("dns", 2, "no b"), ("http_4xx", 1, "410")]
-    assert store.failed_since(0) == 3
+    assert store.failed_pages(0) == 3
     assert store.failed_since(store.now() + 60) == 0
 
 
