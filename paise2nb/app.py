@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from paise2nb.config.settings import Settings
+from paise2nb.core.display import Message
 from paise2nb.core.errors import NotFound, PluginError, WorkersError
 from paise2nb.core.files import claim_directory
-from paise2nb.core.render import counted
+from paise2nb.core.render import amount, counted
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import PAGE_TASKS, Claim, argument_tuples, check_state, whole_number
 from paise2nb.jobs.parts import Parts
@@ -34,7 +35,7 @@ from paise2nb.views.enqueued import Enqueued, Replay
 from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
-from paise2nb.views.status import Digest, Log, ResetCounts, Status, take_digest, take_status
+from paise2nb.views.status import Digest, Log, Status, take_digest, take_status
 from paise2nb.views.waiting import block, waiting
 from paise2nb.workers.control import Workers
 from paise2nb.workers.executor import call_function
@@ -393,8 +394,11 @@ class App:
 
         return export(self.store.list(tag=tag), self.store, Path(path), force=force)
 
-    def reset(self, *, hard: bool = False) -> ResetCounts:
+    def reset(self, *, hard: bool = False) -> Message:
         """Forget finished jobs and cached bytes; ``hard``: everything.
+
+        Returns:
+            The numbers of ``jobs``, ``cached`` files and ``items`` that were deleted.
 
         Raises:
             WorkersError: workers run.
@@ -408,7 +412,9 @@ class App:
         items = self.store.clear() if hard else 0
         for name, action in self.plugins.actions("reset_actions"):
             self.plugins.call(name, "reset()", action.reset, self, hard)
-        return ResetCounts(jobs, cached, items)
+        files = amount(cached, "cached file")
+        text = f"deleted {amount(jobs, 'job')}, {files} and {amount(items, 'item')}"
+        return Message(text, {"jobs": jobs, "cached": cached, "items": items})
 
 
 def open(

@@ -9,15 +9,14 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from paise2nb.core.display import Displayable
+from paise2nb.core.display import Message
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.files import replacement
-from paise2nb.core.render import amount, plain
+from paise2nb.core.render import amount
 from paise2nb.plugins import DataStorageProvider
 
 _FIELD_NAMES = (
@@ -33,21 +32,6 @@ MODE = 0o666  # like any file that the user creates: the umask decides
 Rows = Iterator[dict[str, Any]]
 
 
-@dataclass(repr=False)
-class Exported(Displayable):
-    """The path and the number of the items that an export wrote."""
-
-    path: Path
-    items: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``export``."""
-        return {"path": str(self.path), "items": self.items}
-
-    def __str__(self) -> str:
-        return f"{amount(self.items, 'item')} written to {plain(self.path)}"
-
-
 def export(
     items: Sequence[Mapping[str, Any]],
     store: DataStorageProvider,
@@ -55,7 +39,7 @@ def export(
     *,
     force: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Exported:
+) -> Message:
     """Write items with their texts.
 
     Args:
@@ -65,6 +49,9 @@ def export(
             gets a Markdown file for each item.
         force: Overwrite the file, or the files of the same name in the folder.
         on_progress: Called with (done, total).
+
+    Returns:
+        The ``path``, and the number of ``items``.
 
     Raises:
         UsageError: The suffix is another one.
@@ -106,7 +93,8 @@ def export(
                 write(partial, rows())
     except OSError as error:
         raise PaiseError(f"can't write to {path}: {error.strerror}") from error
-    return Exported(path, written)
+    text = f"{amount(written, 'item')} written to {path}"
+    return Message(text, {"path": str(path), "items": written})
 
 
 def _write_jsonl(path: Path, rows: Rows) -> None:

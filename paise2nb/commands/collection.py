@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from paise2nb.collection.export import Exported
 from paise2nb.collection.export import export as write
 from paise2nb.commands import completion
 from paise2nb.commands.cli import command, filters
 from paise2nb.commands.jobs import select
 from paise2nb.commands.session import Session
+from paise2nb.core.display import Message
 from paise2nb.core.files import expand_user
-from paise2nb.views.items import Diff, History, Item, Items, SearchResults
+from paise2nb.views.items import History, Item, Items, SearchResults
 
 
 @command("search")
@@ -51,7 +51,7 @@ def items(session: Session, tag: str | None, limit: int | None) -> Items:
 @click.option("--since", type=int, metavar="N", help="Show the changes since version N.")
 def item(
     session: Session, item_id: int, versions: bool, diff: bool, since: int | None
-) -> Item | History | Diff:
+) -> Item | History | Message:
     """Show one item with its text."""
     found = session.app.item(item_id)
     if versions:
@@ -63,7 +63,7 @@ def item(
 @click.argument("path", metavar="PATH")
 @filters
 @click.option("--force", is_flag=True, help="Overwrite an existing file or folder.")
-def export(session: Session, /, path: str, force: bool, **given: Any) -> Exported:
+def export(session: Session, /, path: str, force: bool, **given: Any) -> Message:
     """Write items to .jsonl, .csv, .parquet or a Markdown folder.
 
     The filters --state, --task and --error select the items that such jobs have stored.

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from paise2nb.commands.cli import CommandGroup, command
-from paise2nb.commands.results import Message, Rows
 from paise2nb.commands.session import Session
 from paise2nb.config.parser import parse_mapping
 from paise2nb.config.settings import Settings, config_files
+from paise2nb.core.display import Message, Rows
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.files import write_atomically
 from paise2nb.core.render import Column

@@ -10,11 +10,10 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.cli import command
-from paise2nb.commands.results import Message
 from paise2nb.commands.session import Session
 from paise2nb.core import render
+from paise2nb.core.display import Message
 from paise2nb.core.errors import PaiseError
-from paise2nb.views.status import ResetCounts
 
 WATCH_SECONDS = 0.5
 
@@ -41,7 +40,7 @@ def profile(session: Session, name: str | None) -> Any:
 @command("reset")
 @click.option("--hard", is_flag=True, help="Delete everything, the items too.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def reset(session: Session, hard: bool, yes: bool) -> ResetCounts:
+def reset(session: Session, hard: bool, yes: bool) -> Message:
     """Delete finished jobs and cached bytes; keep the items."""
     from paise2nb.operate.lost import has_lost_database, replace_lost_databases
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +13,9 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.cli import CommandGroup, command
-from paise2nb.commands.results import Message, Rows
 from paise2nb.commands.session import Session
 from paise2nb.core import render
-from paise2nb.core.display import Displayable
+from paise2nb.core.display import Message, Rows
 from paise2nb.core.errors import UsageError
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.render import Column, amount, one_line
@@ -29,36 +27,22 @@ _KEYS = ("kind", "name", "plugin", "version", "state", "origin")
 _PLUGINS = [Column(key, wide=key in ("name", "origin")) for key in _KEYS]
 
 
-@dataclass(repr=False)
-class Preview(Displayable):
-    """What a plugin makes of a job or an item; nothing is saved.
-
-    Attributes:
-        outcome: what `plugin_check.check` returned.
-    """
-
-    outcome: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the outcome, for JSON."""
-        return self.outcome
-
-    def __str__(self) -> str:
-        outcome = self.outcome
-        value = outcome["value"]
-        if "documents" in outcome:  # the value has only a key of the document, shown below
-            value = {name: value[name] for name in value if name != "document"}
-        shown = one_line(json.dumps(value, ensure_ascii=False), 200)
-        lines = [f"{outcome['tried']} ({outcome['task']}): {shown}"]
-        for document in outcome.get("documents", ()):
-            lines.append(f"  {one_line(document['title'] or 'untitled')}")
-            lines.append(f"  {one_line(document['text'], PREVIEW_LENGTH)}")
-        if outcome["followups"]:
-            lines.append(f"  would enqueue {amount(outcome['followups'], 'job')}")
-        if outcome["said"]:
-            lines.append(outcome["said"])
-        lines.append(f"{outcome['registers']}: not saved; to save it, leave out --try")
-        return "\n".join(lines)
+def _preview(outcome: dict[str, Any]) -> Message:
+    """Say what a plugin makes of a job or an item, from the result of `plugin_check.check`."""
+    value = outcome["value"]
+    if "documents" in outcome:  # the value has only a key of the document, shown below
+        value = {name: value[name] for name in value if name != "document"}
+    shown = one_line(json.dumps(value, ensure_ascii=False), 200)
+    lines = [f"{outcome['tried']} ({outcome['task']}): {shown}"]
+    for document in outcome.get("documents", ()):
+        lines.append(f"  {one_line(document['title'] or 'untitled')}")
+        lines.append(f"  {one_line(document['text'], PREVIEW_LENGTH)}")
+    if outcome["followups"]:
+        lines.append(f"  would enqueue {amount(outcome['followups'], 'job')}")
+    if outcome["said"]:
+        lines.append(outcome["said"])
+    lines.append(f"{outcome['registers']}: not saved; to save it, leave out --try")
+    return Message("\n".join(lines), outcome)
 
 
 class PluginRows(Rows):
@@ -80,7 +64,7 @@ class PluginRows(Rows):
 @click.option(
     "--try", "try_id", type=int, metavar="ID", help="Run it on a job or item; save nothing."
 )
-def plugin(session: Session, name: str, try_id: int | None) -> Message | Preview:
+def plugin(session: Session, name: str, try_id: int | None) -> Message:
     """Save the cell as a plugin in the data directory, and load it.
 
     It is checked in a separate process first. Running workers use it from their next job on.
@@ -112,7 +96,7 @@ def plugin(session: Session, name: str, try_id: int | None) -> Message | Preview
         candidate.write_text(text, "utf-8")
         outcome = check(app.settings, candidate, session.names(), try_id)
     if try_id is not None:
-        return Preview(outcome)
+        return _preview(outcome)
     version = app.saved_plugins.save(name, text)
     session.plugins_changed()
     path = app.saved_plugins.path(name)

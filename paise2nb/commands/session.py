@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paise2nb.commands.results import Message
+from paise2nb.core.display import Message
 from paise2nb.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from paise2nb.core import render
@@ -35,6 +36,32 @@ class Displayable:
 
     def __repr__(self) -> str:
         return str(self)
+
+
+@dataclass(repr=False)
+class Message(Displayable):
+    """A result that is told in a sentence. Its facts are attributes, too.
+
+    Attributes:
+        text: the sentence, or several lines.
+        data: the facts, which are the JSON form.
+    """
+
+    text: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        facts = vars(self).get("data", {})
+        if name not in facts:
+            raise AttributeError(f"there is no attribute {name!r}; known: {', '.join(facts)}")
+        return facts[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts, for JSON."""
+        return self.data
+
+    def __str__(self) -> str:
+        return render.plain(self.text)
 
 
 class Listing(Displayable, Sequence[RowT]):
@@ -113,6 +140,25 @@ class RowList(Listing[dict[str, Any]]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return all rows."""
         return list(self._rows)
+
+
+class Rows(RowList):
+    """A listing of plain rows that is always shown whole.
+
+    Args:
+        rows: the rows, as JSON has them.
+        columns: what the views show of them.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]], columns: Sequence[Column]) -> None:
+        super().__init__(rows)
+        self._shown = columns
+
+    def __str__(self) -> str:
+        return render.text_table(self._rows, self._shown, limit=None)
+
+    def _repr_html_(self) -> str:
+        return render.html_table(self._rows, self._shown, limit=None)
 
 
 def frame(

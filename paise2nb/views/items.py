@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from paise2nb.core import render
-from paise2nb.core.display import Displayable, Listing, RowList
+from paise2nb.core.display import Listing, Message, RowList
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import Column
 from paise2nb.plugins import DataStorageProvider
@@ -66,8 +65,8 @@ class Item(Record):
         """The versions of the item, oldest first; the last one is the current one."""
         return History(self._items.versions(self.id))
 
-    def diff(self, a: int = -2, b: int = -1) -> Diff:
-        """Compare the texts of two versions.
+    def diff(self, a: int = -2, b: int = -1) -> Message:
+        """Compare the texts of two versions. The ``diff`` is empty if nothing has changed.
 
         Args:
             a, b: the numbers of the earlier and the later version; -1 is the last version.
@@ -75,7 +74,9 @@ class Item(Record):
         Raises:
             NotFound: no such version.
         """
-        return Diff(self.id, self._items.diff(self.id, a, b))
+        diff = self._items.diff(self.id, a, b)
+        text = diff or f"the text of item {self.id} has not changed"
+        return Message(text, {"id": self.id, "diff": diff})
 
     def _value(self, name: str) -> Any:
         return (self._row if name in self._row else self._whole()).get(name)
@@ -109,22 +110,6 @@ class Item(Record):
             render.note(self._facts()),
             *(f"<p>{render.escape(line)}</p>" for line in paragraphs if line.strip()),
         )
-
-
-@dataclass(repr=False)
-class Diff(Displayable):
-    """The changes in the text of an item from one version to another."""
-
-    item_id: int
-    text: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``item ID --diff``; ``diff`` is empty if nothing has changed."""
-        return {"id": self.item_id, "diff": self.text}
-
-    def __str__(self) -> str:
-        lines = [render.plain(line) for line in self.text.splitlines()]
-        return "\n".join(lines) or f"the text of item {self.item_id} has not changed"
 
 
 class History(RowList):

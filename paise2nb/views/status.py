@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -276,22 +276,6 @@ def take_digest(client: JobClient) -> Digest:
         workers=client.workers_status(),
         recurring=[f"{g['recurs']} failed: {g['error']}{g['next']}" for g in recurring],
     )
-
-
-@dataclass(repr=False)
-class ResetCounts(Displayable):
-    """The number of jobs, cached files and items that a reset deleted."""
-
-    jobs: int
-    cached: int
-    items: int
-
-    to_dict = asdict
-
-    def __str__(self) -> str:
-        cached = render.amount(self.cached, "cached file")
-        jobs, items = render.amount(self.jobs, "job"), render.amount(self.items, "item")
-        return f"deleted {jobs}, {cached} and {items}"
 
 
 @dataclass(repr=False)

@@ -15,9 +15,8 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.collection.export import Exported
-from paise2nb.commands.results import Message
 from paise2nb.core import render
+from paise2nb.core.display import Message
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.notebook.panel import close_panels
 from paise2nb.plugins import Document
@@ -153,7 +152,6 @@ def test_no_result_shows_hostile_text_unescaped(app: App, part: int) -> None:
     for text in strings:
         check(app.search(text))
         check(Message(text))
-        check(Exported(Path(storable(text).replace("\0", "")), 1))
         check(Log(Path("x"), [text]))
         check(WorkersStatus([_worker(text)], None, text, text))
     check(app.search("words"))

@@ -378,7 +378,7 @@ def test_a_task_is_tried_on_a_job_and_nothing_is_saved(immediate: App) -> None:
     job = immediate.enqueue("shout", "hello")
     tried = write_cell(immediate, SHOUT.replace("upper", "title"), "--try", str(job.id))
     assert 'job 1 (shout): "Hello"' in str(tried).replace("'", '"')
-    assert (tried.outcome["value"], job.result()) == ("Hello", "HELLO")
+    assert (tried.data["value"], job.result()) == ("Hello", "HELLO")
     assert immediate.enqueue("shout", "again").result() == "AGAIN"
     with pytest.raises(PluginError, match="task 'shout' returned a value that is not JSON"):
         write_cell(immediate, SHOUT.replace("word.upper()", "{1}"), "--try", str(job.id))
@@ -395,13 +395,13 @@ def test_an_extractor_is_tried_on_a_file_of_an_unsupported_type(
     assert immediate.jobs(state="failed")[0].error_class == "unsupported"
     tried = write_cell(immediate, LINES, "--try", str(job.id))
     assert "looked at 17 bytes" in str(tried)
-    assert [d["title"] for d in tried.outcome["documents"]] == ["A title"]
+    assert [d["title"] for d in tried.data["documents"]] == ["A title"]
     write_cell(immediate, LINES)
     immediate.jobs(state="failed").retry()
     [item] = immediate.items()
     shorter = LINES.replace("title=first", "title=first[:1]")
     again = write_cell(immediate, shorter, "--try", str(item.id))
-    assert [d["title"] for d in again.outcome["documents"]] == ["A"]
+    assert [d["title"] for d in again.data["documents"]] == ["A"]
     assert [item.title for item in immediate.items()] == ["A title"]
 
 
