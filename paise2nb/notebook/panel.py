@@ -18,6 +18,7 @@ import ipywidgets as widgets
 from paise2nb.app import App
 from paise2nb.config.settings import DEFAULT_POOL
 from paise2nb.core.render import amount
+from paise2nb.jobs.models import PAGE_TASKS
 from paise2nb.jobs.workers_status import pause_reason
 from paise2nb.notebook import panel_html as html
 from paise2nb.notebook.panel_widgets import (
@@ -36,6 +37,7 @@ from paise2nb.views.snapshot import Snapshot
 REREAD_SECONDS = 5.0  # between two full reads: a process that dies changes no row
 DISPLAY_SECONDS = 10.0  # within which a frontend must report that it shows the panel
 CONFIRM_SECONDS = 5.0
+_OF_PAGES = (*PAGE_TASKS, "extract", "store")
 PARTS = ("head", "counts", "message", "problems", "facts", "workers", "items", "log")
 
 
@@ -65,7 +67,7 @@ class Panel(SubshellWidget, widgets.VBox):
         self._start = Button(look, "Start workers", start, "Start the background workers")
         self._stop = Button(look, "Stop workers", stop, "Running jobs finish first")
         self._pause = Button(look, "Pause", self._pause_or_resume)
-        retry = partial(self._retry, partial(app.jobs, state="failed"))
+        retry = partial(self._retry, self._failed)
         self._retry_failed = Button(look, "Retry failed", retry, "Retry everything that failed")
         refresh = Button(look, "Refresh", self._on_refresh, "Update the panel now")
         self.concurrency = Number(
@@ -261,6 +263,13 @@ class Panel(SubshellWidget, widgets.VBox):
     def _retry(self, selected: Callable[[], Jobs]) -> None:
         self._run("retrying", lambda: f"{amount(len(selected().retry()), 'job')} back in the queue")
 
+    def _failed(self, error: str | None = None) -> Jobs:
+        """The pages that failed, and the other jobs."""
+        pages = self.app.jobs(state="failed", error=error)
+        rows = self.app.jobs(state="failed", error=error, all=True).to_dicts()
+        ids = {*pages.ids, *(row["id"] for row in rows if row["task"] not in _OF_PAGES)}
+        return self.app.jobs(*ids) if ids else pages
+
     def _retry_one(self, row: Row) -> None:
         job_id = row.entry["id"]
         self._retry(lambda: self.app.jobs(job_id))
@@ -279,7 +288,7 @@ class Panel(SubshellWidget, widgets.VBox):
         error_class, status = row.entry["error_class"], row.entry["status"]
 
         def selected() -> Jobs:
-            failed = self.app.jobs(state="failed", error=error_class)
+            failed = self._failed(error=error_class)
             if status is None:
                 return failed
             ids = (job["id"] for job in failed.to_dicts() if job["error"].startswith(status))

@@ -35,6 +35,10 @@ from paise2nb import PermanentError, TransientError
 def refused(context, word):
     raise PermanentError(word, "http_4xx")
 
+@task("parent")
+def parent(context, word):
+    context.enqueue("stumble", word)
+
 @task("late", max_retries=3, retry_delay=3000)
 def late(context, word):
     raise TransientError("the " + word, "timeout")
@@ -218,6 +222,18 @@ def test_a_group_is_retried_after_a_second_click(app: App) -> None:
     assert [job.state for job in app.jobs()] == ["queued", "queued", "failed"]
     press(panel, "Retry failed")
     assert app.status().jobs["queued"] == 3
+
+
+def test_retry_failed_also_retries_what_followed_from_a_job(app: App) -> None:
+    panel = app.watch()
+    assert buttons(panel)["Retry failed"].disabled
+    app.enqueue("parent", "over")
+    run_ready_jobs(app)
+    panel.refresh()
+    assert app.status().pages["failed"] == 0
+    press(panel, "Retry failed")
+    assert [job.state for job in app.jobs(all=True)] == ["completed", "queued"]
+    assert "1 job back in the queue" in shown(panel)
 
 
 def test_a_click_on_a_row_that_has_just_changed_is_ignored(app: App) -> None:
