@@ -39,7 +39,8 @@ class WorkerRegistry(JobDatabase):
             return COPIED
         if process.is_visible(row["process"]):
             return HERE if process.alive(row["process"]) else DEAD
-        return ELSEWHERE if self.now() - heartbeat_at < lease else LOST
+        # After a boot with a wrong clock, heartbeats of the last boot may lie in the future.
+        return ELSEWHERE if abs(self.now() - heartbeat_at) < lease else LOST
 
     @transaction
     def register(self, tx: Transaction, pool: str, threads: int, state: str = "starting") -> Worker:

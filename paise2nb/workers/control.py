@@ -288,11 +288,15 @@ class Workers(WorkersInspection):
 
         Args:
             timeout: Seconds; 30 by default.
+
+        Raises:
+            WorkersError: They run where this process can't stop them, or do not stop.
         """
         seconds = STOP_SECONDS if timeout is None else timeout
         supervisor = self._running_supervisor()
-        if supervisor is not None and supervisor["presence"] == ELSEWHERE:
-            raise WorkersError(f"the workers run {elsewhere(supervisor)}; stop them there")
+        for row in [supervisor] if supervisor is not None else self._rows():
+            if row["presence"] == ELSEWHERE:
+                raise WorkersError(f"the workers run {elsewhere(row)}; stop them there")
         if supervisor is None:
             stopped = self._stop_orphans(seconds)
             if self._job_store.supervisor() is not None:
@@ -308,7 +312,7 @@ class Workers(WorkersInspection):
 
     def _stop_orphans(self, seconds: float) -> bool:
         """Stop the workers of a supervisor that has died. Return whether there were any."""
-        rows = [row for row in self._rows() if row["presence"] != ELSEWHERE]
+        rows = self._rows()
         living = [
             row
             for row in rows

@@ -9,6 +9,7 @@ from typing import Any
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
+from paise2nb.core.files import working_directory
 from paise2nb.workers.logs import log_path
 
 STOP_SECONDS = 30.0  # how long the drain of `worker stop` may take by default
@@ -34,11 +35,14 @@ def spawn(
         data_dir: Where the log is, to which standard output and standard error go.
         mark: Identifies the process and its descendants to `processes.end_marked`.
         options: More of what `receive_message` returns in the new process.
+
+    Raises:
+        UsageError: The working directory was deleted.
     """
     message = {"settings": settings, "job_store": str(job_store), "parent": os.getpid(), **options}
     log = os.open(log_path(data_dir), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     # The same import path as here, so that the same modules can be imported.
-    path = [entry or os.getcwd() for entry in sys.path]
+    path = [entry or str(working_directory()) for entry in sys.path]
     program = f"import sys; sys.path[:] = {path!r}; from {PROGRAMS[role]} import main; main()"
     try:
         child = subprocess.Popen(

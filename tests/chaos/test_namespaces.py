@@ -17,7 +17,7 @@ from tests.waiting import until
 WORKERS = "app.workers.start(concurrency=2, foreground=True)"
 COMMANDS = {  # and whether they are refused
     "app.status().to_dict(), app.jobs().to_dicts(), app.workers.status().to_dict()": False,
-    "app.enqueue('effect', 'from elsewhere')": False,
+    "app.enqueue('effect', sys.argv[1])": False,
     "app.workers.start()": True,
     "app.workers.stop(timeout=0)": True,
 }
@@ -50,16 +50,16 @@ def test_commands_in_another_pid_namespace_do_not_harm_workers(
     environment: Environment, scale: Scale
 ) -> None:
     app = environment.open()
-    expected = {"from elsewhere"}
+    expected: set[str] = set()
     with Container(environment.program(WORKERS), stderr=subprocess.DEVNULL):
         for number in range(int(scale["rounds"])):
             go = environment.root / f"go {number}"
             keys = [f"{number} {name}" for name in "ab"]
-            expected |= {*keys, *(f"{key}/leaf" for key in keys)}
+            expected |= {*keys, *(f"{key}/leaf" for key in keys), f"enqueued {number}"}
             jobs = [app.enqueue("hold", key, str(go)) for key in keys]
             until(lambda jobs=jobs: all(job.state == "running" for job in jobs))
             for command, refused in COMMANDS.items():
-                done = run_in_namespace(environment.program(command))
+                done = run_in_namespace(environment.program(command, f"enqueued {number}"))
                 assert bool(done.returncode) is refused, done.stderr
                 assert ("in another container" in done.stderr) is refused
             assert app.workers.present()

@@ -214,6 +214,8 @@ def test_a_worker_of_another_boot_is_judged_by_its_heartbeat(app: App) -> None:
     assert [row["presence"] for row in store.workers()] == ["elsewhere"]
     end_leases(app)
     assert [row["presence"] for row in store.workers()] == ["lost"]
+    change(app, "UPDATE workers SET heartbeat_at = heartbeat_at + 1e6")
+    assert [row["presence"] for row in store.workers()] == ["lost"]
     change(app, f"UPDATE workers SET process = '{processes.identity(os.getpid())}'")
     assert [row["presence"] for row in store.workers()] == ["here"]
     change(app, "UPDATE workers SET file = '1:1'")
