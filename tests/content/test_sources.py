@@ -250,14 +250,20 @@ def test_a_json_feed_is_read() -> None:
             {"url": "/d.txt", "mime_type": "text/plain"},
             {"url": "/d.mp3", "mime_type": "audio/mpeg"},
         ]},
-        {"id": "5"}, "nonsense", {"url": 7}, {"url": "http://[x"},
+        {"id": "5"}, {"url": 7}, {"url": "http://[x"},
     ]  # fmt: skip
     assert feed_of(json.dumps({**JSON_FEED, "items": items}).encode()) == {
         "http://example.org/a": 1767225600, "http://x.example/b": 1767312000,
         "http://example.org/c": None, "http://example.org/d.txt": None,
         "http://example.org/feeds/7": None,
     }  # fmt: skip
-    for damaged in (b'{"version": "https://jsonfeed.org/version/1"', b'"items": 7}', b"}"):
+    for damaged in (
+        b'{"version": "https://jsonfeed.org/version/1"',
+        b'"items": 7}',
+        b"}",
+        b'"items": [7]}',
+        b'"items": [{"attachments": 5}]}',
+    ):
         start = b'{"version": "https://jsonfeed.org/version/1",'
         with pytest.raises(paise2nb.PermanentError, match="not a feed"):
             feed_of(start + damaged)

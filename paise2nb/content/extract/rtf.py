@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from contextlib import suppress
+
+from paise2nb.content.extract.text import codec_of
 
 _TOKEN = re.compile(
     rb"\\'(?P<hex>[0-9a-fA-F]{2})|\\(?P<word>[a-zA-Z]+)(?P<number>-?\d{1,9})? ?|\\.|[{}]"
@@ -15,11 +16,12 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _CHARSETS = {
-    77: "mac-roman", 128: "cp932", 129: "cp949", 130: "johab", 134: "gbk", 136: "big5",
-    161: "cp1253", 162: "cp1254", 163: "cp1258", 177: "cp1255", 178: "cp1256", 186: "cp1257",
-    204: "cp1251", 222: "cp874", 238: "cp1250", 254: "cp437", 255: "cp850",
+    77: "mac", 128: "cp932", 129: "cp949", 130: "johab", 134: "gbk", 136: "big5", 161: "cp1253",
+    162: "cp1254", 163: "cp1258", 177: "cp1255", 178: "cp1256", 186: "cp1257", 204: "cp1251",
+    222: "cp874", 238: "cp1250", 254: "cp437", 255: "cp850",
 }  # fmt: skip
-_DOCUMENT_CHARSETS = {b"mac": "mac-roman", b"pc": "cp437", b"pca": "cp850"}
+_DEFAULT = re.compile(rb"\\(?:ansi(cpg\d{1,5})|(mac|pca?)\b)")
+_FONT = re.compile(rb"\\f(\d{1,9})[^{}]{0,99}?\\fcharset(\d{1,9})")
 
 
 def with_unicode(data: bytes) -> bytes:
@@ -27,11 +29,13 @@ def with_unicode(data: bytes) -> bytes:
 
     The code page is that of the document (``\\ansicpg``) or of the current font (``\\fcharset``).
     """
-    default = "cp1252"
-    fonts: dict[int, str] = {}
-    codec, fallback, in_fonts = default, 1, False  # the state, which a group restores at its end
-    groups: list[tuple[str, int, bool]] = []
-    output, run, font, skip, end = bytearray(), bytearray(), 0, 0, 0
+    named = _DEFAULT.search(data[:1024])
+    label = (named[1] or named[2]).decode().replace("pca", "cp850") if named else ""
+    default = codec_of("cp437" if label == "pc" else label.replace("cpg", "cp")) or "cp1252"
+    fonts = {int(m[1]): _CHARSETS.get(int(m[2]), default) for m in _FONT.finditer(data)}
+    codec, fallback = default, 1  # which a group restores at its end
+    groups, output, run = list[tuple[str, int]](), bytearray(), bytearray()
+    skip = end = 0
     while match := _TOKEN.match(data, end):
         token, end, word = match[0], match.end(), match["word"]
         if skip and not word and token not in b"{}":  # what other readers see for a Unicode escape
@@ -52,23 +56,13 @@ def with_unicode(data: bytes) -> bytes:
             run.clear()
         number, skip = int(match["number"] or 0), 0
         if token == b"{":
-            groups.append((codec, fallback, in_fonts))
+            groups.append((codec, fallback))
         elif token == b"}" and groups:
-            codec, fallback, in_fonts = groups.pop()
-        elif word == b"ansicpg" or word in _DOCUMENT_CHARSETS:
-            with suppress(LookupError):
-                default = codecs.lookup(_DOCUMENT_CHARSETS.get(word, f"cp{number}")).name
-                codec = default
-        elif word == b"fonttbl":
-            in_fonts = True
-        elif word == b"f":
-            font, codec = number, codec if in_fonts else fonts.get(number, default)
-        elif word == b"fcharset":
-            fonts[font] = codec = _CHARSETS.get(number, default)
-        elif word == b"plain":
-            codec = default
+            codec, fallback = groups.pop()
+        elif word in (b"f", b"plain"):
+            codec = fonts.get(number, default) if word == b"f" else default
         elif word == b"uc":
-            fallback = number
+            fallback = min(number, 9)
         elif word == b"u":
             skip = fallback
         elif word == b"bin":

@@ -24,13 +24,13 @@ _BYTE_ORDER_MARKS = {
 _TABLES = json.loads(Path(__file__).with_name("charsets.json").read_text("utf-8"))
 _CODECS = {label: codec for codec, names in _TABLES["labels"].items() for label in names.split()}
 # Possessive, with one way to match each piece, so that hostile bytes cause no backtracking.
-_ATTRIBUTES = rb"((?:[^>\"']++|\"[^\"]*+\"|'[^']*+'|[\"'])*+)"
-_PIECES = re.compile(
-    rb"<!--(?:(?!-->).)*+|<(meta|html)[\s/]" + _ATTRIBUTES + rb"|</?[a-z][^\s/>]*+" + _ATTRIBUTES,
+_ATTRIBUTES = r"""((?:[^>"']++|"[^"]*+"|'[^']*+'|["'])*+)"""
+_TAGS = re.compile(
+    rf"<!--(?:(?!-->).)*+|<(meta|html)[\s/]{_ATTRIBUTES}|</?[a-z][^\s/>]*+{_ATTRIBUTES}",
     re.IGNORECASE | re.DOTALL,
 )
-_ATTRIBUTE = re.compile(rb"([^\s/>=]+)\s*=\s*(?:\"([^\"]*)\"?|'([^']*)'?|([^\s>\"']*))")
-_CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([^\s\"';]+)", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r"""([^\s/>=]+)\s*=\s*(?:"([^"]*)"?|'([^']*)'?|([^\s>"']*))""")
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';]+)", re.IGNORECASE)
 _XML = re.compile(rb"\s*<\?xml[^>]+?encoding\s*=\s*[\"']\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 # Bytes that are not ASCII, with the ASCII between and after them: no character is cut in two.
 _EVIDENCE = re.compile(rb"[\x80-\xff]++(?:[\x00-\x7f]{1,32}+[\x80-\xff]++)*+[\x00-\x7f]{0,32}")
@@ -78,38 +78,38 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
     return data.decode(_detected(data, url, language), "replace")
 
 
-def metas(data: bytes) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+def metas(data: bytes) -> Iterator[tuple[str, dict[str, str]]]:
     """The ``meta`` and ``html`` tags of a page outside of comments, with their attributes.
 
-    Names are in lower case. The first of several attributes with one name counts.
+    Names are in lower case. Values are decoded as Latin-1; the first one of each name counts.
     """
-    for piece in _PIECES.finditer(data):
-        if piece[1]:
-            found = [*_ATTRIBUTE.finditer(piece[2])]
-            values = {m[1].lower(): m[2] or m[3] or m[4] or b"" for m in reversed(found)}
-            yield piece[1].lower(), values
+    for tag in _TAGS.finditer(data.decode("latin-1")):
+        if tag[1]:
+            found = [*_ATTRIBUTE.finditer(tag[2])]
+            values = {m[1].lower(): m[2] or m[3] or m[4] or "" for m in reversed(found)}
+            yield tag[1].lower(), values
 
 
-def declarations(data: bytes) -> tuple[str | None, str | None]:
-    """The character set and the language that the head of a page or XML declares, or None.
+def declarations(data: bytes) -> tuple[str, str]:
+    """The character set and the language that the head of a page or XML declares, or nothing.
 
     Source: the HTML standard, section 13.2.3.2 (prescan). Unlike there, a declaration may come
     after the first 1024 bytes, as browsers accept it while they parse.
     """
-    xml, language = _XML.match(data), None
-    label = xml[1] if xml else None
+    xml, language = _XML.match(data), ""
+    label = xml[1].decode() if xml else ""
     for tag, values in metas(data[:HEAD]):
-        pragma, content = values.get(b"http-equiv", b"").lower(), values.get(b"content", b"")
-        if tag == b"html":
-            language = language or values.get(b"lang") or values.get(b"xml:lang")
-        elif pragma == b"content-language":
+        pragma, content = values.get("http-equiv", "").lower(), values.get("content", "")
+        if tag == "html":
+            language = language or values.get("lang") or values.get("xml:lang", "")
+        elif pragma == "content-language":
             language = language or content
-        elif label is None:
-            named = _CHARSET.search(content) if pragma == b"content-type" else None
-            label = values.get(b"charset") or (named[1] if named else None)
+        elif not label:
+            named = _CHARSET.search(content) if pragma == "content-type" else None
+            label = values.get("charset") or (named[1] if named else "")
             # UTF-16 would not have been readable up to here.
-            label = b"utf-8" if label and label.lower().startswith(b"utf-16") else label
-    return _ascii(label), _ascii(language)
+            label = "utf-8" if label.lower().startswith("utf-16") else label
+    return label, language.strip().lower()
 
 
 def codec_of(label: str | None) -> str | None:
@@ -121,7 +121,7 @@ def codec_of(label: str | None) -> str | None:
     return None
 
 
-def _detected(data: bytes, url: str, language: str | None) -> str:
+def _detected(data: bytes, url: str, language: str) -> str:
     """The encoding that fits the bytes best, by the detector of Firefox."""
     from chardetng_py import EncodingDetector
 
@@ -133,7 +133,6 @@ def _detected(data: bytes, url: str, language: str | None) -> str:
             break
     if not sample:  # a 7-bit encoding
         sample += data[max(data.find(b"\x1b"), 0) :][:SAMPLE]
-    language = (language or "").lower()
     domains = _TABLES["domains"]
     named = language and (domains.get(language) or domains.get(language[:2], language[:2]))
     top = named or (host_of(url) or "").rpartition(".")[2]
@@ -143,10 +142,6 @@ def _detected(data: bytes, url: str, language: str | None) -> str:
     detector.feed(bytes(sample), last=False)
     found = detector.guess(tld=top.encode("ascii", "ignore") or None, allow_utf8=False)
     return codec_of(found) or "cp1252"
-
-
-def _ascii(value: bytes | None) -> str | None:
-    return value.decode("ascii", "ignore").strip() if value else None
 
 
 def _not_ascii(text: str) -> int:

@@ -31,7 +31,7 @@ TAR = "application/x-tar"
 DOCUMENTS = tuple(SUFFIXES[suffix] for suffix in _TABLES["documents"])
 TEXTS: list[str] = _TABLES["texts"]
 ARCHIVES = tuple(SUFFIXES[suffix] for suffix in _TABLES["archives"])
-FEEDS: tuple[str, ...] = tuple(_TABLES["feeds"])
+FEEDS: tuple[str, ...] = tuple(_TABLES["feeds"].values())
 SITEMAP = "application/x-sitemap+xml"
 MAX_MEMBERS = 10_000  # of one archive
 
@@ -39,12 +39,11 @@ _SIGNED = frozenset(DOCUMENTS + ARCHIVES)  # these always begin with a signature
 _KNOWN = frozenset((*SUFFIXES.values(), *TEXTS)) - frozenset(FEEDS)
 # Types that are text: a suffix can tell which one, if the declaration only says "text".
 _TEXTUAL = ("text/", "message/", "application/json", "application/x-ipynb", "application/x-nd")
-_SIGNATURE = re.compile("|".join(map("({})".format, _TABLES["signatures"])).encode(), re.DOTALL)
+_SIGNATURE, _FEED = (
+    re.compile("|".join(map("({})".format, _TABLES[name])).encode(), re.DOTALL)
+    for name in ("signatures", "feeds")
+)
 _SIGNATURE_TYPES: list[str] = list(_TABLES["signatures"].values())
-_FEEDS = [
-    (kind, [re.compile(sign.encode(), re.DOTALL) for sign in signs])
-    for kind, signs in _TABLES["feeds"].items()
-]
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # Possessive, with one way to match each comment, so that hostile bytes cause no backtracking.
 _PROLOG = re.compile(
@@ -114,14 +113,8 @@ def _feed(data: bytes) -> str | None:
 
     Source: the MIME sniffing standard, section 7.3; the JSON Feed specification, version 1.1.
     """
-    head = data[:HEAD]
-    root = _PROLOG.sub(b"", head, count=1)
-    fits = (
-        kind
-        for kind, (first, *others) in _FEEDS
-        if first.match(root) and all(sign.search(root) for sign in others)
-    )
-    return next(fits, None)
+    match = _FEED.match(_PROLOG.sub(b"", data[:HEAD], count=1))
+    return FEEDS[match.lastindex - 1] if match and match.lastindex else None
 
 
 def signature(data: bytes) -> str | None:

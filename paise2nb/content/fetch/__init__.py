@@ -33,9 +33,13 @@ def fetch_web(context: Context, url: str) -> Fetched:
     """
     item = item_with_url(context.items, url)
     # If the bytes are gone, "unchanged" would leave nothing to extract from.
-    if item is None or item["sha256"] not in context.cache or context.is_replay:
-        return visit(context, url)
-    return visit(context, url, item["metadata"].get("source"))
+    is_new = item is None or item["sha256"] not in context.cache or context.is_replay
+    fetched = visit(context, url, None if is_new or not item else item["metadata"].get("source"))
+    # Half a page is better than none. Half a document is only if there is no hope for more.
+    is_last = context.job.attempt >= context.job.max_attempts
+    if fetched.meta.get("truncated") and not (is_last or is_text(fetched.data[:HEAD])):
+        raise TransientError(f"the answer was cut off: {fetched.url}", "connection")
+    return fetched
 
 
 def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) -> Fetched:
@@ -91,14 +95,9 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
                 context.host_delays.append(HostDelay(host, delay))
         use_slot(chain[-1], chain, ())
 
-    fetched = http.get(
+    return http.get(
         url, settings, before_request=before_request, chain=chain, cookies=cookies, known=known
     )
-    # Half a page is better than none. Half a document is only if there is no hope for more.
-    is_last = job.attempt >= job.max_attempts
-    if fetched.meta.get("truncated") and not (is_last or is_text(fetched.data[:HEAD])):
-        raise TransientError(f"the answer was cut off: {fetched.url}", "connection")
-    return fetched
 
 
 @fetcher("file")

@@ -23,14 +23,7 @@ from urllib3.util.request import ACCEPT_ENCODING
 
 from paise2nb.config.settings import FetchSettings
 from paise2nb.content.extract.types import PAGES, UNKNOWN, media_type
-from paise2nb.content.fetch.headers import (
-    MAX_COOKIE,
-    MAX_COOKIES,
-    content_type,
-    cookie_header,
-    file_name,
-    refresh_target,
-)
+from paise2nb.content.fetch import head
 from paise2nb.content.fetch.network import budget, pools, proxy_for, refuse_private_behind_proxy
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
 from paise2nb.core.urls import (
@@ -101,33 +94,22 @@ def get(
     while True:
         before_request(chain)
         here = without_credentials(chain[-1])
-        proxy = proxy_for(target.scheme, target.host, settings.proxy)
-        is_absolute = proxy and target.scheme == "http"  # RFC 9112, section 3.2.2
-        sent = target.absolute if is_absolute else target.target
-        budget.begin(left, settings.max_bytes + HEADERS, sent)
+        budget.begin(left, settings.max_bytes + HEADERS)
         same = known if known and known.get("final_url") == shown_url(here) else {}
         conditions = {header: same[name] for header, name in _CONDITIONS if same.get(name)}
         headers = {**_FIXED_HEADERS, "User-Agent": user_agent(settings), **conditions}
-        if cookies and (cookie := cookie_header(here, cookies)):
-            headers["Cookie"] = cookie
-        # Credentials for one origin are not sent to another (RFC 9110, section 15.4).
-        if first.credentials is not None and target.origin == first.origin:
-            token = base64.b64encode(first.credentials.encode()).decode("ascii")
-            headers["Authorization"] = f"Basic {token}"
-        response = _request(here, target, proxy, headers, settings)
+        headers |= _credentials(first, target) | head.cookie_header(here, cookies)
+        response = _request(here, target, headers, settings)
         try:
             if response.status == 304 and conditions:
                 return Fetched(b"", here, meta={"status": 304})
-            pairs = [[here, value] for value in response.headers.getlist("Set-Cookie")]
-            cookies += [pair for pair in pairs if len(pair[1]) <= MAX_COOKIE]
-            del cookies[:-MAX_COOKIES]
-            if response.status in response.REDIRECT_STATUSES:
-                chain.append(_redirect_target(chain, response, cookies, settings))
-            else:
-                fetched = _fetched(here, response, settings, read_bytes)
-                if not (refreshed := _refreshed(chain, response, fetched)) or read_bytes:
-                    return fetched
-                chain.append(_checked(chain, refreshed, settings))
+            cookies += [[here, value] for value in response.headers.getlist("Set-Cookie")]
+            is_redirect = response.status in response.REDIRECT_STATUSES
+            fetched = None if is_redirect else _fetched(here, response, settings, read_bytes)
+            following = _next_url(chain, response, fetched, bool(cookies), settings)
+            if fetched and (read_bytes or not following):
+                return fetched
+            chain.append(following)
             target = _parsed(chain[-1])
         finally:
             _release(response)
@@ -158,24 +140,30 @@ def _parsed(url: str) -> ParsedURL:
         raise PermanentError(message, "bad_address") from None
 
 
+def _credentials(first: ParsedURL, target: ParsedURL) -> dict[str, str]:
+    """Those of one origin, which are not sent to another (RFC 9110, section 15.4)."""
+    if first.credentials is None or target.origin != first.origin:
+        return {}
+    token = base64.b64encode(first.credentials.encode()).decode("ascii")
+    return {"Authorization": f"Basic {token}"}
+
+
 def _request(
-    url: str,
-    target: ParsedURL,
-    proxy: str | None,
-    headers: Mapping[str, str],
-    settings: FetchSettings,
+    url: str, target: ParsedURL, headers: Mapping[str, str], settings: FetchSettings
 ) -> BaseHTTPResponse:
     """Send one GET and read the headers of the response, but not yet its body."""
     private = settings.allow_private_addresses
     while True:
         try:
+            proxy = proxy_for(target.scheme, target.host, settings.proxy)
             if proxy and not private:
                 refuse_private_behind_proxy(target.host, target.port)
             manager = pools(private=private, proxy=proxy)
             pool = manager.connection_from_host(target.host, target.port, target.scheme)
-            return pool.urlopen(
-                "GET", budget.target, headers=headers, timeout=budget.left(), **_OPTIONS
-            )
+            is_absolute = proxy and target.scheme == "http"  # RFC 9112, section 3.2.2
+            budget.target = target.absolute if is_absolute else target.target
+            left = budget.left()
+            return pool.urlopen("GET", budget.target, headers=headers, timeout=left, **_OPTIONS)
         except exceptions.ProtocolError as error:
             # The server may have closed an idle connection just when it was used again. A GET may
             # then be sent once more on a new connection (RFC 9112, section 9.3.1).
@@ -218,7 +206,7 @@ def _fetched(
         meta["truncated"] = True
     if read_bytes is None and len(data) > limit:
         raise PermanentError(message, "too_large")
-    mime_type, charset = content_type(response.headers.getlist("Content-Type"))
+    mime_type, charset = head.content_type(response.headers.getlist("Content-Type"))
     if unknown and media_type(None, bytes(data)) == UNKNOWN:
         message = f"sent in an encoding that was not asked for ({_printable(unknown[0])}): {url}"
         raise PermanentError(message, "unsupported")
@@ -226,53 +214,43 @@ def _fetched(
         # With these of half a page, it would never be fetched whole.
         if header in response.headers and "truncated" not in meta:
             meta[header.lower().replace("-", "_")] = _printable(response.headers[header])
-    if name := file_name(response.headers.get("Content-Disposition", "")):
+    if name := head.file_name(response.headers.get("Content-Disposition", "")):
         meta["name"] = name
     return Fetched(bytes(data[:limit]), url, mime_type, charset, meta)
 
 
-def _refreshed(chain: list[str], response: BaseHTTPResponse, fetched: Fetched) -> str | None:
-    """The URL of another page that an answer soon leads to."""
-    is_page = fetched.mime_type in (None, *PAGES)
-    found = refresh_target(response.headers.get("Refresh"), fetched.data[:CHUNK] * is_page)
-    target = _joined(chain[-1], found) if found else None
-    return target if target and scheme_of(target) in DEFAULT_PORTS and target not in chain else None
-
-
-def _redirect_target(
+def _next_url(
     chain: list[str],
     response: BaseHTTPResponse,
-    cookies: Sequence[Sequence[str]],
+    fetched: Fetched | None,
+    has_cookies: bool,
     settings: FetchSettings,
 ) -> str:
-    """The URL that a redirect leads to, if it may be followed."""
+    """The URL that a redirect, or what was fetched, leads to. Empty if it is what was asked for."""
     here = without_credentials(chain[-1])
-    location = response.headers.get("Location")
-    if not location:
+    if fetched:
+        is_page = fetched.mime_type in (None, *PAGES)
+        page = fetched.data[:CHUNK] if is_page else b""
+        location = head.refresh_target(response.headers.get("Refresh"), page)
+    else:
+        location = response.headers.get("Location")
+    if not (location or fetched):
         raise PermanentError(f"{_status(response)} without a Location header: {here}", "redirects")
-    target = _joined(chain[-1], location)
-    if scheme_of(target) not in DEFAULT_PORTS:
+    target = location or ""
+    # Headers are decoded as Latin-1, but URLs in them that are not ASCII are UTF-8.
+    with suppress(UnicodeError):
+        target = target.encode("latin-1").decode()
+    with suppress(ValueError):
+        target = urljoin(chain[-1], target.strip()).partition("#")[0]
+    is_web = scheme_of(target) in DEFAULT_PORTS
+    if fetched and (not location or not is_web or target in chain):
+        return ""
+    if not is_web:
         message = f"redirected to {_printable(target)}, which only a user may ask for: {here}"
         raise PermanentError(message, "blocked")
     # With a cookie that it has set, a server may answer the same request in another way.
-    if target in chain and not cookies:
+    if target in chain and not has_cookies:
         raise PermanentError(f"redirected in a circle: {here}", "redirects")
-    return _checked(chain, target, settings)
-
-
-def _joined(base: str, reference: str) -> str:
-    """A reference in a header or a page as an absolute URL without fragment."""
-    # Headers are decoded as Latin-1, but URLs in them that are not ASCII are UTF-8.
-    with suppress(UnicodeError):
-        reference = reference.encode("latin-1").decode()
-    try:
-        return urljoin(base, reference.strip()).partition("#")[0]
-    except ValueError:
-        return reference
-
-
-def _checked(chain: list[str], target: str, settings: FetchSettings) -> str:
-    """The target, if a fetch may still follow it."""
     if len(chain) > settings.max_redirects:
         start, limit = without_credentials(chain[0]), settings.max_redirects
         message = f"redirected more than {limit} times (fetch.max_redirects): {start}"

@@ -24,7 +24,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyM
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
 
-from paise2nb.content.fetch.headers import read_head
+from paise2nb.content.fetch.head import read_head
 from paise2nb.core.errors import PermanentError, TransientError
 
 HOSTS = 128  # hosts whose idle connections are kept
@@ -49,9 +49,9 @@ class Budget(threading.local):
     target = ""  # of the request line; urllib3 would escape it once more
     is_closed = False  # whether the server has closed the connection
 
-    def begin(self, seconds: float, allowed: int, target: str) -> None:
+    def begin(self, seconds: float, allowed: int) -> None:
         """Start a request with this time and this number of bytes on the wire."""
-        self.end, self.target, self.is_closed = time.monotonic() + seconds, target, False
+        self.end, self.is_closed = time.monotonic() + seconds, False
         self.allowed = self.bytes_left = allowed
 
     def take(self, number: int) -> None:

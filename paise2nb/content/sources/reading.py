@@ -10,11 +10,11 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urljoin
 
 from paise2nb.content.extract.text import chunks, decode
@@ -23,6 +23,8 @@ from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import name_of, suffix_of
 from paise2nb.plugins import Fetched
 
+# The link of an entry, the URLs and types of its enclosures, and the time of its last change.
+Entry: TypeAlias = tuple[Any, list[tuple[Any, Any]], float | None]
 MAX_BYTES = 50 << 20  # of an unpacked sitemap; the limit of its protocol
 MAX_TAGS = 500_000  # of a feed; its parser takes a kilobyte and fifty microseconds for each
 MEDIA = ("audio/", "video/", "image/")  # enclosures without text
@@ -56,16 +58,24 @@ def wrong_task(task: str, fetched: Fetched, problem: object = "") -> PermanentEr
 def feed_entries(fetched: Fetched) -> dict[str, float | None]:
     """The URLs of the entries of a feed, with the time of their last change.
 
-    An entry without a link leads to its enclosures.
+    An entry without a link leads to its enclosures, unless they can't contain text.
 
     Raises:
         PermanentError: ``damaged`` or ``wrong_task``: it is not a feed. ``too_large``.
     """
+    is_json = kind_of(fetched) == "application/feed+json"
+    found: dict[str, float | None] = {}
+    for link, enclosures, changed in (_json_entries if is_json else _xml_entries)(fetched):
+        others = [url for url, kind in enclosures if not str(kind).startswith(MEDIA)]
+        for url in [link] if link else others:
+            with suppress(ValueError):
+                found[urljoin(fetched.url, str(url))] = changed
+    return found
+
+
+def _xml_entries(fetched: Fetched) -> Iterator[Entry]:
     import feedparser
 
-    kind = kind_of(fetched)
-    if kind == "application/feed+json":
-        return _json_entries(fetched)
     if fetched.data.count(b"<") > MAX_TAGS:
         raise PermanentError(f"a feed of more than {MAX_TAGS} tags: {fetched.url}", "too_large")
     charset = f"; charset={fetched.charset}" if fetched.charset else ""
@@ -81,41 +91,23 @@ def feed_entries(fetched: Fetched) -> dict[str, float | None]:
                 hint = f"but the page links to one: paise2 enqueue feed {link.get('href')}"
                 raise PermanentError(f"not a feed, {hint}: {fetched.url}", "wrong_task")
         raise wrong_task("feed", fetched)
-    return {
-        url: _updated(entry)
-        for entry in parsed.entries
-        for url in _targets(fetched.url, entry.get("link"), entry.get("enclosures", ()), "href")
-    }
+    for entry in parsed.entries:
+        enclosures = [(one.get("href"), one.get("type")) for one in entry.get("enclosures", ())]
+        yield entry.get("link"), enclosures, _updated(entry)
 
 
-def _json_entries(fetched: Fetched) -> dict[str, float | None]:
-    """The entries of a JSON Feed. Source: its specification, version 1.1."""
+def _json_entries(fetched: Fetched) -> Iterator[Entry]:
+    """Source: the JSON Feed specification, version 1.1."""
     try:
-        items = json.loads(decode(fetched.data, fetched.charset))["items"]
-        entries = [item for item in items if isinstance(item, dict)]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise PermanentError(f"not a feed ({error!r}): {fetched.url}", "damaged") from error
-    found: dict[str, float | None] = {}
-    for entry in entries:
-        number = str(entry.get("id"))
-        link = entry.get("url") or entry.get("external_url")
-        link = link or (number if number.startswith(("http:", "https:")) else None)
-        attached = [one for one in entry.get("attachments") or () if isinstance(one, dict)]
-        moment = str(entry.get("date_modified") or entry.get("date_published"))
-        for url in _targets(fetched.url, link, attached, "url"):
-            found[url] = _from_w3c(moment)
-    return found
-
-
-def _targets(
-    base: str, link: Any, attached: Iterable[Mapping[str, Any]], key: str
-) -> Iterator[str]:
-    """The URL of an entry. If it has none, those of its attachments that may contain text."""
-    kinds = ((one.get(key), one.get("type") or one.get("mime_type")) for one in attached)
-    others = (url for url, kind in kinds if not str(kind).startswith(MEDIA))
-    for url in [link] if link else others:
-        with suppress(ValueError):
-            yield urljoin(base, str(url))
+        for entry in json.loads(decode(fetched.data, fetched.charset))["items"]:
+            link = entry.get("url") or entry.get("external_url")
+            if str(entry.get("id")).startswith(("http:", "https:")):
+                link = link or entry["id"]
+            attached = [(a.get("url"), a.get("mime_type")) for a in entry.get("attachments") or ()]
+            changed = _from_w3c(str(entry.get("date_modified") or entry.get("date_published")))
+            yield link, attached, changed
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise wrong_task("feed", fetched, repr(error)) from error
 
 
 def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str]]:
@@ -127,21 +119,10 @@ def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str
     Raises:
         PermanentError: ``too_large``, ``damaged`` or ``wrong_task``.
     """
-    from lxml import etree
-
-    data = fetched.data
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            data = zlib.decompressobj(31).decompress(data, MAX_BYTES + 1)
-        except zlib.error as error:
-            raise PermanentError(f"not a sitemap ({error}): {fetched.url}", "damaged") from error
-        fetched = replace(fetched, data=data, mime_type=None)
-    if len(data) > MAX_BYTES:
-        raise PermanentError(f"unpacks to more than {MAX_BYTES} bytes: {fetched.url}", "too_large")
-    kind = kind_of(fetched)
+    fetched = _unpacked(fetched)
+    data, kind = fetched.data.lstrip(b"\xef\xbb\xbf \t\r\n"), kind_of(fetched)
     if kind in FEEDS and kind != SITEMAP:
         return feed_entries(fetched), []
-    data = data.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not data.startswith(b"<"):
         text = decode(data, fetched.charset).strip()
         named = _NAMED_SITEMAP.findall(text)
@@ -149,58 +130,58 @@ def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str
             return {}, [urljoin(fetched.url, url) for url in named]
         if text.startswith(("http:", "https:")):
             return dict.fromkeys(text.split()), []
-    # In place of "&amp;" many have "&", and some HTML's names of characters.
-    if b"\0" not in data[:4]:
-        data = _AMPERSAND.sub(lambda m: m[0] if m[0] != b"&" else b"&amp;", data)
-    found = _Sitemap(fetched.url)
-    parser = etree.XMLParser(
-        target=found, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
-    )
+    pages: dict[str, float | None] = {}
+    maps: list[str] = []
     try:
-        for chunk in chunks(data):
-            parser.feed(chunk)
-        parser.close()
-    except etree.XMLSyntaxError as error:
+        for is_map, location, changed in _sitemap_tags(data):
+            with suppress(ValueError):
+                url = urljoin(fetched.url, location)
+                if is_map:
+                    maps.append(url)
+                elif location:
+                    pages[url] = changed
+    except SyntaxError as error:  # of XML
         raise wrong_task("sitemap", fetched, error.msg) from error
-    if kind != SITEMAP and not found.pages and not found.maps:
+    if kind != SITEMAP and not pages and not maps:
         raise wrong_task("sitemap", fetched)
-    return found.pages, found.maps
+    return pages, maps
 
 
-class _Sitemap:
-    """A parser target that collects the URLs of a sitemap, without building a tree."""
+def _unpacked(fetched: Fetched) -> Fetched:
+    """A sitemap without its compression, within the limits of its protocol."""
+    data = fetched.data
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = zlib.decompressobj(31).decompress(data, MAX_BYTES + 1)
+        except zlib.error as error:
+            raise PermanentError(f"not a sitemap ({error}): {fetched.url}", "damaged") from error
+        fetched = replace(fetched, data=data, mime_type=None)
+    if len(data) > MAX_BYTES or data.count(b"<") > 4 * MAX_TAGS:
+        limits = f"{MAX_BYTES} bytes and {4 * MAX_TAGS} tags"
+        raise PermanentError(f"a sitemap of more than {limits}: {fetched.url}", "too_large")
+    return fetched
 
-    def __init__(self, base: str) -> None:
-        self.base = base
-        self.pages: dict[str, float | None] = {}
-        self.maps: list[str] = []
-        self._entry: dict[str, str] = {}
-        self._field: str | None = None
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        name = tag.rpartition("}")[2]
-        if name in ("url", "sitemap"):
-            self._entry = {}
-        self._field = name if name in ("loc", "lastmod") and name not in self._entry else None
+def _sitemap_tags(data: bytes) -> Iterator[tuple[bool, str, float | None]]:
+    """Whether it is a sitemap, the location and the time of each entry."""
+    from lxml import etree
 
-    def data(self, text: str) -> None:
-        if self._field:
-            self._entry[self._field] = self._entry.get(self._field, "") + text
-
-    def end(self, tag: str) -> None:
-        self._field = None
-        name = tag.rpartition("}")[2]
-        if name not in ("url", "sitemap"):
-            return
-        with suppress(ValueError):
-            url = urljoin(self.base, self._entry.get("loc", "").strip())
-            if name == "sitemap":
-                self.maps.append(url)
-            elif self._entry.get("loc"):
-                self.pages[url] = _from_w3c(self._entry.get("lastmod", "").strip())
-
-    def close(self) -> None:
-        """Do nothing: the parser requires this method."""
+    if b"\0" not in data[:4]:  # in place of "&amp;" many have "&", or HTML's names of characters
+        data = _AMPERSAND.sub(lambda m: m[0] if m[0] != b"&" else b"&amp;", data)
+    parser = etree.XMLPullParser(
+        tag=("{*}url", "{*}sitemap"), resolve_entities=False, no_network=True, load_dtd=False
+    )
+    for chunk in chunks(data):
+        parser.feed(chunk)
+        for _, entry in parser.read_events():
+            location, changed = (
+                (entry.findtext(f"{{*}}{name}") or "").strip() for name in ("loc", "lastmod")
+            )
+            yield entry.tag.endswith("sitemap"), location, _from_w3c(changed)
+            entry.clear()
+            while entry.getprevious() is not None:  # or a large one would take much memory
+                del entry.getparent()[0]
+    parser.close()
 
 
 def page_links(fetched: Fetched) -> Iterator[str]:

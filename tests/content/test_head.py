@@ -17,7 +17,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.config.settings import FetchSettings, Settings
-from paise2nb.content.fetch.headers import (
+from paise2nb.content.fetch.head import (
     content_type,
     cookie_header,
     file_name,
@@ -201,9 +201,9 @@ def test_cookies_go_where_they_may() -> None:
         [here, "deep=3; Path=/dir/below"], ["https://other.example/", "foreign=4"],
         [here, "old=5; Max-Age=0"], [here, "sly=6; Domain=other.example"],
     ]  # fmt: skip
-    assert cookie_header("https://a.example.org/dir/x", cookies) == "own=1; site=2"
-    assert cookie_header("https://b.example.org/dir/x", cookies) == "site=2"
-    assert cookie_header("https://example.net/", cookies) is None
+    assert cookie_header("https://a.example.org/dir/x", cookies) == {"Cookie": "own=1; site=2"}
+    assert cookie_header("https://b.example.org/dir/x", cookies) == {"Cookie": "site=2"}
+    assert cookie_header("https://example.net/", cookies) == {}
 
 
 def test_a_redirect_may_set_a_cookie_and_lead_back(site: Site, settings: FetchSettings) -> None:

@@ -17,8 +17,6 @@ from paise2nb.content.extract.text import metas
 
 LONGEST = 1 << 20  # bytes of a line
 MOST = 98  # lines that the standard library's parser accepts
-MAX_COOKIES = 50  # of one fetch, each with at most so many bytes: RFC 6265, section 6.1
-MAX_COOKIE = 4096
 MAX_DELAY = 30  # seconds; a page that is shown for longer is not only a way to another one
 
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:(.*)", re.DOTALL)
@@ -28,7 +26,7 @@ _LIST = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"?)+')
 _PARAMETER = re.compile(r';\s*([^=;\s]+)\s*=\s*("(?:[^"\\]|\\.)*+"?|[^;]*)', re.DOTALL)
 _MIME_TYPE = re.compile(r"(?!\*/\*)[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _REFRESH = re.compile(
-    r"\s*(\d+)[\d.]*(?:\s*[;,]|\s)\s*(?:url\s*=\s*)?([\"']?)(.*)", re.IGNORECASE | re.DOTALL
+    r"\s*(\d++)[\d.]*+(?:\s*[;,]|\s)\s*(?:url\s*=\s*)?([\"']?)(.*)", re.IGNORECASE | re.DOTALL
 )
 _ELEMENT = rb"<(%s)\b(?:(?!</\1).)*+"
 _SCRIPTS = re.compile(_ELEMENT % b"script|style|template|textarea", re.IGNORECASE | re.DOTALL)
@@ -109,10 +107,11 @@ def refresh_target(header: str | None, page: bytes) -> str | None:
         page = _SCRIPTS.sub(b"", page)
         scripted = _NOSCRIPT.sub(b"", page)
         is_short = len(re.sub(rb"<[^>]*+>|\s", b"", scripted)) < _SHORT
+        tags = metas(page if is_short else scripted)
         found += [
-            html.unescape(values.get(b"content", b"").decode("utf-8", "replace"))
-            for tag, values in metas(page if is_short else scripted)
-            if tag == b"meta" and values.get(b"http-equiv", b"").lower() == b"refresh"
+            html.unescape(values.get("content", ""))
+            for _, values in tags
+            if values.get("http-equiv", "").lower() == "refresh"
         ]
     for value in found:
         if (match := _REFRESH.match(value)) and int(match[1][:9]) <= MAX_DELAY:
@@ -120,18 +119,19 @@ def refresh_target(header: str | None, page: bytes) -> str | None:
     return None
 
 
-def cookie_header(url: str, cookies: Sequence[Sequence[str]]) -> str | None:
-    """The Cookie header for a request.
+def cookie_header(url: str, cookies: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The Cookie header of a request, if it has one.
 
     Args:
         url: The URL of the request.
-        cookies: Pairs of a URL and a Set-Cookie header that its answer had.
+        cookies: Pairs of a URL and a Set-Cookie header that its answer had. The latest fifty with
+            at most 4096 characters count (RFC 6265, section 6.1).
     """
     jar, request = CookieJar(), Request(url)
-    for sender, value in cookies:
+    for sender, value in [pair for pair in cookies if len(pair[1]) <= 4096][-50:]:
         head = Message()
         head["Set-Cookie"] = value
         answer: Any = SimpleNamespace(info=lambda head=head: head)
         jar.extract_cookies(answer, Request(sender))
     jar.add_cookie_header(request)
-    return request.get_header("Cookie")
+    return dict(request.unredirected_hdrs)
