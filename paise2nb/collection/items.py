@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sqlite3
 import time
 import zlib
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from paise2nb.collection.search import UNSTORABLE, facets_of, search
+from paise2nb.collection.sql import SQL
 from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
 from paise2nb.core.damage import inspect, lost, size_of
@@ -29,45 +29,9 @@ from paise2nb.plugins import AppInfo, Document, hookimpl
 
 FORMAT = read_format(Path(__file__).parent)
 
-_COLUMNS = """
-key, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at, stored_at,
-job_id, metadata, facets, text
-"""
 _ONE_LINE = ("title", "author", "date", "language")
 _TIMES = ("fetched_at", "stored_at", "visited_at")
-_VALUES = re.sub(r"\w+", r":\g<0>", _COLUMNS)
-_INSERT = f"INSERT INTO items ({_COLUMNS}) VALUES ({_VALUES})"
-_UPDATE = f"UPDATE items SET ({_COLUMNS}) = ({_VALUES}) WHERE id = :id"
-_STORED = """
-SELECT id, sha256, text, tag, max(fetched_at, coalesce(visited_at, 0)) AS seen_at
-FROM items LEFT JOIN visits ON item_id = id WHERE key = ?
-"""
-_KEEP_VERSION = """
-INSERT INTO versions
-SELECT id, (SELECT count(*) + 1 FROM versions WHERE item_id = items.id), title, sha256, size,
-    fetched_at, ? FROM items WHERE id = ?
-"""
-_VISIT = "REPLACE INTO visits SELECT id, ? FROM items WHERE key = ? RETURNING item_id"
-_ITEMS = """
-SELECT items.id, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at,
-    stored_at, coalesce(visited_at, fetched_at) AS visited_at, metadata {more}
-FROM items LEFT JOIN visits ON visits.item_id = items.id {rest}
-"""
-_MORE = """,
-    (SELECT count(*) + 1 FROM versions WHERE item_id = items.id) AS versions,
-    (SELECT json_group_array(id) FROM items AS twins
-     WHERE twins.sha256 = items.sha256 AND twins.id != items.id) AS duplicates,
-    text
-"""
-_ITEM = _ITEMS.format(more=_MORE, rest="WHERE items.id = ?")
-_NEWEST = "SELECT id FROM items {} ORDER BY fetched_at DESC, id DESC LIMIT :limit"
-_LISTED = _ITEMS.format(more="", rest="WHERE items.id IN (SELECT value FROM json_each(?))")
 _ROWS_AT_ONCE = 1000  # read from the database when a list is iterated
-_VERSIONS = """
-SELECT version, title, sha256, size, fetched_at FROM versions WHERE item_id = ?1 UNION ALL
-SELECT (SELECT count(*) + 1 FROM versions WHERE item_id = ?1), title, sha256, size, fetched_at
-FROM items WHERE id = ?1 ORDER BY version
-"""
 _ANY = "SELECT 1 FROM items LIMIT 1"
 _TRIGGER = "SELECT sql FROM sqlite_master WHERE name = 'words_removed'"
 
@@ -105,7 +69,7 @@ class ItemRows(Sequence[dict[str, Any]]):
             yield from self._read(self._ids[start : start + _ROWS_AT_ONCE])
 
     def _read(self, ids: Sequence[int]) -> list[dict[str, Any]]:
-        rows = {row["id"]: row for row in self._database.read(_LISTED, (json.dumps(ids),))}
+        rows = {row["id"]: row for row in self._database.read(SQL["listed"], (json.dumps(ids),))}
         return [_public(rows[item_id]) for item_id in ids if item_id in rows]
 
 
@@ -156,7 +120,9 @@ class ItemStore:
         Returns:
             The id of the item, or None if there is none.
         """
-        rows = self.database.write(lambda writer: writer.execute(_VISIT, (at, key)).fetchall())
+        rows = self.database.write(
+            lambda writer: writer.execute(SQL["visit"], (at, key)).fetchall()
+        )
         return int(rows[0][0]) if rows else None
 
     def get(self, item_id: int) -> dict[str, Any] | None:
@@ -164,7 +130,7 @@ class ItemStore:
 
         ``versions`` is the number of its versions, ``duplicates`` the items with equal bytes.
         """
-        rows = self.database.read(_ITEM, (item_id,))
+        rows = self.database.read(SQL["item"], (item_id,))
         return _public(rows[0]) if rows else None
 
     def versions(self, item_id: int) -> list[dict[str, Any]]:
@@ -173,7 +139,7 @@ class ItemStore:
         Returns:
             Rows with ``version`` (from 1), ``title``, ``sha256``, ``size`` and ``fetched_at``.
         """
-        rows = self.database.read(_VERSIONS, (item_id,))
+        rows = self.database.read(SQL["versions"], (item_id,))
         return [{**row, "fetched_at": iso(row["fetched_at"])} for row in rows]
 
     def diff(self, item_id: int, a: int = -2, b: int = -1) -> str:
@@ -228,7 +194,7 @@ class ItemStore:
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> ItemRows:
         """Items without their texts. The one that was fetched last is the first."""
-        sql = _NEWEST.format("" if tag is None else "WHERE tag = :tag")
+        sql = SQL["newest"].format(where="" if tag is None else "WHERE tag = :tag")
         rows = self.database.read(sql, {"tag": tag, "limit": -1 if limit is None else limit})
         return ItemRows(self.database, [row[0] for row in rows])
 
@@ -284,16 +250,17 @@ def _one_line(text: str | None) -> str | None:
 
 
 def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
-    old = connection.execute(_STORED, (row["key"],)).fetchone()
+    old = connection.execute(SQL["stored"], (row["key"],)).fetchone()
     tag = old["tag"] if old is not None and row["tag"] is None else row["tag"]
     row = {**row, "tag": tag, "facets": facets_of(row["key"], tag)}
     if old is None:
-        return int(connection.execute(_INSERT, row).lastrowid or 0)
+        return int(connection.execute(SQL["insert"], row).lastrowid or 0)
     # A later fetch may have been stored first: then this one changes nothing.
     if row["fetched_at"] >= old["seen_at"]:
         if old["sha256"] != row["sha256"] and old["text"] != row["text"]:
-            connection.execute(_KEEP_VERSION, (zlib.compress(old["text"].encode()), old["id"]))
-        connection.execute(_UPDATE, {**row, "id": old["id"]})
+            text = zlib.compress(old["text"].encode())
+            connection.execute(SQL["keep_version"], (text, old["id"]))
+        connection.execute(SQL["update"], {**row, "id": old["id"]})
     return int(old["id"])
 
 

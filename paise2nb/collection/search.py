@@ -1,9 +1,10 @@
 """Full-text search: parsing queries, selecting the items that match, and ranking the best.
 
-The index is the table ``words`` of ``schema.sql``. Reading a word costs time in proportion to the
-documents that contain it, and twice as much if it counts in the ranking, because bm25 reads them
-once more for its weight. Large collections are therefore ranked without the most common words,
-which say least about relevance, and only among the newest matches.
+The index is the table ``words`` of ``schema.sql``; the statements are in ``statements.sql``.
+Reading a word costs time in proportion to the documents that contain it, and twice as much if it
+counts in the ranking, because bm25 reads them once more for its weight. Large
+collections are therefore ranked without the most common words, which say least about relevance, and
+only among the newest matches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from paise2nb.core.render import HIT_END, HIT_START
+from paise2nb.collection.sql import SQL
 from paise2nb.core.sqlite import Database
 from paise2nb.core.urls import ascii_host
 
@@ -22,67 +23,13 @@ from paise2nb.core.urls import ascii_host
 # text contains these), and lone surrogates, which can't be encoded as UTF-8.
 UNSTORABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
-TITLE_WEIGHT = 5.0  # a match in the title counts as much as five in the text
-SNIPPET_WORDS = 24
 RANKED = 1000  # matches of one query that are ranked, the newest
 UNRANKED = 100  # newest matches searched for titles if no term is ranked
 # Documents whose words the ranking may read: some milliseconds. Positions in a phrase cost twice.
 READ_FOR_RANKING, PHRASE_COST = 100_000, 2
-COMMON = 5000  # items with the facets of a query from which on the newest items are searched
 
 _DAY = "substr(coalesce(date, strftime('%Y-%m-%d', fetched_at, 'unixepoch')), 1, 10)"
 _DAY_CONDITIONS = {"before": f" AND {_DAY} < {{}}", "after": f" AND {_DAY} >= {{}}"}
-
-_BY_WORDS = f"bm25(words, {TITLE_WEIGHT}, 1.0, 0.0)"
-_BY_TITLE = f"-1.0 * coalesce(instr(highlight(words, 0, '{HIT_START}', ''), '{HIT_START}') > 0, 0)"
-_MATCHES = """
-SELECT words.rowid AS id, {} AS rank FROM words{}
-WHERE words MATCH :words{} ORDER BY words.rowid DESC LIMIT :ranked
-"""
-_BEST = f"SELECT id, rank FROM ({_MATCHES}) ORDER BY rank, id DESC LIMIT :limit"
-_BEST_BY_SCORED_TERMS = f"""
-WITH matches AS MATERIALIZED ({_MATCHES.format(0, "{}", "{}")})
-SELECT words.rowid AS id, {_BY_WORDS} AS rank FROM words
-WHERE words MATCH :scored_terms AND words.rowid >= (SELECT min(id) FROM matches)
-    AND +words.rowid IN (SELECT id FROM matches)
-ORDER BY rank, words.rowid DESC LIMIT :limit
-"""
-# An estimate of the documents with each of some words, from their number among the newest 1,000.
-_DOCUMENT_COUNTS = """
-SELECT value, max(1.0, :last / 1000.0) *
-    (SELECT count(*) FROM words WHERE words MATCH value AND words.rowid > :last - 1000)
-FROM json_each(:words)
-"""
-_SNIPPETS = f"""
-SELECT words.rowid AS id, url, items.title AS title,
-       snippet(words, 1, '{HIT_START}', '{HIT_END}', '…', {SNIPPET_WORDS}) AS snippet
-FROM {{}} CROSS JOIN items ON items.id = words.rowid WHERE words MATCH :words AND words.rowid {{}}
-"""
-_SNIPPETS_BY_ID = _SNIPPETS.format("json_each(:ids) AS best CROSS JOIN words", "= best.value")
-# For prefixes: each query of the index merges the documents of all words with the prefix, so this
-# asks it only once.
-_IN_RANGE = """
-BETWEEN (SELECT min(value) FROM json_each(:ids)) AND (SELECT max(value) FROM json_each(:ids))
-    AND +words.rowid IN (SELECT value FROM json_each(:ids))
-"""
-_SNIPPETS_BY_RANGE = _SNIPPETS.format("words", _IN_RANGE)
-_NEWEST = "ORDER BY fetched_at DESC, items.id DESC"
-_SELECTED = f"""
-SELECT items.id AS id, url, title, substr(text, 1, 200) AS snippet, 0.0 AS score
-FROM items JOIN ({{}} {_NEWEST} LIMIT :limit) AS selected ON selected.id = items.id {_NEWEST}
-"""
-# Queries of operators alone. Few items with the facets: sort all of them. Many: go through all
-# items from the newest on until enough of them have the facets.
-_BY_FACETS = """
-SELECT items.id FROM words CROSS JOIN items INDEXED BY items_by_day ON items.id = words.rowid
-WHERE words MATCH :facets{}
-"""
-_BY_COMMON_FACETS = """
-SELECT id FROM items
-WHERE EXISTS (SELECT 1 FROM words WHERE words MATCH :facets AND words.rowid = items.id){}
-"""
-_WITHOUT_FACETS = "SELECT id FROM items WHERE 1{}"
-_ARE_COMMON = f"SELECT 1 FROM words WHERE words MATCH :facets LIMIT 1 OFFSET {COMMON}"
 
 _TERM = re.compile(r'"([^"]*)"(\*?)|([^\s"]+)')
 _OPERATOR = re.compile(
@@ -134,10 +81,10 @@ def search(
         return _by_words(database, parsed, scored_terms, values)
     if not parsed.facets and not parsed.days:
         return []
-    selected = _WITHOUT_FACETS
+    name = "without_facets"
     if parsed.facets:
-        selected = _BY_COMMON_FACETS if database.read(_ARE_COMMON, values) else _BY_FACETS
-    sql = _SELECTED.format(selected.format(parsed.days))
+        name = "by_common_facets" if database.read(SQL["are_common"], values) else "by_facets"
+    sql = SQL["selected"].format(selected=SQL[name].format(days=parsed.days))
     return [dict(row) for row in database.read(sql, values)]
 
 
@@ -149,16 +96,16 @@ def _by_words(
         words = f"({words}) AND {query.facets}"
     joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if query.days else ""
     values |= {"words": words, "scored_terms": " ".join(scored_terms)}
+    name, rank = "best", SQL["rank_of_titles"]
     if len(scored_terms) == len(query.terms):
-        sql = _BEST.format(_BY_WORDS, joined, query.days)
+        rank = SQL["rank_of_words"]
     elif scored_terms:
-        sql = _BEST_BY_SCORED_TERMS.format(joined, query.days)
-    else:
-        sql = _BEST.format(_BY_TITLE, joined, query.days)
+        name, rank = "best_by_scored_terms", "0"
+    sql = SQL[name].format(rank=rank, joined=joined, days=query.days)
     best = database.read(sql, values)
     # A query of its own: in the one above SQLite would make a snippet of every ranked match.
     rows = database.read(
-        _SNIPPETS_BY_RANGE if "*" in words else _SNIPPETS_BY_ID,
+        SQL["snippets_by_range" if "*" in words else "snippets_by_id"],
         {"words": words, "ids": json.dumps([match["id"] for match in best])},
     )
     found = {row["id"]: row for row in rows}
@@ -179,7 +126,7 @@ def _scored_terms(database: Database, terms: list[str], budget: int) -> list[str
     if last * PHRASE_COST * sum(map(len, words.values())) <= budget:
         return terms
     all_words = json.dumps([word for each in words.values() for word in each])
-    rows = database.read(_DOCUMENT_COUNTS, {"words": all_words, "last": last})
+    rows = database.read(SQL["document_counts"], {"words": all_words, "last": last})
     counts = dict(map(tuple, rows))
     costs = {
         term: sum(counts[word] for word in each) * (PHRASE_COST if len(each) > 1 else 1)

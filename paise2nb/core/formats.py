@@ -1,4 +1,7 @@
-"""The formats of the databases: a schema, and the migrations that lead to it from earlier ones."""
+"""The formats of the databases: a schema, and the migrations that lead to it from earlier ones.
+
+Longer statements have files of their own, too, so that they can be read as SQL.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,24 @@ def read_format(directory: Path) -> Format:
     )
     migrations = tuple(map(Migration, parts[1::2], parts[2::2]))
     return Format((directory / "schema.sql").read_text("utf-8"), migrations)
+
+
+def read_statements(directory: Path, **fragments: object) -> dict[str, str]:
+    """Return the statements in the file ``statements.sql`` of a directory by name.
+
+    Each follows a line ``-- name: NAME``. ``{NAME}`` includes an earlier statement or a fragment.
+
+    Args:
+        directory: The directory.
+        fragments: More texts to include.
+    """
+    statements: dict[str, str] = {}
+    text = (directory / "statements.sql").read_text("utf-8")
+    for block in text.split("-- name: ")[1:]:
+        name, _, statement = block.partition("\n")
+        without_comments = re.sub(r"^ *--.*\n?", "", statement, flags=re.MULTILINE)
+        statements[name] = without_comments.format_map({**fragments, **statements}).strip()
+    return statements
 
 
 def schema_hash(connection: sqlite3.Connection) -> str:
