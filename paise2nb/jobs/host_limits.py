@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from paise2nb.core.render import duration
 from paise2nb.jobs.models import HostDelay
 from paise2nb.jobs.sql import SQL
 
@@ -169,12 +170,17 @@ class HostLimiter:
         return int(self._connection.execute(SQL["used_slots"], (host,)).fetchone()[0])
 
 
-def request_rate(delay: float) -> str:
-    """The rate of requests in words: 1 -> "1 request/s", 5 -> "1 request every 5 s".
+def reason_to_wait(delay: float, left: float) -> str:
+    """Why jobs wait for a host, in words: "1 request/s", "1 request every 5 s", "paused for 2 min".
 
     Args:
-        delay: seconds between two requests, more than 0.
+        delay: seconds between two requests; 0 is no limit.
+        left: seconds until the next request; more than the delay is a pause that the host wants.
     """
+    if left > delay + 1:
+        return f"paused for {duration(left)}"
+    if not delay:
+        return f"{UNPACED_SLOTS} requests at once"
     if delay > 1:
         return f"1 request every {delay:g} s"
     rate = f"{round(1 / delay, 2):g}"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 from paise2nb.jobs.database import JobDatabase
-from paise2nb.jobs.host_limits import WAITING, request_rate
+from paise2nb.jobs.host_limits import WAITING, reason_to_wait
 from paise2nb.jobs.models import COUNTED_SECONDS, PAGE_STATES, STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 
@@ -104,11 +104,12 @@ class QueryMixin(JobDatabase):
         waiting = [j for j in jobs if j["host_slot"] == WAITING or (j["host_slot"] and j["run_at"])]
         if waiting:
             hosts = json.dumps(list({job["host"] for job in waiting}))
-            parameters = {"hosts": hosts, "host_delay": self.host_delay}
-            rows = self._read(SQL["delays"], parameters) if self.host_delay else []
-            rates = {row["host"]: f" ({request_rate(row['delay'])})" for row in rows}
+            parameters = {"hosts": hosts, "host_delay": self.host_delay, "now": self.now()}
+            rows = self._read(SQL["delays"], parameters)
+            reasons = {row["host"]: reason_to_wait(row["delay"], row["left"]) for row in rows}
             for job in waiting:
-                job["waiting_for"] = f"{job['host']}{rates.get(job['host'], '')}"
+                reason = f" ({reasons[job['host']]})" if job["host"] in reasons else ""
+                job["waiting_for"] = f"{job['host']}{reason}"
         return jobs
 
     def latest(self, keys: Iterable[int | None]) -> dict[int, dict[str, Any]]:

@@ -243,7 +243,9 @@ SELECT count(*) FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND hos
 UPDATE jobs SET ready = 0, run_at = ? WHERE host_slot = 2 AND host = ? AND worker IS NULL
 
 -- name: delays
-SELECT host, max(crawl_delay + 0, :host_delay) AS delay FROM hosts
+SELECT host, iif(:host_delay, max(crawl_delay + 0, :host_delay), 0) AS delay,
+    coalesce(free_at - :now, 0) AS left
+FROM hosts
 WHERE host IN (SELECT value FROM json_each(:hosts))
 
 -- name: slowest_host

@@ -117,6 +117,21 @@ def test_a_host_can_ask_for_a_longer_delay(
     assert before + seconds <= run_at <= store.now() + seconds
 
 
+@pytest.mark.parametrize("host_delay", [DELAY, 0.0])
+def test_a_job_that_is_retried_for_a_paused_host_says_so(
+    make: Callable[[float], JobStore], host_delay: float
+) -> None:
+    store = make(host_delay)
+    [job_id] = add(store, "a")
+    claim = take(store, store.register("default", 1))
+    pause = [HostDelay("a", pause=DELAY + 600)]
+    store.end(claim, Outcome("failed", "failed", None, "throttled", "429", host_delays=pause))
+    assert store.retry([job_id]) == [job_id]
+    state, reason, _ = waiting(store, job_id)
+    assert state == "queued"
+    assert str(reason).startswith("a (paused for ")
+
+
 def test_a_pause_also_applies_to_jobs_that_have_a_slot(make: Callable[[float], JobStore]) -> None:
     store = make(0.0)
     worker = store.register("default", 4)
@@ -450,7 +465,8 @@ def test_a_throttled_host_pauses_all_its_jobs_and_no_others(app: App, site: Site
     others.wait(timeout=60)
     assert {job.state for job in others} == {"completed"}
     assert {job.state for job in rest} == {"queued"}
-    assert {job.to_dict()["waiting_for"] for job in rest} == {"127.0.0.1 (6.67 requests/s)"}
+    reasons = {job.to_dict()["waiting_for"].partition("for")[0] for job in rest}
+    assert reasons == {"127.0.0.1 (paused "}
     assert site.visits["/robots.txt"] == 7
     assert [site.visits[path] for path in ("/first", "/0", "/1", "/2")] == [1, 0, 0, 0]
     status = app.status()
