@@ -78,6 +78,7 @@ def test_pages_of_format_2_are_counted(tmp_path: Path) -> None:
 
 def test_pages_of_format_2_go_on(tmp_path: Path) -> None:
     with closing(JobStore(stored(tmp_path, 2))) as store:
+        store.now = lambda: 1795781700.0  # when the file was stored: no retry is due
         [worker] = store.workers()
         store.rescue_jobs(worker["id"], lambda row, alone: Outcome("released", "queued"))
         me = store.register("default", 1)
