@@ -74,9 +74,11 @@ def start(
         )
     foreground = not daemonize and not session.in_notebook
     workers.check(concurrency, pool)  # raises for wrong options before anything is printed
-    logs_json = session.app.settings.logging.format == "json"
-    if foreground and not logs_json and not workers.present():
-        session.say("workers run here until Ctrl-C, which lets running jobs finish")
+    if foreground and session.app.settings.logging.format != "json":
+        if place := workers.place():
+            session.say(f"workers run {place}, or did a moment ago: waiting for their heartbeat")
+        elif not workers.present():
+            session.say("workers run here until Ctrl-C, which lets running jobs finish")
     return workers.start(
         concurrency, pool, burst=burst, foreground=foreground, drain_timeout=drain_timeout
     )

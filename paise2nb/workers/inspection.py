@@ -8,11 +8,12 @@ from typing import Any
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
-from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING
+from paise2nb.jobs.models import ELSEWHERE, HERE, IMMEDIATE, RUNNING
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import (
     Pauses,
     WorkersStatus,
+    elsewhere,
     no_worker_runs,
     pause_reason,
     pool_without_workers,
@@ -106,6 +107,13 @@ class WorkersInspection:
         """Whether any background process runs jobs, or will."""
         found = (row["presence"] in RUNNING for row in self._rows())
         return self._running_supervisor() is not None or any(found)
+
+    def place(self) -> str | None:
+        """Return where a supervisor runs that this process can't see, or None."""
+        supervisor = self._running_supervisor()
+        if supervisor is None or supervisor["presence"] != ELSEWHERE:
+            return None
+        return elsewhere(supervisor)
 
     def pauses(self) -> Pauses:
         """Return what is paused now."""
