@@ -244,11 +244,15 @@ class Panel(SubshellWidget, widgets.VBox):
         if self.app.workers.pauses().paused is None:
             self._run("pausing", self._pause_queue)
         else:
-            self._run("resuming", lambda: str(self.app.workers.resume()))
+            self._run("resuming", self._resume_queue)
 
     def _pause_queue(self) -> str:
         self.app.workers.pause()
         return ""  # the pause itself is shown
+
+    def _resume_queue(self) -> str:
+        self.app.workers.resume()
+        return "resumed"
 
     def _stop_workers(self) -> str:
         return self.app.workers.stop().message or "stopped"

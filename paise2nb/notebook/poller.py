@@ -10,11 +10,11 @@ import atexit
 import threading
 from collections.abc import Callable
 
-SECONDS = 1.0
+SECONDS = 0.5  # between two looks: a change is shown within a second, also if a look takes long
 
 
 class Poller:
-    """Calls a function once a second, in a daemon thread that starts when needed.
+    """Calls a function twice a second, in a daemon thread that starts when needed.
 
     Args:
         refresh: refreshes what is displayed, and returns whether anything is. It is called with
@@ -29,7 +29,7 @@ class Poller:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Refresh now, and once a second from then on if anything is displayed."""
+        """Refresh now, and twice a second from then on if anything is displayed."""
         with self._lock:
             if self._stop.is_set():
                 return

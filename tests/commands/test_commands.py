@@ -22,6 +22,7 @@ from paise2nb.commands.cli import ALIASES, Command, CommandGroup
 from paise2nb.core import disks, render
 from paise2nb.core.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
 from tests import example_plugin
+from tests.mounts import paise2_on
 
 PLUGIN = example_plugin.SOURCE
 
@@ -588,13 +589,10 @@ def test_the_filesystem_of_a_path_is_that_of_its_nearest_mount(tmp_path: Path) -
     assert disks.filesystem(Path("/usr"), mounts) == "ext4"
 
 
-def test_doctor_finds_a_data_directory_on_a_network_filesystem(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(disks, "NETWORK", {disks.filesystem(tmp_path)})
-    report = run("doctor")
-    assert states(report)["filesystem"] == "wrong"
-    assert "choose another with --data-dir or PAISE2_DATA_DIR" in str(report)
+def test_doctor_finds_a_data_directory_on_a_network_filesystem(tmp_path: Path) -> None:
+    checked = paise2_on("cifs", tmp_path, "doctor", "--data-dir", str(tmp_path / "data"))
+    assert checked.returncode == 1
+    assert "choose another with --data-dir or PAISE2_DATA_DIR" in checked.stdout
 
 
 # The table itself ----------------------------------------------------------------------------

@@ -354,7 +354,7 @@ def test_one_thread_refreshes_what_is_displayed_until_it_is_stopped() -> None:
     assert set(threading.enumerate()) == before
     displayed.set()
     poller.wake()
-    until(lambda: len(threads) >= 3)  # wake causes the first; the others follow once a second
+    until(lambda: len(threads) >= 3)  # wake causes the first; the others follow twice a second
     (thread,) = set(threading.enumerate()) - before
     assert set(threads) == {thread}
     displayed.clear()
@@ -362,6 +362,31 @@ def test_one_thread_refreshes_what_is_displayed_until_it_is_stopped() -> None:
     poller.stop()
     assert not thread.is_alive()
     poller.wake()
+    assert set(threading.enumerate()) == before
+
+
+def test_one_thread_keeps_all_displayed_panels_up_to_date(app: App, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with (
+        paise2nb.open("development", tmp_path / "other") as other,
+        paise2nb.open("development", tmp_path / "hidden") as hidden,
+    ):
+        panels = [app.watch(), other.watch()]
+        unseen = hidden.watch()
+        for panel in panels:
+            panel._view_count = 1  # as a frontend does
+        path = other.queue.job_store.path
+        path.rename(path.with_suffix(".away"))
+        for one in (app, hidden):
+            one.enqueue("fetch", "http://127.0.0.1:9/")
+        until(lambda: count(panels[0], "queued") == 1)
+        until(lambda: "was deleted or replaced" in shown(panels[1]))
+        path.with_suffix(".away").rename(path)
+        other.enqueue("fetch", "http://127.0.0.1:9/")
+        until(lambda: count(panels[1], "queued") == 1)
+        assert count(unseen, "queued") == 0
+        assert len(set(threading.enumerate()) - before) == 1
+    close_panels()
     assert set(threading.enumerate()) == before
 
 

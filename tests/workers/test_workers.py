@@ -18,10 +18,10 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.config.settings import Settings
-from paise2nb.core import disks
 from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError, UsageError, WorkersError
 from tests import example_plugin
+from tests.mounts import paise2_on
 from tests.waiting import until
 
 PLUGIN = (
@@ -559,13 +559,13 @@ def test_status_reports_workers_with_other_settings_and_restart_fixes_it(make: M
     assert [w["pool"] for w in found.workers].count("default") == 1  # the option of the start
 
 
-def test_a_start_warns_of_a_network_filesystem(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(disks, "NETWORK", {disks.filesystem(tmp_path)})
-    found = make().workers.start(pool="default", concurrency=1)
-    assert "network filesystem" in (found.problem or "")
-    assert "choose a local directory with --data-dir" in str(found)
+def test_a_start_warns_of_a_network_filesystem(make: Make, tmp_path: Path) -> None:
+    app = make()
+    words = ("worker", "start", "--daemonize", "--pool", "default", "--concurrency", "1")
+    started = paise2_on("nfs4", tmp_path, "--data-dir", str(app.data_dir), *words)
+    assert started.returncode == 0, started.stderr
+    assert "network filesystem (nfs4)" in started.stdout
+    assert "choose a local directory with --data-dir" in started.stdout
 
 
 def test_many_starts_at_the_same_time_start_one_supervisor(make: Make, tmp_path: Path) -> None:
