@@ -45,10 +45,12 @@ class Message(Displayable):
     Attributes:
         text: the sentence, or several lines.
         data: the facts, which are the JSON form.
+        exit_status: that of the command.
     """
 
     text: str
     data: dict[str, Any] = field(default_factory=dict)
+    exit_status: int = 0
 
     def __getattr__(self, name: str) -> Any:
         facts = vars(self).get("data", {})

@@ -10,17 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from paise2nb.app import App, open
 from paise2nb.config.parser import read_file
 from paise2nb.core import render
-from paise2nb.core.display import Displayable
+from paise2nb.core.display import Message
 from paise2nb.core.errors import Timeout
 from paise2nb.demo.site import BUSY_ANSWERS, FLAKY, GONE, PAGES, DemoSite
-from paise2nb.views.items import SearchResults
 from paise2nb.views.jobs import Job, Jobs
 
 Say = Callable[[str], None]
@@ -31,59 +28,18 @@ QUERY = "waiting"
 TIMEOUT = 60.0  # seconds; the run takes a few
 
 
-@dataclass(repr=False)
-class Demo(Displayable):
-    """The outcome of a run of the demo.
-
-    Attributes:
-        pages, jobs, items: the numbers of URLs, jobs and stored items.
-        seconds: how long it took.
-        hits: what the search found.
-        problems: each thing that did not end as it should, in one line; empty on success.
-        data_dir: the data directory, which remains after a failure; None after a success.
-    """
-
-    pages: int
-    jobs: int
-    items: int
-    seconds: float
-    hits: SearchResults
-    problems: list[str]
-    data_dir: str | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether every job ended exactly as it should."""
-        return not self.problems
-
-    @property
-    def exit_status(self) -> int:
-        """0 on success, else 1."""
-        return 0 if self.succeeded else 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the outcome, for JSON."""
-        facts = {**vars(self), "seconds": round(self.seconds, 2), "hits": self.hits.to_dicts()}
-        return {"succeeded": self.succeeded, **facts}
-
-    def __str__(self) -> str:
-        found = f"A search for {self.hits.query!r} finds:\n{self.hits}\n"
-        if self.succeeded:
-            return (
-                f"{found}\nAll {self.jobs} jobs ended as they should: {self.items} items from "
-                f"{self.pages} URLs in {render.duration(self.seconds)}."
-            )
-        lines = [f"The demo failed (its data is in {self.data_dir}):", *self.problems]
-        return found + "\n" + "\n  ".join(render.one_line(line) for line in lines)
-
-
-def run_demo(say: Say = print, progress: Bar = lambda label: nullcontext()) -> Demo:
+def run_demo(say: Say = print, progress: Bar = lambda label: nullcontext()) -> Message:
     """Serve the bundled site, collect it with background workers, search it, and check the result.
 
     Args:
         say: shows one line to the user.
         progress: given a label, shows a progress bar while its block runs. If it gives None,
             ``say`` shows the progress.
+
+    Returns:
+        The numbers of ``pages`` (URLs), ``jobs`` and ``items``; the ``seconds`` that it took; the
+        ``hits`` of the search; each of the ``problems`` in one line; whether it ``succeeded``; the
+        ``data_dir``, which remains after a failure.
 
     Raises:
         WorkersError: the workers can't start.
@@ -98,12 +54,10 @@ def run_demo(say: Say = print, progress: Bar = lambda label: nullcontext()) -> D
         raise
     if demo.succeeded:
         shutil.rmtree(directory, ignore_errors=True)
-    else:
-        demo.data_dir = str(directory)
     return demo
 
 
-def _collect(site: DemoSite, app: App, say: Say, progress: Bar) -> Demo:
+def _collect(site: DemoSite, app: App, say: Say, progress: Bar) -> Message:
     started = time.monotonic()
     problems: list[str] = []
     say(f"A small site runs at {site.base}: one of its pages is busy at first, one is gone.")
@@ -125,9 +79,27 @@ def _collect(site: DemoSite, app: App, say: Say, progress: Bar) -> Demo:
     finally:
         app.workers.stop(timeout=5)
     problems += [*_wrong_jobs(jobs), *_wrong_items(site, app)]
-    count, seconds = len(app.jobs()), time.monotonic() - started
-    hits = app.search(QUERY, limit=3)
-    return Demo(len(jobs), count, app.store.count(), seconds, hits, problems)
+    hits, seconds = app.search(QUERY, limit=3), time.monotonic() - started
+    facts = {
+        "succeeded": not problems,
+        "pages": len(jobs),
+        "jobs": len(app.jobs(all=True)),
+        "items": app.store.count(),
+        "seconds": round(seconds, 2),
+        "hits": hits.to_dicts(),
+        "problems": problems,
+        "data_dir": str(app.data_dir) if problems else None,
+    }
+    lines = [f"A search for {QUERY!r} finds:\n{hits}\n"]
+    if problems:
+        lines.append(f"The demo failed (its data is in {app.data_dir}):")
+        lines += [f"  {render.one_line(problem)}" for problem in problems]
+    else:
+        lines.append(
+            f"All {facts['jobs']} jobs ended as they should: {facts['items']} items from "
+            f"{len(jobs)} URLs in {render.duration(seconds)}."
+        )
+    return Message("\n".join(lines), facts, exit_status=int(bool(problems)))
 
 
 def _as_lines(say: Say) -> Progress:
