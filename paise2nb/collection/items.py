@@ -21,13 +21,15 @@ from paise2nb.collection.sql import SQL
 from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
 from paise2nb.core.damage import inspect, lost, size_of
-from paise2nb.core.errors import NotFound
+from paise2nb.core.errors import NotFound, shortened
 from paise2nb.core.formats import read_format
 from paise2nb.core.sqlite import Database
 from paise2nb.core.text import count_words
 from paise2nb.plugins import AppInfo, Document, hookimpl
 
 FORMAT = read_format(Path(__file__).parent)
+LINE_LENGTH = 1000  # characters of a title or an author
+METADATA_LENGTH = 200_000  # characters of JSON
 
 _ONE_LINE = ("title", "author", "date", "language")
 _TIMES = ("fetched_at", "stored_at", "visited_at")
@@ -240,13 +242,23 @@ def _row(document: Document, provenance: Mapping[str, Any]) -> dict[str, Any]:
         "url": UNSTORABLE.sub("", provenance["url"]),
         "stored_at": time.time(),
         **{name: _one_line(getattr(document, name)) for name in _ONE_LINE},
-        "metadata": json.dumps({**document.metadata, "words": count_words(text)}),
+        "metadata": _bounded_json({**document.metadata, "words": count_words(text)}),
         "text": text,
     }
 
 
 def _one_line(text: str | None) -> str | None:
-    return " ".join(UNSTORABLE.sub(" ", text or "").split()) or None
+    line = " ".join(UNSTORABLE.sub(" ", text or "").split())
+    return shortened(line, LINE_LENGTH) or None
+
+
+def _bounded_json(metadata: dict[str, Any]) -> str:
+    """Metadata as JSON, without what is longest if all is too long."""
+    while len(text := json.dumps(metadata)) > METADATA_LENGTH:
+        lengths = {name: len(json.dumps(part)) for name, part in metadata.items()}
+        longest = max(lengths, key=lambda name: lengths[name])
+        metadata = {**metadata, longest: f"left out: {lengths[longest]:,} characters"}
+    return text
 
 
 def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ import re
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from paise2nb.collection.snippets import snippet_of
 from paise2nb.collection.sql import SQL
 from paise2nb.core.sqlite import Database
 from paise2nb.core.urls import ascii_host
@@ -108,7 +109,11 @@ def _by_words(
         SQL["snippets_by_range" if "*" in words else "snippets_by_id"],
         {"words": words, "ids": json.dumps([match["id"] for match in best])},
     )
-    found = {row["id"]: row for row in rows}
+    found = {}
+    for row in map(dict, rows):
+        text = row.pop("text")
+        snippet = row["snippet"] if text is None else snippet_of(text, query.terms)
+        found[row["id"]] = {**row, "snippet": snippet}
     return [
         {**found[match["id"]], "score": -match["rank"]}
         for match in best

@@ -80,8 +80,11 @@ SELECT value, max(1.0, :last / 1000.0) *
 FROM json_each(:words)
 
 -- name: snippet
+-- Of a long text, the text itself: see snippets.py.
 SELECT words.rowid AS id, url, items.title AS title,
-    snippet(words, 1, '{hit_start}', '{hit_end}', '…', {snippet_words}) AS snippet
+    iif(length(items.text) > {long}, NULL,
+        snippet(words, 1, '{hit_start}', '{hit_end}', '…', {snippet_words})) AS snippet,
+    iif(length(items.text) > {long}, substr(items.text, 1, 2000000), NULL) AS text
 
 -- name: snippets_by_id
 {snippet}
