@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+import zipfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from reportlab.pdfgen.canvas import Canvas
 
 import paise2nb
 from paise2nb.app import App
@@ -243,7 +246,42 @@ def test_disallowed_pages_are_not_fetched(app: App, site: Site) -> None:
     item_of(app, site.url("/ok"))  # fetch.robots is false here
 
 
+def locked_pdf() -> bytes:
+    data = BytesIO()
+    canvas = Canvas(data, encrypt="secret")
+    canvas.drawString(50, 700, "words")
+    canvas.save()
+    return data.getvalue()
+
+
+def blank_pdf() -> bytes:
+    data = BytesIO()
+    canvas = Canvas(data)
+    canvas.rect(50, 50, 100, 100)
+    canvas.save()
+    return data.getvalue()
+
+
+def locked_zip() -> bytes:
+    """A zip file whose only member is marked as encrypted."""
+    data = BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("a.txt", "words")
+    body = bytearray(data.getvalue())
+    body[6] |= 1
+    body[body.index(b"PK\1\2") + 8] |= 1
+    return bytes(body)
+
+
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
+LOCKED_WORD = OLE + "EncryptedPackage".encode("utf-16-le")
 FAILURES = [
+    (locked_pdf(), "application/pdf", "password", "needs a password: "),
+    (locked_zip(), "application/zip", "password", "needs a password: "),
+    (locked_zip(), "application/epub+zip", "password", "needs a password: "),
+    (LOCKED_WORD, "application/octet-stream", "password", "needs a password: "),
+    (LOCKED_WORD, "application/vnd.ms-excel", "password", "needs a password: "),
+    (blank_pdf(), "application/pdf", "scan", "no text in it, only pictures of pages (application/"),
     (b"", "text/plain", "empty", "no text in it (text/plain): "),
     (b"<html><script>1</script></html>", "text/html", "empty", "no text in it (text/html): "),
     (b"\x89PNG\r\n\x1a\n", "image/png", "unsupported", "no extractor for image/png: "),

@@ -18,7 +18,10 @@ from paise2nb.views.remedies import REMEDIES, remedy_for
 PACKAGE = Path(paise2nb.__file__).parent
 RAISED = ("TaskError", "TransientError", "PermanentError")
 OF_PROCESSES = {"crash", "timeout", "memory"}
-HOPELESS = ("unsupported", "empty", "damaged", "password", "robots", "blocked", "bad_address")
+HOPELESS = (
+    "unsupported", "empty", "scan", "damaged", "password", "robots", "blocked", "bad_address",
+    "wrong_task",
+)  # fmt: skip
 
 
 def subclasses(kind: type[PaiseError]) -> Iterator[type[PaiseError]]:

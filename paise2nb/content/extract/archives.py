@@ -98,7 +98,9 @@ def check_size(data: bytes, url: str, total: int) -> None:
                 with archive.open(member) as opened:
                     while chunk := opened.read(CHUNK):
                         allowance.take(len(chunk))
-    except (*_DAMAGED, RuntimeError) as error:  # RuntimeError: it is encrypted
+    except RuntimeError as error:
+        raise PermanentError(f"needs a password: {url}", "password") from error
+    except _DAMAGED as error:
         raise PermanentError(f"can't be unpacked ({error}): {url}", "damaged") from error
 
 
@@ -133,6 +135,8 @@ def read(context: Context, data: bytes, source: Source) -> list[Document]:
         message = f"can't be read as {source.mime_type} ({error}): {source.url}"
         raise PermanentError(message, "damaged") from error
     if not found:
+        if data.startswith(ZIP) and data[6] & 0x1:  # the first member is encrypted
+            raise PermanentError(f"needs a password: {source.url}", "password")
         raise PermanentError(f"no member of the archive can be read: {source.url}", "empty")
     return list(found.values())
 

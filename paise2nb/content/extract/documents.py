@@ -5,6 +5,7 @@ A process runs one parser at a time: PDFium is not thread-safe, and memory is li
 
 from __future__ import annotations
 
+import re
 import resource
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,12 @@ from typing import Any
 from paise2nb.content.extract.archives import check_size
 from paise2nb.content.extract.rtf import with_unicode
 from paise2nb.content.extract.text import first_heading
-from paise2nb.content.extract.types import ZIP
+from paise2nb.content.extract.types import OLE, ZIP
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Document, Source
 
 UNPACKED = 40 << 20  # bytes of a zipped document; its parser takes up to nine times as much
+_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")  # the stream of a document with a password
 _parser_lock = threading.Lock()
 
 
@@ -36,6 +38,8 @@ def read(data: bytes, source: Source, memory_mb: float | None = None) -> Documen
     Raises:
         PermanentError: ``damaged``: the bytes are not of the MIME type. ``too_large``.
     """
+    if data.startswith(OLE) and _ENCRYPTED in data:
+        raise PermanentError(f"needs a password: {source.url}", "password")
     if data.startswith(ZIP):
         check_size(data, source.url, UNPACKED)
     if source.mime_type == "application/rtf":
@@ -58,6 +62,8 @@ def read(data: bytes, source: Source, memory_mb: float | None = None) -> Documen
             if not known and type(error).__name__ != "PanicException":
                 raise
             reason = (str(error).splitlines() or [""])[0].removeprefix("ParsingError: ")[:200]
+            if re.search("password|encrypted", reason, re.IGNORECASE):
+                raise PermanentError(f"needs a password: {source.url}", "password") from error
             message = f"can't be read as {source.mime_type} ({reason}): {source.url}"
             raise PermanentError(message, "damaged") from error
     found: Mapping[str, Any] = dict(result.metadata)

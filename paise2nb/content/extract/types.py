@@ -27,6 +27,7 @@ UNKNOWN = "application/octet-stream"
 PAGES = ("text/html", "application/xhtml+xml")
 XML = ("application/xml", "text/xml")
 ZIP = b"PK\x03\x04"
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 TAR = "application/x-tar"
 DOCUMENTS = tuple(SUFFIXES[suffix] for suffix in _TABLES["documents"])
 TEXTS: list[str] = _TABLES["texts"]
@@ -44,7 +45,6 @@ _SIGNATURE, _FEED = (
     for name in ("signatures", "feeds")
 )
 _SIGNATURE_TYPES: list[str] = list(_TABLES["signatures"].values())
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # Possessive, with one way to match each comment, so that hostile bytes cause no backtracking.
 _PROLOG = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*+(?:(?:<\?[^>]*+>|<!--(?:(?!-->).)*+-->|<!doctype\s(?!\s*html)[^>]*+>)\s*+)*+",
@@ -127,7 +127,7 @@ def _container(data: bytes, named: str) -> str | None:
     """The type of a document in a zip or OLE container. By its name if the content can't tell."""
     if data.startswith(ZIP):
         return _zipped(data) or (named if named in _SIGNED else "application/zip")
-    if data.startswith(_OLE):
+    if data.startswith(OLE):
         for stream, kind in _TABLES["ole_streams"].items():
             if stream.encode("utf-16-le") in data:
                 return str(kind)
