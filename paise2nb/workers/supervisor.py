@@ -199,7 +199,8 @@ class Supervisor:
         """Kill the processes that dead workers have left behind."""
         for name in self._marks.keys() - self._children.keys():
             if left := processes.end_marked(self._marks.pop(name)):
-                logger.warning("worker %s left %d processes behind; they are killed", name, left)
+                pid = processes.pid_of(name)
+                logger.warning("worker %s left %d processes behind; they are killed", pid, left)
 
     def _record_death(self, name: str, pool: str, status: int) -> None:
         """Log how a worker ended. If it could not start, show the reason in ``worker status``."""
@@ -218,7 +219,8 @@ class Supervisor:
             status = 0
         if name not in self._starting:
             level = logging.WARNING if status else logging.INFO
-            logger.log(level, "worker %s of pool %s ended with status %s", name, pool, status)
+            pid = processes.pid_of(name)
+            logger.log(level, "worker %s of pool %s ended with status %s", pid, pool, status)
         elif status and self._stop_at is None:
             self._delete_failed(pool, but=name)
             reason = (row and row["error"]) or f"it ended with status {status}"
@@ -247,7 +249,7 @@ class Supervisor:
             return Outcome("released", "queued", isolated=kill.outcome == "memory")
 
         if jobs := self.job_store.rescue_jobs(row["id"], decide):
-            gone = f"worker {row['process']} is {row['presence']}"
+            gone = f"worker {row['pid']} is {row['presence']}"
             logger.warning("%s; its jobs %s are taken back", gone, jobs)
 
     # Limits ----------------------------------------------------------------------------------
@@ -273,7 +275,7 @@ class Supervisor:
             reasons = (self._kill_reason(job, memory, len(jobs) == 1) for job in jobs)
             if reason := next(filter(None, reasons), None):
                 self._kills[worker["process"]] = reason
-                logger.warning("worker %s is killed: %s", worker["process"], reason.text)
+                logger.warning("worker %s is killed: %s", worker["pid"], reason.text)
                 processes.send(worker["process"], signal.SIGKILL)
 
     def _kill_reason(self, job: dict[str, Any], memory: float, alone: bool) -> KillReason | None:

@@ -112,4 +112,4 @@ def test_workers_that_were_told_to_stop_leave_no_warning(app: App) -> None:
     assert text.count("ended with status 0") == 4
     assert logging.getLevelName(logging.WARNING) not in text
     assert "Traceback" not in text
-    assert "-15" not in text
+    assert "status -15" not in text
