@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with closing(session):
             result = run(words, session)
             show(result, session)
-            return int(getattr(result, "exit_status", 0))
+            return int(getattr(result, "exit_status", session.exit_status))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

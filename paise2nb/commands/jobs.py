@@ -15,7 +15,9 @@ from paise2nb.commands.arguments import argument_lines, expand, is_literal, read
 from paise2nb.commands.cli import command, filters
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
+from paise2nb.jobs.queries import Counts
 from paise2nb.views.enqueued import Replay
+from paise2nb.views.history import told
 from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.status import Status
 from paise2nb.views.waiting import STOPPED
@@ -97,10 +99,20 @@ def enqueue(
     with session.progress("enqueueing") if shows else nullcontext() as report:
         jobs = app.enqueue_many(task, arguments, on_progress=report, **options)
     if and_wait:
+        _start_workers(session, jobs)
         _wait(session, None, jobs)
+        report_ended(session, jobs.ended(), fail=True)
     else:
         _warn_if_stuck(session, jobs)
     return jobs[0] if single and not session.json else jobs
+
+
+def _start_workers(session: Session, jobs: Jobs) -> None:
+    """Start workers if jobs wait and none run; they stop when no work is left."""
+    app = session.app
+    is_waiting = not app.immediate and app.queue.job_store.unfinished(jobs.ids)
+    if is_waiting and not app.workers.present():
+        session.say(f"{app.workers.start(burst=True).message}, until no work is left")
 
 
 def _warn_if_stuck(session: Session, jobs: Jobs) -> None:
@@ -142,6 +154,30 @@ def _change(session: Session, command: str, ids: Sequence[int], given: Mapping[s
     return changed
 
 
+def everything(session: Session) -> tuple[Counts, Counts]:
+    """The states of all pages, and of all jobs that are part of none."""
+    job_store = session.app.queue.job_store
+    pages, others = Counter(job_store.page_counts()), Counter(job_store.other_counts())
+    for row in job_store.recurring_failed():
+        counts = others if row["page_id"] is None else pages
+        counts.update({"failed": 1, row["page_state"] or row["state"]: -1})
+    return pages, others
+
+
+def report_ended(session: Session, ended: tuple[Counts, Counts], *, fail: bool) -> None:
+    """Say how many pages and jobs ended in which state, and which command shows those that failed.
+
+    Args:
+        session: of the command.
+        ended: the pages, and the jobs that are part of none.
+        fail: the exit status is 1 if any failed.
+    """
+    failed = any(counts["failed"] for counts in ended)
+    if text := told(*ended):
+        session.say(f"{text}; see: paise2 jobs --state failed" if failed else text)
+    session.exit_status = int(failed and fail)
+
+
 def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> None:
     try:
         with session.progress("waiting") as report:
@@ -153,13 +189,18 @@ def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> None:
 
 @command("jobs")
 @filters
+@click.option("--all", is_flag=True, help="Every job; --state takes a job state.")
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the first N.")
 def jobs(session: Session, /, limit: int | None, **given: Any) -> Jobs:
-    """List jobs.
+    """List pages, and jobs that are no page.
+
+    A page is a fetch with its extract and its store; its state is queued, scheduled, running,
+    retrying, stored, unchanged, failed, cancelled or skipped.
 
     \b
     Examples:
       paise2 jobs --state failed
+      paise2 jobs --all --state completed
       paise2 jobs --tag news --error timeout
     """
     return select(session, (), limit, **given)
@@ -177,13 +218,20 @@ def job(session: Session, job_id: int) -> Job:
 @ids_argument(shell_complete=completion.unfinished)
 @filters
 @click.option("--timeout", type=time_span, metavar="S", help="Give up after this: 90, 15m, 2h.")
-def wait(session: Session, /, ids: tuple[int, ...], timeout: float | None, **given: Any) -> Any:
+@click.option("--fail", is_flag=True, help="Exit status 1 if any page or job failed.")
+def wait(
+    session: Session, /, ids: tuple[int, ...], timeout: float | None, fail: bool, **given: Any
+) -> Any:
     """Wait until no job is queued, running, retrying or due.
 
-    Failed jobs are reported, but do not change the exit status.
+    Failed pages and jobs are reported.
     """
     selected = select(session, ids, **given) if ids or any(given.values()) else None
     _wait(session, timeout, selected)
+    if fail or selected is not None:
+        ended = everything(session) if selected is None else selected.ended()
+        if any(counts["failed"] for counts in ended):
+            report_ended(session, ended, fail=fail)
     return session.app.status() if selected is None else selected
 
 

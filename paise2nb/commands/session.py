@@ -31,6 +31,7 @@ class Session:
         cell: the body of a notebook cell, None elsewhere.
         raw: whether an exception belongs to the user's own code and is shown unchanged.
         text: the function that turns the result into text.
+        exit_status: of a command that returns a result all the same.
     """
 
     in_notebook = False
@@ -43,6 +44,7 @@ class Session:
         self.debug = False
         self.cell: str | None = None
         self.raw = False
+        self.exit_status = 0
         self.text: Callable[[Any], str] = str
         self._app: App | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from contextlib import suppress
@@ -12,6 +13,7 @@ import click
 from paise2nb.commands import completion
 from paise2nb.commands.arguments import time_span
 from paise2nb.commands.cli import CommandGroup, command
+from paise2nb.commands.jobs import everything, report_ended
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
@@ -79,9 +81,14 @@ def start(
             session.say(f"workers run {place}, or did a moment ago: waiting for their heartbeat")
         elif not workers.present():
             session.say("workers run here until Ctrl-C, which lets running jobs finish")
-    return workers.start(
+    before = everything(session)
+    started = workers.start(
         concurrency, pool, burst=burst, foreground=foreground, drain_timeout=drain_timeout
     )
+    if burst and foreground:
+        pages, others = map(operator.sub, everything(session), before)
+        report_ended(session, (pages, others), fail=False)
+    return started
 
 
 @command("stop", group=worker)

@@ -147,16 +147,15 @@ class QueryMixin(JobDatabase):
         rows = self._read(SQL["tree_progress"], parameters)
         return {row["root"]: (row["total"], row["left"], bool(row["busy"])) for row in rows}
 
-    def tree_counts(self, ids: Iterable[int]) -> dict[int, tuple[Counts, Counts]]:
-        """For each job the states of the pages in its tree, and of the jobs that are part of none.
+    def tree_counts(self, ids: Iterable[int]) -> tuple[Counts, Counts]:
+        """The states of the pages in the trees of jobs, and of the jobs that are part of none.
 
         A recurring job whose last run failed counts as failed.
         """
-        found: dict[int, tuple[Counts, Counts]] = {}
+        counts: tuple[Counts, Counts] = (Counter(), Counter())
         for row in self._read(SQL["tree_counts"], {"ids": json.dumps(list(ids))}):
-            counts = found.setdefault(row["root"], (Counter(), Counter()))
             counts[not row["is_page"]][row["state"]] += row["number"]
-        return found
+        return counts
 
     def unfinished_tasks(self, ids: Iterable[int] | None) -> set[str]:
         """The tasks of queued, running, retrying and due jobs: all, or those of some trees."""

@@ -445,9 +445,9 @@ FROM tree JOIN jobs USING (id) GROUP BY root
 
 -- name: tree_counts
 {tree}
-SELECT root, page_id IS NOT NULL AS is_page,
+SELECT page_id IS NOT NULL AS is_page,
     iif({last_run_failed}, 'failed', coalesce(page_state, state)) AS state, count(*) AS number
-FROM tree JOIN jobs USING (id) WHERE {counted} GROUP BY 1, 2, 3
+FROM jobs WHERE id IN (SELECT id FROM tree) AND {counted} GROUP BY 1, 2
 
 -- name: unfinished_tasks
 {tree}

@@ -14,7 +14,7 @@ from paise2nb.core.display import Listing, arguments, frame
 from paise2nb.core.errors import JobFailed, NotFound, without_secrets
 from paise2nb.core.render import Column
 from paise2nb.jobs.models import value_of, whole_number
-from paise2nb.jobs.queries import Kind
+from paise2nb.jobs.queries import Counts, Kind
 from paise2nb.views.client import JobClient
 from paise2nb.views.history import COLUMNS, executions, local_time, parts_of, told
 from paise2nb.views.items import Items
@@ -66,6 +66,13 @@ class _JobActions:
         cancelled = self._client.job_store.cancel(self._rows)
         self._client.notify()
         return Jobs(self._client, cancelled, pages=True)
+
+    def ended(self) -> tuple[Counts, Counts]:
+        """The states of the pages in the trees of the jobs, and of the jobs that are part of none.
+
+        A recurring job whose last run failed counts as failed.
+        """
+        return self._client.job_store.tree_counts(self._rows)
 
     def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Self:
         """Wait for the whole tree, then return this object. Raises like `App.wait`."""
@@ -196,7 +203,7 @@ class Job(_JobActions, JobRecord):
     def _pages_below(self, root: int) -> str | None:
         """What became of the pages that follow from a job, such as a feed."""
         job_store = self._client.job_store
-        pages, _ = job_store.tree_counts([root]).get(root, (Counter(), Counter()))
+        pages, _ = job_store.tree_counts([root])
         pages.subtract(row["page_state"] for row in job_store.rows([root]).values())
         return told(pages, Counter()) or None
 

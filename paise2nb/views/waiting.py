@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 from paise2nb.core import render
 from paise2nb.core.errors import Timeout, WorkersError
+from paise2nb.jobs.models import UNFINISHED
+from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import no_worker_runs, waiting_jobs
 from paise2nb.views.client import JobClient
+from paise2nb.views.time_left import IN_WORK
 
 STOPPED = "stopped waiting; the work goes on"
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds
@@ -37,7 +40,8 @@ def waiting(
         client: the app's client.
         timeout: seconds; None waits as long as there is a worker.
         jobs: ids; wait only for these jobs and their trees. None waits for all jobs.
-        on_progress: called with (done, total) after each check.
+        on_progress: called with (done, total) after each check: numbers of pages and of jobs that
+            are part of none.
         ended: wait until the jobs themselves have ended, even those scheduled for later, and not
             for their descendants.
 
@@ -49,27 +53,22 @@ def waiting(
         WorkersError: there is no timeout, and jobs are left but none can start: no worker runs,
             or they are paused.
     """
-    job_store = client.job_store
-    not_done = job_store.not_ended if ended else job_store.unfinished
-    remaining = None if jobs is None else set(jobs)
-    total = job_store.busy() if remaining is None else len(remaining)
+    job_store, work = client.job_store, _Work(client.job_store, jobs, ended)
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = FIRST_PAUSE
     while True:
         if client.immediate:  # jobs scheduled for later, or left behind by an interrupt
-            for job_id in sorted(remaining) if remaining is not None else [None]:
+            for job_id in sorted(work.remaining) if work.remaining is not None else [None]:
                 client.run_ready(job_id)
         began = time.thread_time()
-        remaining = None if remaining is None else not_done(remaining)
-        left = job_store.busy() if remaining is None else len(remaining)
-        total = max(total, left)
+        left, total = work.check()
         cost = time.thread_time() - began
         if on_progress is not None:
             on_progress(total - left, total)
         if not left:
             return
         is_over = deadline is not None and time.monotonic() >= deadline
-        held = client.held(remaining) if is_over or deadline is None else None
+        held = client.held(work.remaining) if is_over or deadline is None else None
         if is_over:
             text = f"{left} of {total} jobs had not finished after {timeout:g} s"
             raise Timeout(f"{text}; {held or 'they go on'}")
@@ -80,6 +79,59 @@ def waiting(
             raise WorkersError(no_worker_runs(left))
         yield max(pause, PAUSE_FACTOR * cost)
         pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+class _Work:
+    """What is waited for.
+
+    Attributes:
+        remaining: the jobs whose trees are not done yet; None if all jobs are waited for.
+    """
+
+    def __init__(self, job_store: JobStore, jobs: Iterable[int] | None, ended: bool) -> None:
+        self.remaining = None if jobs is None else set(jobs)
+        self._job_store = job_store
+        self._ended = ended
+        self._done = -self._finished() if jobs is None else 0
+        self._total = 0
+
+    def check(self) -> tuple[int, int]:
+        """How many pages and other jobs are left, and how many there are in all."""
+        if self.remaining is None:
+            left, done = self._left(), self._done + self._finished()
+        elif self._ended:
+            number, self.remaining = len(self.remaining), self._job_store.not_ended(self.remaining)
+            left = len(self.remaining)
+            self._done += number - left
+            done = self._done
+        else:
+            left, done = self._check_trees(self.remaining)
+        # Jobs may be deleted, or cancelled and run again, while they are waited for.
+        self._total = max(self._total, left + done)
+        return left, self._total
+
+    def _check_trees(self, remaining: set[int]) -> tuple[int, int]:
+        found = self._job_store.tree_progress(remaining)
+        self.remaining = {root for root, (_, _, is_busy) in found.items() if is_busy}
+        self._done += sum(n for root, (n, _, _) in found.items() if root not in self.remaining)
+        left = done = 0
+        for root in self.remaining:
+            total, unfinished, _ = found[root]
+            left += max(unfinished, 1)
+            done += total - max(unfinished, 1)
+        return left, self._done + done
+
+    def _counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        return self._job_store.page_counts(), self._job_store.other_counts()
+
+    def _finished(self) -> int:
+        return sum(n for counts in self._counts() for s, n in counts.items() if s not in UNFINISHED)
+
+    def _left(self) -> int:
+        jobs, busy = self._job_store.counts()[0], self._job_store.busy()
+        due = busy - sum(jobs[state] for state in IN_WORK)
+        units = sum(counts[state] for counts in self._counts() for state in IN_WORK)
+        return max(units + due, 1) if busy else 0
 
 
 def block(steps: Iterator[float]) -> None:

@@ -85,7 +85,7 @@ def test_an_interrupted_job_is_queued_again_and_the_same_cell_runs_it(app: App) 
 def test_a_wait_runs_a_follow_up_job_that_was_interrupted(app: App) -> None:
     with pytest.raises(KeyboardInterrupt):
         app.enqueue("chain", "x")
-    parent, child = app.jobs()
+    parent, child = app.jobs(all=True)
     assert (parent.state, child.state) == ("completed", "queued")
     app.wait()
     assert child.result() == "x"
