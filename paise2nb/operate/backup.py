@@ -13,7 +13,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +22,28 @@ from paise2nb.collection.items import ItemStore
 from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
 from paise2nb.core.disks import is_disk_full
-from paise2nb.core.display import Displayable
+from paise2nb.core.display import Message
 from paise2nb.core.errors import DiskFull, PaiseError, UsageError
 from paise2nb.core.files import make_private_directory, sync_to_disk, write_atomically
-from paise2nb.core.render import amount, plain
+from paise2nb.core.render import amount
 from paise2nb.core.version import __version__
 from paise2nb.jobs.store import JobStore
 
 MANIFEST = "backup.json"
+FACTS = ("version", "created_at", "jobs", "items", "cached", "without_cache")  # of the manifest
 UNFINISHED = ".restoring"  # the directory in which a restore collects its files
 JOBS, ITEMS, CACHE, PLUGINS = "tasks.db", "items.db", "cache", "plugins"
 
 Progress = Callable[[int, int], None] | None
 
 
-@dataclass(repr=False)
-class Backup(Displayable):
-    """What a backup has.
-
-    Attributes:
-        path: the directory.
-        version: the version of paise2nb that wrote it.
-        created_at: when, in ISO 8601.
-        jobs, items, cached: the numbers of jobs, items and cached files.
-        without_cache: whether only those cached files are in it that jobs still need.
-    """
-
-    path: str
-    version: str
-    created_at: str | None
-    jobs: int
-    items: int
-    cached: int
-    without_cache: bool
-    restored_to: str | None = None
-
-    to_dict = asdict
-
-    def __str__(self) -> str:
-        parts = amount(self.jobs, "job"), amount(self.items, "item")
-        content = f"{', '.join(parts)} and {amount(self.cached, 'cached file')}"
-        if self.restored_to is None:
-            return f"{content} written to {plain(self.path)}"
-        return f"{content} restored to {plain(self.restored_to)}; go on: paise2 worker start"
+def _message(facts: dict[str, Any], done: str) -> Message:
+    counts = amount(facts["jobs"], "job"), amount(facts["items"], "item")
+    content = f"{', '.join(counts)} and {amount(facts['cached'], 'cached file')}"
+    return Message(f"{content} {done}", facts)
 
 
-def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress = None) -> Backup:
+def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress = None) -> Message:
     """Write a copy of jobs, items, cached bytes and saved plugins. Workers may run meanwhile.
 
     Args:
@@ -76,6 +51,10 @@ def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress =
         path: a new directory, or an empty one.
         cache: whether to copy all cached bytes, or only those that unfinished jobs need.
         on_progress: called with (done, total) while cached files are copied.
+
+    Returns:
+        The `FACTS`: the version of paise2nb, when it was made, the numbers of jobs, items and
+        cached files, and whether only those cached files are in it that jobs still need.
 
     Raises:
         PaiseError: `path` exists, or can't be written; nothing of the copy is left.
@@ -96,7 +75,7 @@ def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress =
             _copy_files(app.saved_plugins.directory, path / PLUGINS)
         with closing(sqlite3.connect(path / ITEMS)) as connection:
             items = int(connection.execute("SELECT count(*) FROM items").fetchone()[0])
-        facts: dict[str, Any] = {
+        made: dict[str, Any] = {
             "version": __version__,
             "created_at": iso(time.time()),
             "jobs": jobs,
@@ -105,8 +84,9 @@ def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress =
             "without_cache": not cache,
         }
         os.sync()  # one call for many files
-        write_atomically(path / MANIFEST, json.dumps(facts, indent=2))
-    return Backup(path=str(path), **facts)
+        write_atomically(path / MANIFEST, json.dumps(made, indent=2))
+    facts = {"path": str(path), **made, "restored_to": None}
+    return _message(facts, f"written to {path}")
 
 
 def _copy_databases(job_store: JobStore, items: ItemStore, path: Path) -> None:
@@ -148,12 +128,15 @@ def _forget_workers(path: Path) -> tuple[set[str], int]:
             other.unlink()
 
 
-def restore(path: Path, settings: Settings) -> Backup:
+def restore(path: Path, settings: Settings) -> Message:
     """Put a backup into an empty data directory.
 
     Args:
         path: the backup.
         settings: of the profile, whose data directory is empty or missing.
+
+    Returns:
+        The same facts as `back_up`, and ``restored_to``.
 
     Raises:
         UsageError: the profile's data directory is a temporary one.
@@ -190,19 +173,20 @@ def restore(path: Path, settings: Settings) -> Backup:
                 written.append(targets[name])
         shutil.rmtree(unfinished)
         sync_to_disk(directory)
-    made.restored_to = str(directory)
-    return made
+    facts = {"path": str(path), **made, "restored_to": str(directory)}
+    return _message(facts, f"restored to {directory}; go on: paise2 worker start")
 
 
-def _read_manifest(path: Path) -> Backup:
+def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise PaiseError(f"no backup at {path}: it is not a directory")
     try:
-        return Backup(path=str(path), **json.loads((path / MANIFEST).read_bytes()))
+        made = json.loads((path / MANIFEST).read_bytes())
+        return {name: made[name] for name in FACTS}
     except FileNotFoundError:
         reason = _interrupted(path) or f"{MANIFEST} is missing"
         raise PaiseError(f"no backup at {path}: {reason.removeprefix(', ')}") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise PaiseError(f"can't read {path / MANIFEST}: {error}") from error
 
 

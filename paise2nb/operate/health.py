@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from paise2nb.config.settings import Settings
 from paise2nb.core.damage import size_of
-from paise2nb.core.display import Displayable, arguments
+from paise2nb.core.display import Message, arguments
 from paise2nb.core.errors import StorageError
 from paise2nb.core.render import amount, duration, one_line, size
 from paise2nb.jobs.models import RUNNING
@@ -25,8 +24,7 @@ FREE_BYTES = 50_000_000  # of disk space; with less, work will soon stop
 HOUR = 3600.0
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(NamedTuple):
     """Why it is not healthy.
 
     Attributes:
@@ -38,30 +36,10 @@ class Reason:
     text: str
 
 
-@dataclass(repr=False)
-class Health(Displayable):
-    """The result of a check. ``exit_status`` is 0 if there are no reasons."""
-
-    reasons: list[Reason]
-
-    @property
-    def exit_status(self) -> int:
-        """0 if it is healthy, else 1."""
-        return int(bool(self.reasons))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON of ``health``."""
-        reasons = [{"code": reason.code, "text": reason.text} for reason in self.reasons]
-        return {"healthy": not reasons, "reasons": reasons}
-
-    def __str__(self) -> str:
-        return "\n".join(one_line(reason.text) for reason in self.reasons) or "healthy"
-
-
 def check(
     settings: Settings, *, max_age: float | None = None, max_failed: int | None = None
-) -> Health:
-    """Check the data directory of a profile.
+) -> Message:
+    """Check the data directory of a profile. The exit status is 0 if there are no reasons.
 
     Args:
         settings: of the profile.
@@ -70,7 +48,7 @@ def check(
     """
     directory = settings.data_dir
     if directory is None or not directory.is_dir():
-        return Health([])  # there is no work yet
+        return _answer([])  # there is no work yet
     queue = settings.task_queue
     path = queue.sqlite.path or directory / "tasks.db"
     reasons = [*_disk(dict.fromkeys((directory, path.parent)))]
@@ -85,7 +63,13 @@ def check(
                 job_store.close()
     except StorageError as error:
         reasons.append(Reason("storage", str(error)))
-    return Health(reasons)
+    return _answer(reasons)
+
+
+def _answer(reasons: list[Reason]) -> Message:
+    text = "\n".join(one_line(reason.text) for reason in reasons) or "healthy"
+    facts = {"healthy": not reasons, "reasons": [reason._asdict() for reason in reasons]}
+    return Message(text, facts, exit_status=int(bool(reasons)))
 
 
 def _disk(paths: dict[Path, None]) -> Iterator[Reason]:

@@ -17,13 +17,13 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.commands import Session, main
+from paise2nb.core.display import Message
 from paise2nb.core.errors import UsageError
-from paise2nb.operate.health import Health
 from tests import example_plugin
 from tests.small_disk import fill, small_disk
 from tests.waiting import until
 
-Run = Callable[..., Health]
+Run = Callable[..., Message]
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def app(tmp_path: Path, plugin: str) -> Iterator[App]:
 
 @pytest.fixture
 def health(tmp_path: Path) -> Run:
-    def run(*options: str) -> Health:
-        checked: Health = main(
+    def run(*options: str) -> Message:
+        checked: Message = main(
             ["--data-dir", str(tmp_path / "data"), "health", *options], Session()
         )
         return checked
@@ -51,10 +51,10 @@ def health(tmp_path: Path) -> Run:
     return run
 
 
-def codes(checked: Health) -> list[str]:
+def codes(checked: Message) -> list[str]:
     assert checked.exit_status == int(bool(checked.reasons))
     assert checked.to_dict()["healthy"] is not bool(checked.reasons)
-    return [reason.code for reason in checked.reasons]
+    return [reason["code"] for reason in checked.reasons]
 
 
 def contents(directory: Path) -> tuple[list[Path], list[str]]:
@@ -79,7 +79,7 @@ def test_a_missing_data_directory_is_healthy_and_not_created(tmp_path: Path, hea
 def test_workers_that_are_missing_while_jobs_wait(app: App, health: Run) -> None:
     app.enqueue("echo", "waits")
     [reason] = health().reasons
-    assert (reason.code, reason.text) == (
+    assert tuple(reason.values()) == (
         "workers_missing", "1 job waits and no worker runs; start some: paise2 worker start",
     )  # fmt: skip
     app.workers.start(concurrency=1)
@@ -94,8 +94,8 @@ def test_a_job_that_has_waited_for_too_long(app: App, health: Run) -> None:
     assert codes(health("--max-age", "2h")) == ["workers_missing"]
     checked = health("--max-age", "600")
     assert codes(checked) == ["workers_missing", "oldest_waiting"]
-    assert "waited for 1 h" in checked.reasons[1].text
-    assert "longer than 10 min" in checked.reasons[1].text
+    assert "waited for 1 h" in checked.reasons[1]["text"]
+    assert "longer than 10 min" in checked.reasons[1]["text"]
     with pytest.raises(UsageError, match=r"'soon' is not a time span"):
         health("--max-age", "soon")
 
@@ -108,7 +108,7 @@ def test_pages_that_failed_in_the_last_hour(tmp_path: Path, app: App, health: Ru
     assert codes(health("--max-failed", "1")) == codes(health()) == []
     checked = health("--max-failed", "0")
     assert codes(checked) == ["failed_rate"]
-    assert "1 page failed in the last hour, more than 0" in checked.reasons[0].text
+    assert "1 page failed in the last hour, more than 0" in checked.reasons[0]["text"]
     with closing(sqlite3.connect(app.data_dir / "tasks.db")) as connection, connection:
         connection.execute("UPDATE jobs SET finished_at = finished_at - 3700")
     assert codes(health("--max-failed", "0")) == []
@@ -144,7 +144,7 @@ def test_a_stopped_worker_is_named(app: App, health: Run) -> None:
             )
         checked = health()
         assert codes(checked) == ["paused", "workers_missing"]
-        assert f"kill -CONT {worker['pid']}" in checked.reasons[1].text
+        assert f"kill -CONT {worker['pid']}" in checked.reasons[1]["text"]
         sign = f"the worker of pool default (pid {worker['pid']}) has given no sign for 4"
         assert sign in str(checked)
     finally:
