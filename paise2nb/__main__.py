@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from paise2nb.core.errors import PaiseError
+from paise2nb.core.errors import PaiseError, redacted
 from paise2nb.core.render import UNSAFE, one_line, painted, plain
 
 INTERRUPTED = 130
@@ -78,7 +78,7 @@ def print_error(error: Exception, *, debug: bool) -> int:
     if isinstance(error, PaiseError):
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_status
-    text = one_line(f"{type(error).__name__}: {error}")
+    text = one_line(redacted(f"{type(error).__name__}: {error}"))
     hint = "" if debug else "; --debug shows the traceback"
     print(f"error: {text}{hint}", file=sys.stderr)
     return 1

@@ -26,9 +26,15 @@ from typing import Any
 
 
 class PaiseError(Exception):
-    """Base of all exceptions that paise2nb raises on purpose."""
+    """Base of all exceptions that paise2nb raises on purpose.
+
+    Its message has no secrets of URLs: it may reach a notebook's output, a log or the job store.
+    """
 
     exit_status = 1
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(PaiseError):

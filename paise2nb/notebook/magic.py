@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import needs_local_scope, no_var_expand
 
-from paise2nb.core.errors import PaiseError
+from paise2nb.core.errors import PaiseError, redacted
 from paise2nb.core.render import in_cell_words, one_line
 from paise2nb.notebook.completion import matcher
 from paise2nb.notebook.magic_line import keep_line_ends, split, statement, unexpanded
@@ -105,7 +105,7 @@ class Magic:
 
 def _show_as(error: BaseException, line: str) -> None:
     """Make IPython show an exception as one line. It stays what it is for code that catches it."""
-    vars(error)["_render_traceback_"] = lambda: [one_line(line)]
+    vars(error)["_render_traceback_"] = lambda: [one_line(redacted(line))]
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

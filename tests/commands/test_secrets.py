@@ -13,7 +13,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.core.errors import UsageError, redacted
+from paise2nb.core.errors import PermanentError, UsageError, redacted
 from paise2nb.core.urls import canonical_url, shown_url
 from paise2nb.views.jobs import Job
 from tests.site import PAGE, Site
@@ -150,6 +150,25 @@ def test_a_retry_a_replay_and_a_conditional_request_use_the_secret(app: App, sit
     assert [r.headers["If-None-Match"] for r in site.requests if r.path.startswith("/page")] == [
         None, '"one"',
     ]  # fmt: skip
+
+
+def test_the_error_of_a_replay_is_raised_without_the_secret(app: App, site: Site) -> None:
+    for path in ("/missing?api_key=s3cret", "/to?url=ftp://h/?token=s3cret"):
+        job = app.enqueue("fetch", site.url(path))
+        assert job.state == "failed"
+        with pytest.raises(PermanentError) as error:
+            app.replay(job.id)
+        assert "s3cret" not in str(error.value)
+        assert_hidden(app, job)
+
+
+def test_a_recurring_job_uses_its_secret_in_each_run(app: App, site: Site) -> None:
+    site.add("/page", PAGE)
+    job = app.enqueue("fetch", site.url("/page?api_key=s3cret"), every=3600)
+    assert job.state == "scheduled"
+    job.retry()
+    assert asked(site, "/page") == ["/page?api_key=s3cret"] * 2
+    assert_hidden(app, job)
 
 
 def test_a_failed_job_is_retried_with_its_secret(app: App, site: Site) -> None:
