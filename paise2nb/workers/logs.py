@@ -68,19 +68,20 @@ class LogKeeper:
                 fcntl.flock(file, fcntl.LOCK_EX)  # another process may empty it now
                 size = file.seek(0, os.SEEK_END)
                 if self._show:
-                    file.seek(max(self._shown, size - LOG_BYTES))
-                    self._copy(file.read())
-                    self._shown = file.tell()
+                    self._shown = file.seek(max(self._shown, size - LOG_BYTES))
+                    new = file.read()
+                    new = new[: new.rfind(b"\n") + 1]  # complete lines
+                    self._copy(new)
+                    self._shown += len(new)
                 if size > LOG_BYTES:
                     file.seek(-LOG_BYTES, os.SEEK_END)
                     self._store_end(file)
                     self._shown = 0
 
     def _copy(self, new: bytes) -> None:
-        text = plain(new.decode(errors="replace"))
-        if self._as_json:
-            text = "".join(f"{_as_object(line)}\n" for line in text.splitlines())
-        sys.stderr.write(text)
+        for line in plain(new.decode(errors="replace")).splitlines():
+            text = _as_object(line) if self._as_json else shortened(line, RECORD_LENGTH)
+            sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
     def _store_end(self, file: BinaryIO) -> None:
@@ -102,7 +103,8 @@ def _as_object(line: str) -> str:
     with suppress(ValueError):
         if isinstance(json.loads(line), dict):
             return line
-    return json.dumps({"time": iso(time.time()), "level": "info", "message": line})
+    values = {"time": iso(time.time()), "level": "info"}
+    return json.dumps({**values, "message": shortened(line, RECORD_LENGTH)})
 
 
 # Records -------------------------------------------------------------------------------------
