@@ -35,7 +35,7 @@ from paise2nb.views.enqueued import Enqueued, Replay
 from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
-from paise2nb.views.status import Digest, Log, Status, take_digest, take_status
+from paise2nb.views.status import Digest, Status, tail, take_digest, take_status
 from paise2nb.views.waiting import block, waiting
 from paise2nb.workers.control import Workers
 from paise2nb.workers.executor import call_function
@@ -345,9 +345,9 @@ class App:
         """What happened since this was last called, or since a kernel with this app ended."""
         return take_digest(self.client)
 
-    def logs(self, lines: int = 20) -> Log:
+    def logs(self, lines: int = 20) -> Message:
         """The last lines of the workers' log."""
-        return Log.tail(self.data_dir / "logs" / "workers.log", lines)
+        return tail(self.data_dir / "logs" / "workers.log", lines)
 
     def pause(self, pool: str | None = None) -> Pauses:
         """Claim no more jobs (of a pool) until `resume`."""

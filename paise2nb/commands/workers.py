@@ -6,6 +6,7 @@ import operator
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +19,6 @@ from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
-from paise2nb.views.status import Log
 
 FOLLOW_SECONDS = 0.25
 
@@ -154,15 +154,15 @@ def logs(session: Session, lines: int, follow: bool) -> Any:
     if not follow:
         return log
     print(log, flush=True)
-    _follow(log)
+    _follow(Path(log.path))
     return None
 
 
-def _follow(log: Log) -> None:
+def _follow(log: Path) -> None:
     """Print what is added to a log, also after it was rotated."""
-    position = log.path.stat().st_size if log.path.exists() else 0
+    position = log.stat().st_size if log.exists() else 0
     while True:
-        with suppress(FileNotFoundError), log.path.open("rb") as file:
+        with suppress(FileNotFoundError), log.open("rb") as file:
             if file.seek(0, os.SEEK_END) < position:
                 position = 0
             file.seek(position)

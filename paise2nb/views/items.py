@@ -75,7 +75,8 @@ class Item(Record):
             NotFound: no such version.
         """
         diff = self._items.diff(self.id, a, b)
-        text = diff or f"the text of item {self.id} has not changed"
+        text = "\n".join(map(render.plain, diff.splitlines()))
+        text = text or f"the text of item {self.id} has not changed"
         return Message(text, {"id": self.id, "diff": diff})
 
     def _value(self, name: str) -> Any:

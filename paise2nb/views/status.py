@@ -14,7 +14,7 @@ from paise2nb.config.settings import Settings
 from paise2nb.core import render
 from paise2nb.core.clock import iso
 from paise2nb.core.disks import full_disk
-from paise2nb.core.display import Displayable, arguments
+from paise2nb.core.display import Displayable, Message, arguments
 from paise2nb.core.errors import shortened, without_secrets
 from paise2nb.jobs.models import RUNNING, UNFINISHED
 from paise2nb.jobs.parts import Parts
@@ -278,26 +278,13 @@ def take_digest(client: JobClient) -> Digest:
     )
 
 
-@dataclass(repr=False)
-class Log(Displayable):
-    """The last lines of the workers' log."""
-
-    path: Path
-    lines: list[str]
-
-    @classmethod
-    def tail(cls, path: Path, number: int) -> Log:
-        """Read the last lines of a file; none if it does not exist."""
-        lines: list[str] = []
-        with suppress(FileNotFoundError), path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-        lines = lines[-number:] if number else []
-        return cls(path, [shortened(line, LINE_LENGTH) for line in lines])
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"path": str(self.path), "lines": self.lines}
-
-    def __str__(self) -> str:
-        return "\n".join(render.plain(line) for line in self.lines) or "the log is empty"
+def tail(path: Path, number: int) -> Message:
+    """Read the last ``lines`` of a log; none if it does not exist."""
+    lines: list[str] = []
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    lines = [shortened(line, LINE_LENGTH) for line in (lines[-number:] if number else [])]
+    # Line by line: an escape sequence that has no end hides only the rest of its line.
+    text = "\n".join(map(render.plain, lines)) or "the log is empty"
+    return Message(text, {"path": str(path), "lines": lines})

@@ -21,7 +21,6 @@ from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.notebook.panel import close_panels
 from paise2nb.plugins import Document
 from paise2nb.views import snapshot
-from paise2nb.views.status import Log
 from tests.core.test_render import HOSTILE
 
 FRAMES = (
@@ -152,7 +151,6 @@ def test_no_result_shows_hostile_text_unescaped(app: App, part: int) -> None:
     for text in strings:
         check(app.search(text))
         check(Message(text))
-        check(Log(Path("x"), [text]))
         check(WorkersStatus([_worker(text)], None, text, text))
     check(app.search("words"))
 

@@ -30,7 +30,7 @@ from paise2nb.views.enqueued import Enqueued
 from paise2nb.views.items import Item, SearchResult
 from paise2nb.views.job_rows import JOB_KEYS
 from paise2nb.views.jobs import Job, Jobs
-from paise2nb.views.status import Log
+from paise2nb.views.status import tail
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e&\"'"
@@ -523,16 +523,16 @@ def test_damaged_long_arguments_do_not_hide_a_listing(app: App) -> None:
 )
 def test_the_last_lines_of_a_log(tmp_path: Path, number: int, lines: list[str]) -> None:
     path = tmp_path / "workers.log"
-    assert Log.tail(path, number).lines == []
-    assert str(Log.tail(path, number)) == "the log is empty"
+    assert tail(path, number).lines == []
+    assert str(tail(path, number)) == "the log is empty"
     path.write_bytes(b"a\nb\nc\n")
-    assert Log.tail(path, number).lines == lines
+    assert tail(path, number).lines == lines
 
 
 def test_a_long_line_of_the_log_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "workers.log"
     path.write_text("first " + "x" * 100_000 + " last\n")
-    [line] = Log.tail(path, 1).lines
+    [line] = tail(path, 1).lines
     assert line.startswith("first x")
     assert line.endswith("x last")
     assert len(line) == 2000
