@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from paise2nb.core import render
@@ -64,6 +65,24 @@ class Message(Displayable):
 
     def __str__(self) -> str:
         return render.plain(self.text)
+
+
+class Record(Displayable):
+    """An object whose annotated attributes are read from a row.
+
+    Annotations declare each attribute once: editors complete it, and JSON keys are derived from it.
+    """
+
+    fields: ClassVar[tuple[str, ...]]
+    id: int
+
+    def __init_subclass__(cls) -> None:
+        cls.fields = tuple(cls.__annotations__) or cls.fields
+        for name in cls.fields:
+            setattr(cls, name, property(methodcaller("_value", name)))
+
+    def _value(self, name: str) -> Any:
+        raise NotImplementedError
 
 
 class Listing(Displayable, Sequence[RowT]):

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from numbers import Number
 from typing import Any
 
-from paise2nb.core.display import Displayable
+from paise2nb.core.display import Displayable, Record
 from paise2nb.core.errors import UsageError
-from paise2nb.views.record import Record
 
 # Compiled on first use, which keeps %load_ext fast; `re` caches them.
 _NAME = r"\$([A-Za-z_]\w*)"

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from paise2nb.core import render
-from paise2nb.core.display import Listing, Message, RowList
+from paise2nb.core.display import Listing, Message, Record, RowList
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import Column
 from paise2nb.plugins import DataStorageProvider
-from paise2nb.views.record import Record
 
 NO_TITLE = "(no title)"
 _ON_DEMAND = ("versions", "duplicates", "metadata", "text")  # the fields that lists leave out

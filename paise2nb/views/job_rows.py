@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paise2nb.core import render
-from paise2nb.core.display import arguments
+from paise2nb.core.display import Record, arguments
 from paise2nb.core.errors import without_secrets
 from paise2nb.jobs.models import value_of
 from paise2nb.jobs.queries import Kind
 from paise2nb.jobs.store import JobStore
 from paise2nb.views.history import local_time
-from paise2nb.views.record import Record
 
 ARGUMENT_LENGTH = 1000  # characters in the line about a job
 LATER = ("scheduled", "retrying")  # the states of a job that waits for a time
