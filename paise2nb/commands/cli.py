@@ -19,7 +19,7 @@ from paise2nb.core.render import in_cell_words
 
 ALIASES = {"workers": "worker"}
 _FILTERS = (
-    ("state", "NAME", completion.states, "Only jobs in this state: queued, failed, …"),
+    ("state", "NAME", completion.states, "Only pages and jobs in this state: stored, failed, …"),
     ("task", "NAME", completion.tasks, "Only jobs of this task."),
     ("tag", "NAME", completion.tags, "Only jobs with this tag."),
     ("error", "CLASS", completion.errors, "Only jobs with this last error: timeout, http_4xx, …"),

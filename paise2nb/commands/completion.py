@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import PaiseError
-from paise2nb.jobs.models import STATES, UNFINISHED
+from paise2nb.jobs.models import PAGE_STATES, UNFINISHED
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -67,7 +67,7 @@ errors = candidates(lambda app: (row["error_class"] for row in app.queue.job_sto
 plugins = candidates(_plugin_names)
 pools = candidates(lambda app: ["default", *app.settings.workers.pools])
 settings = candidates(lambda app: (f"{row['key']}=" for row in app.settings.rows()))
-states = candidates(STATES)
+states = candidates((*PAGE_STATES, "completed"))
 profiles = candidates(("development", "production", "test"))
 unfinished = job_ids(*UNFINISHED)
 retriable = job_ids("failed", "cancelled", "retrying")

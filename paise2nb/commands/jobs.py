@@ -17,7 +17,7 @@ from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
 from paise2nb.jobs.queries import Counts
 from paise2nb.views.enqueued import Replay
-from paise2nb.views.history import told
+from paise2nb.views.history import local_time, told
 from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.status import Status
 from paise2nb.views.waiting import STOPPED
@@ -250,6 +250,9 @@ def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
     """
     retried = _change(session, "retry", ids, given)
     _warn_if_stuck(session, retried)
+    job_store = session.app.queue.job_store
+    for host, until in job_store.pauses_of_hosts(retried.ids).items():
+        session.say(f"{host} asked for a pause until {local_time(job_store, until)}")
     return retried
 
 

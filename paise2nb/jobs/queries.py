@@ -236,6 +236,17 @@ class QueryMixin(JobDatabase):
         """The tags of jobs."""
         return self._column("SELECT DISTINCT tag FROM jobs WHERE tag IS NOT NULL ORDER BY tag")
 
+    def pauses_of_hosts(self, ids: Iterable[int]) -> dict[str, float]:
+        """The hosts that some jobs wait for and that asked for a pause, with the time of its end
+        in seconds since the epoch.
+        """
+        parameters = {
+            "ids": json.dumps(list(ids)),
+            "now": self.now(),
+            "host_delay": self.host_delay,
+        }
+        return dict(map(tuple, self._read(SQL["pauses_of_hosts"], parameters)))
+
     def slowest_host(self) -> tuple[str, int, float, float] | None:
         """Return the host that takes longest to serve its waiting jobs.
 

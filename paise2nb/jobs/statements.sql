@@ -248,6 +248,12 @@ SELECT host, iif(:host_delay, max(crawl_delay + 0, :host_delay), 0) AS delay,
 FROM hosts
 WHERE host IN (SELECT value FROM json_each(:hosts))
 
+-- name: pauses_of_hosts
+SELECT DISTINCT host, free_at FROM jobs JOIN hosts USING (host)
+WHERE jobs.id IN (SELECT value FROM json_each(:ids)) AND host_slot > 0
+    AND free_at > :now + max(crawl_delay, :host_delay)
+ORDER BY host
+
 -- name: slowest_host
 SELECT host, waiting, delay, max(free_at - :now, 0) + waiting * iif(delay, delay + seconds, 0) AS left
 FROM (SELECT *, iif(:host_delay, max(crawl_delay, :host_delay), 0) AS delay FROM hosts) AS hosts
