@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from paise2nb.core.display import Message
-from paise2nb.core.errors import UsageError
+from paise2nb.core.errors import PluginError, SettingsError, UsageError
 
 if TYPE_CHECKING:
     from paise2nb.app import App
@@ -59,6 +59,20 @@ class Session:
             self._app = App(resolved[0], plugins=resolved[1])
             self.say_broken(self._app)
         return self._app
+
+    def app_to_stop(self) -> App:
+        """The app, or one without the user's settings if something is wrong with them."""
+        from paise2nb.app import App
+        from paise2nb.config.salvage import salvaged
+        from paise2nb.plugins import Plugins
+
+        try:
+            return self.app
+        except (SettingsError, PluginError) as error:
+            settings = salvaged(self.profile, self.data_dir)
+            self.say(f"{error}; stopping the workers of {settings.data_dir} nevertheless")
+            self._app = App(settings, plugins=Plugins(settings, tolerant=True))
+            return self._app
 
     def say_broken(self, app: App) -> None:
         """Say which plugins of an app can't be loaded."""

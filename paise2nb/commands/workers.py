@@ -98,7 +98,7 @@ def stop(session: Session, timeout: float | None) -> WorkersStatus:
 
     Jobs that have not finished by the timeout go back to the queue and lose no attempt.
     """
-    return session.app.workers.stop(timeout)
+    return session.app_to_stop().workers.stop(timeout)
 
 
 @command("restart", group=worker)

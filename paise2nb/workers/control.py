@@ -100,6 +100,8 @@ class Workers(WorkersInspection):
             if drain_timeout is not None:
                 running["options"]["drain_timeout"] = drain_timeout
             return self._change(running, typed, named=pool is not None)
+        if burst and (pauses := self.pauses()).reasons():
+            raise WorkersError(f"a burst would not end: {pauses}")
         options = {"typed": typed, "only": pool is not None}
         options |= {"sizes": _sizes(self._parts.settings, options)}
         options |= {"burst": burst, "foreground": foreground, "drain_timeout": drain_timeout}
@@ -118,7 +120,8 @@ class Workers(WorkersInspection):
             The size of the pool that they name, None for that of the settings.
 
         Raises:
-            UsageError: The pool is unknown, or the concurrency is out of range.
+            UsageError: The pool is unknown, the concurrency is out of range, or jobs run in the
+                process that enqueues them.
             PluginError: A plugin can't be loaded.
             WorkersError: The queue has no workers.
         """
@@ -127,6 +130,11 @@ class Workers(WorkersInspection):
             raise WorkersError(
                 "task_queue.provider is none: jobs run where they are enqueued; "
                 "use a profile with provider sqlite"
+            )
+        if self._queue.runs_immediately:
+            raise UsageError(
+                "task_queue.sqlite.immediate is true: jobs run where they are enqueued; choose "
+                "another profile"
             )
         if concurrency is not None and not 1 <= concurrency <= 1024:
             raise UsageError(f"concurrency is {concurrency}; give a number from 1 to 1024")

@@ -134,6 +134,47 @@ def test_an_enqueue_names_the_pool_that_has_no_workers(paise2: Shell) -> None:
     assert paise2("enqueue", "shout", "again").stderr == ""
 
 
+BROKEN_FILES = {
+    "not YAML": "data_dir: {data}\nworkers: [\n",
+    "an unknown key": "data_dir: {data}\nfetch:\n  tmeout: 3\n",
+    "an unknown queue": "data_dir: {data}\ntask_queue:\n  provider: nonsense\n",
+    "a missing plugin": "data_dir: {data}\nplugins: [nowhere_at_all]\n",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_FILES)
+def test_workers_are_stopped_whatever_is_wrong_with_the_settings(
+    paise2: Shell, environment: dict[str, str], tmp_path: Path, what: str
+) -> None:
+    data = environment.pop("PAISE2_DATA_DIR")
+    file = tmp_path / "work" / "paise2.yaml"
+    file.write_text(f"data_dir: {data}\n")
+    started = paise2("worker", "start", "--daemonize", "--concurrency", "1")
+    assert started.returncode == 0, started.stderr
+    file.write_text(BROKEN_FILES[what].format(data=data))
+    if what != "a missing plugin":
+        assert paise2("status").returncode == 2
+    stopped = paise2("worker", "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.stdout.startswith("workers stopped")
+    assert stopped.stderr
+
+
+def test_workers_of_the_profile_test_are_refused(paise2: Shell, tmp_path: Path) -> None:
+    for words in ((), ("--data-dir", str(tmp_path / "own"))):
+        refused = paise2("worker", "start", "--profile", "test", *words)
+        assert refused.returncode == 2
+        assert "choose another profile" in refused.stderr
+
+
+def test_an_unknown_provider_is_a_wrong_setting(paise2: Shell) -> None:
+    refused = paise2("status", "--set", "task_queue.provider=nonsense")
+    assert refused.returncode == 2
+    assert "task_queue.provider is 'nonsense', which no plugin defines; did you mean none?" in (
+        refused.stderr
+    )
+
+
 def test_ctrl_c_drains_a_foreground_worker(
     paise2: Shell, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -130,6 +130,12 @@ def test_every_view_shows_a_pause(waiting: App) -> None:
     assert in_cell_words(both) in panel_html.problems(waiting.status())
 
 
+def test_a_burst_is_refused_while_jobs_can_not_start(waiting: App) -> None:
+    waiting.pause("fetch")
+    with pytest.raises(WorkersError, match="a burst would not end: pool fetch is paused"):
+        waiting.workers.start(burst=True)
+
+
 def test_the_commands_pause_and_resume_the_queue_of_a_data_directory(waiting: App) -> None:
     done = run(waiting, "pause")
     assert (done.returncode, done.stdout.strip()) == (0, REASON)
