@@ -25,7 +25,7 @@ from paise2nb.core.errors import NotFound, PermanentError, UsageError, without_s
 from paise2nb.core.files import expand_user, working_directory
 from paise2nb.core.text import count_words
 from paise2nb.jobs.context import Context
-from paise2nb.jobs.models import UNFINISHED
+from paise2nb.jobs.models import CLEANED_AT, UNFINISHED
 from paise2nb.jobs.store import NOT_CACHED
 from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, Source, task
 
@@ -281,7 +281,8 @@ def store(context: Context, url: str, document_key: str, facts: Facts) -> dict[s
 # cleanup -------------------------------------------------------------------------------------
 
 
-@task("cleanup")
+# Without retries: no time of it keeps a supervisor from leaving.
+@task("cleanup", max_retries=0, policies={"crash": {"max_retries": 0}})
 def cleanup(context: Context) -> dict[str, int]:
     """Remove old finished jobs, and old cached bytes that no unfinished job needs."""
     settings, job_store = context.settings, context.job_store
@@ -293,6 +294,8 @@ def cleanup(context: Context) -> dict[str, int]:
                 needed.add(_item(context.items, row["args"][0])["sha256"])
     removed = context.cache.remove(needed, settings.cache.keep_days * DAY)
     robots.remove_expired(context.data_dir / robots.DIRECTORY)
+    job_store.database.give_back_space()
     job_store.checkpoint()
     context.items.checkpoint()
+    job_store.put(CLEANED_AT, str(job_store.now()))
     return {"jobs": pruned, "cached": removed}

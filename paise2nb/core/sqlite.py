@@ -34,6 +34,7 @@ from paise2nb.core.errors import StorageError
 from paise2nb.core.file_lock import FileLock
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.formats import Format, migrate
+from paise2nb.core.space import AUTO_VACUUM, gave_back, give_back_space
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,6 +127,8 @@ class Database:
         connection = self._connect()
         try:
             connection.execute(f"PRAGMA page_size={self._page}")
+            if not size_of(self.path):
+                connection.execute(AUTO_VACUUM)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
             connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
@@ -191,7 +194,7 @@ class Database:
                 f"{self.path} was deleted or replaced while it was in use; it is no longer written "
                 "to. Close the app (or restart the kernel) and type: paise2 doctor"
             )
-        if found.st_size < size:  # a database never shrinks without VACUUM
+        if found.st_size < size and not gave_back(self.path, found.st_size, self._busy_seconds):
             raise self._put_aside("it was truncated")
         self._size = found.st_size
 
@@ -352,6 +355,10 @@ class Database:
                 self._connection(None).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except (sqlite3.DatabaseError, OSError) as error:
                 raise explained(self.path, error) from error
+
+    def give_back_space(self) -> None:
+        """Give free pages back to the filesystem, in short transactions."""
+        give_back_space(self.read, self.write)
 
     def close(self) -> None:
         """Close the connections. The next use opens new ones.

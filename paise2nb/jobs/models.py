@@ -16,6 +16,7 @@ UNFINISHED = STATES[:4]
 PAGE_TASKS = ("fetch", "links")  # a `links` job that a user enqueues is no page
 PAGE_STATES = (*UNFINISHED, "stored", "unchanged", "failed", "cancelled", "skipped")
 COUNTED_SECONDS = 10  # for which the pages and jobs that end are counted together
+CLEANED_AT = "cleaned_at"  # the key of the time of the last cleanup
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 
 # The presence of a registered process. Unknown is not dead.

@@ -206,6 +206,10 @@ class QueryMixin(JobDatabase):
         counts = {row["name"]: row["number"] for row in rows}
         return {state: counts[state] for state in states}
 
+    def oldest_time(self) -> float | None:
+        """The time at which the oldest job was enqueued or finished."""
+        return self._scalar(float, SQL["oldest_time"])
+
     def oldest_queued(self) -> float | None:
         """The time at which the oldest job that may start was enqueued."""
         return self._scalar(float, SQL["oldest_queued"])

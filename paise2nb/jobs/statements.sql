@@ -313,10 +313,18 @@ WHERE id = ?
 -- name: progress
 UPDATE jobs SET progress = ? WHERE id = ? AND run = ? AND state = 'running'
 
--- name: old_trees
-SELECT id, state, parent_id, page_id, page_state FROM jobs WHERE root_id NOT IN (
+-- name: old_roots
+SELECT DISTINCT root_id FROM jobs WHERE root_id NOT IN (
     SELECT root_id FROM jobs
     WHERE finished_at IS NULL OR finished_at >= ? OR worker IS NOT NULL
+)
+
+-- name: old_trees
+{tree}
+SELECT id, state, parent_id, page_id, page_state FROM tree JOIN jobs USING (id)
+WHERE root NOT IN (
+    SELECT root FROM tree JOIN jobs USING (id)
+    WHERE finished_at IS NULL OR finished_at >= :before OR worker IS NOT NULL
 )
 
 -- name: old_leaves
@@ -501,6 +509,9 @@ SELECT min(run_at) AS at FROM jobs WHERE ready = 0 AND run_at IS NOT NULL
 SELECT run_at AS at FROM jobs INDEXED BY jobs_due
 WHERE ready = 0 AND run_at <= :until AND task IN (SELECT value FROM json_each(:tasks))
 ORDER BY run_at LIMIT 1
+
+-- name: oldest_time
+SELECT min(min(enqueued_at), min(coalesce(finished_at, enqueued_at))) FROM jobs
 
 -- name: oldest_queued
 SELECT enqueued_at FROM jobs WHERE id = (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Collection
 
+from paise2nb.core.space import PAUSE
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.execution import ExecutionMixin
 from paise2nb.jobs.host_limits import WAITING
@@ -17,6 +19,7 @@ from paise2nb.jobs.sql import SQL
 from paise2nb.jobs.worker_registry import WorkerRegistry
 
 NOT_CACHED = "not_cached"  # the error class of a part whose input is no longer in the cache
+PRUNED_AT_ONCE = 300  # trees in one transaction: other processes that write wait meanwhile
 CANCELLED_RUN = "the cancelled run to stop"  # what a retried job waits for
 
 
@@ -90,8 +93,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         progress = json.dumps([done, total])
         return bool(tx.execute(SQL["progress"], (progress, claim.id, claim.run)).rowcount)
 
-    @transaction
-    def prune(self, tx: Transaction, before: float) -> int:
+    def prune(self, before: float) -> int:
         """Delete jobs that finished before a time, with their attempts.
 
         A tree is deleted when all of it has finished.
@@ -102,24 +104,43 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         Returns:
             The number of jobs.
         """
-        last, counted, _ = tx.execute(SQL["ids"]).fetchone()
-        tx.count_late(last - counted, counted)
+        roots = self._column(SQL["old_roots"], (before,))
+        batches = (roots[i : i + PRUNED_AT_ONCE] for i in range(0, len(roots), PRUNED_AT_ONCE))
         deleted = 0
-        for statement in (SQL["old_trees"], SQL["old_leaves"]):
-            while old := tx.execute(statement, (before,)).fetchall():
-                for row in old:
-                    tx.counters.add(row["state"], -1, row["parent_id"] is None)
-                    tx.counters.add_pages(row["page_state"], -1)
-                    if row["page_id"] is None:
-                        tx.counters.add_others(row["state"], -1)
-                tx.counters.pages.update(row["page_id"] for row in old if row["page_id"])
-                ids = json.dumps([row["id"] for row in old])
-                tx.execute(SQL["delete_attempts"], (ids,))
-                deleted += tx.execute(SQL["delete_jobs"], (ids,)).rowcount
+        for batch in batches:
+            deleted += self._prune_trees(batch, before)
+            time.sleep(PAUSE)
+        return deleted + self._prune_rest(before)
+
+    @transaction
+    def _prune_trees(self, tx: Transaction, roots: list[int], before: float) -> int:
+        """Delete trees, except those of which a job has been retried meanwhile."""
+        parameters = {"ids": json.dumps(roots), "before": before}
+        return self._delete(tx, tx.execute(SQL["old_trees"], parameters).fetchall())
+
+    @transaction
+    def _prune_rest(self, tx: Transaction, before: float) -> int:
+        deleted = 0
+        while old := tx.execute(SQL["old_leaves"], (before,)).fetchall():
+            deleted += self._delete(tx, old)
         tx.execute(SQL["prune_finished"], (int(before // COUNTED_SECONDS),))
         tx.execute(SQL["prune_recurring_attempts"], (before,))
         tx.execute("DELETE FROM hosts WHERE waiting = 0 AND free_at < ?", (before,))
         return deleted
+
+    @staticmethod
+    def _delete(tx: Transaction, jobs: list[sqlite3.Row]) -> int:
+        last, counted, _ = tx.execute(SQL["ids"]).fetchone()
+        tx.count_late(last - counted, counted)
+        for row in jobs:
+            tx.counters.add(row["state"], -1, row["parent_id"] is None)
+            tx.counters.add_pages(row["page_state"], -1)
+            if row["page_id"] is None:
+                tx.counters.add_others(row["state"], -1)
+        tx.counters.pages.update(row["page_id"] for row in jobs if row["page_id"])
+        ids = json.dumps([row["id"] for row in jobs])
+        tx.execute(SQL["delete_attempts"], (ids,))
+        return tx.execute(SQL["delete_jobs"], (ids,)).rowcount
 
     @transaction
     def clear(self, tx: Transaction) -> int:

@@ -24,6 +24,7 @@ from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING, Outcome
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, released, rescue_outcomes
 from paise2nb.jobs.store import JobStore
+from paise2nb.workers.cleanup import DailyCleanup
 from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
 from paise2nb.workers.spawn import DRAIN_SECONDS, receive_message, spawn
 
@@ -71,6 +72,7 @@ class Supervisor:
         self.options = options
         self.data_dir = settings.data_dir
         self.job_store = JobStore(path, durable=False, host_delay=settings.fetch.host_delay)
+        self._cleanup = DailyCleanup(self.job_store, settings)
         # By process identity:
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # with their pools
         self._marks: dict[str, str] = {}  # to find what a dead worker has left behind
@@ -153,6 +155,7 @@ class Supervisor:
             if self._stop_at is not None:
                 return self._drain()
             self._read_options()
+            self._cleanup.enqueue_if_due(self.options["sizes"])
             if self._is_idle():
                 return self._stop_idle()
             self._fill_pools()
