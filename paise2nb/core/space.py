@@ -35,7 +35,9 @@ def give_back_space(read: Read, write: Write) -> None:
         read(f"PRAGMA {name}")[0][0]
         for name in ("page_count", "freelist_count", "page_size", "auto_vacuum")
     )
-    write(_mark, (pages - free) // 2 if free else 0)  # VACUUM may also fill half-empty pages
+    maps = pages // (size // 5)  # pages that point back, for auto_vacuum; most go too
+    least = max(1, (pages - free - maps) // 2)  # VACUUM may also fill half-empty pages
+    write(_mark, least if free else 0)
     if mode:
         while free > 0:
             write(_free_pages)
