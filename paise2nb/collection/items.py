@@ -10,30 +10,42 @@ import difflib
 import json
 import sqlite3
 import time
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, overload
 
+from paise2nb.collection.index_text import indexed
 from paise2nb.collection.search import UNSTORABLE, facets_of, search
 from paise2nb.collection.sql import SQL
 from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
 from paise2nb.core.damage import inspect, lost, size_of
 from paise2nb.core.errors import NotFound, shortened
-from paise2nb.core.formats import read_format
+from paise2nb.core.formats import create_missing, read_format
 from paise2nb.core.sqlite import Database
 from paise2nb.core.text import count_words
 from paise2nb.plugins import AppInfo, Document, hookimpl
 
-FORMAT = read_format(Path(__file__).parent)
+FORMAT = read_format(Path(__file__).parent, indexed=indexed)
 LINE_LENGTH = 1000  # characters of a title or an author
 METADATA_LENGTH = 200_000  # characters of JSON
 
 _ONE_LINE = ("title", "author", "date", "language")
 _TIMES = ("fetched_at", "stored_at", "visited_at")
 _ROWS_AT_ONCE = 1000  # read from the database when a list is iterated
+INDEXED_AT_ONCE = 200  # items after an upgrade, see migrations.sql; others can write in between
+_SWITCH = (
+    "DROP TRIGGER new_words_removed",
+    "DROP TRIGGER new_words_changed",
+    "DROP TRIGGER words_added",
+    "DROP TRIGGER words_removed",
+    "DROP TRIGGER words_changed",
+    "DROP TABLE words",
+    "ALTER TABLE new_words RENAME TO words",
+)
 _ANY = "SELECT 1 FROM items LIMIT 1"
 _TRIGGER = "SELECT sql FROM sqlite_master WHERE name = 'words_removed'"
 
@@ -87,6 +99,8 @@ class ItemStore:
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path, FORMAT, durable=True)
+        if self.is_indexing() and self.count() <= INDEXED_AT_ONCE:
+            self.complete_index()
 
     def put(self, document: Document, **provenance: Any) -> int:
         """Store one document and return the id of its item. See `put_many`."""
@@ -225,8 +239,18 @@ class ItemStore:
 
         return self.database.write(delete)
 
+    def is_indexing(self) -> bool:
+        """Whether an upgrade has still to index items. Until then the earlier index is used."""
+        return bool(self.database.read(SQL["is_indexing"]))
+
+    def complete_index(self) -> None:
+        """Index what an upgrade has left, step by step. It can be interrupted and resumed."""
+        while self.database.write(_index_more):
+            pass
+
     def checkpoint(self) -> None:
-        """Bound the size of the write-ahead log."""
+        """Complete the index after an upgrade, and bound the size of the write-ahead log."""
+        self.complete_index()
         self.database.checkpoint()
 
     def close(self) -> None:
@@ -234,8 +258,20 @@ class ItemStore:
         self.database.close()
 
 
+def _index_more(connection: sqlite3.Connection) -> bool:
+    """Index some items; once all are indexed, use the new index. Return whether more is left."""
+    if connection.execute(SQL["is_indexing"]).fetchone() is None:
+        return False
+    if connection.execute(SQL["index_more"], (INDEXED_AT_ONCE,)).rowcount:
+        return True
+    for statement in _SWITCH:
+        connection.execute(statement)
+    create_missing(connection, FORMAT)
+    return False
+
+
 def _row(document: Document, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    text = UNSTORABLE.sub("", document.text)
+    text = unicodedata.normalize("NFC", UNSTORABLE.sub("", document.text))
     return {
         "job_id": None,
         **provenance,
@@ -248,7 +284,7 @@ def _row(document: Document, provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _one_line(text: str | None) -> str | None:
-    line = " ".join(UNSTORABLE.sub(" ", text or "").split())
+    line = unicodedata.normalize("NFC", " ".join(UNSTORABLE.sub(" ", text or "").split()))
     return shortened(line, LINE_LENGTH) or None
 
 

@@ -1,6 +1,6 @@
 -- How a file of an earlier format becomes one of `schema.sql`; see `read_format`.
 
--- Version 2, from schema e74b100ad3549736
+-- Version 2, from schema 505bd0558a6b339b
 
 -- Fetches that found an item unchanged.
 CREATE TABLE visits (
@@ -19,7 +19,7 @@ CREATE TABLE versions (
     UNIQUE (item_id, version)
 );
 
--- Version 3, from schema 53daa386c515257d
+-- Version 3, from schema ef394b3740da92a4
 
 -- What was called marks is called facets: words for the host and the tag of an item. The index has
 -- to be made again, because a column of an FTS5 table can't be renamed.
@@ -52,3 +52,27 @@ CREATE TRIGGER words_changed AFTER UPDATE OF title, text, facets ON items BEGIN
     VALUES (new.id, new.title, new.text, new.facets);
 END;
 INSERT INTO words (words) VALUES ('rebuild');
+
+-- Version 4, from schema 07a06131818aaa50
+
+-- Texts are indexed in another form. The index is made again in steps, so that search is available
+-- meanwhile: see `ItemStore.complete_index`. What the new one already has, it keeps in step.
+CREATE VIEW indexed_items AS
+    SELECT id, indexed(title) AS title, indexed(text) AS text, facets FROM items;
+CREATE VIRTUAL TABLE new_words USING fts5 (
+    title, text, facets, content = 'indexed_items', content_rowid = 'id',
+    tokenize = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'", prefix = '2'
+);
+INSERT INTO new_words (new_words, rank) VALUES ('automerge', 8);
+CREATE TRIGGER new_words_removed AFTER DELETE ON items
+WHEN old.id <= (SELECT max(id) FROM new_words_docsize) BEGIN
+    INSERT INTO new_words (new_words, rowid, title, text, facets)
+    VALUES ('delete', old.id, indexed(old.title), indexed(old.text), old.facets);
+END;
+CREATE TRIGGER new_words_changed AFTER UPDATE OF title, text, facets ON items
+WHEN old.id <= (SELECT max(id) FROM new_words_docsize) BEGIN
+    INSERT INTO new_words (new_words, rowid, title, text, facets)
+    VALUES ('delete', old.id, indexed(old.title), indexed(old.text), old.facets);
+    INSERT INTO new_words (rowid, title, text, facets)
+    VALUES (new.id, indexed(new.title), indexed(new.text), new.facets);
+END;

@@ -15,6 +15,7 @@ import re
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from paise2nb.collection.index_text import SEPARATORS, readable, searched
 from paise2nb.collection.snippets import snippet_of
 from paise2nb.collection.sql import SQL
 from paise2nb.core.sqlite import Database
@@ -97,6 +98,7 @@ def _by_words(
         words = f"({words}) AND {query.facets}"
     joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if query.days else ""
     values |= {"words": words, "scored_terms": " ".join(scored_terms)}
+    values["title"] = "title : (" + " OR ".join(query.terms) + ")"
     name, rank = "best", SQL["rank_of_titles"]
     if len(scored_terms) == len(query.terms):
         rank = SQL["rank_of_words"]
@@ -112,7 +114,7 @@ def _by_words(
     found = {}
     for row in map(dict, rows):
         text = row.pop("text")
-        snippet = row["snippet"] if text is None else snippet_of(text, query.terms)
+        snippet = readable(row["snippet"]) if text is None else snippet_of(text, query.terms)
         found[row["id"]] = {**row, "snippet": snippet}
     return [
         {**found[match["id"]], "score": -match["rank"]}
@@ -127,7 +129,11 @@ def _scored_terms(database: Database, terms: list[str], budget: int) -> list[str
     Prefixes always count, because counting their documents costs as much as ranking them.
     """
     ((last,),) = database.read("SELECT coalesce(max(id), 0) FROM items")
-    words = {term: terms_of(term.strip('"')) for term in terms if not term.endswith("*")}
+    words = {
+        term: [f'"{word}"' for word in SEPARATORS.split(term.strip('"')) if word]
+        for term in terms
+        if not term.endswith("*")
+    }
     if last * PHRASE_COST * sum(map(len, words.values())) <= budget:
         return terms
     all_words = json.dumps([word for each in words.values() for word in each])
@@ -169,9 +175,10 @@ def terms_of(query: str) -> list[str]:
     """
     terms = []
     for phrase, star, word in _TERM.findall(query):
-        text = UNSTORABLE.sub(" ", phrase or word.rstrip("*"))
+        given = UNSTORABLE.sub(" ", phrase or word.rstrip("*"))
+        text, is_beginning = searched(given)
         if any(character.isalnum() for character in text):
-            is_prefix = star or word.endswith("*")
+            is_prefix = star or word.endswith("*") or is_beginning
             terms.append(f'{{title text}} : "{text}"*' if is_prefix else f'"{text}"')
     return terms
 

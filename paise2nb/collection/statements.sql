@@ -51,13 +51,21 @@ SELECT version, title, sha256, size, fetched_at FROM versions WHERE item_id = ?1
 SELECT (SELECT count(*) + 1 FROM versions WHERE item_id = ?1), title, sha256, size, fetched_at
 FROM items WHERE id = ?1 ORDER BY version
 
+-- name: is_indexing
+SELECT 1 FROM sqlite_master WHERE name = 'new_words'
+
+-- name: index_more
+INSERT INTO new_words (rowid, title, text, facets) SELECT * FROM indexed_items
+WHERE id > (SELECT coalesce(max(id), 0) FROM new_words_docsize) ORDER BY id LIMIT ?
+
 -- Searches by words ---------------------------------------------------------------------------
 
 -- name: rank_of_words
 bm25(words, {title_weight}, 1.0, 0.0)
 
 -- name: rank_of_titles
--1.0 * coalesce(instr(highlight(words, 0, '{hit_start}', ''), '{hit_start}') > 0, 0)
+-1.0 * EXISTS (SELECT 1 FROM words AS titled WHERE titled.words MATCH :title
+               AND titled.rowid = words.rowid)
 
 -- name: matches
 SELECT words.rowid AS id, {{rank}} AS rank FROM words{{joined}}

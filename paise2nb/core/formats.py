@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from paise2nb.core.errors import StorageError
 
@@ -25,11 +27,13 @@ class Migration(NamedTuple):
 class Format(NamedTuple):
     """The format of a database: its schema now, and the steps that lead there from version 1.
 
-    The version is the database's ``user_version``.
+    The version is the database's ``user_version``. ``functions`` are those of one argument that
+    its views and triggers call, by name.
     """
 
     schema: str
     migrations: tuple[Migration, ...] = ()
+    functions: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})
 
     @property
     def version(self) -> int:
@@ -37,7 +41,7 @@ class Format(NamedTuple):
         return 1 + len(self.migrations)
 
 
-def read_format(directory: Path) -> Format:
+def read_format(directory: Path, **functions: Callable[[Any], Any]) -> Format:
     """Read the format in the files ``schema.sql`` and ``migrations.sql`` of a directory.
 
     A migration begins with ``-- Version N, from schema HASH``; see `schema_hash`.
@@ -47,7 +51,7 @@ def read_format(directory: Path) -> Format:
         r"^-- Version \d+, from schema ([0-9a-f]+)$", file.read_text("utf-8"), flags=re.MULTILINE
     )
     migrations = tuple(map(Migration, parts[1::2], parts[2::2]))
-    return Format((directory / "schema.sql").read_text("utf-8"), migrations)
+    return Format((directory / "schema.sql").read_text("utf-8"), migrations, functions)
 
 
 def read_statements(directory: Path, **fragments: object) -> dict[str, str]:
@@ -74,8 +78,10 @@ def schema_hash(connection: sqlite3.Connection) -> str:
         "SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite%'"
         " ORDER BY type, name"
     )
-    # SQLite quotes the name of a table that was renamed, and adds columns with other spaces.
-    texts = (" ".join(re.sub(r'--.*|"', "", row[0]).split()) for row in rows)
+    # SQLite quotes the name of a table that was renamed, but not that of a full-text index's own
+    # tables, and adds columns with other spaces.
+    quotes = r"""--.*|"|(?<=^CREATE TABLE )'|(?<=\w)'(?=\()"""
+    texts = (" ".join(re.sub(quotes, "", row[0]).split()) for row in rows)
     text = "\n".join(re.sub(r" ?([(),]) ?", r"\1", text) for text in texts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -91,16 +97,25 @@ def restore_indexes(connection: sqlite3.Connection, wanted: Format) -> None:
     Raises:
         StorageError: A table is missing, whose rows are lost.
     """
+    create_missing(connection, wanted)
+    # A missing trigger has missed changes, so that the index is out of date.
+    for name, sql in connection.execute(_VIRTUAL).fetchall():
+        if "fts5" in sql.lower():
+            connection.execute(f"INSERT INTO {name} ({name}) VALUES ('rebuild')")
+
+
+def create_missing(connection: sqlite3.Connection, wanted: Format) -> None:
+    """Create what a database lacks and has no rows of its own, with empty full-text indexes.
+
+    Raises:
+        StorageError: A table is missing, whose rows are lost.
+    """
     missing = _missing(connection, wanted)
     for kind, name, sql in missing:
         if kind == "table" and not sql.startswith("CREATE VIRTUAL TABLE"):
             raise StorageError(f"the rows of table {name} are lost")
     for _, _, sql in missing:
         connection.execute(sql)
-    # A missing trigger has missed changes, so that the index is out of date.
-    for name, sql in connection.execute(_VIRTUAL).fetchall():
-        if "fts5" in sql.lower():
-            connection.execute(f"INSERT INTO {name} ({name}) VALUES ('rebuild')")
 
 
 _VIRTUAL = "SELECT name, sql FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE%'"

@@ -84,6 +84,7 @@ class Database:
     ) -> None:
         self.path = path
         self._creates, self._replaces = create, replace
+        self._functions = wanted.functions
         self._name = str(path)  # converted once: every read and write needs it
         self.durable = durable
         self._page = page
@@ -147,6 +148,8 @@ class Database:
             factory=_Connection,
         )
         connection.row_factory = sqlite3.Row
+        for name, function in self._functions.items():
+            connection.create_function(name, 1, function, deterministic=True)
         # Damaged text must not make the other rows of a query unreadable.
         connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         return connection

@@ -1,0 +1,87 @@
+"""Text as the full-text index sees it, and the way back for snippets.
+
+The tokenizer of the index divides text at spaces and punctuation, which Chinese, Japanese, Korean
+and Thai do not need. There, each two neighbouring characters are a word of the index, and the last
+one of a run is a word, too. So a word inside of a run is found as a phrase of such pairs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from itertools import chain, pairwise
+
+from paise2nb.core.render import HIT_END, HIT_START
+
+# No text that is stored contains these: see UNSTORABLE.
+_BOUNDARY, _JOINT = "\x1e", "\x1f"  # around a run of pairs, and between two of them
+
+_INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200d\u2060\ufeff]")  # soft hyphens, zero width
+_MARKS = "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece"
+_LETTERS = (
+    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6\u0edc-\u0edf"
+    "\u1100-\u11ff\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3131-\u318e"
+    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7fb\uf900-\ufaff"
+    "\U00020000-\U000323af"
+)
+_UNIT = f"[{_LETTERS}][{_MARKS}]*"
+_UNITS = re.compile(_UNIT)
+_RUN = re.compile(f"(?:{_UNIT})+")
+SEPARATORS = re.compile(f"[\\s{_BOUNDARY}{_JOINT}]+")
+_PIECE = f"[{HIT_START}{HIT_END}]|{_UNIT}"
+_PIECES = re.compile(_PIECE)
+_JOINED = re.compile(f"(?:{_PIECE})+(?:{_JOINT}(?:{_PIECE})+)+")
+_LAST = re.compile(f"{_JOINT}{_UNIT}{_BOUNDARY}$")
+_SINGLE = re.compile(f"{_BOUNDARY}{_UNIT}{_BOUNDARY}$")
+
+
+def indexed(text: str | None) -> str | None:
+    """Return a text in the form that is indexed: NFKC, without invisible characters, in pairs."""
+    if text is None or text.isascii():
+        return text
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    return _RUN.sub(_in_pairs, text)
+
+
+def _in_pairs(run: re.Match[str]) -> str:
+    units = _UNITS.findall(run[0])
+    pairs = [first + second for first, second in pairwise(units)]
+    return f"{_BOUNDARY}{_JOINT.join([*pairs, units[-1]])}{_BOUNDARY}"
+
+
+def searched(phrase: str) -> tuple[str, bool]:
+    """Return a phrase of a query in the form that is indexed.
+
+    Returns:
+        The phrase, and whether it is the beginning of a word: one character may be the first of
+        a pair.
+    """
+    text = indexed(phrase) or ""
+    return _LAST.sub(_BOUNDARY, text), bool(_SINGLE.search(text))
+
+
+def readable(snippet: str) -> str:
+    """Return a part of an indexed text with its hits as it was, but in NFKC."""
+    return _JOINED.sub(_without_pairs, snippet).replace(_BOUNDARY, "")
+
+
+def _without_pairs(run: re.Match[str]) -> str:
+    """Each character of a run once, in a hit if one of its pairs is in one."""
+    before = run.string[: run.start()]
+    in_hit = was_in_hit = before.rfind(HIT_START) > before.rfind(HIT_END)
+    units: list[str] = []
+    hits: list[bool] = []
+    for pair in run[0].split(_JOINT):
+        position = max(0, len(units) - 1)  # of the character that it shares with the one before
+        for piece in _PIECES.findall(pair):
+            if piece in (HIT_START, HIT_END):
+                in_hit = piece == HIT_START
+                continue
+            if position == len(units):
+                units.append(piece)
+                hits.append(False)
+            hits[position] |= in_hit
+            position += 1
+    marks = {(False, True): HIT_START, (True, False): HIT_END}
+    changes = [marks.get(pair, "") for pair in pairwise([was_in_hit, *hits, in_hit])]
+    return "".join(chain.from_iterable(zip(changes, [*units, ""], strict=True)))
