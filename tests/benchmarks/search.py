@@ -1,5 +1,8 @@
 """The speed of storing and searching: ``python -m tests.benchmarks.search [--documents 100000]``.
 
+``--chinese`` writes the words without spaces, in 3,000 characters, the most common pairs of which
+are in tens of thousands of documents.
+
 Prints how many items a second are stored, one by one and in batches, and how long searches take.
 The words of the documents are as frequent as in natural language (Zipf's law), which is what makes
 a full-text search slow: a common word is in most documents. ``--dir`` should be on a real disk.
@@ -25,14 +28,19 @@ rng = random.Random(5)
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 NAMES = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) + "aeiou"[n % 5] * (n % 3) for n in
          range(VOCABULARY)]  # fmt: skip
+CHARACTERS = [chr(0x4E00 + n) for n in rng.sample(range(20_000), 3000)]
+COMMON_FIRST = list(accumulate(1 / (rank + 20) for rank in range(3000)))
+CHINESE = ["".join(rng.choices(CHARACTERS, cum_weights=COMMON_FIRST, k=rng.choice((1, 2, 2, 2, 3))))
+           for _ in range(VOCABULARY)]  # fmt: skip
 WEIGHTS = list(accumulate(1 / (rank + 10) for rank in range(VOCABULARY)))
 
 
-def document(number: int) -> tuple[Document, dict[str, Any]]:
+def document(number: int, chinese: bool = False) -> tuple[Document, dict[str, Any]]:
     """A random document with its provenance."""
-    words = rng.choices(NAMES, cum_weights=WEIGHTS, k=WORDS)
+    words = rng.choices(CHINESE if chinese else NAMES, cum_weights=WEIGHTS, k=WORDS)
+    space = "" if chinese else " "
     url = f"http://site{number % 500}.example.org/{number}"
-    return Document(" ".join(words), title=" ".join(words[:6]), date=f"20{number % 26:02}-01-02"), {
+    return Document(space.join(words), title=space.join(words[:6]), date=f"20{number % 26:02}-01-02"), {
         "url": url, "key": url, "mime_type": "text/html", "sha256": f"{number:064x}", "size": 3000,
         "tag": f"tag{number % 50}", "fetched_at": 1.7e9 + number, "job_id": number,
     }  # fmt: skip
@@ -64,29 +72,45 @@ def queries() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "a very common word", common
 
 
+def chinese_queries() -> Iterator[tuple[str, Callable[[], str]]]:
+    """The same of words without spaces."""
+
+    def word(first: int, last: int | None = None) -> str:
+        return rng.choice([word for word in CHINESE[first:last] if len(word) > 1])
+
+    yield "a rare word", lambda: word(500)
+    yield "two words", lambda: f"{word(50, 2000)} {word(500)}"
+    yield "eight characters of a text", lambda: document(5, chinese=True)[0].text[100:108]
+    yield "a common word", lambda: word(0, 20)
+    yield "a common and a rare word", lambda: f"{word(0, 20)} {word(500)}"
+    yield "one character", lambda: rng.choice(CHARACTERS)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--dir", type=Path, default=None)
+    parser.add_argument("--chinese", action="store_true")
     options = parser.parse_args()
+    kinds = chinese_queries() if options.chinese else queries()
     with tempfile.TemporaryDirectory(dir=options.dir) as place:
         store = ItemStore(Path(place) / "items.db")
-        single = [document(number) for number in range(1000)]
+        single = [document(number, options.chinese) for number in range(1000)]
         started = time.perf_counter()
         for made, provenance in single:
             store.put(made, **provenance)
         print(f"one by one: {len(single) / (time.perf_counter() - started):8,.0f} items/s")
         spent = 0.0
         for first in range(1000, options.documents, BATCH):
-            batch = [document(number) for number in range(first, first + BATCH)]
+            batch = [document(number, options.chinese) for number in range(first, first + BATCH)]
             started = time.perf_counter()
             store.put_many(batch)
             spent += time.perf_counter() - started
         print(f"in batches: {(options.documents - 1000) / spent:8,.0f} items/s")
         print(f"{store.count():,} documents of {WORDS} words")
         everything: list[float] = []
-        for name, make in queries():
+        for name, make in kinds:
             times = []
             for _ in range(QUERIES):
                 query = make()
