@@ -92,3 +92,12 @@ def test_stored_text_is_composed(store: ItemStore) -> None:
     item = store.get(row["id"])
     assert item is not None
     assert item["text"] == "Le café du quai"
+
+
+def test_a_long_text_has_a_snippet_around_the_word(store: ItemStore) -> None:
+    text = "码头" * 15_000 + "灯塔在海边" + "码头" * 5000
+    url = "https://example.org/long"
+    facts = {"url": url, "key": url, "mime_type": "text/plain", "sha256": "1" * 64}
+    store.put(Document(text, title="long"), **facts, size=1, tag=None, fetched_at=time.time())
+    [row] = store.search("灯塔", 5)
+    assert f"{HIT_START}灯塔{HIT_END}在海边" in row["snippet"]
