@@ -166,7 +166,8 @@ def _table(name: str, text: str) -> list[list[str]]:
 def _column_values(name: str, text: str, column: str) -> list[str]:
     columns, *rows = _table(name, text) or [[]]
     if column not in columns:
-        near = get_close_matches(column, columns, 1)
+        alike = [name for name in columns if name.lower() == column.lower()]
+        near = alike or get_close_matches(column, columns, 1)
         hint = f"did you mean --column {near[0]}?" if near else f"it has {', '.join(columns)}"
         raise UsageError(f"{name} has no column {column!r}; {hint}")
     index = columns.index(column)

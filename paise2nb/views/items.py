@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from paise2nb.core import render
+from paise2nb.core.clock import iso
 from paise2nb.core.display import Listing, Message, Record, RowList
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import Column
@@ -79,12 +80,18 @@ class Item(Record):
         return Message(text, {"id": self.id, "diff": diff})
 
     def _value(self, name: str) -> Any:
-        return (self._row if name in self._row else self._whole()).get(name)
+        known = name in self._row and name != "metadata"
+        return (self._row if known else self._whole()).get(name)
 
     def _whole(self) -> dict[str, Any]:
         if "text" not in self._row:
             self._row = self._items.get(self._row["id"]) or self._row
-        return self._row
+        # The store keeps the facts of the fetch with its time in seconds, for an extraction.
+        source = self._row.get("metadata", {}).get("source")
+        if not isinstance(source, dict) or not isinstance(source.get("fetched_at"), int | float):
+            return self._row
+        source = {**source, "fetched_at": iso(source["fetched_at"])}
+        return {**self._row, "metadata": {**self._row["metadata"], "source": source}}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``item ID``."""

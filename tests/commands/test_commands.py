@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,7 @@ def test_a_column_of_a_csv_file_gives_the_arguments(run: Run, here: Path) -> Non
             "urls.csv has columns no, the page: choose one with --column no",
         ),
         ("id,url\n1,a\n", ["--column", "ulr"], "no column 'ulr'; did you mean --column url?"),
+        ("ID,URL\n1,a\n", ["--column", "url"], "no column 'url'; did you mean --column URL?"),
         ("id,url\n1,a\n", ["--column", "xyz"], "no column 'xyz'; it has id, url"),
         ("knots.md\nnope.md\n", [], "nope.md"),
     ],
@@ -593,6 +595,35 @@ def test_doctor_finds_a_data_directory_on_a_network_filesystem(tmp_path: Path) -
     checked = paise2_on("cifs", tmp_path, "doctor", "--data-dir", str(tmp_path / "data"))
     assert checked.returncode == 1
     assert "choose another with --data-dir or PAISE2_DATA_DIR" in checked.stdout
+
+
+def dates(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key in JSON that names a date, with its value."""
+    for key, below in value.items() if isinstance(value, dict) else ():
+        if key == "date" or key.endswith("_at"):
+            yield key, below
+        if key != "args":  # the arguments of a task are its own
+            yield from dates(below)
+    for below in value if isinstance(value, list) else ():
+        yield from dates(below)
+
+
+def test_every_date_in_json_is_iso_8601_in_utc(run: Run, here: Path) -> None:
+    run("enqueue", "fetch", "knots.md")
+    run("enqueue", "stumble", "x")
+    run("enqueue", "shout", "later", "--delay", "1h", queued=True)
+    run("enqueue", "shout", "daily", "--every", "1d")
+    found = {}
+    for line in ("status", "jobs", "jobs --all", "job 1", "job 2", "items", "item 1",
+                 "item 1 --versions", "worker status"):  # fmt: skip
+        shown = dict(dates(json.loads(json.dumps(run(*line.split()).to_dict()))))
+        found |= {key: value for key, value in shown.items() if value is not None}
+        for key, value in shown.items():
+            if value is not None:
+                assert isinstance(value, str), (line, key, value)
+                moment = datetime.fromisoformat(value)
+                assert key == "date" or moment.utcoffset() == timedelta(0), (line, key, value)
+    assert {"enqueued_at", "finished_at", "run_at", "fetched_at", "visited_at"} <= found.keys()
 
 
 # The table itself ----------------------------------------------------------------------------
