@@ -30,8 +30,11 @@ NAMES = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) + "aeiou"[n % 5] *
          range(VOCABULARY)]  # fmt: skip
 CHARACTERS = [chr(0x4E00 + n) for n in rng.sample(range(20_000), 3000)]
 COMMON_FIRST = list(accumulate(1 / (rank + 20) for rank in range(3000)))
-CHINESE = ["".join(rng.choices(CHARACTERS, cum_weights=COMMON_FIRST, k=rng.choice((1, 2, 2, 2, 3))))
-           for _ in range(VOCABULARY)]  # fmt: skip
+LENGTHS = (1, 2, 2, 2, 3)  # of words in characters
+CHINESE = [
+    "".join(rng.choices(CHARACTERS, cum_weights=COMMON_FIRST, k=rng.choice(LENGTHS)))
+    for _ in range(VOCABULARY)
+]
 WEIGHTS = list(accumulate(1 / (rank + 10) for rank in range(VOCABULARY)))
 
 
