@@ -43,10 +43,12 @@ def document(number: int, chinese: bool = False) -> tuple[Document, dict[str, An
     words = rng.choices(CHINESE if chinese else NAMES, cum_weights=WEIGHTS, k=WORDS)
     space = "" if chinese else " "
     url = f"http://site{number % 500}.example.org/{number}"
-    return Document(space.join(words), title=space.join(words[:6]), date=f"20{number % 26:02}-01-02"), {
+    text, title = space.join(words), space.join(words[:6])
+    facts = {
         "url": url, "key": url, "mime_type": "text/html", "sha256": f"{number:064x}", "size": 3000,
         "tag": f"tag{number % 50}", "fetched_at": 1.7e9 + number, "job_id": number,
     }  # fmt: skip
+    return Document(text, title=title, date=f"20{number % 26:02}-01-02"), facts
 
 
 def queries() -> Iterator[tuple[str, Callable[[], str]]]:
