@@ -56,16 +56,17 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
     for marks, codec in _BYTE_ORDER_MARKS.items():
         if data.startswith(marks):
             return data.decode(codec, "replace")
-    inner, language = declarations(data)
-    declared = [name for label in (charset, inner) if (name := codec_of(label))]
     # UTF-16 without a mark and the 7-bit encodings are valid UTF-8, too, but as gibberish.
-    if b"\0" not in data and b"\x1b" not in data:
+    is_8_bit = b"\0" not in data and b"\x1b" not in data
+    if is_8_bit:
         text = data.decode("utf-8", "replace")
         broken = text.count("\ufffd")
         # A stray byte does not change the encoding. Others hardly ever contain valid UTF-8.
         if not broken or _not_ascii(text) >= 2 * broken:
             return text
-    elif not declared:
+    inner, language = declarations(data)
+    declared = [name for label in (charset, inner) if (name := codec_of(label))]
+    if not (is_8_bit or declared):
         detected = _detected(data, url, language)
         declared = ["iso2022_jp_ext" if detected == "iso2022_jp_ext" else "utf-8"]
     for errors in ("strict", "replace"):
