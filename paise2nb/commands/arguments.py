@@ -100,7 +100,7 @@ def argument_lines(text: str) -> list[str]:
 def read_list(source: str, column: str | None, app: App, task: str) -> list[str]:
     """Read the arguments in a file: one per line, or the values of one column of a ``.csv``.
 
-    Of the bookmarks that a browser exports as HTML, take the http and https URLs.
+    Of HTML, such as the bookmarks that a browser exports, take the http and https URLs of links.
 
     Args:
         source: the file, ``-`` for standard input.
@@ -113,7 +113,7 @@ def read_list(source: str, column: str | None, app: App, task: str) -> list[str]
     """
     name = "standard input" if source == "-" else source
     text = _decoded(name, _read(source))
-    if text.lstrip()[:80].upper().startswith("<!DOCTYPE NETSCAPE-BOOKMARK-FILE-1>"):
+    if text.lstrip().startswith(("<!", "<html", "<HTML")):
         return [url for url in map(unescape, _BOOKMARK.findall(text)) if host_of(url)]
     if column is not None:
         return _column_values(name, text, column)

@@ -25,16 +25,8 @@ from paise2nb.config.settings import FetchSettings
 from paise2nb.content.extract.types import PAGES, UNKNOWN, media_type
 from paise2nb.content.fetch import head
 from paise2nb.content.fetch.network import budget, pools, proxy_for, refuse_private_behind_proxy
+from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
-from paise2nb.core.urls import (
-    DEFAULT_PORTS,
-    ParsedURL,
-    host_of,
-    parse,
-    scheme_of,
-    shown_url,
-    without_credentials,
-)
 from paise2nb.core.version import __version__
 from paise2nb.plugins import Fetched
 
@@ -93,9 +85,9 @@ def get(
     first, target = _parsed(url), _parsed(chain[-1])
     while True:
         before_request(chain)
-        here = without_credentials(chain[-1])
+        here = urls.without_credentials(chain[-1])
         budget.begin(left, settings.max_bytes + HEADERS)
-        same = known if known and known.get("final_url") == shown_url(here) else {}
+        same = known if known and known.get("final_url") == urls.shown_url(here) else {}
         conditions = {header: same[name] for header, name in _CONDITIONS if same.get(name)}
         headers = {**_FIXED_HEADERS, "User-Agent": user_agent(settings), **conditions}
         headers |= _credentials(first, target) | head.cookie_header(here, cookies)
@@ -132,15 +124,15 @@ def retry_after(value: str | None) -> float | None:
         return None
 
 
-def _parsed(url: str) -> ParsedURL:
+def _parsed(url: str) -> urls.ParsedURL:
     try:
-        return parse(url)
+        return urls.parse(url)
     except ValueError as error:
-        message = f"not a URL that can be fetched, {error}: {without_credentials(url)}"
+        message = f"not a URL that can be fetched, {error}: {urls.without_credentials(url)}"
         raise PermanentError(message, "bad_address") from None
 
 
-def _credentials(first: ParsedURL, target: ParsedURL) -> dict[str, str]:
+def _credentials(first: urls.ParsedURL, target: urls.ParsedURL) -> dict[str, str]:
     """Those of one origin, which are not sent to another (RFC 9110, section 15.4)."""
     if first.credentials is None or target.origin != first.origin:
         return {}
@@ -149,7 +141,7 @@ def _credentials(first: ParsedURL, target: ParsedURL) -> dict[str, str]:
 
 
 def _request(
-    url: str, target: ParsedURL, headers: Mapping[str, str], settings: FetchSettings
+    url: str, target: urls.ParsedURL, headers: Mapping[str, str], settings: FetchSettings
 ) -> BaseHTTPResponse:
     """Send one GET and read the headers of the response, but not yet its body."""
     private = settings.allow_private_addresses
@@ -227,7 +219,7 @@ def _next_url(
     settings: FetchSettings,
 ) -> str:
     """The URL that a redirect, or what was fetched, leads to. Empty if it is what was asked for."""
-    here = without_credentials(chain[-1])
+    here = urls.without_credentials(chain[-1])
     if fetched:
         is_page = fetched.mime_type in (None, *PAGES)
         page = fetched.data[:CHUNK] if is_page else b""
@@ -242,7 +234,7 @@ def _next_url(
         target = target.encode("latin-1").decode()
     with suppress(ValueError):
         target = urljoin(chain[-1], target.strip()).partition("#")[0]
-    is_web = scheme_of(target) in DEFAULT_PORTS
+    is_web = urls.scheme_of(target) in urls.DEFAULT_PORTS
     if fetched and (not location or not is_web or target in chain):
         return ""
     if not is_web:
@@ -252,7 +244,7 @@ def _next_url(
     if target in chain and not has_cookies:
         raise PermanentError(f"redirected in a circle: {here}", "redirects")
     if len(chain) > settings.max_redirects:
-        start, limit = without_credentials(chain[0]), settings.max_redirects
+        start, limit = urls.without_credentials(chain[0]), settings.max_redirects
         message = f"redirected more than {limit} times (fetch.max_redirects): {start}"
         raise PermanentError(message, "redirects")
     return target
@@ -267,7 +259,7 @@ def _refusal(url: str, response: BaseHTTPResponse) -> TaskError:
     message = f"{_status(response)}: {url}"
     pause = retry_after(response.headers.get("Retry-After"))
     if status == 429 or (status == 503 and pause is not None):
-        return TransientError(message, "throttled", retry_after=pause, host=host_of(url))
+        return TransientError(message, "throttled", retry_after=pause, host=urls.host_of(url))
     if status in (408, 425):
         return TransientError(message, "timeout", retry_after=pause)
     if status >= 500:

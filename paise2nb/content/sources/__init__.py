@@ -17,13 +17,7 @@ from typing import Any
 
 from paise2nb.content.extract.types import PAGES
 from paise2nb.content.fetch import item_with_url, visit
-from paise2nb.content.sources.reading import (
-    feed_entries,
-    kind_of,
-    page_links,
-    sitemap_entries,
-    wrong_task,
-)
+from paise2nb.content.sources import reading
 from paise2nb.content.tasks import hand_over, is_up_to_date
 from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, UsageError
@@ -74,14 +68,14 @@ def check_folder(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
 def feed(context: Context, url: str) -> dict[str, Any]:
     """Enqueue the entries of an RSS, Atom or JSON feed."""
     why = "no entry links to a page or a document"
-    return enqueue_new(context, feed_entries(visit(context, url)), why)
+    return enqueue_new(context, reading.feed_entries(visit(context, url)), why)
 
 
 @task("sitemap", check=check_url, host=_host)
 def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, Any]:
     """Enqueue the pages of a sitemap, and the sitemaps of a sitemap index."""
     fetched = visit(context, url)
-    pages, maps = sitemap_entries(fetched)
+    pages, maps = reading.sitemap_entries(fetched)
     is_robots = urls.name_of(fetched.url) == "robots.txt"
     if maps and (inner or (is_robots and context.job.parent_id is not None)):
         raise PermanentError(f"a sitemap index in another one: {fetched.url}", "unsupported")
@@ -124,13 +118,13 @@ def links(
 ) -> dict[str, Any]:
     """Enqueue the pages that a page links to. A depth above 1 follows their links, too."""
     fetched = visit(context, url)
-    is_page, is_first = kind_of(fetched) in PAGES, context.job.parent_id is None
+    is_page, is_first = reading.kind_of(fetched) in PAGES, context.job.parent_id is None
     if is_first and not is_page:
-        raise wrong_task("page", fetched)
+        raise reading.wrong_task("page", fetched)
     host = urls.parse(fetched.url).host
     found = {
         link: None
-        for link in _fetchable(page_links(fetched) if is_page else ())
+        for link in _fetchable(reading.page_links(fetched) if is_page else ())
         if (not same_host or urls.parse(link).host == host)
         and (not pattern or any(fnmatchcase(link, glob) for glob in pattern))
     }
