@@ -94,7 +94,7 @@ def export(
     except OSError as error:
         raise PaiseError(f"can't write to {path}: {error.strerror}") from error
     text = f"{amount(written, 'item')} written to {path}"
-    return Message(text, {"path": str(path), "items": written})
+    return Message(text, {"path": path, "items": written})
 
 
 def _write_jsonl(path: Path, rows: Rows) -> None:

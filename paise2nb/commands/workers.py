@@ -154,7 +154,7 @@ def logs(session: Session, lines: int, follow: bool) -> Any:
     if not follow:
         return log
     print(log, flush=True)
-    _follow(Path(log.path))
+    _follow(log.path)
     return None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from operator import methodcaller
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from paise2nb.core import render
@@ -45,7 +46,7 @@ class Message(Displayable):
 
     Attributes:
         text: the sentence, or several lines.
-        data: the facts, which are the JSON form.
+        data: the facts, which are JSON or paths.
         exit_status: that of the command.
     """
 
@@ -61,7 +62,7 @@ class Message(Displayable):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts, for JSON."""
-        return self.data
+        return {k: str(fact) if isinstance(fact, Path) else fact for k, fact in self.data.items()}
 
     def __str__(self) -> str:
         return render.plain(self.text)

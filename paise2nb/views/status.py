@@ -287,4 +287,4 @@ def tail(path: Path, number: int) -> Message:
     lines = [shortened(line, LINE_LENGTH) for line in (lines[-number:] if number else [])]
     # Line by line: an escape sequence that has no end hides only the rest of its line.
     text = "\n".join(map(render.plain, lines)) or "the log is empty"
-    return Message(text, {"path": str(path), "lines": lines})
+    return Message(text, {"path": path, "lines": lines})
