@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from contextlib import nullcontext
 import pytest
 
 from paise2nb.demo import DemoSite, run_demo
+from paise2nb.demo.run import QUERY
 from paise2nb.demo.site import FLAKY, GONE, PAGES
 
 
@@ -45,17 +48,34 @@ def test_a_path_outside_the_site_is_not_found(site: DemoSite) -> None:
     assert status(site.base + "../../pyproject.toml") == 404
 
 
-def test_the_phrase_of_each_page_is_on_no_other_page(site: DemoSite) -> None:
+def html_pages(site: DemoSite) -> dict[str, str]:
+    """The HTML pages, by their files, with single spaces."""
     site.reopen()
-    pages = [page for page in (*PAGES, FLAKY, GONE) if page.file.endswith(".html")]
     while status(site.flaky) != 200:
         pass
     texts = {}
-    for page in pages:
-        with urllib.request.urlopen(site.base + page.file) as answer:
-            texts[page.file] = " ".join(answer.read().decode().split())
-    for page in pages:
-        assert [file for file, text in texts.items() if page.phrase in text] == [page.file]
+    for page in (*PAGES, FLAKY, GONE):
+        if page.file.endswith(".html"):
+            with urllib.request.urlopen(site.base + page.file) as answer:
+                texts[page.file] = " ".join(answer.read().decode().split())
+    return texts
+
+
+def titles(texts: dict[str, str]) -> list[str]:
+    found = (re.search("<title>(.+?)</title>", text) for text in texts.values())
+    return [html.unescape(title[1]) for title in found if title]
+
+
+def test_the_phrase_of_each_page_is_on_no_other_page(site: DemoSite) -> None:
+    texts = html_pages(site)
+    for page in (*PAGES, FLAKY, GONE):
+        if page.file in texts:
+            assert [file for file, text in texts.items() if page.phrase in text] == [page.file]
+
+
+def test_each_page_has_a_title_of_its_own(site: DemoSite) -> None:
+    texts = html_pages(site)
+    assert len(set(titles(texts))) == len(texts)
 
 
 def test_a_closed_site_does_not_answer() -> None:
@@ -67,13 +87,16 @@ def test_a_closed_site_does_not_answer() -> None:
 
 
 def test_the_demo_succeeds_and_reports_what_it_did() -> None:
+    with DemoSite() as site:
+        known = set(titles(html_pages(site)))
     said: list[str] = []
     demo = run_demo(said.append)
     assert demo.problems == []
     assert demo.succeeded
     assert (demo.pages, demo.items) == (len(PAGES) + 2, len(PAGES) + 1)
     assert demo.jobs == demo.pages + 2 * demo.items
-    assert len(demo.hits) == 3
+    assert len({hit["title"] for hit in demo.hits} & known) == 3
+    assert all(QUERY[:4] in hit["snippet"].lower() for hit in demo.hits)
     assert demo.data_dir is None
     told = "\n".join([*said, str(demo)])
     assert f"{FLAKY.file} is completed after 3 attempts" in told

@@ -73,14 +73,16 @@ def head(status: Status, clock: str) -> str:
 
 
 def counts(status: Status) -> str:
-    """Return the number of pages in each state."""
+    """Return the number of pages in each state, and of the jobs that are part of no page."""
     tiles = (
         f'<div class="tile{"" if number else " zero"}">'
         f'<span class="paise2-count" data-state="{state}" data-value="{number}">{number:,}</span>'
         f"<span>{state}</span></div>"
         for state, number in status.pages.items()
     )
-    return block(f'<div class="tiles">{"".join(tiles)}</div>')
+    others = " · ".join(f"{number:,} {state}" for state, number in status.others.items() if number)
+    jobs = f'<div class="dim">other jobs: {others}</div>' if others else ""
+    return block(f'<div class="tiles">{"".join(tiles)}</div>', jobs)
 
 
 def plot(snapshot: Snapshot) -> str:

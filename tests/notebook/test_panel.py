@@ -111,6 +111,7 @@ def test_pages_are_counted_in_each_state(app: App, tmp_path: Path) -> None:
     run_ready_jobs(app)
     panel.refresh()
     assert (count(panel, "stored"), count(panel, "failed"), count(panel, "queued")) == (1, 1, 0)
+    assert "other jobs: 1 failed" in shown(panel)
     assert "A page With words." in re.sub(r"<[^>]+>|\s+", " ", panel._html["items"].value)
 
 
