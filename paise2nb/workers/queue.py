@@ -11,10 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from huey.api import Huey
 from huey.api import Task as HueyTask
 from huey.serializer import Serializer
-from huey.storage import BaseStorage
 
 from paise2nb.core import processes
 from paise2nb.core.errors import PluginError
@@ -26,6 +24,7 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import TaskQueueProvider, hookimpl
 from paise2nb.workers.claims import Claims
 from paise2nb.workers.executor import Executor
+from paise2nb.workers.huey_interface import HueyInterface, JobStorage, unsupported
 from paise2nb.workers.immediate import ImmediateRunner
 from paise2nb.workers.outage import OutageMonitor
 
@@ -42,30 +41,7 @@ class JSONSerializer(Serializer):
         return json.loads(data)
 
 
-class JobStorage(BaseStorage):
-    """Huey's storage over the job store."""
-
-    blocking = True  # an idle thread waits for a wakeup, not for Huey's polling interval
-
-    def __init__(self, name: str = "paise2", *, job_store: JobStore) -> None:
-        super().__init__(name)
-        self.job_store = job_store
-
-    def queue_size(self) -> int:
-        """Return the number of jobs that may start."""
-        return self.job_store.counts()[0]["queued"]
-
-    def schedule_size(self) -> int:
-        """Return the number of jobs that are due later."""
-        counts = self.job_store.counts()[0]
-        return counts["scheduled"] + counts["retrying"]
-
-    def read_schedule(self, ts: datetime.datetime) -> list[bytes]:
-        """Return nothing: a due job is claimed from its row, so none is lost on the way."""
-        return []
-
-
-class JobHuey(Huey):
+class JobHuey(HueyInterface):
     """The queue of one app.
 
     Args:
@@ -133,6 +109,12 @@ class JobHuey(Huey):
         self.claims.outages = self._executor.outages = outages
         self._generation = -1
         self._register_tasks()
+
+    def create_consumer(self, **options: Any) -> Any:
+        """Create the consumer of a worker process. Raises UsageError elsewhere."""
+        if self.claims.worker is None:
+            raise unsupported("create_consumer")
+        return super().create_consumer(**options)
 
     def dequeue(self) -> HueyTask | None:
         """Claim the next job. Return None if there was none for a second."""
