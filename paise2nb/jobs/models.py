@@ -15,7 +15,8 @@ STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "
 UNFINISHED = STATES[:4]
 PAGE_TASKS = ("fetch", "links")  # a `links` job that a user enqueues is no page
 PAGE_STATES = (*UNFINISHED, "stored", "unchanged", "failed", "cancelled", "skipped")
-COUNTED_SECONDS = 10  # for which the pages and jobs that end are counted together
+COUNTED_SECONDS = 1  # for which the pages and jobs that end are counted together
+COUNTS_KEPT = 3600.0  # seconds for which these numbers are kept
 CLEANED_AT = "cleaned_at"  # the key of the time of the last cleanup
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 

@@ -15,7 +15,8 @@ from paise2nb.jobs.host_limits import WAITING, reason_to_wait
 from paise2nb.jobs.models import COUNTED_SECONDS, PAGE_STATES, STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 
-RATE_SECONDS = 300.0  # over which rates are averaged
+RATE_NUMBER = 200  # of the latest pages and jobs over which rates are averaged
+RATE_SECONDS = (5.0, 300.0)  # the shortest and the longest time for this average
 BREAK_SECONDS = 60.0  # without any end, after which an average begins again
 _NUMBERS = {
     *("priority", "attempt", "max_attempts", "crashes", "run", "worker_pid", "parent_id"),
@@ -292,20 +293,22 @@ class QueryMixin(JobDatabase):
     def rates(self) -> tuple[float, float]:
         """How many pages and other jobs complete in a second, and how many end in any way.
 
-        Over the last minutes without a longer break. The ten seconds in which they begin are left
-        out, because the work may have begun in the middle of them.
+        Over the last minutes without a longer break. The second in which they begin is left out,
+        because the work may have begun in the middle of it.
         """
         now = self.now()
-        counted, newest = [], int(now // COUNTED_SECONDS)
-        for name, completed, failed in reversed(self._finished(now - RATE_SECONDS)):
-            if (newest - name) * COUNTED_SECONDS > BREAK_SECONDS:
+        counted, oldest, number = [], int(now // COUNTED_SECONDS), 0
+        for name, completed, failed in reversed(self._finished(now - RATE_SECONDS[1])):
+            gap = (oldest - name) * COUNTED_SECONDS
+            enough = number >= RATE_NUMBER and now - oldest * COUNTED_SECONDS >= RATE_SECONDS[0]
+            if gap > BREAK_SECONDS or enough:
                 break
             counted.append((completed, completed + failed))
-            newest = name
+            oldest, number = name, number + completed + failed
         if len(counted) > 2:
             counted.pop()
-            newest += 1
-        seconds = max(now - newest * COUNTED_SECONDS, 1.0)
+            oldest += 1
+        seconds = max(now - oldest * COUNTED_SECONDS, 1.0)
         completed, ended = map(sum, zip(*counted, strict=True)) if counted else (0, 0)
         return completed / seconds, ended / seconds
 

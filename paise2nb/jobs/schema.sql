@@ -16,7 +16,7 @@
 -- A page is a fetch, its newest extract and that one's newest store: page_id is the id of the fetch
 -- in all three, page_state the page's state in the row of the fetch. A `links` job that follows from
 -- another one counts as a fetch, because it hands its bytes to an extract, too. Jobs that are part
--- of no page are counted as "other", and both by the ten seconds in which they end.
+-- of no page are counted as "other", and both by the second in which they end.
 --
 -- Columns "file" of workers and supervisor: the file that the process has opened, as DEVICE:INODE.
 -- In a copy of the file such rows are those of other processes. "host" is the machine's name.

@@ -12,7 +12,15 @@ from paise2nb.core.space import PAUSE
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.execution import ExecutionMixin
 from paise2nb.jobs.host_limits import WAITING
-from paise2nb.jobs.models import COUNTED_SECONDS, Claim, Decide, Outcome, Worker, claim_of
+from paise2nb.jobs.models import (
+    COUNTED_SECONDS,
+    COUNTS_KEPT,
+    Claim,
+    Decide,
+    Outcome,
+    Worker,
+    claim_of,
+)
 from paise2nb.jobs.queries import QueryMixin
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
@@ -123,7 +131,8 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         deleted = 0
         while old := tx.execute(SQL["old_leaves"], (before,)).fetchall():
             deleted += self._delete(tx, old)
-        tx.execute(SQL["prune_finished"], (int(before // COUNTED_SECONDS),))
+        oldest = (self.now() - COUNTS_KEPT) // COUNTED_SECONDS
+        tx.execute(SQL["prune_finished"], (int(oldest),))
         tx.execute(SQL["prune_recurring_attempts"], (before,))
         tx.execute("DELETE FROM hosts WHERE waiting = 0 AND free_at < ?", (before,))
         return deleted

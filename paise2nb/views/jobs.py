@@ -114,6 +114,9 @@ class Job(_JobActions, JobRecord):
         row = self.row()
         if name == "page_state" and row["page_id"] not in (None, self.id):
             return self._client.job_store.rows([row["page_id"]])[row["page_id"]]["page_state"]
+        if name in ("error", "error_class") and row["page_state"] is not None:
+            row = dict(row)
+            as_pages(self._client.job_store, {self.id: row})
         return public(row, self._client.job_store.iso_time)[name]
 
     def __eq__(self, other: object) -> bool:

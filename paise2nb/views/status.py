@@ -164,7 +164,8 @@ def take_status(client: JobClient, parts: Parts) -> Status:
     next_retry = job_store.next_retry()
     oldest = job_store.oldest_queued()
     pages, others, rates = job_store.page_counts(), job_store.other_counts(), job_store.rates()
-    left = time_left(job_store, pages, others, rates[1]) if found.workers else None
+    goes_on = found.workers and not pauses.paused
+    left = time_left(job_store, pages, others, rates[1]) if goes_on else None
     return Status(
         profile=parts.profile,
         data_dir=str(parts.data_dir),

@@ -90,6 +90,7 @@ def test_a_state_is_that_of_the_page_or_with_all_that_of_the_job(
     assert (first.state, first.page_state) == ("completed", "stored")
     assert [job.page_state for job in first.tree] == ["stored"] * 3
     assert (second.state, second.page_state) == ("completed", "failed")
+    assert (second.error_class, first.error_class) == ("unsupported", None)
 
 
 def test_rows_have_times(app: App, good: str) -> None:
