@@ -135,6 +135,27 @@ def test_failures_are_grouped_and_retried(lab: Lab, data_dir: Path, site: Site) 
     assert lab.errors() == []
 
 
+def test_a_recurring_failure_is_shown_with_its_next_time(
+    lab: Lab, data_dir: Path, site: Site
+) -> None:
+    url = site.url("/status/403")
+    cells = [
+        opening(data_dir), "%paise2 worker start",
+        f"job = %paise2 enqueue fetch {url} --every 1d", "%paise2 watch",
+    ]  # fmt: skip
+    lab.open(lab.write("recurring.ipynb", cells))
+    lab.run_all()
+    shown = panel(lab).locator(".entry", has_text="every 1 d")
+    expect(shown).to_contain_text(re.compile(r"; next \w{3} \d\d:\d\d"))
+    lab.shot("14-recurring")
+    site.add("/status/403")
+    press(lab, "Retry")
+    expect_count(lab, "scheduled", 1)
+    expect(shown).to_have_count(0)
+    expect(panel(lab)).to_contain_text("1 item")
+    assert lab.errors() == []
+
+
 def test_buttons_answer_while_a_cell_runs(lab: Lab, data_dir: Path, site: Site) -> None:
     cells = [
         opening(data_dir), "%paise2 worker start", "%paise2 watch",
