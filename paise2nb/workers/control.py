@@ -15,6 +15,7 @@ from typing import Any
 
 from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.core import processes
+from paise2nb.core.disks import full_disk
 from paise2nb.core.errors import UsageError, WorkersError
 from paise2nb.jobs.models import ELSEWHERE, HERE
 from paise2nb.jobs.retry import released
@@ -264,6 +265,8 @@ class Workers(WorkersInspection):
             elif exit_status is not None:
                 break
             time.sleep(POLL_SECONDS)
+        if reason := full_disk(self._parts.write_dirs()):  # the log can't be written either
+            raise WorkersError(f"the workers did not start: {reason}")
         log = log_path(self._parts.data_dir)
         raise WorkersError(f"the workers did not start; the reason is at the end of {log}")
 

@@ -66,6 +66,8 @@ class OutageMonitor:
         if claim.run - claim.attempt >= MAX_UNCHARGED_RUNS:
             return False
         if is_disk_full(error) or (may_be_full(error) and full_disk(self._write_dirs)):
+            # Until the next measurement: otherwise the job could run again at once, many times.
+            self._disk_full, self._check_disk_at = True, time.monotonic() + DISK_CHECK_SECONDS
             return True
         if not is_offline(error):
             self.recovered(claim.task)

@@ -15,7 +15,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.commands import Session, main
-from paise2nb.core.errors import StorageError
+from paise2nb.core.errors import StorageError, WorkersError
 from paise2nb.doctor import Report
 from paise2nb.doctor.findings import Finding
 from tests.small_disk import fill, small_disk
@@ -259,6 +259,7 @@ def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
         data = tmp_path / "disk" / "data"
         with paise2nb.open("test", data) as app:
             app.enqueue("fetch", str(page))
+            app.cache.put(os.urandom(2_000_000))
         fill(tmp_path / "disk" / "filler")
         found = problems(data)
         assert [finding.check for finding in found] == ["disk"]
@@ -271,3 +272,7 @@ def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
             assert str(run(data, *words))
         with pytest.raises(StorageError, match=r"the disk is full.*nothing is lost"):
             run(data, "enqueue", "fetch", str(page), "--force")
+        with pytest.raises(WorkersError, match=r"did not start: no space left at"):
+            run(data, "worker", "start", "--daemonize")
+        run(data, "reset", "--yes")  # deletes the cached bytes first, for which no space is needed
+        run(data, "enqueue", "fetch", str(page), "--force")
