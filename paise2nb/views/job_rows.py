@@ -148,6 +148,8 @@ def summary_of(job_store: JobStore, known: Mapping[str, Any], answer: str | None
         words.append(f"— {row['error']}")
     elif row["error"] and known["interval"]:
         words.append(f"— the last run failed: {row['error']}")
+    elif isinstance(value := value_of(known.get("result")), dict) and "warning" in value:
+        words.append(f"— {value['warning']}")
     return render.one_line(" ".join(words))
 
 

@@ -444,8 +444,9 @@ def test_a_feed_in_a_file_is_a_text(app: App, tmp_path: Path) -> None:
 def test_nothing_found_is_a_warning_that_says_why(
     app: App, site: Site, caplog: pytest.LogCaptureFixture, task: str, data: bytes, why: str
 ) -> None:
-    result = run(app, task, site.add("/a", data, "text/html" if task == "links" else None))
-    assert result == {"found": 0, "new": 0, "warning": f"0 found: {why}"}
+    job = app.enqueue(task, site.add("/a", data, "text/html" if task == "links" else None))
+    assert job.result() == {"found": 0, "new": 0, "warning": f"0 found: {why}"}
+    assert str(job).splitlines()[0].endswith(f"completed — 0 found: {why}")
     assert why in caplog.text
 
 
