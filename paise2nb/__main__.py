@@ -1,7 +1,5 @@
 """The command line: ``paise2 …`` and ``python -m paise2nb …``."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

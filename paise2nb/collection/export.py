@@ -3,8 +3,6 @@
 A file is complete or absent. An existing one is replaced only with ``force``.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -5,8 +5,6 @@ and Thai do not need. There, each two neighbouring characters are a word of the 
 one of a run is a word, too. So a word inside of a run is found as a phrase of such pairs.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from itertools import chain, pairwise

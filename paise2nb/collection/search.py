@@ -7,8 +7,6 @@ collections are therefore ranked without the most common words, which say least 
 only among the newest matches.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

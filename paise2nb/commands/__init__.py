@@ -4,8 +4,6 @@ The shell prints the object's text or JSON, the notebook returns the object itse
 prints a result or ends the process, and every mistake is one of the package's own exceptions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

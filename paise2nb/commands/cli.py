@@ -3,8 +3,6 @@
 The same commands serve the shell and the notebook.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any

@@ -1,7 +1,5 @@
 """Commands about stored items: search, list, show, export."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

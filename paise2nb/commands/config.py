@@ -1,7 +1,5 @@
 """Commands about settings: ``config show``, ``edit``, ``validate``, ``path``, and YAML cells."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

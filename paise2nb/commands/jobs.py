@@ -1,7 +1,5 @@
 """Commands about jobs: enqueue, show, wait, retry, cancel, replay."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext

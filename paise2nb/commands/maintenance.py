@@ -1,7 +1,5 @@
 """Commands about the installation and its data: profile, reset, demo, doctor, watch."""
 
-from __future__ import annotations
-
 import sys
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """Commands for those who operate an installation: backup, restore, health."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Commands about plugins: save a cell as one, list all of them, disable and enable them."""
 
-from __future__ import annotations
-
 import json
 import os
 from importlib.metadata import entry_points

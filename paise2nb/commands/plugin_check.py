@@ -4,8 +4,6 @@ Limits of time and memory apply there, and everything that the plugin started is
 comes back as JSON in a file, so that what the plugin prints can't be taken for it.
 """
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import dis

@@ -1,7 +1,5 @@
 """Commands about the background workers."""
 
-from __future__ import annotations
-
 import operator
 import os
 import time

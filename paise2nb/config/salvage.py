@@ -1,7 +1,5 @@
 """Settings with which workers can be found although the user's files are broken."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from contextlib import suppress

@@ -7,8 +7,6 @@ replaces the value.
 Neither pydantic nor msgspec replaces this: their errors know no lines and no nearest key.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping

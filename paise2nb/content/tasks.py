@@ -4,8 +4,6 @@ Each task hands an identifier to the next, never contents, and may run twice: it
 by a key, and older content never replaces newer.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

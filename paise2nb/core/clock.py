@@ -4,8 +4,6 @@ The wall clock may be set back by hours while a job waits, and its delay must no
 carry times of a clock that is read from the wall clock once after each boot and counts from there.
 """
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime
 from functools import cache

@@ -1,7 +1,5 @@
 """Databases that can't be opened as usual: missing, damaged, or on a full disk."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing

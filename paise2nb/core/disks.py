@@ -1,7 +1,5 @@
 """Tell a full disk, a network filesystem and a missing network from other failures."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

@@ -1,7 +1,5 @@
 """Base classes of results: each has a text form and an HTML form; a listing shows a table."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence

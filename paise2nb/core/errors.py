@@ -19,8 +19,6 @@
 A message tells what happened and what to type next, in one line.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -6,8 +6,6 @@ longest try most often. The chaos suite's crowd of producers (``python -m tests.
 pays for it: its slowest enqueue takes no longer than half a second.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import time

@@ -1,7 +1,5 @@
 """Files and directories that are private to the user, and atomic replacement of files."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Longer statements have files of their own, too, so that they can be read as SQL.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sqlite3

@@ -6,8 +6,6 @@ rather than with psutil: importing psutil makes `paise2 status` 7 % slower, and 
 with the wall clock.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

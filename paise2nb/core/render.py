@@ -4,8 +4,6 @@ All text from fetched pages passes through `escape` before it gets into HTML, an
 before it gets into a terminal.
 """
 
-from __future__ import annotations
-
 import html
 import re
 import shutil

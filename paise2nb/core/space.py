@@ -1,7 +1,5 @@
 """Give the free pages of a SQLite file back to the filesystem while other processes use it."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Both databases (jobs and items) are opened here, so that permissions, timeouts, 
 and interrupts within a transaction are treated alike.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """Operations on text, whatever its source."""
 
-from __future__ import annotations
-
 import re
 
 _WORD = re.compile(r"\S+")

@@ -4,8 +4,6 @@ A URL is fetched as the user gave it; its canonical form is only the key by whic
 found. The standard library's parser is lenient, so its results are checked here.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import re

@@ -5,8 +5,6 @@ all of them, a byte is sent to each socket. No correctness depends on it: those 
 poll now and then, which is all that happens where sockets can't be created.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import socket

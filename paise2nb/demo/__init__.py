@@ -3,8 +3,6 @@
 The site needs no network, so a failure here is a failure of the installation.
 """
 
-from __future__ import annotations
-
 from paise2nb.demo.run import run_demo
 from paise2nb.demo.site import DemoSite
 

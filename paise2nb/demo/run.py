@@ -3,8 +3,6 @@
 It uses a separate data directory, so it neither sees nor changes the user's collection.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import time

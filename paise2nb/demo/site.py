@@ -4,8 +4,6 @@ Besides ordinary pages it has the two kinds of failure that a retry policy tells
 is busy for a while, and a page that is gone.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections import Counter

@@ -4,8 +4,6 @@ Each finding says what to do about it, and a check that fails is a finding. Noth
 for indexes that are missing: they are made again from the rows.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import sqlite3

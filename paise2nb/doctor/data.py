@@ -1,7 +1,5 @@
 """The checks of the data directory: its files, both databases, and the cache."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3

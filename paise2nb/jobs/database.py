@@ -1,7 +1,5 @@
 """The job store's database: one SQLite file, and transactions that keep its counters right."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import time

@@ -5,8 +5,6 @@ whatever else the table holds. ``run`` counts executions and is the fencing toke
 outcome is accepted only from the execution that the row still names.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence

@@ -6,8 +6,6 @@ waiting job, with the time of the next request. Without a delay up to 256 jobs h
 and only a host that asks for a pause makes its jobs wait.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The parts of an app, which its tasks, queue and workers get in place of the app."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path

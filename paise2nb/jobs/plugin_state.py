@@ -5,8 +5,6 @@ version: if another job has changed a value that this job has read, the completi
 the job runs again, uncharged. So a counter counts each completed job exactly once.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, MutableMapping
 from typing import Any

@@ -4,8 +4,6 @@ The class of an error selects the policy. Each value comes from the most specifi
 it: task and class, plugin and class, class, task, default.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections import ChainMap

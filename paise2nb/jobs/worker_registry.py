@@ -1,7 +1,5 @@
 """The worker processes and their supervisor, as rows of the job store."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

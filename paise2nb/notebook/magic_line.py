@@ -4,8 +4,6 @@ IPython would expand ``$x`` and ``{x}`` anywhere, and read a final ``?`` as a re
 A URL may contain all of these.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator, Mapping

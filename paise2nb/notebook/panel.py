@@ -5,8 +5,6 @@ changed. Buttons may be pressed while a cell runs, so their work runs in threads
 is locked.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ It is a thread because an event loop does not run while a cell does. It sleeps w
 displayed, and it never prints: it only sets traits of widgets.
 """
 
-from __future__ import annotations
-
 import atexit
 import threading
 from collections.abc import Callable

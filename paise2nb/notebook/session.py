@@ -1,7 +1,5 @@
 """The session of one line in a notebook. It works on the kernel's current app."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A backup is a directory. Its ``backup.json`` is written last: where it is missin
 interrupted.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

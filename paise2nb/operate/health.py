@@ -3,8 +3,6 @@
 It reads the job store and nothing else, loads no plugins, and changes nothing.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

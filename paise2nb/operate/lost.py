@@ -1,7 +1,5 @@
 """Empty databases in place of lost ones, where the user gives up their content."""
 
-from __future__ import annotations
-
 import time
 from contextlib import suppress
 from typing import Any

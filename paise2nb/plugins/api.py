@@ -1,7 +1,5 @@
 """The decorators of a plugin, and the task that one of them declares."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import json

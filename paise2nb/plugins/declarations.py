@@ -1,7 +1,5 @@
 """The rules of what plugins declare and return, checked when they are loaded."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """The values that fetchers and extractors take and return."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

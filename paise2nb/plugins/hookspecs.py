@@ -1,7 +1,5 @@
 """The hook specifications: one for each extension point, with what it returns."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any

@@ -1,7 +1,5 @@
 """Import plugins, and say in one line why and where one can't be loaded."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """The protocols that providers implement, and those that plugins get as arguments."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find, load and look up plugins: built-in ones, entry points, modules, files and saved cells."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import importlib.util

@@ -4,8 +4,6 @@ The manifest is replaced with every change. Running processes compare its finger
 one ``stat``, to see whether they have to reload plugins.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Why a task is unknown, and what to do about it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches

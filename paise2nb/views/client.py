@@ -3,8 +3,6 @@
 Views take this client instead of the app, so they depend on nothing above them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn

@@ -1,7 +1,5 @@
 """The answer to an enqueue, and the result of a replay."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The whole way of a page or a job: every execution, with its time and its duration."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """What to do about each kind of failure: the texts of ``remedies.json``, by error class."""
 
-from __future__ import annotations
-
 import json
 from operator import attrgetter
 from pathlib import Path

@@ -3,8 +3,6 @@
 Times are in seconds since the epoch, so a view can count down without reading anything again.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

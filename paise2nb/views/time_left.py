@@ -1,7 +1,5 @@
 """When all work will be done: by the pace of pages, by their hosts, or by the last retry."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import NamedTuple

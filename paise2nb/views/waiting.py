@@ -4,8 +4,6 @@ The steps are a generator of pauses, so that each caller sleeps in its own way a
 interrupted while it does.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """The built-in extractors. Specific types come before families, in the order of this file."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from paise2nb.content.extract import pages, text

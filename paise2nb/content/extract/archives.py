@@ -4,8 +4,6 @@ Members are read as a stream within limits, so bombs fail early, and are never w
 The URL of a member is that of the archive, followed by ``!/`` and the path of the member.
 """
 
-from __future__ import annotations
-
 import bz2
 import dataclasses
 import gzip

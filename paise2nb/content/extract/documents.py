@@ -3,8 +3,6 @@
 A process runs one parser at a time: PDFium is not thread-safe, and memory is limited per process.
 """
 
-from __future__ import annotations
-
 import re
 import resource
 import threading

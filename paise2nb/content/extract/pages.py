@@ -1,7 +1,5 @@
 """Web pages: the main text without boilerplate, and the metadata of the page."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 Source: the Rich Text Format specification 1.9.1: "Character set", "Font table", "Unicode RTF".
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 

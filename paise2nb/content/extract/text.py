@@ -1,7 +1,5 @@
 """Plain text: detecting its character set and its title."""
 
-from __future__ import annotations
-
 import codecs
 import json
 import re

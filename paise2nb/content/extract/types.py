@@ -8,8 +8,6 @@ that are plain text, the regular expressions of signatures, what is in each cont
 at the beginning of feeds and sitemaps.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

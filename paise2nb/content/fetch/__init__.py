@@ -1,7 +1,5 @@
 """The built-in fetchers: http and https, and local files that the user names."""
 
-from __future__ import annotations
-
 import json
 import stat
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The head of an answer, read as browsers read it: what is malformed does not spoil the rest."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Redirects are followed here, not by urllib3, so that each target is parsed, chec
 like the first URL.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 import ssl

@@ -5,8 +5,6 @@ DNS rebinding fails, because the name is never resolved again. All layers above 
 header, TLS server name and certificate check, connection reuse) still use the host name.
 """
 
-from __future__ import annotations
-
 import http.client
 import io
 import ipaddress

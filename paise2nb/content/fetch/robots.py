@@ -4,8 +4,6 @@ The rules of a host are valid for a day. All worker processes share the file wit
 without rules has an empty file. A host that fails has one that disallows everything.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time

@@ -4,8 +4,6 @@ They enqueue only what is new or has changed, so they may run again and again (`
 in pages, feeds and sitemaps are followed only if they are http or https.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

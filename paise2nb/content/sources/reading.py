@@ -3,8 +3,6 @@
 No parser here loads anything, expands entities without limit, or gets input without limit.
 """
 
-from __future__ import annotations
-
 import calendar
 import io
 import json
