@@ -285,7 +285,7 @@ def test_an_entry_without_a_link_leads_to_its_enclosures() -> None:
 
 def test_a_sitemap_index_leads_to_sitemaps_and_these_to_pages(app: App, site: Site) -> None:
     pages = sitemap(f"<loc>{site.url('/ok?1')}</loc>", f"<loc> {site.url('/ok?2')}\n</loc>")
-    site.add("/one.xml.gz", gzip.compress(pages), "application/octet-stream")
+    site.add("/one.xml.gz", gzip.compress(pages, mtime=0), "application/octet-stream")
     site.add(
         "/two.xml", sitemap("<loc>file:///etc/passwd</loc>", f"<loc>{site.url('/ok?3')}</loc>")
     )
@@ -336,7 +336,7 @@ HOSTILE = [
     (b"<html></html>", "damaged"),
     (b"\x1f\x8b damaged", "damaged"),
     (sitemap("<loc>x</loc>")[:-20], "damaged"),
-    (gzip.compress(bytes(60 << 20)), "too_large"),
+    (gzip.compress(bytes(60 << 20), mtime=0), "too_large"),
     (LAUGHS.encode() + b"<urlset><url><loc>&j;</loc></url></urlset>", None),
     (b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><urlset><url><loc>&e;</loc></url>"
      b"</urlset>", None),
@@ -365,7 +365,7 @@ def locs(*urls: str) -> bytes:
         locs("<![CDATA[http://a.example/?x=1&y=2]]>", "/b").decode().encode("utf-16"),
         locs("<![CDATA[http://a.example/?x=1&y=2]]>", "//example.org/b"),
         b"\xef\xbb\xbfhttp://a.example/?x=1&y=2\r\n\r\nhttp://example.org/b",
-        gzip.compress(b"\nhttp://a.example/?x=1&y=2\nhttp://example.org/b"),
+        gzip.compress(b"\nhttp://a.example/?x=1&y=2\nhttp://example.org/b", mtime=0),
         rss(("http://a.example/?x=1&amp;y=2", None), ("/b", None)),
     ],
 )
@@ -408,7 +408,7 @@ JSON_FEED = {"version": "https://jsonfeed.org/version/1.1", "title": "F", "items
         ("fetch", locs("/ok"), "enqueue sitemap"),
         ("feed", PAGE, "enqueue fetch"),
         ("feed", locs("/ok"), "enqueue sitemap"),
-        ("feed", gzip.compress(b"words"), "enqueue fetch"),
+        ("feed", gzip.compress(b"words", mtime=0), "enqueue fetch"),
         ("sitemap", PAGE, "enqueue links"),
         ("sitemap", b"%PDF-1.7 \0", "enqueue fetch"),
         ("links", rss(), "enqueue feed"),
