@@ -108,9 +108,10 @@ class EnqueueMixin(JobDatabase):
         if parent is not None or delayed or late + len(jobs) > UNCOUNTED:
             tx.counters.add("scheduled", delayed, parent is None)
             tx.counters.add("queued", len(jobs) - delayed, parent is None)
-            for page_state, pages in Counter(row[-2] for row in rows).items():
+            parts = [row for row in rows if row[-3] is not None]
+            for page_state, pages in Counter(row[-2] for row in parts).items():
                 tx.counters.add_pages(page_state, pages)
-            for state, others in Counter(row[9] for row in rows if row[-3] is None).items():
-                tx.counters.add_others(state, others)
+            for state, number in Counter(row[9] for row in parts).items():
+                tx.counters.add_parts(state, number)
             tx.count_late(late, counted, len(jobs))
         tx.executemany(SQL["insert"], rows)

@@ -40,11 +40,16 @@ CREATE INDEX jobs_recurring ON jobs (id) WHERE interval IS NOT NULL;
 ALTER TABLE jobs ADD COLUMN page_id INTEGER;
 ALTER TABLE jobs ADD COLUMN page_state TEXT;
 CREATE VIEW page_counts AS
-    SELECT kind, name, jobs + iif(name = 'queued', (
-        SELECT count(*) FROM jobs WHERE iif(kind = 'page', page_id = id, page_id IS NULL)
-            AND id > (SELECT jobs FROM counters WHERE kind = 'id')
-    ), 0) AS number
-    FROM counters WHERE kind IN ('page', 'other');
+    WITH counted AS (
+        SELECT kind, name, jobs + iif(name = 'queued', (
+            SELECT count(*) FROM jobs
+            WHERE page_id = id AND id > (SELECT jobs FROM counters WHERE kind = 'id')
+        ), 0) AS number
+        FROM counters WHERE kind IN ('page', 'part')
+    )
+    SELECT kind, name, number FROM counted WHERE kind = 'page'
+    UNION ALL SELECT 'other', name, jobs - number
+    FROM counts JOIN counted USING (name) WHERE kind = 'part';
 UPDATE jobs SET page_id = id WHERE task = 'fetch' OR (task = 'links' AND parent_id IS NOT NULL);
 UPDATE jobs SET page_id = parent.page_id FROM jobs AS parent
 WHERE jobs.parent_id = parent.id AND jobs.task = 'extract' AND parent.page_id IS NOT NULL;
@@ -78,17 +83,13 @@ INSERT INTO counters (kind, name, jobs)
 SELECT 'page', column1, (SELECT count(*) FROM jobs WHERE page_state = column1)
 FROM (VALUES ('queued'), ('scheduled'), ('running'), ('retrying'), ('stored'), ('unchanged'),
     ('failed'), ('cancelled'), ('skipped'));
+INSERT INTO counters (kind, name, jobs)
+SELECT 'part', name, (SELECT count(*) FROM jobs WHERE state = name AND page_id IS NOT NULL)
+FROM counters WHERE kind = 'state';
 UPDATE counters SET jobs = jobs - (
     SELECT count(*) FROM jobs
     WHERE page_id = id AND id > (SELECT jobs FROM counters WHERE kind = 'id')
-) WHERE kind = 'page' AND name = 'queued';
-INSERT INTO counters (kind, name, jobs)
-SELECT 'other', name, (
-    SELECT count(*) FROM jobs WHERE state = name AND page_id IS NULL
-) - iif(name = 'queued', (
-    SELECT count(*) FROM jobs
-    WHERE page_id IS NULL AND id > (SELECT jobs FROM counters WHERE kind = 'id')
-), 0) FROM counters WHERE kind = 'state';
+) WHERE kind IN ('page', 'part') AND name = 'queued';
 
 -- Workers and the supervisor belong to a machine and to a file. Those of the earlier format have
 -- ended, because none of them can use this one. The ids of workers are not used again.

@@ -187,14 +187,13 @@ class StateCounters:
         self.add(new, 1, root)
         if page_id is not None:
             self.pages.add(page_id)
-        else:
-            self.add_others(old, -1)
-            self.add_others(new, 1)
+            self.add_parts(old, -1)
+            self.add_parts(new, 1)
 
-    def add_others(self, state: str, number: int) -> None:
-        """Add to the number of jobs in a state that are no part of a page."""
+    def add_parts(self, state: str, number: int) -> None:
+        """Add to the number of jobs in a state that are parts of pages."""
         if state in STATES:
-            self.count("other", state, number)
+            self.count("part", state, number)
 
     def add_pages(self, state: str | None, number: int) -> None:
         """Add to the number of pages in a state. A new page has none, a damaged row any."""
@@ -217,7 +216,7 @@ class StateCounters:
         """
         self.add("queued", late, True)
         self.add_pages("queued", pages)
-        self.add_others("queued", late - pages)
+        self.add_parts("queued", pages)
         self.count("id", "counted", late + counted)
 
 

@@ -15,8 +15,9 @@
 --
 -- A page is a fetch, its newest extract and that one's newest store: page_id is the id of the fetch
 -- in all three, page_state the page's state in the row of the fetch. A `links` job that follows from
--- another one counts as a fetch, because it hands its bytes to an extract, too. Jobs that are part
--- of no page are counted as "other", and both by the second in which they end.
+-- another one counts as a fetch, because it hands its bytes to an extract, too. The counters
+-- have the states of pages and of the jobs that are parts of them; "other" jobs are the rest. Pages
+-- and other jobs are also counted by the second in which they end.
 --
 -- Columns "file" of workers and supervisor: the file that the process has opened, as DEVICE:INODE.
 -- In a copy of the file such rows are those of other processes. "host" is the machine's name.
@@ -140,15 +141,20 @@ CREATE VIEW counts AS
         SELECT *, iif(name = 'queued', (SELECT last - counted FROM ids), 0) AS late
         FROM counters WHERE kind = 'state');
 CREATE VIEW page_counts AS
-    SELECT kind, name, jobs + iif(name = 'queued', (
-        SELECT count(*) FROM jobs WHERE iif(kind = 'page', page_id = id, page_id IS NULL)
-            AND id > (SELECT jobs FROM counters WHERE kind = 'id')
-    ), 0) AS number
-    FROM counters WHERE kind IN ('page', 'other');
+    WITH counted AS (
+        SELECT kind, name, jobs + iif(name = 'queued', (
+            SELECT count(*) FROM jobs
+            WHERE page_id = id AND id > (SELECT jobs FROM counters WHERE kind = 'id')
+        ), 0) AS number
+        FROM counters WHERE kind IN ('page', 'part')
+    )
+    SELECT kind, name, number FROM counted WHERE kind = 'page'
+    UNION ALL SELECT 'other', name, jobs - number
+    FROM counts JOIN counted USING (name) WHERE kind = 'part';
 INSERT INTO counters (kind, name) VALUES
     ('state', 'queued'), ('state', 'scheduled'), ('state', 'running'), ('state', 'retrying'),
     ('state', 'completed'), ('state', 'failed'), ('state', 'cancelled'), ('id', 'counted'),
     ('page', 'queued'), ('page', 'scheduled'), ('page', 'running'), ('page', 'retrying'),
     ('page', 'stored'), ('page', 'unchanged'), ('page', 'failed'), ('page', 'cancelled'),
-    ('page', 'skipped'), ('other', 'queued'), ('other', 'scheduled'), ('other', 'running'),
-    ('other', 'retrying'), ('other', 'completed'), ('other', 'failed'), ('other', 'cancelled');
+    ('page', 'skipped'), ('part', 'queued'), ('part', 'scheduled'), ('part', 'running'),
+    ('part', 'retrying'), ('part', 'completed'), ('part', 'failed'), ('part', 'cancelled');

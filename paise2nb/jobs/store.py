@@ -144,8 +144,8 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         for row in jobs:
             tx.counters.add(row["state"], -1, row["parent_id"] is None)
             tx.counters.add_pages(row["page_state"], -1)
-            if row["page_id"] is None:
-                tx.counters.add_others(row["state"], -1)
+            if row["page_id"] is not None:
+                tx.counters.add_parts(row["state"], -1)
         tx.counters.pages.update(row["page_id"] for row in jobs if row["page_id"])
         ids = json.dumps([row["id"] for row in jobs])
         tx.execute(SQL["delete_attempts"], (ids,))
@@ -159,7 +159,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         tx.execute("DELETE FROM counters WHERE kind IN ('completed', 'failed')")
         tx.execute("UPDATE counters SET jobs = (SELECT last FROM ids) WHERE kind = 'id'")
         tx.execute(
-            "UPDATE counters SET jobs = 0, roots = 0 WHERE kind IN ('state', 'page', 'other')"
+            "UPDATE counters SET jobs = 0, roots = 0 WHERE kind IN ('state', 'page', 'part')"
         )
         return tx.execute("DELETE FROM jobs").rowcount
 

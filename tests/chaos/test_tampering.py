@@ -164,7 +164,7 @@ def insert(environment: Environment, rows: list[dict[str, Any]]) -> int:
                 )
                 connection.execute(
                     "UPDATE counters SET jobs = jobs + 1, roots = roots + ?"
-                    " WHERE name = 'queued' AND kind != 'page'",
+                    " WHERE name = 'queued' AND kind = 'state'",
                     (values.get("parent_id") is None,),
                 )
                 connection.execute(
