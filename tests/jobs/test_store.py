@@ -682,7 +682,7 @@ def test_failures_are_grouped_with_their_last_error(store: JobStore, worker: Wor
     groups = [(g["error_class"], g["jobs"], g["error"]) for g in store.failures()]
     assert groups == [("dns", 2, "no b"), ("http_4xx", 1, "410")]
     assert store.failed_pages(0) == 3
-    assert store.failed_since(store.now() + 60) == 0
+    assert store.failed_pages(store.now() + 60) == 0
 
 
 def test_completed_and_failed_jobs_are_counted_by_minute(store: JobStore, worker: Worker) -> None:
