@@ -65,7 +65,7 @@ class Panel(SubshellWidget, widgets.VBox):
         self._start = Button(look, "Start workers", start, "Start the background workers")
         self._stop = Button(look, "Stop workers", stop, "Running jobs finish first")
         self._pause = Button(look, "Pause", self._pause_or_resume)
-        retry = partial(self._retry, self._failed)
+        retry = partial(self._retry, self._everything_failed)
         self._retry_failed = Button(look, "Retry failed", retry, "Retry everything that failed")
         refresh = Button(look, "Refresh", self._on_refresh, "Update the panel now")
         self.concurrency = Number(
@@ -264,6 +264,11 @@ class Panel(SubshellWidget, widgets.VBox):
 
     def _retry(self, selected: Callable[[], Jobs]) -> None:
         self._run("retrying", lambda: f"{amount(len(selected().retry()), 'job')} back in the queue")
+
+    def _everything_failed(self) -> Jobs:
+        recurring = (group["id"] for group in self.app.status().failures if group["recurs"])
+        ids = {*self._failed().ids, *recurring}
+        return self.app.jobs(*ids) if ids else self._failed()
 
     def _failed(self, error: str | None = None) -> Jobs:
         """The pages that failed, and the other jobs."""

@@ -57,7 +57,7 @@ def test_when_the_kernel_restarts_the_work_goes_on(lab: Lab, data_dir: Path, sit
     gate.set()
     lab.open(lab.write("after.ipynb", [opening(data_dir), "%paise2 wait", "%paise2 status"]))
     lab.run_all()
-    expect(lab.outputs().nth(2)).to_contain_text("36 completed")
+    expect(lab.outputs().nth(2)).to_contain_text("12 stored")
     expect(lab.outputs().nth(2).get_by_role("row", name="items 12")).to_be_visible()
     assert lab.errors() == []
 

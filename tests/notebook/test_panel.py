@@ -181,6 +181,11 @@ def test_the_failure_of_a_recurring_job_is_shown_with_its_next_time(app: App) ->
     assert "1 × stumble" not in shown(panel)
     press(panel, "Retry")
     assert app.job(1).state == "queued"
+    run_ready_jobs(app)
+    panel.refresh()
+    press(panel, "Retry failed")
+    assert app.job(1).state == "queued"
+    assert "1 job back in the queue" in shown(panel)
 
 
 def test_retries_are_listed_with_a_countdown(app: App) -> None:
