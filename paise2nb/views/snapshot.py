@@ -181,12 +181,8 @@ def states(counts: Mapping[str, int]) -> str:
 
 
 def facts(snapshot: Snapshot, now: float) -> list[str]:
-    """Jobs that are no page, throughput, time left and the longest wait, each as text.
-
-    Without those that don't apply.
-    """
-    others = states(snapshot.status.others)
-    found = [f"jobs: {others}"] if others else []
+    """Throughput, time left and the longest wait, each as text; without those that don't apply."""
+    found = []
     if pace := snapshot.status.completed_per_minute:
         found.append(f"{pace:,.0f} completed per minute")
     if snapshot.left:
@@ -208,8 +204,9 @@ def text(snapshot: Snapshot, now: float, height: int | None = None) -> str:
     counts = states(status.pages)
     clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
     lines = [f"paise2 · {status.profile} · updated {clock}", ""]
+    others = states(status.others)
     lines.append(counts or "no pages")
-    lines += filter(None, [status.pauses, status.problem])
+    lines += filter(None, [others and f"other jobs: {others}", status.pauses, status.problem])
     if any(done for _, done, _ in snapshot.pace):
         lines.append(sparkline([done for _, done, _ in snapshot.pace]))
     lines += facts(snapshot, now)

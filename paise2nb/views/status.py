@@ -102,7 +102,7 @@ class Status(Displayable):
         """The lines of the text form, without times and process ids."""
         lines = [_labelled(label, text) for label, text in self._facts().items()]
         for group in self.failures[: render.VIEW_ROWS]:
-            failed = f"{_number(group)} {group['error_class']}: {group['error']}{group['next']}"
+            failed = f"{_number(group)} {group['error_class']}: {_reason(group)}{group['next']}"
             lines.append(_labelled("failed", f"{failed} → {group['commands']}"))
         if (more := len(self.failures) - render.VIEW_ROWS) > 0:
             lines.append(_labelled("", f"and {more:,} more: paise2 jobs --state failed"))
@@ -139,7 +139,7 @@ class Status(Displayable):
         cells = list((facts | self._counts(render.tone)).items())
         for group in self.failures[: render.VIEW_ROWS]:
             number = render.escape(f"{_number(group)} {group['error_class']}")
-            error = render.escape(render.one_line(f"{group['error']}{group['next']}"))
+            error = render.escape(render.one_line(f"{_reason(group)}{group['next']}"))
             command = render.escape(render.in_cell_words(group["commands"]))
             failed = f'<div><b class="bad">{number}</b> · {error}</div>'
             cells.append(("failed", f"{failed}<code>{command}</code>"))
@@ -211,6 +211,11 @@ def _recurring_failures(job_store: JobStore) -> Iterator[dict[str, Any]]:
         at = "now" if row["run_at"] is None else clock_time(job_store.clock.wall(row["run_at"]))
         recurs = f"{row['task']} {arguments(row['args'])} every {render.duration(row['interval'])}"
         yield {**row, "jobs": 1, "status": None, "recurs": recurs, "next": f"; next {at}"}
+
+
+def _reason(group: Mapping[str, Any]) -> str:
+    """The error without its class, with which the errors of plugins begin."""
+    return str(group["error"]).removeprefix(f"{group['error_class']}: ")
 
 
 def _number(group: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from tests.acceptance.support import Place, Shell, until
 # JSON ------------------------------------------------------------------------------------------
 
 STATES = {"queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled"}
+PAGE_STATES = STATES - {"completed"} | {"stored", "unchanged", "skipped"}
 STATUS = {
     "profile", "data_dir", "immediate", "pages", "jobs", "roots", "workers", "supervisor",
     "oldest_queued_seconds", "next_retry_at", "completed_per_minute", "seconds_left", "items",
@@ -83,6 +84,24 @@ def test_the_status_counts_every_state_of_jobs_and_roots(shell: Shell) -> None:
     assert (status["immediate"], status["workers"], status["supervisor"]) == (False, [], None)
     assert (status["profile"], status["items"], status["paused"]) == ("development", 0, None)
     assert status["data_dir"] == str(shell.place.data)
+
+
+def test_the_status_counts_pages_by_their_state(table: Place, shell: Shell) -> None:
+    bad = table.work / "bad.nobody"
+    bad.write_bytes(bytes(range(256)))
+    page = str(table.work / "page.md")
+    done = shell("--immediate", "enqueue", "fetch", page, str(bad), "--wait")
+    assert (done.status, "1 stored, 1 failed" in done.stderr) == (1, True)
+    status = shell("status", "--json").json
+    assert set(status["pages"]) == PAGE_STATES
+    assert {state: n for state, n in status["pages"].items() if n} == {"stored": 1, "failed": 1}
+    assert [row["state"] for row in shell("jobs", "--json").json] == ["stored", "failed"]
+    assert len(shell("jobs", "--all", "--json").json) == 5
+    [failed] = shell("jobs", "--all", "--state", "failed", "--json").json
+    assert failed["task"] == "extract"
+    assert [row["id"] for row in shell("jobs", "--state", "stored", "--json").json] == [1]
+    assert (shell("wait").status, shell("wait", "--fail").status) == (0, 1)
+    assert "store" in shell("job", "1").stdout, "the whole way of the page"
 
 
 def test_the_json_of_an_attempt_has_its_keys_and_its_traceback(shell: Shell) -> None:

@@ -42,7 +42,8 @@ def test_a_recurring_job_whose_last_run_failed_is_a_failure_with_its_next_time(
         assert "echo nightly every 1 d" in form
         assert "; next " in form
         assert "paise2 replay 1" in form
-    assert "ValueError: nightly" in str(status)
+    assert "every 1 d: ValueError: nightly; next " in str(status)
+    assert "echo nightly every 1 d failed: ValueError: nightly; next " in str(waiting.since())
     waiting.jobs(state="failed").retry()
     end_next(waiting, Outcome("completed", "completed"))
     assert "nightly" not in str(waiting.status())
