@@ -101,6 +101,9 @@ class Item(Record):
         facts = [self.author, self.date, self.language, self.mime_type, self.tag]
         if (self.versions or 1) > 1:
             facts.append(f"{self.versions} versions")
+        source = (self.metadata or {}).get("source")
+        if isinstance(source, dict) and source.get("truncated"):
+            facts.append("truncated: the server sent only a part")
         if self.duplicates:
             facts.append(f"the same bytes as item {', '.join(map(str, self.duplicates))}")
         return " · ".join(fact for fact in facts if fact)

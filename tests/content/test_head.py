@@ -356,6 +356,7 @@ def test_a_truncated_page_is_stored_and_a_truncated_document_tried_again(
     job = app.enqueue("fetch", site.url("/cut"))
     assert (job.attempt, len(job.items)) == (1, 1)
     assert job.items[0].metadata["source"]["truncated"] is True
+    assert "truncated: the server sent only a part" in str(job.items[0])
     site.add(
         "/a.bin",
         b"%PDF-1.4 \0\1",
