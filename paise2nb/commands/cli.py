@@ -15,12 +15,13 @@ from paise2nb.commands.session import Session, pass_session
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import in_cell_words
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 ALIASES = {"workers": "worker"}
 _FILTERS = (
-    ("state", "NAME", completion.states, "Only pages and jobs in this state: stored, failed, …"),
-    ("task", "NAME", completion.tasks, "Only jobs of this task."),
-    ("tag", "NAME", completion.tags, "Only jobs with this tag."),
-    ("error", "CLASS", completion.errors, "Only jobs with this last error: timeout, http_4xx, …"),
+    ("--state NAME", completion.states, "Only pages and jobs in this state: stored, failed, …"),
+    ("--task NAME", completion.tasks, "Only jobs of this task."),
+    ("--tag NAME", completion.tags, "Only jobs with this tag."),
+    ("--error CLASS", completion.errors, "Only jobs with this last error: timeout, http_4xx, …"),
 )
 
 
@@ -170,11 +171,24 @@ def command(
     return make
 
 
+def option(declaration: str, help: str, *names: str, **rest: Any) -> Decorator:
+    """Declare an option as its help shows it: ``--tag NAME``, or ``--force`` for a flag.
+
+    Args:
+        declaration: the option, and what its value is called.
+        help: what it does.
+        names: the name of its parameter, if that is another one.
+        rest: more arguments of `click.option`.
+    """
+    name, _, metavar = declaration.partition(" ")
+    form = {"metavar": metavar} if metavar else {"is_flag": True}
+    return click.option(name, *names, help=help, **{**form, **rest})
+
+
 def filters(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the filters of jobs."""
-    for name, metavar, complete, help in reversed(_FILTERS):
-        option = click.option(f"--{name}", metavar=metavar, help=help, shell_complete=complete)
-        function = option(function)
+    for declaration, complete, help in reversed(_FILTERS):
+        function = option(declaration, help, shell_complete=complete)(function)
     return function
 
 

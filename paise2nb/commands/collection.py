@@ -6,7 +6,7 @@ import click
 
 from paise2nb.collection.export import export as write
 from paise2nb.commands import completion
-from paise2nb.commands.cli import command, filters
+from paise2nb.commands.cli import command, filters, option
 from paise2nb.commands.jobs import select
 from paise2nb.commands.session import Session
 from paise2nb.core.display import Message
@@ -16,7 +16,7 @@ from paise2nb.views.items import History, Item, Items, SearchResults
 
 @command("search")
 @click.argument("words", metavar="QUERY", nargs=-1, required=True)
-@click.option("--limit", type=click.IntRange(1), default=10, metavar="N", help="Hits; default 10.")
+@option("--limit N", "Hits; default 10.", type=click.IntRange(1), default=10)
 def search(session: Session, words: tuple[str, ...], limit: int) -> SearchResults:
     """Find items by words, "phrases" and prefixes*, best first.
 
@@ -33,10 +33,8 @@ def search(session: Session, words: tuple[str, ...], limit: int) -> SearchResult
 
 
 @command("items")
-@click.option(
-    "--tag", metavar="NAME", shell_complete=completion.tags, help="Only items with this tag."
-)
-@click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the newest N.")
+@option("--tag NAME", "Only items with this tag.", shell_complete=completion.tags)
+@option("--limit N", "Only the newest N.", type=click.IntRange(0))
 def items(session: Session, tag: str | None, limit: int | None) -> Items:
     """List items, newest first."""
     return session.app.items(tag=tag, limit=limit)
@@ -44,9 +42,9 @@ def items(session: Session, tag: str | None, limit: int | None) -> Items:
 
 @command("item")
 @click.argument("item_id", metavar="ID", type=int, shell_complete=completion.items)
-@click.option("--versions", is_flag=True, help="List its versions.")
-@click.option("--diff", is_flag=True, help="Show the changes since the previous version.")
-@click.option("--since", type=int, metavar="N", help="Show the changes since version N.")
+@option("--versions", "List its versions.")
+@option("--diff", "Show the changes since the previous version.")
+@option("--since N", "Show the changes since version N.", type=int)
 def item(
     session: Session, item_id: int, versions: bool, diff: bool, since: int | None
 ) -> Item | History | Message:
@@ -60,7 +58,7 @@ def item(
 @command("export")
 @click.argument("path", metavar="PATH")
 @filters
-@click.option("--force", is_flag=True, help="Overwrite an existing file or folder.")
+@option("--force", "Overwrite an existing file or folder.")
 def export(session: Session, /, path: str, force: bool, **given: Any) -> Message:
     """Write items to .jsonl, .csv, .parquet or a Markdown folder.
 

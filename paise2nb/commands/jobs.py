@@ -10,7 +10,7 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.arguments import argument_lines, expand, is_literal, read_list, time_span
-from paise2nb.commands.cli import command, filters
+from paise2nb.commands.cli import command, filters, option
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
 from paise2nb.jobs.queries import Counts
@@ -28,27 +28,18 @@ ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs
 @command("enqueue", reads_cell=True)
 @click.argument("task", metavar="TASK", shell_complete=completion.tasks)
 @click.argument("words", metavar="[ARG]...", nargs=-1)
-@click.option(
-    "--from",
-    "source",
-    metavar="FILE",
-    help="One argument per line, or a browser's bookmarks; - reads stdin.",
-)
-@click.option("--column", metavar="NAME", help="Read this column of the .csv given by --from.")
-@click.option(
-    "--tag", metavar="NAME", shell_complete=completion.tags, help="A tag for the jobs and items."
-)
-@click.option("--priority", type=int, default=0, metavar="N", help="Higher runs first; default 0.")
-@click.option(
-    "--delay", type=time_span, metavar="SECONDS", help="Wait this long first: 90, 15m, 2h."
-)
-@click.option("--every", type=time_span, metavar="1d", help="Run again and again at this interval.")
-@click.option("--force", is_flag=True, help="Run now even if up to date or due later.")
-@click.option("--recursive", is_flag=True, default=None, help="folder: include subfolders.")
-@click.option("--depth", type=int, metavar="N", help="links: how many links to follow (default 1).")
-@click.option("--same-host/--any-host", default=None, help="links: only the page's host, or any.")
-@click.option("--pattern", multiple=True, metavar="GLOB", help="folder, links: only matches.")
-@click.option("--wait", "and_wait", is_flag=True, help="Return when the jobs have finished.")
+@option("--from FILE", "One argument per line, or a browser's bookmarks; - reads stdin.", "source")
+@option("--column NAME", "Read this column of the .csv given by --from.")
+@option("--tag NAME", "A tag for the jobs and items.", shell_complete=completion.tags)
+@option("--priority N", "Higher runs first; default 0.", type=int, default=0)
+@option("--delay SECONDS", "Wait this long first: 90, 15m, 2h.", type=time_span)
+@option("--every 1d", "Run again and again at this interval.", type=time_span)
+@option("--force", "Run now even if up to date or due later.")
+@option("--recursive", "folder: include subfolders.", default=None)
+@option("--depth N", "links: how many links to follow (default 1).", type=int)
+@option("--same-host/--any-host", "links: only the page's host, or any.", default=None)
+@option("--pattern GLOB", "folder, links: only matches.", multiple=True)
+@option("--wait", "Return when the jobs have finished.", "and_wait")
 def enqueue(
     session: Session,
     /,
@@ -187,8 +178,8 @@ def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> None:
 
 @command("jobs")
 @filters
-@click.option("--all", is_flag=True, help="Every job; --state takes a job state.")
-@click.option("--limit", type=click.IntRange(0), metavar="N", help="Only the first N.")
+@option("--all", "Every job; --state takes a job state.")
+@option("--limit N", "Only the first N.", type=click.IntRange(0))
 def jobs(session: Session, /, limit: int | None, **given: Any) -> Jobs:
     """List pages, and jobs that are no page.
 
@@ -215,8 +206,8 @@ def job(session: Session, job_id: int) -> Job:
 @command("wait")
 @ids_argument(shell_complete=completion.unfinished)
 @filters
-@click.option("--timeout", type=time_span, metavar="S", help="Give up after this: 90, 15m, 2h.")
-@click.option("--fail", is_flag=True, help="Exit status 1 if any page or job failed.")
+@option("--timeout S", "Give up after this: 90, 15m, 2h.", type=time_span)
+@option("--fail", "Exit status 1 if any page or job failed.")
 def wait(
     session: Session, /, ids: tuple[int, ...], timeout: float | None, fail: bool, **given: Any
 ) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
-from paise2nb.commands.cli import command
+from paise2nb.commands.cli import command, option
 from paise2nb.commands.session import Session
 from paise2nb.core import render
 from paise2nb.core.display import Message
@@ -36,8 +36,8 @@ def profile(session: Session, name: str | None) -> Any:
 
 
 @command("reset")
-@click.option("--hard", is_flag=True, help="Delete everything, the items too.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@option("--hard", "Delete everything, the items too.")
+@option("--yes", "Do not ask.")
 def reset(session: Session, hard: bool, yes: bool) -> Message:
     """Delete finished jobs and cached bytes; keep the items."""
     from paise2nb.operate.lost import has_lost_database, replace_lost_databases

@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from paise2nb.commands.arguments import time_span
-from paise2nb.commands.cli import command
+from paise2nb.commands.cli import command, option
 from paise2nb.commands.session import Session
 
 
 @command("backup")
 @click.argument("path", metavar="PATH")
-@click.option("--no-cache", is_flag=True, help="Leave out raw bytes that no job needs.")
+@option("--no-cache", "Leave out raw bytes that no job needs.")
 def backup(session: Session, path: str, no_cache: bool) -> Any:
     """Copy jobs, items, raw bytes and saved plugins to a directory.
 
@@ -38,8 +38,8 @@ def restore(session: Session, path: str) -> Any:
 
 
 @command("health")
-@click.option("--max-age", metavar="TIME", help="Longest time that a job may wait: 90, 15m, 1d.")
-@click.option("--max-failed", metavar="N", type=int, help="Most pages that may fail in an hour.")
+@option("--max-age TIME", "Longest time that a job may wait: 90, 15m, 1d.")
+@option("--max-failed N", "Most pages that may fail in an hour.", type=int)
 def health(session: Session, max_age: str | None, max_failed: int | None) -> Any:
     """Check whether work goes on: exit status 0, or 1 with reasons.
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
-from paise2nb.commands.cli import CommandGroup, command
+from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.session import Session
 from paise2nb.core import render
 from paise2nb.core.display import Message, Rows
@@ -59,9 +59,7 @@ class PluginRows(Rows):
 
 @command("plugin", reads_cell=True)
 @click.argument("name")
-@click.option(
-    "--try", "try_id", type=int, metavar="ID", help="Run it on a job or item; save nothing."
-)
+@option("--try ID", "Run it on a job or item; save nothing.", "try_id", type=int)
 def plugin(session: Session, name: str, try_id: int | None) -> Message:
     """Save the cell as a plugin in the data directory, and load it.
 

@@ -11,7 +11,7 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.arguments import time_span
-from paise2nb.commands.cli import CommandGroup, command
+from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.jobs import everything, report_ended
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
@@ -21,29 +21,23 @@ from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 FOLLOW_SECONDS = 0.25
 
 worker = CommandGroup("worker", help="Start, stop and show the background workers.")
-_timeout = click.option(
-    "--timeout", type=time_span, metavar="S", help="Time for running jobs to finish (default 30)."
-)
+_timeout = option("--timeout S", "Time for running jobs to finish (default 30).", type=time_span)
 
 
-_concurrency = click.option(
-    "--concurrency",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="Processes (default: the settings').",
+_concurrency = option(
+    "--concurrency N", "Processes (default: the settings').", type=click.IntRange(1, 1024)
 )
 
 
 @command("start", group=worker)
 @_concurrency
-@click.option("--pool", metavar="NAME", shell_complete=completion.pools, help="Only this pool.")
-@click.option("--burst", is_flag=True, help="Stop when no work is left.")
-@click.option("--daemonize", is_flag=True, help="Run in the background (always in a notebook).")
-@click.option(
-    "--drain-timeout",
+@option("--pool NAME", "Only this pool.", shell_complete=completion.pools)
+@option("--burst", "Stop when no work is left.")
+@option("--daemonize", "Run in the background (always in a notebook).")
+@option(
+    "--drain-timeout S",
+    "Time for running jobs to finish after Ctrl-C or SIGTERM (default 25).",
     type=time_span,
-    metavar="S",
-    help="Time for running jobs to finish after Ctrl-C or SIGTERM (default 25).",
 )
 def start(
     session: Session,
@@ -142,10 +136,8 @@ def resume(session: Session, pool: str | None) -> Pauses:
 
 
 @command("logs", group=worker)
-@click.option(
-    "-n", "lines", type=click.IntRange(0), default=20, metavar="N", help="Lines (default 20)."
-)
-@click.option("--follow", is_flag=True, help="Go on with new lines, until Ctrl-C.")
+@option("-n N", "Lines (default 20).", "lines", type=click.IntRange(0), default=20)
+@option("--follow", "Go on with new lines, until Ctrl-C.")
 def logs(session: Session, lines: int, follow: bool) -> Any:
     """Show the last lines of the workers' log."""
     log = session.app.logs(lines)
