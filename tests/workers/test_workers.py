@@ -177,10 +177,10 @@ def test_a_restart_keeps_the_options_that_were_typed_and_takes_the_rest_from_the
     make: Make,
 ) -> None:
     make().workers.start()
-    pools = {"new": {"tasks": ["echo"], "processes": 2}}
+    pools = {"new": {"tasks": ["echo"], "processes": 2}, "many": {"threads": 4}}
     app = make(workers__concurrency=1, workers__pools=pools)
     assert app.workers.restart().problem is None
-    assert sizes(app) == {"default": 1, "fetch": 1, "new": 2}
+    assert sizes(app) == {"default": 1, "fetch": 1, "many": 1, "new": 2}
     assert app.workers.restart(concurrency=3).problem is None
     again = make(workers__concurrency=2)
     again.workers.restart()
@@ -235,7 +235,8 @@ def test_workers_survive_the_end_of_the_process_that_started_them(
     app = make()
     program = (
         "import paise2nb, sys; app = paise2nb.open('development', sys.argv[1], "
-        "{'plugins': [sys.argv[2]], 'workers.concurrency': 1}); print(app.workers.start())"
+        "{'plugins': [sys.argv[2]], 'workers.concurrency': 1, 'workers.pools.many.threads': 4});"
+        "print(app.workers.start())"
     )
     arguments = [str(app.data_dir), str(tmp_path / "extra.py")]
     subprocess.run([sys.executable, "-c", program, *arguments], check=True, timeout=60)
@@ -512,7 +513,8 @@ def test_a_start_while_workers_drain_waits_and_starts_a_new_supervisor(
     until(lambda: any(w["state"] == "stopping" for w in app.workers.status().workers))
     program = (
         "import paise2nb, sys; print(paise2nb.open('development', sys.argv[1], "
-        "{'plugins': [sys.argv[2]]}).workers.start(concurrency=1).supervisor['pid'])"
+        "{'plugins': [sys.argv[2]], 'workers.pools.many.threads': 4})"
+        ".workers.start(concurrency=1).supervisor['pid'])"
     )
     arguments = [sys.executable, "-c", program, str(app.data_dir), str(tmp_path / "extra.py")]
     starting = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
@@ -572,7 +574,8 @@ def test_many_starts_at_the_same_time_start_one_supervisor(make: Make, tmp_path:
     app = make()
     program = (
         "import paise2nb, sys; app = paise2nb.open('development', sys.argv[1], "
-        "{'plugins': [sys.argv[2]]}); print(app.workers.start(concurrency=1).supervisor['pid'])"
+        "{'plugins': [sys.argv[2]], 'workers.pools.many.threads': 4});"
+        "print(app.workers.start(concurrency=1).supervisor['pid'])"
     )
     arguments = [sys.executable, "-c", program, str(app.data_dir), str(tmp_path / "extra.py")]
     starts = [subprocess.Popen(arguments, stdout=subprocess.PIPE) for _ in range(6)]
