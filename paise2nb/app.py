@@ -249,6 +249,7 @@ class App:
     def _context(self, row: Mapping[str, Any]) -> Context:
         known: dict[str, Any] = {name: row.get(name) for name in Claim._fields}
         known |= {"args": json.dumps(row["args"]), "run": 0, "worker_pid": os.getpid()}
+        known["max_attempts"] = row.get("max_attempts", 1)
         return Context(self.parts, Claim(**known))
 
     def _dry_run(self, row: Mapping[str, Any]) -> Replay:

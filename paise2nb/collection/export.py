@@ -56,16 +56,7 @@ def export(
         PaiseError: The path exists and ``force`` is not given, the path can't be written, or
             pyarrow is missing.
     """
-    writers = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
-    write = None if path.is_dir() else writers.get(path.suffix.lower())
-    if path.suffix and write is None and not path.is_dir():
-        known = ", ".join(writers)
-        raise UsageError(f"can't export to {path.suffix}; use {known}, or a folder for Markdown")
-    exists = any(path.iterdir()) if path.is_dir() else path.exists()
-    if not path.suffix and path.is_file():
-        raise UsageError(f"{path} is a file; name a folder for Markdown")
-    if exists and not force:
-        raise PaiseError(f"{path} exists; add --force to overwrite it")
+    write = _writer(path, force)
     written = 0
 
     def rows() -> Rows:
@@ -93,6 +84,21 @@ def export(
         raise PaiseError(f"can't write to {path}: {error.strerror}") from error
     text = f"{amount(written, 'item')} written to {path}"
     return Message(text, {"path": path, "items": written})
+
+
+def _writer(path: Path, force: bool) -> Callable[[Path, Rows], None] | None:
+    """What writes to a path, None for a folder of Markdown. Raises like `export`."""
+    writers = {".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet}
+    write = None if path.is_dir() else writers.get(path.suffix.lower())
+    if path.suffix and write is None and not path.is_dir():
+        known = ", ".join(writers)
+        raise UsageError(f"can't export to {path.suffix}; use {known}, or a folder for Markdown")
+    exists = any(path.iterdir()) if path.is_dir() else path.exists()
+    if not path.suffix and path.is_file():
+        raise UsageError(f"{path} is a file; name a folder for Markdown")
+    if exists and not force:
+        raise PaiseError(f"{path} exists; add --force to overwrite it")
+    return write
 
 
 def _write_jsonl(path: Path, rows: Rows) -> None:
