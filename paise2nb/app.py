@@ -25,7 +25,7 @@ from paise2nb.core.errors import NotFound, PluginError, WorkersError
 from paise2nb.core.files import claim_directory
 from paise2nb.core.render import amount, counted
 from paise2nb.jobs.context import Context
-from paise2nb.jobs.models import PAGE_TASKS, Claim, argument_tuples, check_state, whole_number
+from paise2nb.jobs.models import PAGE_TASKS, argument_tuples, check_state, whole_number
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import Pauses
 from paise2nb.plugins import CacheProvider, DataStorageProvider, LifecycleAction, Plugins
@@ -240,20 +240,14 @@ class App:
 
     def dry_run(self, task: str, args: Sequence[Any]) -> Replay:
         """The same for a job that was never enqueued."""
-        return self._dry_run({"id": 0, "task": task, "args": args, "attempt": 1, "priority": 0})
+        return self._dry_run({"task": task, "args": args})
 
     def context(self, task: str) -> Context:
         """The context of a job of that task, to try a function with; nothing of it is stored."""
-        return self._context({"id": 0, "task": task, "args": [], "attempt": 1, "priority": 0})
-
-    def _context(self, row: Mapping[str, Any]) -> Context:
-        known: dict[str, Any] = {name: row.get(name) for name in Claim._fields}
-        known |= {"args": json.dumps(row["args"]), "run": 0, "worker_pid": os.getpid()}
-        known["max_attempts"] = row.get("max_attempts", 1)
-        return Context(self.parts, Claim(**known))
+        return Context.trial(self.parts, {"task": task, "args": []})
 
     def _dry_run(self, row: Mapping[str, Any]) -> Replay:
-        context = self._context(row)
+        context = Context.trial(self.parts, row)
         value = call_function(self.parts, context, row["args"])
         return Replay(context.job.id, context.job.task, value, context.followups)
 
@@ -396,10 +390,7 @@ class App:
         return export(self.store.list(tag=tag), self.store, Path(path), force=force)
 
     def reset(self, *, hard: bool = False) -> Message:
-        """Forget finished jobs and cached bytes; ``hard``: everything.
-
-        Returns:
-            The numbers of ``jobs``, ``cached`` files and ``items`` that were deleted.
+        """Delete finished jobs and cached bytes; ``hard``: everything. Returns the numbers.
 
         Raises:
             WorkersError: workers run.

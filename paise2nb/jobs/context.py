@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,14 @@ class Context:
         self._states: dict[str, State] = {}
         self._plugin = parts.plugins.task(claim.task).plugin
         self._progress_at = float("-inf")  # monotonic: when progress was last written
+
+    @classmethod
+    def trial(cls, parts: Parts, row: Mapping[str, Any]) -> Context:
+        """The context of a job that is only tried, with the known columns of its row."""
+        job = {"id": 0, "attempt": 1, "max_attempts": 1, "priority": 0, **row}
+        claim: dict[str, Any] = {name: job.get(name) for name in Claim._fields}
+        claim |= {"args": json.dumps(row["args"]), "run": 0, "worker_pid": os.getpid()}
+        return cls(parts, Claim(**claim))
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
