@@ -6,6 +6,7 @@ import os
 import time
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -422,6 +423,33 @@ def test_a_file_is_up_to_date_until_it_changes(app: App, tmp_path: Path) -> None
     assert app.enqueue("fetch", str(path)).id != first.id
     args = (str(tmp_path / "gone"),)
     assert not is_up_to_date(app.settings, {"size": 1, "mtime_ns": 1}, time.time(), args)
+
+
+def test_a_file_with_the_bytes_of_its_item_is_unchanged(app: App, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("words")
+    before = item_of(app, str(path))
+    job = app.enqueue("fetch", str(path), force=True)
+    assert [child.task for child in app.replay(job.id).followups] == ["extract"]
+    assert (job.result()["status"], [item.id for item in job.items]) == (304, [before["id"]])
+    assert app.enqueue("fetch", str(path)).id == job.id
+    path.write_text("other")
+    assert item_of(app, str(path), force=True)["text"] == "other"
+    counts = {state: n for state, n in app.queue.job_store.page_counts().items() if n}
+    assert counts == {"stored": 2, "unchanged": 1}
+
+
+def test_a_page_whose_cached_bytes_are_gone_is_fetched_again(app: App, site: Site) -> None:
+    job = app.enqueue("fetch", site.add("/page", bytes(range(256)), "application/x-unknown"))
+    find = partial(app.queue.job_store.find, state="failed", pages=True)
+    assert find(error="unsupported") == [job.id]
+    app.cache.clear()
+    assert job.retry().ids == [job.id]
+    assert find(error="not_cached") == [job.id]
+    site.add("/page", b"words", "text/plain")
+    assert job.retry().ids == [job.id]
+    assert [item.text for item in job.items] == ["words"]
+    assert app.queue.job_store.page_counts()["stored"] == 1
 
 
 # Plugins -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The built-in fetchers: http and https, and local files that the user names."""
 
+import hashlib
 import json
 import stat
 from collections.abc import Mapping, Sequence
@@ -100,8 +101,18 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
 
 @fetcher("file")
 def fetch_file(context: Context, url: str) -> Fetched:
-    """Read a local file."""
-    return read_file(url, context.settings.fetch)
+    """Read a local file, and see whether it differs from the stored item.
+
+    A replay always takes it as new, to show what would follow.
+    """
+    fetched = read_file(url, context.settings.fetch)
+    item = None if context.is_replay else item_with_url(context.items, url)
+    if item is None or item["sha256"] not in context.cache:
+        return fetched
+    if item["sha256"] != hashlib.sha256(fetched.data).hexdigest():
+        return fetched
+    meta = {**fetched.meta, "status": 304, "size": len(fetched.data)}
+    return Fetched(b"", fetched.url, meta=meta)
 
 
 def read_file(url: str, settings: FetchSettings) -> Fetched:
