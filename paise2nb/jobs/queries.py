@@ -15,6 +15,7 @@ from paise2nb.jobs.host_limits import WAITING, reason_to_wait
 from paise2nb.jobs.models import COUNTED_SECONDS, PAGE_STATES, STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 
+PAGE_OR_ROOT = "(page_id = id OR (page_id IS NULL AND parent_id IS NULL))"
 RATE_NUMBER = 200  # of the latest pages and jobs over which rates are averaged
 RATE_SECONDS = (5.0, 300.0)  # the shortest and the longest time for this average
 BREAK_SECONDS = 60.0  # without any end, after which an average begins again
@@ -49,9 +50,10 @@ class QueryMixin(JobDatabase):
     ) -> list[int]:
         """The ids of the jobs that match every filter, oldest first.
 
-        With ``pages`` only pages and other jobs without a parent. Then ``state`` is the page's
-        state, and ``error`` that of any of its parts. A recurring job whose last run failed is
-        found as ``failed``, too.
+        With ``pages`` only pages and other jobs without a parent; where a state other than
+        ``completed`` or an error is looked for, also other jobs with a parent, such as the failed
+        part of a sitemap. Then ``state`` is the page's state, and ``error`` that of any of its
+        parts. A recurring job whose last run failed is found as ``failed``, too.
         """
         chosen = None if ids is None else json.dumps(list(ids))
         has_state = "coalesce(page_state, state) = ?" if pages else "state = ?"
@@ -65,7 +67,9 @@ class QueryMixin(JobDatabase):
             "id IN (SELECT value FROM json_each(?))": chosen,
         }
         used = {condition: value for condition, value in filters.items() if value is not None}
-        candidates = SQL["pages_and_roots"] if pages else "SELECT id FROM jobs WHERE 1"
+        looks_below = error is not None or state not in (None, "completed")
+        shown = SQL["counted"] if looks_below else PAGE_OR_ROOT
+        candidates = f"SELECT id FROM jobs WHERE {shown if pages else 1}"
         sql = " AND ".join([candidates, *used]) + " ORDER BY id LIMIT ?"
         return self._column(sql, (*used.values(), -1 if limit is None else limit))
 

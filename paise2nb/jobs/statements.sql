@@ -398,9 +398,6 @@ WHERE isolated = 1 AND finished_at IS NULL AND (ready = 1 OR (ready = 0 AND run_
 
 -- Queries -------------------------------------------------------------------------------------
 
--- name: pages_and_roots
-SELECT id FROM jobs WHERE (page_id = id OR (page_id IS NULL AND parent_id IS NULL))
-
 -- name: pages_with_error
 -- Not with that of a part of an earlier run.
 SELECT coalesce(page_id, id) FROM jobs AS part WHERE error_class = ? AND NOT EXISTS (

@@ -17,14 +17,13 @@ Make = Callable[..., App]
 PLUGIN = """
 from paise2nb import task
 
-@task("source")
-def source(context, *paths):
-    for path in paths:
-        context.enqueue("fetch", path)
+@task("index")
+def index(context, word):
+    context.enqueue("part", word)
 
-@task("folderlike")
-def folderlike(context, path):
-    context.enqueue("folder", path)
+@task("part", max_retries=0)
+def part(context, word):
+    raise ValueError(word)
 """
 
 
@@ -152,3 +151,11 @@ def test_a_bar_of_everything_counts_pages(make: Make) -> None:
     with pytest.raises(TimeoutError, match="5 of 5"):
         app.wait(0, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(0, 5)]
+
+
+def test_a_failed_job_below_a_source_is_found_and_retried(app: App) -> None:
+    parent = app.enqueue("index", "x")
+    [failed] = app.jobs(state="failed")
+    assert (failed.task, failed.parent_id) == ("part", parent.id)
+    assert app.jobs().ids == [parent.id]
+    assert app.jobs(error=failed.error_class).retry().ids == [failed.id]
