@@ -125,6 +125,8 @@ def cookie_header(url: str, cookies: Sequence[Sequence[str]]) -> dict[str, str]:
         cookies: Pairs of a URL and a Set-Cookie header that its answer had. The latest fifty with
             at most 4096 characters count (RFC 6265, section 6.1).
     """
+    if not cookies:
+        return {}
     jar, request = CookieJar(), Request(url)
     for sender, value in [pair for pair in cookies if len(pair[1]) <= 4096][-50:]:
         head = Message()
