@@ -5,6 +5,7 @@ The same commands serve the shell and the notebook.
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import click
@@ -42,27 +43,18 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
 
 def _add_shared_options(command: click.Command, *, hidden: bool) -> None:
     """Add the options of all commands; only the help of the whole table lists them."""
-
-    def add(name: str, help: str, **rest: Any) -> None:
-        option = click.Option(
-            [name], help=help, callback=_keep, expose_value=False, hidden=hidden, **rest
-        )
-        command.params.append(option)
-
-    profiles, settings = completion.profiles, completion.settings
-    names = "development, test or production."
-    add("--profile", f"The profile: {names}", metavar="NAME", shell_complete=profiles)
-    add("--data-dir", "The directory of the databases, the cache and the logs.", metavar="DIR")
+    add = partial(option, callback=_keep, expose_value=False, hidden=hidden)
+    profiles = "The profile: development, test or production."
+    add("--profile NAME", profiles, shell_complete=completion.profiles)(command)
+    add("--data-dir DIR", "The directory of the databases, the cache and the logs.")(command)
     override = "Override a setting; the value is YAML. Repeatable."
-    add("--set", override, metavar="KEY=VALUE", multiple=True, shell_complete=settings)
-    immediate = "Run jobs in this process (task_queue.sqlite.immediate=true)."
-    add("--immediate", immediate, is_flag=True)
-    add("--json", "Print the result as JSON.", is_flag=True)
-    add("--debug", "Show the traceback of an error.", is_flag=True)
-    package, message = "paise2nb", "paise2nb %(version)s"
-    click.version_option(
-        package_name=package, message=message, help="Show the version.", hidden=hidden
-    )(command)
+    add("--set KEY=VALUE", override, multiple=True, shell_complete=completion.settings)(command)
+    add("--immediate", "Run jobs in this process (task_queue.sqlite.immediate=true).")(command)
+    add("--json", "Print the result as JSON.")(command)
+    add("--debug", "Show the traceback of an error.")(command)
+    text = "paise2nb %(version)s"
+    add_version = partial(click.version_option, package_name="paise2nb", message=text)
+    add_version(help="Show the version.", hidden=hidden)(command)
 
 
 class _CellHelp(click.Command):
