@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from paise2nb.config.settings import Settings
@@ -98,12 +97,7 @@ class App:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -164,9 +158,10 @@ class App:
         Raises:
             UsageError: an unknown task, or arguments that do not fit; nothing is added.
         """
-        options = {"tag": tag, "priority": priority, "delay": delay, "every": every}
-        answered: Job = self._enqueue(task, [args], force, options)[0]
-        return answered
+        [job] = self.enqueue_many(
+            task, [args], tag=tag, priority=priority, delay=delay, every=every, force=force
+        )
+        return job
 
     def enqueue_many(
         self,
@@ -187,18 +182,15 @@ class App:
         Returns:
             The jobs in the order of the arguments, duplicates included.
         """
-        options = {"tag": tag, "priority": priority, "delay": delay, "every": every}
-        return self._enqueue(task, counted(argument_tuples(arguments), on_progress), force, options)
-
-    def _enqueue(
-        self, name: str, every_args: Iterable[tuple[Any, ...]], force: bool, options: dict[str, Any]
-    ) -> Enqueued:
         self.plugins.refresh()
-        task = self.plugins.task(name)
+        found = self.plugins.task(task)
         if self.immediate:  # jobs run here, perhaps with another part than the broken plugin's
             self.plugins.require_all()
-        new = self.parts.new_jobs(task, every_args, **options)
-        fresh = task.fresh
+        every_args = counted(argument_tuples(arguments), on_progress)
+        new = self.parts.new_jobs(
+            found, every_args, tag=tag, priority=priority, delay=delay, every=every
+        )
+        fresh = found.fresh
 
         def is_fresh(index: int, result: Any, age: float) -> bool:
             assert fresh is not None
@@ -210,7 +202,7 @@ class App:
             for job_id in {job_id for job_id, answer in answers if answer == "waiting"}:
                 self.queue.run_ready(job_id)
         enqueued = Enqueued(self.client, answers)
-        if force and not options["delay"]:
+        if force and not delay:
             enqueued.run_now()
         return enqueued
 
