@@ -30,11 +30,17 @@ from paise2nb.notebook.magic_line import keep_line_ends, split
 
 PLUGIN = """
 import time
+from pathlib import Path
 from paise2nb import task
 
 @task("shout")
 def shout(context, word):
     return word.upper()
+
+@task("hold")
+def hold(context, path):
+    while not Path(path).exists():
+        time.sleep(0.01)
 
 @task("stumble", max_retries=0)
 def stumble(context, word):
@@ -666,10 +672,11 @@ SHOWING = "on_progress=lambda done, total: print(done, 'of', total, flush=True)"
 
 
 @pytest.mark.parametrize("code", ["done = await job", f"job.wait(100, {SHOWING})"])
-def test_an_interrupted_wait_says_that_the_work_goes_on(kernel: Kernel, code: str) -> None:
-    kernel.run("job = %paise2 enqueue shout a\nimport paise2nb; app = paise2nb.open()")
-    # Workers are there, so that a wait without a timeout waits; none of them runs this job.
-    kernel.run("%paise2 worker start --pool fetch")
+def test_an_interrupted_wait_says_that_the_work_goes_on(
+    kernel: Kernel, tmp_path: Path, code: str
+) -> None:
+    kernel.run(f"job = %paise2 enqueue hold {tmp_path / 'gate'}")
+    kernel.run("%paise2 worker start --pool default")
     outputs: list[dict[str, Any]] = []
     interrupted = threading.Event()
 
@@ -685,7 +692,9 @@ def test_an_interrupted_wait_says_that_the_work_goes_on(kernel: Kernel, code: st
     kernel.client.execute_interactive(code, output_hook=interrupt, timeout=60)
     told = "".join(outputs[-1]["traceback"])
     assert "stopped waiting; the work goes on" in told
-    assert "queued" in kernel.text("job.state")
+    assert kernel.text("job.state") in ("'queued'", "'running'")
+    (tmp_path / "gate").touch()
+    assert "'completed'" in kernel.text("job.wait(60).state")
 
 
 def test_a_bulk_enqueue_shows_its_progress(kernel: Kernel) -> None:
