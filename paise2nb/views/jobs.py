@@ -244,6 +244,7 @@ class Job(_JobActions, JobRecord):
             render.bare_table(shown.first(2), Jobs.columns),
             render.bare_table(executions(job_store, parts), COLUMNS),
             render.note(pages) if pages else "",
+            render.note(self.summary()) if self.answer not in (None, "new") else "",
             *(
                 f"<details><summary>{render.escape(title)}</summary>"
                 f"<pre>{render.escape(traceback)}</pre></details>"

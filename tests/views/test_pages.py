@@ -122,6 +122,16 @@ def test_the_way_has_attempts_and_what_waits(make: Make) -> None:
         assert "until 20" in form
 
 
+def test_an_enqueue_of_what_waits_for_later_says_until_when(make: Make) -> None:
+    app = make("development")
+    later = app.enqueue("index", "x", delay=3600)
+    again = app.enqueue("index", "x")
+    assert again.id == later.id
+    for form in (str(again), again._repr_html_()):
+        assert f"already waiting until {later.run_at}; --force runs it now" in form
+    assert app.enqueue("index", "x", force=True).state == "queued"
+
+
 def test_a_source_shows_what_became_of_its_pages(app: App, folder: str) -> None:
     job = app.enqueue("folder", folder)
     assert job.ended()[0] == {"stored": 30, "failed": 1}
