@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from paise2nb import plugins
 from paise2nb.collection.cache import Cache
 from paise2nb.collection.items import ItemStore
-from paise2nb.testing import Broken, Extracting, Fetching, Rule, Site, rules
+from paise2nb.core.errors import UsageError
+from paise2nb.testing import KINDS, Broken, Extracting, Fetching, Rule, Site, rules
 from tests import documents
 from tests.alternative_plugins.cache import SQLiteCache
 from tests.alternative_plugins.store import JSONLinesStore
@@ -36,6 +38,14 @@ def built_in_store(directory: Path) -> ItemStore:
 
 def alternative_store(directory: Path) -> JSONLinesStore:
     return JSONLinesStore(directory / "items")
+
+
+def test_the_rules_of_a_kind_are_found_by_the_name_of_its_protocol() -> None:
+    for name, kind in KINDS.items():
+        assert getattr(plugins, name)
+        assert rules(name) == rules(kind) != []
+    with pytest.raises(UsageError, match="unknown kind 'cash'; known: cache, store, queue"):
+        rules("cash")
 
 
 @pytest.mark.parametrize("rule", rules("cache"), ids=str)

@@ -6,7 +6,15 @@ from the module that defines them.
 """
 
 from paise2nb.plugins.api import Task, extractor, fetcher, task
-from paise2nb.plugins.documents import Document, Extractor, Fetched, Fetcher, Source
+from paise2nb.plugins.documents import (
+    ContentExtractor,
+    ContentFetcher,
+    Document,
+    Extractor,
+    Fetched,
+    Fetcher,
+    Source,
+)
 from paise2nb.plugins.hookspecs import hookimpl
 from paise2nb.plugins.loading import short_name
 from paise2nb.plugins.protocols import (
@@ -25,7 +33,8 @@ from paise2nb.plugins.registry import BUILT_IN, ENTRY_POINTS, Plugins
 
 __all__ = ["Document", "Extractor", "Fetched", "Fetcher", "Source", "Task"]
 __all__ += ["extractor", "fetcher", "hookimpl", "task"]
-__all__ += ["AppInfo", "CacheProvider", "ConfigurationProvider", "ContentSource"]
+__all__ += ["AppInfo", "CacheProvider", "ConfigurationProvider"]
+__all__ += ["ContentExtractor", "ContentFetcher", "ContentSource"]
 __all__ += ["DataStorageProvider", "LifecycleAction", "PluginLookup", "ResetAction"]
 __all__ += ["TaskContext", "TaskQueueProvider"]
 __all__ += ["BUILT_IN", "ENTRY_POINTS", "Plugins", "short_name"]

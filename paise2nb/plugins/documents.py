@@ -1,8 +1,7 @@
 """The values that fetchers and extractors take and return."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,24 @@ class Document:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+class ContentFetcher(Protocol):
+    """The function of a fetcher, which ``@fetcher`` declares."""
+
+    def __call__(self, context: Any, url: str, /) -> bytes | Fetched:
+        """Return what a URL leads to. Raises PermanentError or TransientError."""
+
+
+class ContentExtractor(Protocol):
+    """The function of an extractor, which ``@extractor`` declares."""
+
+    def __call__(self, context: Any, data: bytes, source: Source, /) -> Document | list[Document]:
+        """Return the text of fetched bytes. Raises PermanentError."""
+
+
 class Fetcher(NamedTuple):
     """A function ``(context, url) -> bytes | Fetched`` for some URL schemes."""
 
-    function: Callable[..., bytes | Fetched]
+    function: ContentFetcher
     schemes: tuple[str, ...]
     plugin: str = ""
 
@@ -70,7 +83,7 @@ class Extractor(NamedTuple):
     takes the MIME type.
     """
 
-    function: Callable[..., Document | list[Document]]
+    function: ContentExtractor
     mime_types: tuple[str, ...]
     suffixes: tuple[str, ...] = ()
     plugin: str = ""
