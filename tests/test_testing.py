@@ -384,7 +384,7 @@ STORE, ONCE, WAITS, WORKERS = map(str, rules("queue"))
 @pytest.mark.parametrize(
     ("provider", "rule", "reason"),
     [
-        ("stock", STORE, "AttributeError: 'MemoryHuey' object has no attribute 'job_store'"),
+        ("stock", STORE, "create() returned MemoryHuey, not a JobHuey"),
         ("scattered", STORE, "a second app does not see the job of the first"),
         ("twice", ONCE, "a job ran twice"),
         ("childless", ONCE, "follow-up jobs ran: [], not ['of attempt 2']"),

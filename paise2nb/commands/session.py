@@ -7,6 +7,7 @@ keeps one open for the kernel. Commands talk to the user through it and need not
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ class Session:
     def say_broken(self, app: App) -> None:
         """Say which plugins of an app can't be loaded."""
         for error in app.plugins.broken.values():
-            self.say(str(error))
+            self.say("".join(traceback.format_exception(error)) if self.debug else str(error))
 
     def settings(self, profile: str | None = None, *, plugins: bool = True) -> Settings:
         """Resolve the settings from the options of this line, without opening an app.

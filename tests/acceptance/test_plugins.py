@@ -128,7 +128,7 @@ def test_a_plugin_that_can_not_be_loaded_is_named_in_one_line(
 ) -> None:
     own = place.write("own.py", text)
     done = shell("status", "--set", f"plugins=[{own}]")
-    assert (done.status, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert (done.status, done.stderr.count("\n")) == (0, 1)
     assert "own" in done.stderr
     assert named in done.stderr
     assert "Traceback" in shell("status", "--set", f"plugins=[{own}]", "--debug").stderr
@@ -354,7 +354,7 @@ def test_a_plugin_is_disabled_and_enabled_again_and_its_jobs_wait(
 def test_a_cells_plugin_that_breaks_later_can_be_disabled(cell: Cell, shell: Shell) -> None:
     saved = cell(f"%%paise2 plugin loud\n{LOUD}").result.to_dict()
     Path(saved["path"]).write_text("import not_there_at_all")
-    broken = shell("status")
+    broken = shell("enqueue", "loud", "x")
     assert (broken.status, "paise2 plugins disable loud" in broken.stderr) == (1, True)
     assert shell("plugins", "disable", "loud").status == 0
     assert shell("status").status == 0
