@@ -226,6 +226,7 @@ class PageHistories(RuleBasedStateMachine):
         self.workers = [self.store.register("default", 1) for _ in range(2)]
         self.claims: list[Claim] = []
         self.failed: set[Claim] = set()  # whose attempt is recorded as failed
+        self.snoozed: set[Claim] = set()
 
     def open(self) -> JobStore:
         store = JobStore(Path(self.directory.name) / "tasks.db", durable=False)
@@ -410,6 +411,8 @@ class PageHistories(RuleBasedStateMachine):
                 job.due = math.inf
             if outcome.outcome == "failed":
                 self.failed.add(claim)
+            if outcome.outcome == "snoozed":
+                self.snoozed.add(claim)
             self.added(list(outcome.followups), job)
         return accepted
 
@@ -435,6 +438,8 @@ class PageHistories(RuleBasedStateMachine):
         if not self.claims:
             return
         claim = self.claims[-1 - index % min(len(self.claims), 6)]
+        if claim in self.snoozed:  # its number is that of the next execution
+            return
         job = self.model.get(claim.id)
         if job is not None and claim in self.failed:
             self.failed.discard(claim)
