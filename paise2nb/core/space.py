@@ -22,8 +22,8 @@ def give_back_space(read: Read, write: Write) -> None:
     """Give the free pages of a file back.
 
     A file of an earlier version, without ``auto_vacuum``, is written again as a whole if that frees
-    a quarter of it: once, because it has ``auto_vacuum`` afterwards. The least number of pages
-    is stored in the file until the next call, for `gave_back` in other processes.
+    a quarter of it: once, because it has ``auto_vacuum`` afterwards. The least number of pages that
+    the file has ever had is stored in it, for `gave_back` in other processes.
 
     Args:
         read: Returns the rows of a query.
@@ -35,7 +35,8 @@ def give_back_space(read: Read, write: Write) -> None:
     )
     maps = pages // (size // 5)  # pages that point back, for auto_vacuum; most go too
     least = max(1, (pages - free - maps) // 2)  # VACUUM may also fill half-empty pages
-    write(_mark, least if free else 0)
+    if free:
+        write(_mark, least)
     if mode:
         while free > 0:
             write(_free_pages)
@@ -58,7 +59,9 @@ def gave_back(path: Path, size: int, timeout: float) -> bool:
 
 
 def _mark(connection: sqlite3.Connection, pages: int) -> None:
-    connection.execute(f"{_MARK}={pages}")
+    # Never more than before: a process may not have looked at the file since it last shrank.
+    (before,) = connection.execute(_MARK).fetchone()
+    connection.execute(f"{_MARK}={min(pages, before or pages)}")
 
 
 def _free_pages(connection: sqlite3.Connection) -> None:

@@ -118,7 +118,7 @@ def test_mutated_rows_crash_no_worker_run_no_code_and_are_shown(
     log = (environment.data_dir / "logs" / "workers.log").read_text()
     assert "ended with status" not in log, log[-3000:]
     assert environment.supervisor() is not None
-    shown = app.jobs()
+    shown = app.jobs(all=True)
     assert len(shown) >= stored
     assert len(shown.to_dicts()) == len(shown)
     for job in shown:
@@ -127,7 +127,7 @@ def test_mutated_rows_crash_no_worker_run_no_code_and_are_shown(
     assert str(app.status())
     assert str(shown)
     assert shown._repr_html_()
-    undecodable = app.jobs(error="undecodable")
+    undecodable = app.jobs(error="undecodable", all=True)
     environment.figures |= {"rows": stored, "kept as undecodable": len(undecodable), "crashes": 0}
     assert len(undecodable) > 0
     job = undecodable[0]

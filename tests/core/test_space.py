@@ -55,6 +55,18 @@ def test_free_pages_are_given_back_once_and_other_processes_go_on(
     store.close()
 
 
+def test_a_process_that_looks_late_finds_a_file_that_shrank_undamaged(tmp_path: Path) -> None:
+    store, late = JobStore(tmp_path / "tasks.db"), JobStore(tmp_path / "tasks.db")
+    fill_and_delete(store)
+    late.put("kept", "1")
+    store.database.give_back_space()
+    store.checkpoint()
+    store.database.give_back_space()  # another cleanup, for which nothing is left
+    assert late.get("kept") == "1"
+    late.close()
+    store.close()
+
+
 def test_a_file_that_was_truncated_is_damaged_although_space_was_given_back(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "tasks.db")
     store.database.give_back_space()  # nothing is free: no smaller size is right
