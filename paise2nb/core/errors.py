@@ -196,14 +196,17 @@ def redacted(text: str) -> str:
 
 
 def without_secrets(value: Any) -> Any:
-    """Remove passwords and tokens from all texts in a JSON value."""
-    match value:
-        case str():
-            return redacted(value)
-        case list() | tuple():
-            return [without_secrets(element) for element in value]
-        case dict():
-            return {without_secrets(key): without_secrets(part) for key, part in value.items()}
+    """Remove passwords and tokens from all texts in a JSON value, and what is nested too deeply."""
+    try:
+        match value:
+            case str():
+                return redacted(value)
+            case list() | tuple():
+                return [without_secrets(element) for element in value]
+            case dict():
+                return {without_secrets(key): without_secrets(part) for key, part in value.items()}
+    except RecursionError:
+        return "[…nested too deeply to be shown…]"
     return value
 
 
