@@ -141,12 +141,12 @@ def test_without_a_choice_the_data_lie_in_the_home(
 
 def test_mappings_merge_lists_replace_and_null_removes(bare: Place, shell: Shell) -> None:
     bare.settings.write_text(
-        "workers: {pools: {fetch: null, own: {tasks: [shout], threads: 2}}}\n"
+        "workers: {pools: {fetch: null, own: {tasks: [store], threads: 2}}}\n"
         "fetch.timeout: 9\n"
         "plugins: []\n"
     )
     found = shown(shell)
-    assert found["workers.pools.own.tasks"][0] == ["shout"]
+    assert found["workers.pools.own.tasks"][0] == ["store"]
     assert found["fetch.timeout"][0] == 9
     assert not any(key.startswith("workers.pools.fetch") for key in found)
 

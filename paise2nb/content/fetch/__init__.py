@@ -109,6 +109,10 @@ def fetch_file(context: Context, url: str) -> Fetched:
     item = None if context.is_replay else item_with_url(context.items, url)
     if item is None or item["sha256"] not in context.cache:
         return fetched
+    known_time = item["metadata"]["source"].get("mtime_ns")
+    # A new time of the same bytes is stored with the item, so that the file is not read again.
+    if fetched.meta["mtime_ns"] != known_time:
+        return fetched
     if item["sha256"] != hashlib.sha256(fetched.data).hexdigest():
         return fetched
     meta = {**fetched.meta, "status": 304, "size": len(fetched.data)}
