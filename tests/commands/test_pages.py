@@ -39,7 +39,7 @@ def test_a_wait_for_an_enqueue_says_what_became_of_its_pages(paise2: Shell) -> N
     assert (done.returncode, done.stderr) == (0, "pages: 1 stored\n")
     done = paise2("--immediate", "enqueue", "fetch", "good.md", "bad.bin", "--force", "--wait")
     assert done.returncode == 1
-    assert done.stderr == "pages: 1 stored, 1 failed; see: paise2 jobs --state failed\n"
+    assert done.stderr == "pages: 1 unchanged, 1 failed; see: paise2 jobs --state failed\n"
     assert "2 new" in done.stdout
 
 
@@ -66,7 +66,7 @@ def test_a_burst_says_what_became_of_the_pages(paise2: Shell) -> None:
     paise2("enqueue", "fetch", "good.md", "bad.bin", "--force")
     done = paise2("worker", "start", "--burst")
     assert done.returncode == 0, done.stderr
-    assert "pages: 1 stored, 1 failed; see: paise2 jobs --state failed" in done.stderr
+    assert "pages: 1 unchanged, 1 failed; see: paise2 jobs --state failed" in done.stderr
 
 
 def test_all_lists_every_job_with_its_own_state(paise2: Shell) -> None:

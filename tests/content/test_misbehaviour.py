@@ -120,5 +120,5 @@ def test_each_url_has_the_right_outcome_after_the_right_number_of_attempts(
         assert found == ends
         assert len(app.items()) == sum(end == DONE for end, _, _ in ends.values())
         for page in app.jobs(state="failed"):
-            [job] = [one for one in page.tree if one.error]
+            [job] = [one for one in page.tree if one.state == "failed"]
             assert (job.attempts[-1]["outcome"], job.attempts[-1]["retry_in"]) == ("failed", None)
