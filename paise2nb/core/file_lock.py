@@ -1,37 +1,56 @@
-"""A lock between processes that can time out, and in which none waits much longer than others.
+"""A lock between processes that is granted in the order of arrival, and can time out.
 
 SQLite polls its own lock with growing pauses, so that one of many processes may wait for seconds
-while others get the lock again and again. Here the pauses shrink, so that those who have waited
-longest try most often. The chaos suite's crowd of producers (``python -m tests.chaos --rows 11``)
-pays for it: its slowest enqueue takes no longer than half a second.
+while others get the lock again and again. Here the kernel queues the processes: flock(2). The
+chaos suite's crowd of producers (``python -m tests.chaos --rows 11``) pays for it: with polling at
+random intervals, its slowest enqueue took longer than the promised half second in every run.
 """
 
+import _thread
 import fcntl
 import os
+import threading
 import time
-from functools import cached_property
 from io import FileIO
 from pathlib import Path
 
-SPIN_SECONDS = 0.0005  # without pauses: most writes are shorter than a sleep and a wake-up
-FIRST_PAUSE, LAST_PAUSE = 0.005, 0.001  # seconds
-SHRINKING_SECONDS = 0.1  # from the first pause to the last
+SPINS = 200  # attempts before sleeping: most writes are shorter than a sleep and a wake-up
+# Seconds between the attempts of a sleeping process. If the process that is next is stopped
+# (Ctrl-Z, a debugger), the kernel wakes those behind it only when it continues.
+RECHECK_SECONDS = 1.0
+PAUSE = 0.01  # seconds between attempts while an abandoned waiter is still queued
 
 
-class FileLock:
+class FairFileLock:
     """The lock of one process. At most one of its threads may use it at a time.
 
     Args:
-        path: The file to lock. It is created, private to the user.
+        path: The file to lock. Sleeping processes lock a second file beside it, so that others
+            can tell that they exist.
+        recheck_seconds: Seconds between the attempts of a sleeping process.
+        spins: Attempts before sleeping.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, recheck_seconds: float = RECHECK_SECONDS, spins: int = SPINS
+    ) -> None:
         self.path = path
+        self._recheck_seconds = recheck_seconds
+        self._spins = spins
+        self._process = 0
+        self.file: FileIO  # locked while this process has the lock
+        self._abandoned: _Waiter | None  # the last waiter that timed out
 
-    @cached_property
-    def file(self) -> FileIO:
-        """The open file. Raises OSError if it can't be created."""
-        return FileIO(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+    def open(self) -> None:
+        """Open the files; after a fork again, because parent and child must not share a lock.
+
+        Raises:
+            OSError: The files can't be created.
+        """
+        if self._process != os.getpid():
+            self.file, self._sleepers = self._opened(""), self._opened(".sleepers")
+            self._abandoned = None
+            self._process = os.getpid()
 
     def acquire(self, seconds: float) -> bool:
         """Wait for the lock.
@@ -45,27 +64,87 @@ class FileLock:
         Returns:
             Whether this process has the lock.
         """
-        started = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                waited = time.monotonic() - started
-            if waited >= seconds:
+        deadline = time.monotonic() + seconds
+        while not self._spin():
+            if time.monotonic() >= deadline:
                 return False
-            time.sleep(pause(waited))
+            if self._abandoned is None or not self._abandoned.is_waiting:
+                return self._sleep_in_queue(deadline)
+            time.sleep(PAUSE)  # no second waiter: each needs a thread and two open files
+        return True
 
     def close(self) -> None:
-        """Close the file. The next use opens it again."""
-        if file := self.__dict__.pop("file", None):
-            file.close()
+        """Close the files. They can be opened again."""
+        if self._process:
+            self.file.close()
+            self._sleepers.close()
+            self._process = 0
+
+    def _spin(self) -> bool:
+        for attempt in range(self._spins):
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if attempt == 0 and self._others_sleep():
+                    break  # further attempts could overtake them
+                os.sched_yield()
+            else:
+                return True
+        return False
+
+    def _sleep_in_queue(self, deadline: float) -> bool:
+        waiter = self._abandoned = _Waiter(self._opened(""), self._opened(".sleepers"))
+        try:
+            while (left := deadline - time.monotonic()) > 0:
+                if waiter.acquired.acquire(timeout=min(self._recheck_seconds, left)):
+                    self.file, self._abandoned = waiter.file, None
+                    return True
+                if self._spin():
+                    waiter.abandon()
+                    return True
+        except BaseException:
+            waiter.abandon()
+            raise
+        waiter.abandon()
+        return False
+
+    def _others_sleep(self) -> bool:
+        try:
+            fcntl.flock(self._sleepers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._sleepers, fcntl.LOCK_UN)
+        return False
+
+    def _opened(self, suffix: str) -> FileIO:
+        path = f"{self.path}{suffix}"
+        return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
 
 
-def pause(waited: float) -> float:
-    """Return the seconds until the next attempt of a process that has waited for some seconds."""
-    shrunk = (FIRST_PAUSE - LAST_PAUSE) * waited / SHRINKING_SECONDS
-    return 0.0 if waited < SPIN_SECONDS else max(LAST_PAUSE, FIRST_PAUSE - shrunk)
+class _Waiter:
+    """A thread that sleeps in the kernel's queue, so that the wait itself can time out."""
+
+    def __init__(self, file: FileIO, sleepers: FileIO) -> None:
+        self.file = file
+        self.acquired = threading.Lock()
+        self.acquired.acquire()
+        self.is_waiting = True
+        self._abandoned = False
+        _thread.start_new_thread(self._sleep, (sleepers,))
+
+    def _sleep(self, sleepers: FileIO) -> None:
+        with sleepers:
+            fcntl.flock(sleepers, fcntl.LOCK_SH)
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.is_waiting = False
+        self.acquired.release()
+        if self._abandoned:
+            fcntl.flock(self.file, fcntl.LOCK_UN)
+
+    def abandon(self) -> None:
+        """Release the lock, now or as soon as the thread gets it."""
+        self._abandoned = True
+        fcntl.flock(self.file, fcntl.LOCK_UN)
 
 
 def lock_holder(path: Path, *, byte: int | None = None) -> int | None:

@@ -29,7 +29,7 @@ from paise2nb.core.damage import (
 )
 from paise2nb.core.disks import may_be_full
 from paise2nb.core.errors import StorageError
-from paise2nb.core.file_lock import FileLock
+from paise2nb.core.file_lock import FairFileLock
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.formats import Format, migrate
 from paise2nb.core.space import AUTO_VACUUM, gave_back, give_back_space
@@ -96,7 +96,7 @@ class Database:
         self._readers: set[threading.Thread] = set()
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size = 0
-        self._file_lock = FileLock(path.with_name(f"{path.name}.lock"))
+        self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
         if create:
             make_private_directory(path.parent)
         _databases.add(self)
@@ -306,7 +306,7 @@ class Database:
             try:
                 connection = self._connection(None)
                 self._require_same_file()
-                lock_file = self._file_lock.file
+                self._file_lock.open()
             except (sqlite3.DatabaseError, OSError) as error:
                 raise explained(self.path, error) from error
             try:
@@ -326,7 +326,7 @@ class Database:
                 raise
             finally:
                 # Not in a method: an interrupt could come between the two calls.
-                fcntl.flock(lock_file, fcntl.LOCK_UN)
+                fcntl.flock(self._file_lock.file, fcntl.LOCK_UN)
 
     def pin(self) -> sqlite3.Connection:
         """Return a new connection that reads what is committed now until it is closed.

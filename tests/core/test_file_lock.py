@@ -1,4 +1,4 @@
-"""The lock between processes: one has it at a time, and a wait can time out."""
+"""The lock between processes is granted in the order of arrival, and a wait can time out."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from paise2nb.core.file_lock import LAST_PAUSE, SHRINKING_SECONDS, FileLock, pause
+from paise2nb.core.file_lock import FairFileLock
+from tests.waiting import until
 
-NewLock = Callable[[], FileLock]
+NewLock = Callable[..., FairFileLock]
 
-WAITER = """
+SLEEPER = """
 import sys
 from pathlib import Path
-from paise2nb.core.file_lock import FileLock
-lock = FileLock(Path(sys.argv[1]))
-print("waiting", flush=True)
+from paise2nb.core.file_lock import FairFileLock
+lock = FairFileLock(Path(sys.argv[1]))
+lock.open()
 lock.acquire(60)
 """
 
@@ -37,8 +38,9 @@ def path(tmp_path: Path) -> Path:
 def new_lock(path: Path) -> Iterator[NewLock]:
     locks = []
 
-    def opened() -> FileLock:
-        locks.append(FileLock(path))
+    def opened(lock: type[FairFileLock] = FairFileLock, **options: Any) -> FairFileLock:
+        locks.append(lock(path, **options))
+        locks[-1].open()
         return locks[-1]
 
     yield opened
@@ -46,58 +48,92 @@ def new_lock(path: Path) -> Iterator[NewLock]:
         lock.close()
 
 
-def release(lock: FileLock) -> None:
-    fcntl.flock(lock.file, fcntl.LOCK_UN)
+def asleep(path: Path) -> list[int]:
+    """The process of each wait for the lock of a file, in the order of the kernel's queue."""
+    inode = f":{path.stat().st_ino} "
+    locks = [lock.split() for lock in Path("/proc/locks").read_text().splitlines() if inode in lock]
+    return [int(lock[5]) for lock in locks if lock[1] == "->"]
 
 
-def test_a_wait_times_out_and_leaves_nothing_behind(new_lock: NewLock) -> None:
-    holder, hasty, patient = new_lock(), new_lock(), new_lock()
+def test_sleeping_processes_get_the_lock_in_the_order_of_arrival(
+    new_lock: NewLock, path: Path
+) -> None:
+    holder, order = new_lock(), []
     assert holder.acquire(0)
+
+    def use(number: int, mine: FairFileLock) -> None:
+        assert mine.acquire(30)
+        order.append(number)
+        fcntl.flock(mine.file, fcntl.LOCK_UN)
+
+    threads = []
+    for number in range(6):
+        threads.append(threading.Thread(target=use, args=(number, new_lock(recheck_seconds=60))))
+        threads[-1].start()
+        until(lambda number=number: len(asleep(path)) == number + 1)
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
+    for thread in threads:
+        thread.join(30)
+    assert order == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_wait_times_out_and_an_abandoned_waiter_holds_up_no_other(
+    new_lock: NewLock, path: Path
+) -> None:
+    holder, hasty, patient = new_lock(), new_lock(spins=1), new_lock()
+    assert holder.acquire(0)
+
+    def left_a_waiter() -> bool:
+        assert not hasty.acquire(0.05)
+        return asleep(path) != []
+
+    until(left_a_waiter)
     for _ in range(3):
-        assert not hasty.acquire(0.02)
-    release(holder)
-    assert patient.acquire(0)
+        assert not hasty.acquire(0.05)
+    assert asleep(path) == [os.getpid()]  # no second waiter
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
+    assert patient.acquire(30)
+    fcntl.flock(patient.file, fcntl.LOCK_UN)
+    assert hasty.acquire(30)
 
 
-def test_a_waiting_process_gets_the_lock_when_it_is_released(new_lock: NewLock) -> None:
-    holder, waiting = new_lock(), new_lock()
+def test_a_long_wait_keeps_its_place_in_the_queue(new_lock: NewLock, path: Path) -> None:
+    attempts = 0
+
+    class CountingLock(FairFileLock):
+        def _spin(self) -> bool:
+            nonlocal attempts
+            attempts += 1
+            return super()._spin()
+
+    holder, patient = new_lock(), new_lock(CountingLock, recheck_seconds=0.01)
     assert holder.acquire(0)
-    acquired: list[bool] = []
-    thread = threading.Thread(target=lambda: acquired.append(waiting.acquire(30)))
+    thread = threading.Thread(target=patient.acquire, args=(30,))
     thread.start()
-    release(holder)
+    until(lambda: attempts > 5 and asleep(path) != [])
+    assert asleep(path) == [os.getpid()]
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
     thread.join()
-    assert acquired == [True]
     assert not holder.acquire(0)
+    fcntl.flock(patient.file, fcntl.LOCK_UN)
+    assert holder.acquire(30)
 
 
-def test_a_stopped_process_does_not_hold_up_others(new_lock: NewLock, path: Path) -> None:
-    holder, other = new_lock(), new_lock()
+def test_a_stopped_process_does_not_hold_up_those_behind_it(new_lock: NewLock, path: Path) -> None:
+    holder, behind = new_lock(), new_lock()
     assert holder.acquire(0)
-    command = [sys.executable, "-c", WAITER, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as waiter:
+    command = [sys.executable, "-c", SLEEPER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as stopped:
         try:
-            assert waiter.stdout is not None
-            waiter.stdout.readline()
-            os.kill(waiter.pid, signal.SIGSTOP)
-            os.waitpid(waiter.pid, os.WUNTRACED)
-            release(holder)
-            assert other.acquire(30)
+            until(lambda: asleep(path) == [stopped.pid])
+            os.kill(stopped.pid, signal.SIGSTOP)
+            acquired = threading.Event()
+            thread = threading.Thread(target=lambda: behind.acquire(30) and acquired.set())
+            thread.start()
+            # The kernel takes the stopped process out of its queue.
+            until(lambda: asleep(path) == [os.getpid()])
+            fcntl.flock(holder.file, fcntl.LOCK_UN)
+            assert acquired.wait(30)
+            thread.join()
         finally:
-            waiter.kill()
-
-
-def test_a_lock_that_was_closed_is_free_and_can_be_acquired_again(new_lock: NewLock) -> None:
-    first, second = new_lock(), new_lock()
-    assert first.acquire(0)
-    first.close()
-    assert second.acquire(0)
-    second.close()
-    assert first.acquire(0)
-
-
-def test_the_longer_a_process_waits_the_more_often_it_tries() -> None:
-    pauses = [pause(waited / 1000) for waited in range(1, int(1000 * SHRINKING_SECONDS) + 1)]
-    assert all(later < earlier for earlier, later in pairwise(pauses))
-    assert pauses[-1] == pytest.approx(LAST_PAUSE)
-    assert pause(3600) == LAST_PAUSE
+            stopped.kill()
