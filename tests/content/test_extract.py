@@ -160,6 +160,22 @@ def test_text_is_not_changed(kind: str) -> None:
     assert text.read(data.encode(), Source("u", kind)) == Document(data)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (r"caf\u00e9 \u0447\u0435\u0440\u043d", "café черн"),
+        (r"\ud83d\ude00 smile\nnext\tone", "😀 smile\nnext\tone"),
+        (r"C:\\users \"quoted\" a\/b", 'C:\\users "quoted" a/b'),
+        (r"\\u00e9 is no escape", r"\u00e9 is no escape"),
+        (r"\u00 \x is no JSON", r"\u00 \x is no JSON"),
+    ],
+)
+def test_escapes_in_json_hide_no_words(kind: str, written: str, words: str) -> None:
+    document = text.read(f'{{"a": "{written}"}}\n'.encode(), Source("u", kind))
+    assert document.text == f'{{"a": "{words}"}}\n'
+
+
 # Pages ---------------------------------------------------------------------------------------
 
 ARTICLE = """<!doctype html><html lang="de-AT"><head><title>The title – The site</title>

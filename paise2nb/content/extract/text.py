@@ -37,6 +37,7 @@ CHUNK = 65536  # bytes that a parser gets at once
 SAMPLE = 16384  # bytes by which the character set is detected
 _ASCII = bytes(range(128))
 FEW = 3  # bytes that are not ASCII; with fewer of them, a text is western unless it says otherwise
+_JSON_ESCAPES = re.compile(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+')  # RFC 8259, section 7
 _HEADING = re.compile(
     r"^ {0,3}#{1,6}[ \t]+(\S.*)$|^(?! {4})(\S.*)\n(?:=+|-{3,})[ \t]*$", re.MULTILINE
 )
@@ -154,8 +155,13 @@ def chunks(data: bytes) -> Iterator[bytes]:
 
 
 def read(data: bytes, source: Source) -> Document:
-    """Take text, CSV, JSON and the like unchanged. The first heading is the title of Markdown."""
+    """Take text, CSV and the like unchanged, and JSON without escapes, which hide words.
+
+    The first heading is the title of Markdown.
+    """
     text = decode(data, source.charset, source.url).replace("\r\n", "\n")
+    if source.mime_type.endswith("json"):
+        text = _JSON_ESCAPES.sub(lambda escapes: json.loads(f'"{escapes[0]}"'), text)
     is_markdown = source.mime_type == "text/markdown"
     return Document(text, title=first_heading(text) if is_markdown else None)
 
