@@ -130,3 +130,5 @@ INSERT INTO supervisor SELECT
 DROP TABLE old_supervisor;
 ALTER TABLE hosts ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
 DELETE FROM counters WHERE kind IN ('completed', 'failed');
+
+-- Version 4, from schema dad075072542d1ce
