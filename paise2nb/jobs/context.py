@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.config.settings import Settings
+from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs.models import Claim, HostDelay, NewJob, StateEntry
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.plugin_state import State
@@ -113,6 +114,22 @@ class Context:
         chosen = self.job.priority if priority is None else priority
         [followup] = self.new_jobs(task, [args], tag=self.job.tag, priority=chosen, delay=delay)
         self.followups.append(followup._replace(key=None))
+
+    def add_followups(self) -> bool:
+        """Add the jobs in `followups` now, so that workers begin with them while this job runs.
+
+        They stay when this job fails, so its next execution must find those that exist already.
+
+        Returns:
+            Whether this execution still has the job. If not, nothing is added.
+        """
+        if self.is_replay:
+            return True
+        if not self.job_store.add_followups(self.job, self.followups):
+            return False
+        self.followups = []
+        Notifier(self.job_store.path).notify()
+        return True
 
     def progress(self, done: float, total: float | None = None) -> None:
         """Report the progress of this execution, for listings and the panel.

@@ -14,10 +14,19 @@ from typing import Any
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.enqueue import EnqueueMixin
 from paise2nb.jobs.host_limits import HAS_SLOT, WAITING
-from paise2nb.jobs.models import COUNTED_SECONDS, UNFINISHED, Claim, Limits, Outcome, Worker
+from paise2nb.jobs.models import (
+    COUNTED_SECONDS,
+    UNFINISHED,
+    Claim,
+    Limits,
+    NewJob,
+    Outcome,
+    Worker,
+)
 from paise2nb.jobs.sql import SQL
 
 UNUSED_SECONDS = 1.0  # for which a free slot is left to the pool that it was given to
+MOST_AHEAD = 64  # extractions that wait before fetches without a host's delay wait, too
 PROMOTED_AT_ONCE = 1000  # due jobs made ready by one claim: bounds its time
 
 
@@ -26,12 +35,36 @@ def _as_json(names: tuple[str, ...]) -> str:
     return json.dumps(names)
 
 
+def _fetches_only(tasks: Sequence[str]) -> bool:
+    return "fetch" in tasks and "extract" not in tasks
+
+
+def _without_fetch(tasks: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in tasks if name != "fetch")
+
+
 class ExecutionMixin(EnqueueMixin):
     """The methods of an execution."""
 
     def claimable(self, tasks: Sequence[str]) -> bool:
         """Whether a claim of these tasks may find a job. Takes no lock."""
-        return bool(self._read(SQL["claimable"], (_as_json(tuple(tasks)), self.now())))
+        tasks, now = tuple(tasks), self.now()
+        if self.is_ahead(tasks):
+            with_slot = self._read(SQL["next_with_slot"], (now, _as_json(tasks), "[0, 1]"))
+            if self.host_delay and with_slot[0]["id"] is not None:
+                return True
+            tasks = _without_fetch(tasks)
+        return bool(self._read(SQL["claimable"], (_as_json(tasks), now)))
+
+    def is_ahead(self, tasks: Sequence[str]) -> bool:
+        """Whether a worker for these tasks would fetch pages long before they are extracted.
+
+        Then it fetches only from hosts with a delay, which would lose time. Otherwise fetches
+        without a delay, of files above all, would take processor time from the extractions, and
+        be done long before the first pages are searchable. A worker that extracts, too, finishes
+        what was begun first: see `_claim`.
+        """
+        return _fetches_only(tasks) and bool(self._read(SQL["is_ahead"], (MOST_AHEAD,)))
 
     def take_unused_slots(self, tasks: Sequence[str]) -> bool:
         """Give jobs of these tasks the slots of jobs of other tasks that no worker claims.
@@ -103,12 +136,19 @@ class ExecutionMixin(EnqueueMixin):
     def _next(
         self, tx: Transaction, worker: Worker, limits: dict[str, Limits], now: float
     ) -> sqlite3.Row | None:
-        parameters = now, _as_json(tuple(limits)), "[0, 1]" if worker.single_threaded else "[0]"
-        row: sqlite3.Row = tx.execute(SQL["next_job"], parameters).fetchone()
-        if row["due"]:
-            self._promote(tx, now)
-            row = tx.execute(SQL["next_job"], parameters).fetchone()
-        return None if row["id"] is None else row
+        def find(statement: str, tasks: tuple[str, ...]) -> sqlite3.Row | None:
+            parameters = now, _as_json(tasks), "[0, 1]" if worker.single_threaded else "[0]"
+            row: sqlite3.Row = tx.execute(SQL[statement], parameters).fetchone()
+            if row["due"]:
+                self._promote(tx, now)
+                row = tx.execute(SQL[statement], parameters).fetchone()
+            return None if row["id"] is None else row
+
+        tasks = tuple(limits)
+        if _fetches_only(tasks) and tx.execute(SQL["is_ahead"], (MOST_AHEAD,)).fetchone():
+            found = find("next_with_slot", tasks) if self.host_delay else None
+            return found or find("next_job", _without_fetch(tasks))
+        return find("next_job", tasks)
 
     def _next_in_tree(
         self, tx: Transaction, tree: int, limits: dict[str, Limits], now: float
@@ -185,10 +225,25 @@ class ExecutionMixin(EnqueueMixin):
         self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
         if claim.page_id is None and outcome.state in ("completed", "failed"):
             tx.counters.count(outcome.state, int(now // COUNTED_SECONDS), 1)
-        if outcome.followups:
-            last, counted, _ = tx.execute(SQL["ids"]).fetchone()
-            self._insert(tx, list(enumerate(outcome.followups, last + 1)), counted, claim)
+        self._add_followups(tx, claim, outcome.followups)
         return True
+
+    @transaction
+    def add_followups(self, tx: Transaction, claim: Claim, jobs: Sequence[NewJob]) -> bool:
+        """Add follow-up jobs of an execution before it ends.
+
+        Returns:
+            Whether the execution still has the job. If not, nothing is added.
+        """
+        if tx.execute(SQL["is_running"], (claim.id, claim.run)).fetchone() is None:
+            return False
+        self._add_followups(tx, claim, jobs)
+        return True
+
+    def _add_followups(self, tx: Transaction, claim: Claim, jobs: Sequence[NewJob]) -> None:
+        if jobs:
+            last, counted, _ = tx.execute(SQL["ids"]).fetchone()
+            self._insert(tx, list(enumerate(jobs, last + 1)), counted, claim)
 
     @staticmethod
     def _write_plugin_state(tx: Transaction, claim: Claim, outcome: Outcome) -> Outcome:

@@ -107,6 +107,26 @@ FROM (SELECT 1) LEFT JOIN (
     ORDER BY priority DESC, coalesce(page_id, root_id), jobs.id LIMIT 1
 ) AS found
 
+-- name: is_ahead
+-- Whether many extractions wait while a worker runs some. If none does, nothing waits for it.
+SELECT 1 FROM (
+    SELECT 1 FROM jobs INDEXED BY jobs_active
+    WHERE ready = 1 AND task = 'extract' LIMIT 1 OFFSET ?
+) WHERE EXISTS (
+    SELECT 1 FROM jobs INDEXED BY jobs_active
+    WHERE ready = 0 AND task IN ('extract', 'store') AND worker IS NOT NULL
+)
+
+-- name: next_with_slot
+-- Like next_job, but only of the jobs that have a slot of their host.
+SELECT (SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1) AS due, found.*
+FROM (SELECT 1) LEFT JOIN (
+    SELECT id, task, state, host FROM jobs INDEXED BY jobs_host_slots
+    WHERE host_slot = 2 AND ready = 1 AND task IN (SELECT value FROM json_each(?))
+        AND isolated IN (SELECT value FROM json_each(?))
+    ORDER BY priority DESC, id LIMIT 1
+) AS found
+
 -- name: next_in_tree
 {tree}
 SELECT id, task, state, host FROM jobs

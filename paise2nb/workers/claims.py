@@ -15,6 +15,9 @@ from paise2nb.workers.outage import OutageMonitor
 logger = logging.getLogger("paise2nb.worker")
 
 SAFETY_POLL = 1.0  # seconds: the longest idle wait, in case a wakeup is lost
+# Seconds for which fetches wait for extractions, so that these do not run out of fetched pages:
+# see `jobs.execution.MOST_AHEAD` and tests.benchmarks.folder.
+AHEAD_POLL = 0.05
 # Scheduling of the threads of one process. `python -m tests.benchmarks.queue`, drain with one
 # process and four threads, is more than twice as fast with it.
 SHORT_JOB = 0.0005  # seconds: while a thread's job is younger than this, no other thread claims
@@ -226,6 +229,9 @@ class Claims:
         return {name: limit for name, limit in self.limits.items() if name not in paused}
 
     def _seconds_until_due(self) -> float:
-        due = self._job_store.next_time(tuple(self.limits), within=SAFETY_POLL)
+        tasks = tuple(self.limits)
+        if self._job_store.is_ahead(tasks):
+            return AHEAD_POLL
+        due = self._job_store.next_time(tasks, within=SAFETY_POLL)
         pause = SAFETY_POLL if due is None else due - self._job_store.now()
         return min(max(pause, 0.001), SAFETY_POLL)

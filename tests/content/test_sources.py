@@ -18,8 +18,10 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
+from paise2nb.content import sources
 from paise2nb.content.sources.reading import feed_entries, page_links, sitemap_entries
 from paise2nb.core.errors import UsageError
+from paise2nb.jobs.context import Context
 from paise2nb.plugins import Fetched
 from tests.site import PAGE, Site
 
@@ -496,6 +498,33 @@ def test_only_files_that_are_new_or_changed_are_enqueued(app: App, place: Path) 
     app.reset()
     (place / "picture.png").unlink()
     assert run(app, "folder", str(place)) == {"found": 3, "new": 0}
+
+
+@pytest.mark.parametrize("ending", ["released", "cancelled"])
+def test_a_folder_is_enqueued_in_portions_and_goes_on_where_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(sources, "PORTION", 10)
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(25):
+        (files / f"{number}.txt").write_text(f"words of {number}")
+    with paise2nb.open("development", data_dir=tmp_path / "data") as app:
+        job_store = app.queue.job_store
+        job = app.enqueue("folder", str(files))
+        worker = job_store.register("default", 1)
+        claim = job_store.claim(worker, app.parts.limits())
+        assert claim is not None
+        context = Context(app.parts, claim)
+        if ending == "cancelled":
+            job.cancel()
+        sources.folder(context, str(files))  # and then its process is killed: no outcome
+        assert len(fetches(app)) == (20 if ending == "released" else 0)
+        if ending == "released":
+            job_store.release(worker)
+            app.queue.run_ready()
+            assert job.result() == {"found": 25, "new": 5}
+            assert len(set(fetches(app))) == len(fetches(app)) == len(app.items()) == 25
 
 
 @pytest.mark.parametrize("argument", ["/no/such/place", "a.txt", "http://example.org/", 7, "a\0"])

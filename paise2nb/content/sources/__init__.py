@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial, wraps
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from paise2nb.jobs.models import UNFINISHED, NewJob
 from paise2nb.plugins import AppInfo, ContentSource, Task, hookimpl, task
 
 MAX_URLS = 50_000  # URLs of one run; the limit of the sitemap protocol
+PORTION = 500  # pages that are enqueued together
 
 
 # Checking arguments --------------------------------------------------------------------------
@@ -91,9 +93,8 @@ def folder(
     """Enqueue the files of a folder, without hidden files and symbolic links."""
     if not Path(path).is_dir():
         raise PermanentError(f"no such folder: {path}", "not_found")
-    found = dict(_files(path, recursive, pattern))
     why = "no file in it" + (" matches the patterns" if pattern else "")
-    return enqueue_new(context, found, why, select=list)
+    return _enqueue_new(context, _files(path, recursive, pattern), why)
 
 
 def _files(path: str, recursive: bool, pattern: Sequence[str]) -> Iterator[tuple[str, float]]:
@@ -184,29 +185,43 @@ def enqueue_new(
 
     Args:
         context: The execution that found them.
-        found: URLs or absolute paths with the time of their last change in seconds since the
-            epoch, or None if it is not known.
+        found: URLs with the time of their last change in seconds since the epoch, or None if it
+            is not known.
         why: The warning if there are none. None for no warning.
         select: Selects those that may be fetched.
 
     Returns:
         The number of URLs ``found`` and of ``new`` jobs, and a ``warning`` if there are none.
     """
-    selected = list(select(found))
-    if why and not selected:
-        why = f"none of {len(found)} URLs can be fetched" if found else why
+    selected = ((url, found.get(url)) for url in select(found))
+    if why and found:
+        why = f"none of {len(found)} URLs can be fetched"
+    return _enqueue_new(context, selected, why)
+
+
+def _enqueue_new(
+    context: Context, pages: Iterable[tuple[str, float | None]], why: str | None
+) -> dict[str, Any]:
+    """Do the same for URLs or paths. Workers begin with the first before the last are found."""
+    number = new = 0
+    pages = iter(pages)
+    while portion := dict(islice(pages, PORTION)):
+        if number and not context.add_followups():
+            break
+        jobs = _new_jobs(context, "fetch", [(url,) for url in portion])
+        latest = context.job_store.latest(job.key for job in jobs)
+        # Not by `context.enqueue`: these keep their keys, so a user who enqueues one finds it.
+        followups = [
+            job
+            for job, (url, changed_at) in zip(jobs, portion.items(), strict=True)
+            if is_new(context, url, changed_at, latest.get(job.key or 0))
+        ]
+        context.followups += followups
+        number, new = number + len(portion), new + len(followups)
+    if why and not number:
         context.log.warning("0 found: %s", why)
         return {"found": 0, "new": 0, "warning": f"0 found: {why}"}
-    jobs = _new_jobs(context, "fetch", [(url,) for url in selected])
-    latest = context.job_store.latest(job.key for job in jobs)
-    new = [
-        job
-        for job, url in zip(jobs, selected, strict=True)
-        if is_new(context, url, found.get(url), latest.get(job.key or 0))
-    ]
-    # Not by `context.enqueue`: these keep their keys, so a user who enqueues one of them finds it.
-    context.followups += new
-    return {"found": len(selected), "new": len(new)}
+    return {"found": number, "new": new}
 
 
 def _new_jobs(context: Context, task: str, every_args: list[tuple[Any, ...]]) -> list[NewJob]:
