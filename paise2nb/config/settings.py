@@ -29,10 +29,13 @@ from paise2nb.config.specs import (
     Module,
     Proxy,
     Range,
+    RedisURL,
+    Secret,
     Section,
 )
-from paise2nb.core.errors import SettingsError, UsageError
+from paise2nb.core.errors import HIDDEN, SettingsError, UsageError, without_secrets
 from paise2nb.core.files import working_directory
+from paise2nb.core.urls import without_credentials
 
 PROFILES = ("development", "test", "production")
 FILE_NAME = "paise2.yaml"
@@ -70,11 +73,13 @@ class RetryRules(Section):
     max_delay: Seconds
 
 
+SECRET = "task_queue.redis.secret"
+RELAY = "relay"  # the pool of the process that gives jobs to other machines
 _POOLS = MappingSpec(
     Pool,
     complete=True,
-    pattern=r"(?!default$)[A-Za-z][\w-]*",
-    allowed="letters, digits, - and _, but not `default`: workers.concurrency is its size",
+    pattern=r"(?!(default|relay)$)[A-Za-z][\w-]*",
+    allowed="letters, digits, - and _; not `relay`; not `default`: workers.concurrency is its size",
 )
 _POLICIES = MappingSpec(
     RetryRules, complete=False, pattern=r"[\w:.-]+", allowed="an error class, or TASK.CLASS"
@@ -106,11 +111,22 @@ class QueueDatabase(Section):
     immediate: bool
 
 
+class RedisSettings(Section):
+    """The Redis server through which jobs reach other machines."""
+
+    url: RedisURL
+    name: str
+    secret: Secret | None
+    lease: Annotated[float, Range(3, 3600)]
+    blob_mb: Annotated[int, Range(1, 2**16)]
+
+
 class QueueSettings(Section):
     """Where jobs are queued."""
 
     provider: str
     sqlite: QueueDatabase
+    redis: RedisSettings
 
 
 class StorageDatabase(Section):
@@ -251,12 +267,20 @@ class Settings(Section):
         """Return these settings with another data directory, as for profile test."""
         return self.override({"data_dir": path}, f"profile {self.profile}")
 
+    def without_secrets(self) -> Settings:
+        """Return these settings without what may be in no database, listing or message."""
+        url = without_credentials(self.task_queue.redis.url)
+        values = {"task_queue.redis.url": url, SECRET: None}
+        return self.override(values, "hidden")
+
     def rows(self) -> list[dict[str, Any]]:
         """Return each key with its value and its origin, in the order of the declaration."""
         sections = {path[:end] for path in self.entries for end in range(1, len(path))}
         found = {".".join(k): entry for k, entry in self.entries.items() if k not in sections}
+        if found[SECRET].value is not None:
+            found[SECRET] = found[SECRET]._replace(value=HIDDEN)
         return [
-            {"key": key, "value": copy(entry.value), "origin": entry.origin}
+            {"key": key, "value": without_secrets(entry.value), "origin": entry.origin}
             for declared in ("profile", *KEYS)
             for key, entry in found.items()
             if f"{key}.".startswith(f"{declared}.")

@@ -27,6 +27,10 @@ Module = NewType("Module", str)
 """The name of a module, or the path of a ``.py`` file."""
 Proxy = NewType("Proxy", str)
 """The URL of a proxy, or ``environment``."""
+RedisURL = NewType("RedisURL", str)
+"""The URL of a Redis server, with or without a password."""
+Secret = NewType("Secret", str)
+"""A text that is never shown."""
 
 # The types of values, and what they allow.
 _TYPES: dict[Any, str] = {
@@ -35,6 +39,8 @@ _TYPES: dict[Any, str] = {
     float: "a number",
     str: "text",
     Proxy: "an http:// or https:// URL, environment",
+    RedisURL: "a redis://, rediss:// or unix:// URL",
+    Secret: "text",
     Path: "a path",
     tuple[str, ...]: "a list of words",
     tuple[Module, ...]: "a list of modules and paths of .py files",
@@ -141,6 +147,8 @@ def _checked(kind: Any, value: Any, base: Path) -> Any:
     if not isinstance(value, str) or not value.strip() or re.search(r"[\x00-\x1f\x7f]", value):
         raise ValueError
     if kind is Proxy and value != "environment" and not re.match(r"https?://[^/\s]", value):
+        raise ValueError
+    if kind is RedisURL and not re.match(r"(rediss?|unix)://[^/\s]*/?", value):
         raise ValueError
     return value
 

@@ -136,6 +136,7 @@ def hand_over(context: Context, url: str, fetched: Fetched, started: float | Non
     key=lambda args: urls.canonical_url(args[0]),
     fresh=is_up_to_date,
     host=lambda args: urls.host_of(args[0]),
+    runs="anywhere",
 )
 def fetch(context: Context, url: str) -> dict[str, Any]:
     """Fetch the bytes of a URL or a file into the cache."""
@@ -180,7 +181,7 @@ def check_extract(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return args
 
 
-@task("extract", check=check_extract)
+@task("extract", check=check_extract, runs="anywhere")
 def extract(
     context: Context, source: str | int, key: str | None = None, facts: Facts | None = None
 ) -> dict[str, Any]:

@@ -132,3 +132,24 @@ ALTER TABLE hosts ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
 DELETE FROM counters WHERE kind IN ('completed', 'failed');
 
 -- Version 4, from schema dad075072542d1ce
+
+-- Other machines run jobs.
+ALTER TABLE jobs ADD COLUMN home INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE machines (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    about TEXT NOT NULL,
+    problem TEXT,
+    started_at REAL NOT NULL,
+    heartbeat_at REAL NOT NULL
+);
+CREATE TABLE leases (
+    token TEXT PRIMARY KEY,
+    job_id INTEGER NOT NULL,
+    machine INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    started INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;

@@ -23,6 +23,10 @@
 -- In a copy of the file such rows are those of other processes. "host" is the machine's name.
 --
 -- jobs.ready: 1 if the job may be claimed now. jobs.run: the number of executions that have begun.
+-- jobs.home: 1 if another machine could not run the job, so only that of the collection may.
+-- jobs.worker: the id of a worker, or the negative id of another machine, which has the job by a
+-- lease. A lease is known by a random token: "run" alone is given back by a snooze, and comes again
+-- after a restore. machines.name is random, too, a new one for each start; "about" is JSON.
 -- jobs.host_slot: 0 without a host, 1 waiting for a slot of its host, 2 with a slot.
 
 CREATE TABLE jobs (
@@ -60,7 +64,8 @@ CREATE TABLE jobs (
     progress TEXT,
     result TEXT,
     page_id INTEGER,
-    page_state TEXT
+    page_state TEXT,
+    home INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_active ON jobs (ready, task, isolated, priority DESC, id)
     WHERE ready = 1 OR worker IS NOT NULL;
@@ -118,6 +123,24 @@ CREATE TABLE supervisor (
     started_at REAL NOT NULL,
     heartbeat_at REAL NOT NULL
 );
+CREATE TABLE machines (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    about TEXT NOT NULL,
+    problem TEXT,
+    started_at REAL NOT NULL,
+    heartbeat_at REAL NOT NULL
+);
+CREATE TABLE leases (
+    token TEXT PRIMARY KEY,
+    job_id INTEGER NOT NULL,
+    machine INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    started INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE hosts (
     host TEXT PRIMARY KEY,
     free_at REAL NOT NULL,

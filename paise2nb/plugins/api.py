@@ -24,6 +24,7 @@ _LEAST = {  # of the numbers in a declaration
     "timeout": ("seconds", 0.001),
     "memory_mb": ("megabytes", 1),
 }
+PLACES = ("home", "anywhere")
 POLICY_FIELDS = {"max_retries", "retry_delay", "backoff", "max_delay"}
 F = TypeVar("F", bound=Callable[..., Any])
 Arguments: TypeAlias = tuple[Any, ...]
@@ -61,6 +62,7 @@ class Task:
         fresh: ``(settings, result, age, arguments) -> bool`` tells whether a completed job with
             the same key is up to date, given its result and the seconds since it finished.
         host: ``(arguments) -> host`` returns the host that limits the request rate of the job.
+        runs: ``home``, or ``anywhere``: also on other machines that have joined the queue.
         policies: Retry policies by error class, ``crash`` included:
             ``{"timeout": {"max_retries": 5, "retry_delay": 1}}``, also ``backoff``, ``max_delay``.
     """
@@ -78,8 +80,12 @@ class Task:
     fresh: Callable[[Settings, Any, float, Arguments], bool] | None = None
     host: Callable[[Arguments], str | None] | None = None
     policies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    runs: str = "home"
 
     def __post_init__(self) -> None:
+        if self.runs not in PLACES:
+            known = " or ".join(map(repr, PLACES))
+            raise PluginError(f"task {self.name!r}: runs is {self.runs!r}; give {known}")
         for name in ("max_retries", "retry_delay", "timeout", "memory_mb"):
             if (value := getattr(self, name)) is not None:
                 self._check_number(name, value, "")
@@ -202,12 +208,13 @@ def task(
     fresh: Callable[[Settings, Any, float, Arguments], bool] | None = None,
     host: Callable[[Arguments], str | None] | None = None,
     policies: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    runs: str = "home",
 ) -> Callable[[F], F]:
     """Make a function ``(context, *arguments)`` a task. See `Task` for the options."""
 
     def declared(function: Any, module: str) -> Task:
         limits = max_retries, retry_delay, timeout, memory_mb, pool
-        return Task(name, function, *limits, module, check, key, fresh, host, policies)
+        return Task(name, function, *limits, module, check, key, fresh, host, policies, runs)
 
     return _declare(declared)
 

@@ -45,6 +45,12 @@ task_queue:
   sqlite:
     path: null
     immediate: false
+  redis:
+    url: redis://localhost:6379/0
+    name: paise2
+    secret: null
+    lease: 15
+    blob_mb: 64
 data_storage:
   sqlite:
     path: null
@@ -323,8 +329,8 @@ MISTAKES_IN_A_FILE = [
      "1: plugins is 'mine'; allowed: a list of modules and paths of .py files"),
     ("plugins: [1]\n", "1: plugins is [1]; allowed: a list of modules and paths of .py files"),
     ("workers: {pools: {default: {threads: 2}}}\n",
-     "1: workers.pools can't have 'default'; allowed: letters, digits, - and _, "
-     "but not `default`: workers.concurrency is its size"),
+     "1: workers.pools can't have 'default'; allowed: letters, digits, - and _; "
+     "not `relay`; not `default`: workers.concurrency is its size"),
     ("workers: {pools: {slow: 3}}\n", "1: workers.pools.slow is 3; allowed: a mapping of tasks, "
      "processes, threads, or null to remove it"),
     ("workers: {pools: {slow: {processes: 0}}}\n",
