@@ -17,6 +17,7 @@ from typing import Any
 
 from paise2nb.app import App
 from paise2nb.config.settings import Settings
+from paise2nb.content.extract import engine
 from paise2nb.core import processes
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
 from paise2nb.core.wakeup import Listener
@@ -60,9 +61,10 @@ def main() -> None:
         sys.exit(START_FAILED)
     job_store.leave(worker)
     job_store.close()
-    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+    # Python would wait for the threads that jobs have left running, and xberg might abort.
+    if engine.is_used() or any(not thread.daemon for thread in threading.enumerate()[1:]):
         logging.shutdown()
-        os._exit(0)  # because Python would wait for the threads that jobs have left running
+        os._exit(0)
 
 
 class _Process:

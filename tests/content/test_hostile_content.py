@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,10 +50,32 @@ def test_the_unpacked_size_of_a_document_is_checked_first(data: bytes, word: str
     assert caught.value.error_class == word
 
 
+def test_a_document_that_needs_too_much_memory_or_time_ends_only_its_reader() -> None:
+    source, long = (
+        Source("http://x/a.docx", SUFFIXES[".docx"]),
+        documents.docx(" ".join(map(str, range(2_000_000)))),
+    )
+    for limit, word in ({"memory_mb": 20}, "memory"), ({"seconds": 0.01}, "timeout"):
+        with pytest.raises(PermanentError) as caught:
+            through_library.read(long, source, **limit)
+        assert caught.value.error_class == word
+
+
+_LIMITED = """
+import os, resource
+from paise2nb.content.extract import documents as through_library
+from paise2nb.plugins import Source
+from tests import documents
+source = Source("http://x/a.xls", "application/vnd.ms-excel")
+text = through_library.read(documents.xls("words"), source, memory_mb=200, in_process=True).text
+print("words" in text, resource.getrlimit(resource.RLIMIT_DATA)[0], flush=True)
+os._exit(0)
+"""
+
+
 def test_the_memory_limit_of_a_parser_ends_with_it() -> None:
-    source = Source("http://x/a.xls", "application/vnd.ms-excel")
-    assert "words" in through_library.read(documents.xls("words"), source, 200).text
-    assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
+    ran = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True)
+    assert ran.stdout == f"True {resource.RLIM_INFINITY}\n", ran.stderr
 
 
 def test_a_feed_with_too_many_tags_is_refused() -> None:

@@ -558,7 +558,7 @@ def test_loading_imports_little_and_no_extractor(work: Path) -> None:
     loaded, *_, used = done.stdout.splitlines()
     ours = [name for name in loaded.split() if not name.startswith(("paise2nb", "IPython"))]
     assert ours == []
-    heavy = {"trafilatura", "kreuzberg", "lxml", "urllib3", "pandas", "ipywidgets"}
+    heavy = {"trafilatura", "xberg", "lxml", "urllib3", "pandas", "ipywidgets"}
     assert not heavy & set(used.split())
 
 

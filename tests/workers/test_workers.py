@@ -113,7 +113,7 @@ def test_a_worker_has_the_settings_of_the_app_that_started_it_and_no_notebook_mo
     seen = app.enqueue("where", "x").result(timeout=30)
     assert seen["pid"] not in (os.getpid(), app.workers.status().supervisor["pid"])
     assert seen["profile"] == "development"
-    heavy = {"IPython", "ipywidgets", "trafilatura", "kreuzberg", "yaml", "pandas"}
+    heavy = {"IPython", "ipywidgets", "trafilatura", "xberg", "yaml", "pandas"}
     assert not heavy & set(seen["modules"])
     assert Settings.from_json(seen["settings"]) == app.settings
 

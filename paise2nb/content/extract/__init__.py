@@ -22,9 +22,14 @@ def extract_document(context: Context, data: bytes, source: Source) -> Document:
     # Imported here because their parsers slow down the start of processes that never extract.
     from paise2nb.content.extract import documents
 
-    # Only in a worker, where too much memory costs one attempt. Elsewhere it would end a kernel.
-    memory_mb = context.settings.workers.memory_mb if context.is_worker else None
-    return documents.read(data, source, memory_mb)
+    workers = context.settings.workers
+    return documents.read(
+        data,
+        source,
+        memory_mb=workers.memory_mb,
+        seconds=workers.timeout,
+        in_process=context.is_worker,
+    )
 
 
 @extractor(*FEEDS)

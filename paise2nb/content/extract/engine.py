@@ -1,0 +1,175 @@
+"""xberg, the library that reads documents, where it can do no harm.
+
+It may abort its process when that exits normally, and hangs in a forked child. So it is used in
+worker processes, which end by `os._exit`, and in a new process for each document everywhere else.
+This file is the program of that process, so it imports nothing else of the package.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+_lock = threading.Lock()  # memory is limited per process, so that only one document is read at once
+_loop: "AbstractEventLoop | None" = None  # one for all documents: with several it aborts at exit
+
+
+class Extracted(TypedDict):
+    """What is in a document.
+
+    ``metadata`` has those that the document declares of ``title``, ``subject``, ``authors``,
+    ``created_at``, ``modified_at``, ``language``, ``page_count``, and ``from_name``,
+    ``from_email`` and ``to_emails`` of an e-mail. ``children`` are the documents in it.
+    """
+
+    text: str
+    metadata: dict[str, Any]
+    children: list["Extracted"]
+
+
+class EngineError(Exception):
+    """The document can't be read.
+
+    ``ended`` says why the process that read it has ended: ``memory``, ``timeout`` or ``crash``.
+    """
+
+    def __init__(self, message: str, ended: str = "") -> None:
+        super().__init__(message)
+        self.ended = ended
+
+
+def is_used() -> bool:
+    """Whether this process has used xberg, so that it must end by `os._exit`."""
+    return _loop is not None
+
+
+def extract(
+    data: bytes,
+    kind: str,
+    *,
+    memory_mb: float,
+    in_process: bool,
+    seconds: float | None = None,
+    plain: bool = False,
+) -> Extracted:
+    """Read a document.
+
+    Args:
+        data: The document.
+        kind: Its MIME type.
+        memory_mb: What reading it may allocate. If it needs more, the process that reads it ends.
+        in_process: Read it in this process, a worker, which the supervisor can kill.
+        seconds: How long another process may take.
+        plain: As plain text, not Markdown.
+
+    Raises:
+        EngineError: The document can't be read.
+    """
+    if in_process:
+        import xberg  # noqa: F401  # outside of the limit
+
+        with _lock, _memory_limit(memory_mb):
+            return _extract(data, kind, plain)
+    order = json.dumps({"kind": kind, "memory_mb": memory_mb, "plain": plain}).encode()
+    program = [sys.executable, "-P", __file__]
+    try:
+        done = subprocess.run(
+            program, input=order + b"\n" + data, capture_output=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"took more than {seconds:g} seconds", "timeout") from error
+    if done.returncode:
+        if b"memory allocation" in done.stderr or b"MemoryError" in done.stderr:
+            raise EngineError(f"needs more than {memory_mb:g} MB of memory", "memory")
+        raise EngineError(f"ends its reader with exit status {done.returncode}", "crash")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise EngineError(answer["error"])
+    extracted: Extracted = answer
+    return extracted
+
+
+def main() -> None:
+    """Read the document that standard input has, and end without what may abort."""
+    order = json.loads(sys.stdin.buffer.readline())
+    data = sys.stdin.buffer.read()
+    try:
+        answer: Any = extract(data, in_process=True, **order)
+    except EngineError as error:
+        answer = {"error": str(error)}
+    sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _extract(data: bytes, kind: str, plain: bool) -> Extracted:
+    global _loop
+    import asyncio
+
+    import xberg
+
+    _loop = _loop or asyncio.new_event_loop()
+    # Its cache would keep a second copy of everything.
+    config = xberg.ExtractionConfig(
+        use_cache=False,
+        disable_ocr=True,
+        output_format="plain" if plain else "markdown",
+        escape_markdown=False,
+        concurrency=xberg.ConcurrencyConfig(max_threads=1),
+    )
+    given = xberg.ExtractInput(kind="bytes", bytes=data, mime_type=kind)
+    try:
+        result = _loop.run_until_complete(xberg.extract(given, config))
+    except BaseException as error:  # its panics are not even an Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise EngineError(str(error)) from error
+    if not result.results:
+        raise EngineError("; ".join(error.message for error in result.errors))
+    return _extracted(result.results[0])
+
+
+def _extracted(document: Any) -> Extracted:
+    facts = document.metadata
+    names = ("title", "subject", "authors", "created_at", "modified_at", "language")
+    metadata = {name: getattr(facts, name) for name in names}
+    if pdf := getattr(facts.format, "pdf", None):
+        metadata["page_count"] = pdf.page_count
+    if mail := getattr(facts.format, "email", None):
+        metadata |= {n: getattr(mail, n) for n in ("from_name", "from_email", "to_emails")}
+    return {
+        "text": document.content,
+        "metadata": {name: value for name, value in metadata.items() if value},
+        "children": [_extracted(child.result) for child in document.children or []],
+    }
+
+
+@contextlib.contextmanager
+def _memory_limit(megabytes: float) -> Iterator[None]:
+    """Limit the memory that this process can allocate in addition while the block runs.
+
+    A damaged spreadsheet takes gigabytes at once, faster than the supervisor can notice.
+    """
+    pages = int(Path("/proc/self/statm").read_bytes().split()[5])
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = pages * resource.getpagesize() + int(megabytes * (1 << 20))
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+if __name__ == "__main__":
+    main()
