@@ -12,8 +12,9 @@ from paise2nb.core.clock import SteadyClock, boot, iso, since_boot
 from paise2nb.core.errors import DiskFull
 from paise2nb.core.formats import read_format
 from paise2nb.core.sqlite import Database
+from paise2nb.jobs.history import ENDED, Row, SeriesIds, page, write
 from paise2nb.jobs.host_limits import HostLimiter
-from paise2nb.jobs.models import COUNTED_SECONDS, UNFINISHED, StateCounters
+from paise2nb.jobs.models import UNFINISHED, StateCounters
 from paise2nb.jobs.sql import SQL
 
 S = TypeVar("S", bound="JobDatabase")
@@ -23,9 +24,6 @@ T = TypeVar("T")
 # Bytes. A claim and a completion write three pages: the lines "drain" of tests.benchmarks.queue.
 FORMAT = read_format(Path(__file__).parent)
 PAGE_SIZE = 2048
-# The end of a page, as it is counted by its time.
-FINISHED = {"stored": "completed", "unchanged": "completed", "skipped": "completed"}
-FINISHED["failed"] = "failed"
 
 
 class Transaction:
@@ -34,15 +32,25 @@ class Transaction:
     Attributes:
         execute, executemany: the methods of its connection.
         counters, host_limits: their changes are stored before the commit.
+        ended: the rows that it adds to the history.
+        new_series: their series that were not known; they are stored with the commit.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, now: Callable[[], float], host_delay: float
+        self,
+        connection: sqlite3.Connection,
+        now: Callable[[], float],
+        host_delay: float,
+        series: SeriesIds,
     ) -> None:
+        self._connection = connection
         self.execute = connection.execute
         self.executemany = connection.executemany
         self._now = now
         self.counters = StateCounters()
+        self.ended: list[Row] = []
+        self._series = series
+        self.new_series: SeriesIds = {}
         self.host_limits = HostLimiter(connection, now, host_delay)
 
     def count_late(self, late: int, counted: int, others: int = 0) -> None:
@@ -51,10 +59,12 @@ class Transaction:
         self.counters.count_late(late, pages, others)
 
     def store(self) -> None:
-        """Write the changes of the hosts, the pages and the counters."""
+        """Write the changes of the hosts, the pages, the history and the counters."""
         self.host_limits.store()
         if self.counters.pages:
             self._store_pages()
+        if self.ended:
+            self.new_series = write(self._connection, self.ended, self._series)
         changes = [(*key, *sums) for key, sums in self.counters.sums.items() if any(sums)]
         if changes:
             self.executemany(SQL["add_to_counters"], changes)
@@ -65,8 +75,8 @@ class Transaction:
         for old, new, _ in changed:
             self.counters.add_pages(old, -1)
             self.counters.add_pages(new, 1)
-            if old in UNFINISHED and new in FINISHED:
-                self.counters.count(FINISHED[new], int(self._now() // COUNTED_SECONDS), 1)
+            if old in UNFINISHED and new in ENDED:
+                self.ended.append(page(new, self._now()))
         states = [(new, page_id) for _, new, page_id in changed]
         self.executemany("UPDATE jobs SET page_state = ? WHERE id = ?", states)
 
@@ -81,13 +91,16 @@ def transaction(
 
     @wraps(method)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        def work(connection: sqlite3.Connection) -> T:
-            tx = Transaction(connection, self.now, self.host_delay)
+        def work(connection: sqlite3.Connection) -> tuple[T, SeriesIds]:
+            tx = Transaction(connection, self.now, self.host_delay, self._series)
             value = method(self, tx, *args, **kwargs)
             tx.store()
-            return value
+            return value, tx.new_series
 
-        return self.database.write(work)
+        value, new = self.database.write(work)
+        if new:  # only now: before the commit another thread could use ids that are not stored
+            self._series = {**self._series, **new}
+        return value
 
     return run
 
@@ -119,6 +132,7 @@ class JobDatabase:
         self.close = self.database.close
         self.path = path
         self.host_delay = host_delay
+        self._series: SeriesIds = {}  # the ids of known series
         self.clock = SteadyClock(self._clock_offset())
         self.now = self.clock.now
 

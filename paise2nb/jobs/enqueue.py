@@ -102,14 +102,15 @@ class EnqueueMixin(JobDatabase):
             page_id = page_of(job.task, job_id, parent)
             page_state = state if page_id == job_id else None
             place = (parent_id, root_id or job_id, page_id, page_state)
-            rows.append((job_id, *job[:-1], state, *slot, *place, now))
+            due_at = now + job.delay if job.delay else None
+            rows.append((job_id, *job[:-1], state, *slot, *place, now, due_at))
         delayed = sum(1 for _, job in jobs if job.delay)
         late = jobs[0][0] - 1 - counted
         if parent is not None or delayed or late + len(jobs) > UNCOUNTED:
             tx.counters.add("scheduled", delayed, parent is None)
             tx.counters.add("queued", len(jobs) - delayed, parent is None)
-            parts = [row for row in rows if row[-3] is not None]
-            for page_state, pages in Counter(row[-2] for row in parts).items():
+            parts = [row for row in rows if row[-4] is not None]
+            for page_state, pages in Counter(row[-3] for row in parts).items():
                 tx.counters.add_pages(page_state, pages)
             for state, number in Counter(row[9] for row in parts).items():
                 tx.counters.add_parts(state, number)

@@ -13,16 +13,9 @@ from typing import Any
 
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.enqueue import EnqueueMixin
+from paise2nb.jobs.history import execution
 from paise2nb.jobs.host_limits import HAS_SLOT, WAITING
-from paise2nb.jobs.models import (
-    COUNTED_SECONDS,
-    UNFINISHED,
-    Claim,
-    Limits,
-    NewJob,
-    Outcome,
-    Worker,
-)
+from paise2nb.jobs.models import UNFINISHED, Claim, Limits, NewJob, Outcome, Worker
 from paise2nb.jobs.sql import SQL
 
 UNUSED_SECONDS = 1.0  # for which a free slot is left to the pool that it was given to
@@ -213,6 +206,8 @@ class ExecutionMixin(EnqueueMixin):
                 self._release_slot(tx, claim, outcome, left["state"], claim.host)
             return False
         state = outcome.state
+        if outcome.outcome != "snoozed":
+            tx.ended.append(execution(claim, outcome, now))
         # The row's interval: a user may have set one, or another one, since the claim.
         recurs = row["interval"] and state in ("completed", "failed")
         # The row of a completed job describes its last execution; a snoozed one goes on.
@@ -223,8 +218,6 @@ class ExecutionMixin(EnqueueMixin):
             tx.execute(SQL["schedule_again"], {**claim._asdict(), "now": now})
         tx.counters.move("running", state, claim.is_root, claim.page_id)
         self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
-        if claim.page_id is None and outcome.state in ("completed", "failed"):
-            tx.counters.count(outcome.state, int(now // COUNTED_SECONDS), 1)
         self._add_followups(tx, claim, outcome.followups)
         return True
 
@@ -292,7 +285,14 @@ class ExecutionMixin(EnqueueMixin):
         unwritten = []
         for claim in claims:
             token = (claim.id, claim.run)
-            refunded = tx.execute(SQL["refund_attempt"], token).rowcount
+            refunded = tx.execute(SQL["refundable_attempt"], token).fetchone()
+            if refunded:
+                tx.execute(SQL["refund_attempt"], token)
+                failed_at, error, state = refunded
+                tx.ended.append(
+                    execution(claim, Outcome("failed", state, None, error), failed_at, -1)
+                )
+                tx.ended.append(execution(claim, Outcome("released", "queued"), failed_at))
             row = tx.execute(SQL["refundable"], token).fetchone()
             if row is None:
                 continue
@@ -300,7 +300,7 @@ class ExecutionMixin(EnqueueMixin):
                 unwritten.append(claim)
             elif refunded and row["state"] in ("retrying", "failed"):
                 tx.counters.move(row["state"], "queued", claim.is_root, claim.page_id)
-                tx.execute(SQL["refund_job"], (claim.id,))
+                tx.execute(SQL["refund_job"], (self.now(), claim.id))
                 if row["host"] is not None:
                     tx.host_limits.release(row["host"], waited=row["host_slot"] == WAITING)
                     tx.host_limits.requeue(claim.id, row["host"])
@@ -328,4 +328,12 @@ def _row_after(claim: Claim, outcome: Outcome, now: float) -> tuple[object, ...]
         outcome.isolated,
         outcome.host,
         outcome.resume,
+        _due_at(outcome, now),
     )
+
+
+def _due_at(outcome: Outcome, now: float) -> float | None:
+    """Since when the job can be started again; None if it has ended or goes on waiting."""
+    if outcome.state == "retrying":
+        return now + (outcome.retry_in or 0)
+    return now if outcome.state == "queued" and outcome.outcome != "snoozed" else None

@@ -153,3 +153,27 @@ CREATE TABLE leases (
     sequence INTEGER NOT NULL,
     started INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+
+-- What has ended is counted for longer than an hour, with its waiting and run time.
+ALTER TABLE jobs ADD COLUMN due_at REAL;
+UPDATE jobs SET due_at = run_at WHERE ready = 0 AND run_at IS NOT NULL;
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    error_class TEXT NOT NULL,
+    state TEXT NOT NULL,
+    UNIQUE (task, pool, part, outcome, error_class, state)
+);
+CREATE TABLE history (
+    start INTEGER NOT NULL,
+    series INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    wait INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (start, series, host, wait, run)
+) WITHOUT ROWID;
+DELETE FROM counters WHERE kind IN ('completed', 'failed');

@@ -15,8 +15,6 @@ STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "
 UNFINISHED = STATES[:4]
 PAGE_TASKS = ("fetch", "links")  # a `links` job that a user enqueues is no page
 PAGE_STATES = (*UNFINISHED, "stored", "unchanged", "failed", "cancelled", "skipped")
-COUNTED_SECONDS = 1  # for which the pages and jobs that end are counted together
-COUNTS_KEPT = 3600.0  # seconds for which these numbers are kept
 CLEANED_AT = "cleaned_at"  # the key of the time of the last cleanup
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 
@@ -65,7 +63,11 @@ class EnqueueResult(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One execution of a job by one worker. ``id``, ``run`` and ``started_at`` identify it."""
+    """One execution of a job by one worker. ``id``, ``run`` and ``started_at`` identify it.
+
+    Attributes:
+        due_at: since when the job could have been started, but for workers and its host.
+    """
 
     id: int
     task: str
@@ -80,7 +82,9 @@ class Claim(NamedTuple):
     root_id: int
     page_id: int | None
     interval: float | None
+    due_at: float | None
     started_at: float
+    pool: str
     worker: int
     worker_pid: int
     host: str | None

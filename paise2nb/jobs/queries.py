@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from paise2nb.jobs.database import JobDatabase
 from paise2nb.jobs.host_limits import WAITING, reason_to_wait
-from paise2nb.jobs.models import COUNTED_SECONDS, PAGE_STATES, STATES, UNFINISHED, Claim
+from paise2nb.jobs.models import PAGE_STATES, STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 
 PAGE_OR_ROOT = "(page_id = id OR (page_id IS NULL AND parent_id IS NULL))"
@@ -289,7 +289,7 @@ class QueryMixin(JobDatabase):
         """
         found: dict[int, list[int]] = {}
         for name, completed, failed in self._finished((int(self.now() // 60) - minutes + 1) * 60):
-            sums = found.setdefault(name * COUNTED_SECONDS // 60, [0, 0])
+            sums = found.setdefault(name // 60, [0, 0])
             sums[0] += completed
             sums[1] += failed
         return [(minute, sums[0], sums[1]) for minute, sums in found.items()]
@@ -301,24 +301,22 @@ class QueryMixin(JobDatabase):
         because the work may have begun in the middle of it.
         """
         now = self.now()
-        counted, oldest, number = [], int(now // COUNTED_SECONDS), 0
+        counted, oldest, number = [], int(now), 0
         for name, completed, failed in reversed(self._finished(now - RATE_SECONDS[1])):
-            gap = (oldest - name) * COUNTED_SECONDS
-            enough = number >= RATE_NUMBER and now - oldest * COUNTED_SECONDS >= RATE_SECONDS[0]
-            if gap > BREAK_SECONDS or enough:
+            enough = number >= RATE_NUMBER and now - oldest >= RATE_SECONDS[0]
+            if oldest - name > BREAK_SECONDS or enough:
                 break
             counted.append((completed, completed + failed))
             oldest, number = name, number + completed + failed
         if len(counted) > 2:
             counted.pop()
             oldest += 1
-        seconds = max(now - oldest * COUNTED_SECONDS, 1.0)
+        seconds = max(now - oldest, 1.0)
         completed, ended = map(sum, zip(*counted, strict=True)) if counted else (0, 0)
         return completed / seconds, ended / seconds
 
     def _finished(self, since: float) -> list[tuple[int, int, int]]:
-        rows = self._read(SQL["finished"], (int(since // COUNTED_SECONDS),))
-        return [(row[0], row[1], row[2]) for row in rows]
+        return [(row[0], row[1], row[2]) for row in self._read(SQL["ended"], (int(since),))]
 
     def plugin_value(self, plugin: str, key: str) -> tuple[str | None, int]:
         """A value of a plugin's state as JSON text (None if there is none), and its version."""

@@ -16,12 +16,18 @@
 -- A page is a fetch, its newest extract and that one's newest store: page_id is the id of the fetch
 -- in all three, page_state the page's state in the row of the fetch. A `links` job that follows from
 -- another one counts as a fetch, because it hands its bytes to an extract, too. The counters
--- have the states of pages and of the jobs that are parts of them; "other" jobs are the rest. Pages
--- and other jobs are also counted by the second in which they end.
+-- have the states of pages and of the jobs that are parts of them; "other" jobs are the rest.
+--
+-- "history" counts what has ended, and outlives the jobs: executions with the buckets of their
+-- waiting and run time, and pages (those of a series without a task); see statistics.py. "start" is
+-- the minute in which a part of a page ended, the second in which a page or another job ended, and
+-- the hour or the day after some time. Its rows are sums: all that reads them adds them up.
 --
 -- Columns "file" of workers and supervisor: the file that the process has opened, as DEVICE:INODE.
 -- In a copy of the file such rows are those of other processes. "host" is the machine's name.
 --
+-- jobs.due_at: since when the job could have been started, but for workers and its host; NULL: since
+-- it was enqueued.
 -- jobs.ready: 1 if the job may be claimed now. jobs.run: the number of executions that have begun.
 -- jobs.home: 1 if another machine could not run the job, so only that of the collection may.
 -- jobs.worker: the id of a worker, or the negative id of another machine, which has the job by a
@@ -65,7 +71,8 @@ CREATE TABLE jobs (
     result TEXT,
     page_id INTEGER,
     page_state TEXT,
-    home INTEGER NOT NULL DEFAULT 0
+    home INTEGER NOT NULL DEFAULT 0,
+    due_at REAL
 );
 CREATE INDEX jobs_active ON jobs (ready, task, isolated, priority DESC, id)
     WHERE ready = 1 OR worker IS NOT NULL;
@@ -98,6 +105,25 @@ CREATE TABLE counters (
     jobs INTEGER NOT NULL DEFAULT 0,
     roots INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    error_class TEXT NOT NULL,
+    state TEXT NOT NULL,
+    UNIQUE (task, pool, part, outcome, error_class, state)
+);
+CREATE TABLE history (
+    start INTEGER NOT NULL,
+    series INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    wait INTEGER NOT NULL,
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (start, series, host, wait, run)
 ) WITHOUT ROWID;
 CREATE TABLE workers (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -68,8 +68,8 @@ SELECT last, counted, (SELECT state = 'idle' FROM supervisor) AS idle FROM ids
 -- name: insert
 INSERT INTO jobs (
     id, task, args, max_attempts, key, tag, priority, interval, host,
-    state, host_slot, ready, run_at, parent_id, root_id, page_id, page_state, enqueued_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    state, host_slot, ready, run_at, parent_id, root_id, page_id, page_state, enqueued_at, due_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: known_keys
 SELECT value FROM json_each(:keys) WHERE EXISTS (SELECT 1 FROM jobs WHERE key = value)
@@ -82,6 +82,7 @@ SELECT id, task, state, interval, result, finished_at FROM jobs WHERE key = :key
 UPDATE jobs SET
     run_at = iif(state = 'scheduled' AND host_slot = 0,
                  run_at + coalesce(:interval - interval, 0), run_at),
+    due_at = iif(state = 'scheduled', due_at + coalesce(:interval - interval, 0), due_at),
     interval = :interval
 WHERE id = :id
 
@@ -153,7 +154,7 @@ WHERE id IN (SELECT value FROM json_each(:ids))
 -- all pools has the key of a pool without a name. One seek finds that there is none, the usual case.
 UPDATE jobs SET
     state = 'running', ready = 0, run_at = NULL, waiting_for = NULL, progress = NULL,
-    finished_at = NULL,
+    finished_at = NULL, due_at = coalesce(due_at, enqueued_at),
     pool = ?, worker = ?, worker_pid = ?, started_at = ?, timeout = ?, memory_mb = ?,
     attempt = max(attempt, 0) + 1, run = run + 1,
     crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),
@@ -186,7 +187,7 @@ UPDATE jobs SET
     worker = NULL, host_slot = 0, state = ?, ready = ?, run_at = ?, run = run - ?,
     attempt = ?, crashes = ?, max_attempts = coalesce(?, max_attempts), finished_at = ?,
     result = ?, error_class = ?, error = ?, isolated = max(isolated, ?),
-    host = coalesce(?, host), resume = ?
+    host = coalesce(?, host), resume = ?, due_at = coalesce(?, due_at)
 WHERE id = ? AND run = ? AND started_at IS ? AND state = 'running'
 RETURNING interval
 
@@ -200,7 +201,8 @@ RETURNING state
 -- Whole intervals after the start of the run's first attempt, and one time in the future, however
 -- many intervals were missed. The attempts of the run are the last ones, without released ones.
 UPDATE jobs SET state = 'scheduled', attempt = 0, crashes = 0, finished_at = NULL,
-    run_at = began + interval * (1 + CAST((:now - began) / interval AS INTEGER))
+    run_at = began + interval * (1 + CAST((:now - began) / interval AS INTEGER)),
+    due_at = began + interval * (1 + CAST((:now - began) / interval AS INTEGER))
 FROM (
     SELECT coalesce((
         SELECT started_at FROM attempts WHERE job_id = :id AND outcome != 'released'
@@ -225,16 +227,20 @@ ON CONFLICT DO UPDATE SET value = excluded.value, version = version + 1
 -- name: plugin_state
 SELECT value, version FROM plugin_state WHERE plugin = ? AND key = ?
 
+-- name: refundable_attempt
+SELECT finished_at, error_class, iif(retry_in IS NULL, 'failed', 'retrying') FROM attempts
+WHERE job_id = ? AND run = ? AND outcome = 'failed'
+
 -- name: refund_attempt
 UPDATE attempts SET outcome = 'released', retry_in = NULL
-WHERE job_id = ? AND run = ? AND outcome = 'failed'
+WHERE job_id = ? AND run = ?
 
 -- name: refundable
 SELECT state, host, host_slot FROM jobs WHERE id = ? AND run = ?
 
 -- name: refund_job
 UPDATE jobs SET state = 'queued', ready = 1, run_at = NULL, finished_at = NULL,
-    attempt = attempt - 1, host_slot = 0
+    attempt = attempt - 1, host_slot = 0, due_at = ?
 WHERE id = ?
 
 -- name: claimed_by
@@ -313,7 +319,7 @@ WHERE id IN (SELECT value FROM json_each(?)) AND state = 'completed'
 
 -- name: retry
 UPDATE jobs SET
-    state = 'queued', attempt = 0, crashes = 0, finished_at = NULL,
+    state = 'queued', attempt = 0, crashes = 0, finished_at = NULL, due_at = :now,
     ready = iif(host_slot = 0, worker IS NULL, ready),
     run_at = iif(host_slot = 0, NULL, run_at),
     waiting_for = iif(worker IS NULL, NULL, :waiting_for)
@@ -363,9 +369,6 @@ DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?))
 -- name: prune_recurring_attempts
 DELETE FROM attempts WHERE finished_at < ?
     AND job_id IN (SELECT id FROM jobs WHERE interval IS NOT NULL)
-
--- name: prune_finished
-DELETE FROM counters WHERE kind IN ('completed', 'failed') AND name < ?
 
 
 -- Workers -------------------------------------------------------------------------------------
@@ -575,9 +578,63 @@ FROM (
     FROM jobs WHERE state = 'failed' GROUP BY 1, 2
 ) AS found JOIN jobs USING (id) ORDER BY jobs DESC, found.error_class, status
 
--- name: finished
-SELECT name, sum(jobs * (kind = 'completed')), sum(jobs * (kind = 'failed')) FROM counters
-WHERE kind IN ('completed', 'failed') AND name >= ? GROUP BY name ORDER BY name
-
 -- name: unfinished_arguments
 SELECT args FROM jobs WHERE state IN ('queued', 'scheduled', 'running', 'retrying')
+
+
+-- History -------------------------------------------------------------------------------------
+-- The bucket -128 is that of a row that does not count this duration; see history.py.
+
+-- name: series
+INSERT INTO series (task, pool, part, outcome, error_class, state) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET part = part
+RETURNING id
+
+-- name: add_to_history
+INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET number = number + excluded.number
+
+-- name: ended
+-- Pages and other jobs by the second in which they ended.
+SELECT start, sum(number * (state = 'completed')), sum(number * (state = 'failed'))
+FROM history JOIN series ON series.id = history.series
+WHERE start >= ? AND NOT part AND state IN ('completed', 'failed') AND run > -128
+GROUP BY start ORDER BY start
+
+-- name: ended_since
+SELECT coalesce(sum(number * (state = 'completed')), 0), coalesce(sum(number * (state = 'failed')), 0)
+FROM history JOIN series ON series.id = history.series
+WHERE start >= ? AND NOT part AND state IN ('completed', 'failed') AND run > -128
+
+-- name: stored_since
+SELECT sum(number) FROM history
+WHERE start >= ? AND series = (SELECT id FROM series WHERE task = '' AND outcome = 'stored')
+
+-- name: durations
+SELECT task, pool, part, outcome, error_class, state, wait, run, sum(number)
+FROM history JOIN series ON series.id = history.series
+WHERE start >= ? GROUP BY series, wait, run
+
+-- name: finer
+-- Not yet a row of a period: with another start, or with both durations in one.
+(start % :period > 0 OR (wait > -128 AND run > -128))
+
+-- name: first_to_roll_up
+SELECT min(start) FROM history WHERE start < :before AND {finer}
+
+-- name: roll_up
+WITH busiest AS MATERIALIZED (
+    SELECT host FROM history WHERE start >= :start AND start < :until AND host != '' AND run > -128
+    GROUP BY host ORDER BY sum(number) DESC, host LIMIT :hosts
+), old AS MATERIALIZED (
+    SELECT series, iif(host = '' OR host IN busiest, host, :other) AS host, wait, run, number
+    FROM history WHERE start >= :start AND start < :until AND {finer}
+)
+INSERT INTO history
+SELECT :start, series, host, wait, -128, sum(number) FROM old WHERE wait > -128 GROUP BY 2, 3, 4
+UNION ALL
+SELECT :start, series, host, -128, run, sum(number) FROM old WHERE run > -128 GROUP BY 2, 3, 5
+ON CONFLICT DO UPDATE SET number = number + excluded.number
+
+-- name: delete_rolled_up
+DELETE FROM history WHERE start >= :start AND start < :until AND {finer}

@@ -11,19 +11,13 @@ from collections.abc import Collection
 from paise2nb.core.space import PAUSE
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.execution import ExecutionMixin
+from paise2nb.jobs.history import execution
 from paise2nb.jobs.host_limits import WAITING
-from paise2nb.jobs.models import (
-    COUNTED_SECONDS,
-    COUNTS_KEPT,
-    Claim,
-    Decide,
-    Outcome,
-    Worker,
-    claim_of,
-)
+from paise2nb.jobs.models import Claim, Decide, Outcome, Worker, claim_of
 from paise2nb.jobs.queries import QueryMixin
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
+from paise2nb.jobs.statistics import StatisticsMixin
 from paise2nb.jobs.worker_registry import WorkerRegistry
 
 NOT_CACHED = "not_cached"  # the error class of a part whose input is no longer in the cache
@@ -31,7 +25,7 @@ PRUNED_AT_ONCE = 300  # trees in one transaction: other processes that write wai
 CANCELLED_RUN = "the cancelled run to stop"  # what a retried job waits for
 
 
-class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
+class JobStore(ExecutionMixin, QueryMixin, StatisticsMixin, WorkerRegistry):
     """The state of every job. See `JobDatabase` for the arguments."""
 
     @transaction
@@ -66,7 +60,8 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
             answers.append(twin or pages.get(row["id"], row["id"]))
         ids_to_queue = json.dumps([row["id"] for row in queued])
         tx.execute(SQL["record_completed"], (ids_to_queue,))
-        tx.execute(SQL["retry"], {"ids": ids_to_queue, "waiting_for": CANCELLED_RUN})
+        values = {"ids": ids_to_queue, "waiting_for": CANCELLED_RUN, "now": self.now()}
+        tx.execute(SQL["retry"], values)
         for row in queued:
             if row["host"] is not None and not row["host_slot"] and not row["worker"]:
                 tx.host_limits.requeue(row["id"], row["host"])
@@ -87,7 +82,9 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
             is_root = row["parent_id"] is None
             tx.counters.move(row["state"], "cancelled", is_root, row["page_id"])
             if row["state"] == "running":
-                self._record_attempt(tx, claim_of(row), Outcome("cancelled", "cancelled"), now)
+                claim, outcome = claim_of(row), Outcome("cancelled", "cancelled")
+                self._record_attempt(tx, claim, outcome, now)
+                tx.ended.append(execution(claim, outcome, now))
         tx.executemany(SQL["cancel"], [(now, row["id"]) for row in rows])
         released = [row for row in rows if row["host_slot"] and row["worker"] is None]
         waited = Counter(row["host"] for row in released if row["host_slot"] == WAITING)
@@ -102,7 +99,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         return bool(tx.execute(SQL["progress"], (progress, claim.id, claim.run)).rowcount)
 
     def prune(self, before: float) -> int:
-        """Delete jobs that finished before a time, with their attempts.
+        """Delete jobs that finished before a time, with their attempts; roll the history up.
 
         A tree is deleted when all of it has finished.
 
@@ -118,6 +115,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         for batch in batches:
             deleted += self._prune_trees(batch, before)
             time.sleep(PAUSE)
+        self.roll_up()
         return deleted + self._prune_rest(before)
 
     @transaction
@@ -131,8 +129,6 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         deleted = 0
         while old := tx.execute(SQL["old_leaves"], (before,)).fetchall():
             deleted += self._delete(tx, old)
-        oldest = (self.now() - COUNTS_KEPT) // COUNTED_SECONDS
-        tx.execute(SQL["prune_finished"], (int(oldest),))
         tx.execute(SQL["prune_recurring_attempts"], (before,))
         tx.execute("DELETE FROM hosts WHERE waiting = 0 AND free_at < ?", (before,))
         return deleted
@@ -154,9 +150,8 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
     @transaction
     def clear(self, tx: Transaction) -> int:
         """Delete every job; returns the number of jobs."""
-        for table in ("attempts", "hosts", "plugin_state"):
+        for table in ("attempts", "history", "hosts", "plugin_state"):
             tx.execute(f"DELETE FROM {table}")
-        tx.execute("DELETE FROM counters WHERE kind IN ('completed', 'failed')")
         tx.execute("UPDATE counters SET jobs = (SELECT last FROM ids) WHERE kind = 'id'")
         tx.execute(
             "UPDATE counters SET jobs = 0, roots = 0 WHERE kind IN ('state', 'page', 'part')"

@@ -217,6 +217,15 @@ class Environment:
             " FROM jobs WHERE records + (state IN ('completed', 'running')) != run"
         )
         assert not [dict(row) for row in unrecorded], "executions without a record"
+        uncounted = self.rows(
+            "SELECT task, outcome, sum(number) AS difference FROM ("
+            " SELECT task, outcome, number FROM history JOIN series ON series.id = history.series"
+            " WHERE task != '' AND run > -128"
+            " UNION ALL SELECT task, outcome, -1 FROM attempts JOIN jobs ON jobs.id = job_id"
+            " UNION ALL SELECT task, 'completed', -1 FROM jobs WHERE state = 'completed'"
+            ") GROUP BY task, outcome HAVING difference != 0"
+        )
+        assert not [dict(row) for row in uncounted], "executions that the history lacks"
         assert self.rows("PRAGMA integrity_check")[0][0] == "ok"
 
     def check_all_done(self, expected: set[str]) -> None:

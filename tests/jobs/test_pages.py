@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from paise2nb.jobs.history import NONE
 from paise2nb.jobs.models import (
     PAGE_STATES,
     STATES,
@@ -227,6 +228,8 @@ class PageHistories(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.failed: set[Claim] = set()  # whose attempt is recorded as failed
         self.snoozed: set[Claim] = set()
+        self.ended: Counter[tuple[str, str, str, str]] = Counter()  # executions
+        self.failed_as: dict[Claim, tuple[str, str]] = {}
 
     def open(self) -> JobStore:
         store = JobStore(Path(self.directory.name) / "tasks.db", durable=False)
@@ -280,6 +283,8 @@ class PageHistories(RuleBasedStateMachine):
         chosen = self.some(numbers)
         self.store.cancel([job.id for job in chosen])
         for job in (part for root in chosen for part in self.model.tree(root)):
+            if job.state == "running":
+                self.ended[job.task, "cancelled", "", "cancelled"] += 1
             if job.state in UNFINISHED:
                 job.state, job.finished_at = "cancelled", self.now
 
@@ -321,8 +326,9 @@ class PageHistories(RuleBasedStateMachine):
     def clear(self) -> None:
         assert self.store.clear() == len(self.model)
         self.model.clear()
+        self.ended.clear()
 
-    @rule(seconds=st.sampled_from([1, 60, 3600]))
+    @rule(seconds=st.sampled_from([1, 60, 3600, 40 * 86400]))
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
 
@@ -411,8 +417,12 @@ class PageHistories(RuleBasedStateMachine):
                 job.due = math.inf
             if outcome.outcome == "failed":
                 self.failed.add(claim)
+                self.failed_as[claim] = (outcome.error_class or "", outcome.state)
             if outcome.outcome == "snoozed":
                 self.snoozed.add(claim)
+            else:
+                error = outcome.error_class or ""
+                self.ended[job.task, outcome.outcome, error, outcome.state] += 1
             self.added(list(outcome.followups), job)
         return accepted
 
@@ -443,6 +453,9 @@ class PageHistories(RuleBasedStateMachine):
         job = self.model.get(claim.id)
         if job is not None and claim in self.failed:
             self.failed.discard(claim)
+            error, state = self.failed_as[claim]
+            self.ended[job.task, "failed", error, state] -= 1
+            self.ended[job.task, "released", "", "queued"] += 1
             if job.claim == claim and job.state in ("retrying", "failed"):
                 job.state, job.finished_at = "queued", None
         self.store.refund([claim])
@@ -467,6 +480,18 @@ class PageHistories(RuleBasedStateMachine):
         assert self.store.find(pages=True) == sorted(roots | pages.keys())
         parts = {page: [part.id for part in self.model.parts(self.model[page])] for page in pages}
         assert {page: ids for page, (ids, _) in self.store.page_parts(rows).items()} == parts
+
+    @invariant()
+    def the_history_has_every_execution_once(self) -> None:
+        counted: Counter[tuple[str, ...]] = Counter()
+        waited = 0
+        for series, wait, run, number in self.store.durations(0):
+            if series.task and run != NONE:
+                counted[series.task, series.outcome, series.error_class, series.state] += number
+            waited += number if series.task and wait != NONE else 0
+        assert +counted == +self.ended
+        assert min(counted.values(), default=0) >= 0
+        assert waited == counted.total()
 
 
 TestPageHistories = PageHistories.TestCase

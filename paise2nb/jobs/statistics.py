@@ -1,0 +1,67 @@
+"""The queries about the history, and how it becomes coarser as it grows older."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from paise2nb.core.space import PAUSE
+from paise2nb.jobs.database import JobDatabase, Transaction, transaction
+from paise2nb.jobs.history import Series
+from paise2nb.jobs.sql import SQL
+
+HOUR, DAY = 3600, 86400
+EVER = 10**12  # a period that has all times
+# Seconds for which seconds and minutes are kept, then hours, then days. What is older is added up,
+# so that totals never decrease: a monitor takes a lower total for a restart.
+KEPT = {HOUR: DAY + HOUR, DAY: 31 * DAY, EVER: 366 * DAY}
+HOSTS = 20  # of an hour or a day, those with the most executions; the others are added up
+OTHER_HOSTS = "(other)"
+
+
+class StatisticsMixin(JobDatabase):
+    """The methods about the history. A time may be a little earlier: its minute is read whole."""
+
+    def failed_rate(self, since: float) -> float | None:
+        """Which part of the pages and other jobs that have ended since a time has failed.
+
+        Args:
+            since: by the job store's clock, such as ``job_store.now() - 900``.
+
+        Returns:
+            From 0 to 1; None if none has ended.
+        """
+        completed, failed = self._read(SQL["ended_since"], (int(since),))[0]
+        return failed / (completed + failed) if completed or failed else None
+
+    def stored(self, since: float) -> int:
+        """The number of pages stored since a time, by the job store's clock."""
+        return self._scalar(int, SQL["stored_since"], (int(since),)) or 0
+
+    def durations(self, since: float) -> Iterator[tuple[Series, int, int, int]]:
+        """Yield what has ended since a time: series, wait bucket, run bucket, and the number.
+
+        A bucket is `history.NONE` in a row that counts only the other duration.
+        """
+        for row in self._read(SQL["durations"], (int(since),)):
+            yield Series(*row[:6]), *row[6:]
+
+    def roll_up(self) -> None:
+        """Add old minutes up to hours, old hours to days, and what is over a year old to one row.
+
+        One transaction for each hour or day: other processes that write wait meanwhile.
+        """
+        for period, kept in KEPT.items():
+            step = min(period, DAY)
+            values = {"before": int(self.now() - kept) // step * step, "period": period}
+            while (first := self._scalar(int, SQL["first_to_roll_up"], values)) is not None:
+                start = first - first % period
+                until = min(start + period, values["before"])
+                self._roll_up(start, until, period)
+                time.sleep(PAUSE)
+
+    @transaction
+    def _roll_up(self, tx: Transaction, start: int, until: int, period: int) -> None:
+        values = {"start": start, "until": until, "period": period}
+        tx.execute(SQL["roll_up"], {**values, "hosts": HOSTS, "other": OTHER_HOSTS})
+        tx.execute(SQL["delete_rolled_up"], values)
