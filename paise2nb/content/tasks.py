@@ -208,7 +208,8 @@ def extract(
     context.enqueue("store", url, document_key, {**facts, "sha256": key, "kind": kind})
     number = sum(count_words(document.text) for document in documents)
     result = {"document": document_key, "mime_type": kind, "documents": len(documents)}
-    return {**result, "words": number}
+    skipped = [error for document in documents for error in document.metadata.get("skipped", [])]
+    return {**result, "words": number} | ({"skipped": skipped} if skipped else {})
 
 
 def _item(items: DataStorageProvider, source: str | int) -> dict[str, Any]:

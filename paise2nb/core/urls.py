@@ -193,9 +193,12 @@ def has_hidden_secret(url: str) -> bool:
 
 
 def name_of(url: str) -> str:
-    """Return the last segment of the path, such as ``Report 1.pdf``. It may be empty."""
+    """Return the last segment of the path, such as ``Report 1.pdf``. It may be empty.
+
+    The path of an archive's member comes last, even after a query.
+    """
     try:
-        path = urlsplit(url).path
+        path = urlsplit(url.rpartition("!/")[2]).path
     except ValueError:
         return ""
     return PurePosixPath(unquote(path)).name

@@ -6,8 +6,10 @@ import bz2
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -181,7 +183,103 @@ def test_archives_that_are_too_large_or_damaged_fail_with_the_reason(
     error_class, error = failure(app, site, make(), f"/{name}")
     assert error_class == word
     assert message in error
-    assert error.endswith(site.url(f"/{name}"))
+    assert site.url(f"/{name}") in error
+
+
+def named(*names: bytes) -> bytes:
+    """A zip file whose members have these names, without the flag for UTF-8."""
+    data = io.BytesIO()
+    stand_ins = [f"{number}".rjust(len(name), "~") for number, name in enumerate(names)]
+    with zipfile.ZipFile(data, "w") as archive:
+        for number, name in enumerate(stand_ins):
+            archive.writestr(name, f"words {number}")
+    body = data.getvalue()
+    for name, stand_in in zip(names, stand_ins, strict=True):
+        body = body.replace(stand_in.encode(), name)
+    return body
+
+
+NAMES = [
+    ("cp932", ["新しいテキスト.txt", "資料/写真.txt"]),
+    ("gb18030", ["蝴蝶代码说明文件.txt", "使用手册.txt"]),
+    ("big5", ["使用說明.txt", "資料庫/簡介.txt"]),
+    ("cp949", ["한글 문서.txt"]),
+    ("cp866", ["Журнал приливов.txt", "счёт.txt"]),
+    ("cp437", ["façade.txt", "Größe/übersicht.txt"]),
+    ("cp1252", ["Größe/Übersicht.txt", "résumé.txt"]),
+    ("utf-8", ["Größenübersicht.txt", "写真.txt"]),
+]
+
+
+@pytest.mark.parametrize(("codec", "names"), NAMES)
+def test_names_of_members_are_decoded_as_they_were_written(
+    app: App, site: Site, codec: str, names: list[str]
+) -> None:
+    rows = fetched(app, site, named(*(name.encode(codec) for name in names), b"plain.txt"))
+    expected = {name.rpartition("/")[2] for name in [*names, "plain.txt"]}
+    assert {row["title"] for row in rows} == expected
+
+
+def test_a_name_in_an_extra_field_outweighs_the_other(app: App, site: Site) -> None:
+    data, member = io.BytesIO(), zipfile.ZipInfo("x.txt")
+    real = "Größe.txt".encode()
+    field = struct.pack("<BL", 1, zlib.crc32(b"\x81.txt")) + real
+    member.extra = struct.pack("<HH", 0x7075, len(field)) + field
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr(member, "words")
+    (row,) = fetched(app, site, data.getvalue().replace(b"x.txt", b"\x81.txt"))
+    assert row["title"] == "Größe.txt"
+
+
+def test_members_that_cannot_be_read_are_named_beside_the_others(app: App, site: Site) -> None:
+    body = zipped({"a.txt": b"good words", "b.png": b"\x89PNG\r\n\x1a\n", "c.txt": b"secret"})
+    # The flag of the last member says that it is encrypted, in both of its headers.
+    local, central = body.rindex(b"PK\x03\x04"), body.rindex(b"PK\x01\x02")
+    locked = bytearray(body)
+    locked[local + 6] |= 1
+    locked[central + 8] |= 1
+    (row,) = fetched(app, site, bytes(locked))
+    assert row["text"] == "good words"
+    named = [
+        f"needs a password: {site.url('/a.zip!/c.txt')}",
+        f"no extractor for image/png: {site.url('/a.zip!/b.png')}",
+    ]
+    (job,) = app.jobs(task="extract", all=True)
+    assert job.result()["skipped"] == named
+
+
+def test_a_damaged_member_does_not_cost_the_others(app: App, site: Site) -> None:
+    body = zipped({"a.txt": b"good words", "b.zip": zipped({"c.txt": b"lost"})[:-30]})
+    (row,) = fetched(app, site, body)
+    assert row["url"] == site.url("/a.zip!/a.txt")
+
+
+def test_a_locked_archive_needs_a_password(app: App, site: Site) -> None:
+    body = bytearray(zipped({"a.txt": b"secret"}))
+    body[6] |= 1
+    body[body.rindex(b"PK\x01\x02") + 8] |= 1
+    assert failure(app, site, bytes(body))[0] == "password"
+
+
+PACKAGES = [
+    {"[Content_Types].xml": b"<Types/>", "visio/document.xml": b"<words/>"},
+    {"mimetype": b"application/vnd.oasis.opendocument.graphics", "content.xml": b"<words/>"},
+    {"Index/Document.iwa": b"x", "Metadata/BuildVersionHistory.plist": b"<plist/>"},
+]
+
+
+@pytest.mark.parametrize("members", PACKAGES)
+def test_the_parts_of_a_package_are_no_documents(
+    app: App, site: Site, members: Mapping[str, bytes]
+) -> None:
+    assert failure(app, site, zipped(members))[0] == "unsupported"
+
+
+def test_members_keep_their_types_where_the_url_has_a_query(app: App, site: Site) -> None:
+    app.enqueue("fetch", site.add("/download", zipped(MEMBERS), "application/zip") + "?id=1")
+    rows = sorted(app.items().to_dicts(), key=lambda row: str(row["url"]))
+    assert rows[0]["url"] == site.url("/download?id=1!/deep/er/%C3%A4%20b%231.txt")
+    assert [row["title"] for row in rows[1:]] == ["Notes", "A small PDF"]
 
 
 def test_random_damage_gives_documents_or_a_permanent_error(app: App) -> None:

@@ -3,7 +3,17 @@
 from dataclasses import replace
 
 from paise2nb.content.extract import pages, text
-from paise2nb.content.extract.types import ARCHIVES, DOCUMENTS, FEEDS, PAGES, SITEMAP, TEXTS, XML
+from paise2nb.content.extract.types import (
+    ARCHIVES,
+    DOCUMENTS,
+    FEEDS,
+    MAILS,
+    PAGES,
+    SAVED_PAGE,
+    SITEMAP,
+    TEXTS,
+    XML,
+)
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import DEFAULT_PORTS, scheme_of
 from paise2nb.jobs.context import Context
@@ -16,9 +26,9 @@ def extract_page(context: Context, data: bytes, source: Source) -> Document:
     return pages.read(data, source, precise=context.settings.extract.precision)
 
 
-@extractor(*DOCUMENTS, "application/x-ipynb+json", "message/rfc822", *XML)
+@extractor(*DOCUMENTS, "application/x-ipynb+json", *XML)
 def extract_document(context: Context, data: bytes, source: Source) -> Document:
-    """PDF, office documents, e-books, notebooks, e-mail and XML."""
+    """PDF, office documents, e-books, notebooks and XML."""
     # Imported here because their parsers slow down the start of processes that never extract.
     from paise2nb.content.extract import documents
 
@@ -44,9 +54,17 @@ def extract_feed(context: Context, data: bytes, source: Source) -> Document:
     return extract_document(context, data, replace(source, mime_type=XML[0]))
 
 
-@extractor(*ARCHIVES)
+@extractor(SAVED_PAGE)
+def extract_saved_page(context: Context, data: bytes, source: Source) -> Document:
+    """Web pages that a browser saved as one file (MHTML)."""
+    from paise2nb.content.extract import mail
+
+    return mail.read_page(data, source, precise=context.settings.extract.precision)
+
+
+@extractor(*ARCHIVES, *MAILS)
 def extract_archive(context: Context, data: bytes, source: Source) -> list[Document]:
-    """Archives: each member by the extractor for its type."""
+    """Archives, e-mail and mailboxes: each member by the extractor for its type."""
     from paise2nb.content.extract import archives
 
     return archives.read(context, data, source)

@@ -1,7 +1,7 @@
-"""Archives as many documents: each member is extracted by the extractor for its type.
+"""Archives, mailboxes and e-mails as many documents, each by the extractor for its type.
 
 Members are read as a stream within limits, so bombs fail early, and are never written to files.
-The URL of a member is that of the archive, followed by ``!/`` and the path of the member.
+The URL of a member is that of its container, followed by ``!/`` and the path of the member.
 """
 
 import bz2
@@ -17,11 +17,22 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from paise2nb.content.extract.types import ARCHIVES, MAX_MEMBERS, TAR, ZIP, choose, signature
+from paise2nb.content.extract import mail
+from paise2nb.content.extract.mail import Member
+from paise2nb.content.extract.types import (
+    ARCHIVES,
+    MAILBOX,
+    MAILS,
+    MAX_MEMBERS,
+    TAR,
+    ZIP,
+    choose,
+    signature,
+)
+from paise2nb.content.extract.zip_names import names_of
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import canonical_url, suffix_of
 from paise2nb.jobs.context import Context
@@ -35,7 +46,8 @@ else:
 TOTAL = 64 << 20  # bytes of all members together, with those of archives in the archive
 RATIO = 200  # of those bytes to the size of the archive; text is hardly ever compressed so well
 SMALL = 1 << 20  # bytes that are allowed at any ratio
-DEPTH = 3  # of archives in archives
+DEPTH = 12  # of containers in containers, where an archive counts as four
+SKIPPED = 20  # errors of members that are kept with the first document
 CHUNK = 1 << 16
 
 _OPENERS: dict[str | None, Callable[..., Any]] = {
@@ -45,8 +57,11 @@ _OPENERS: dict[str | None, Callable[..., Any]] = {
     "application/zstd": zstd.open,
 }
 _FORMAT_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, zstd.ZstdError)
-_DAMAGED = (*_FORMAT_ERRORS, EOFError, OSError, ValueError, NotImplementedError, struct.error)
+_DAMAGED = (*_FORMAT_ERRORS, EOFError, OSError, ValueError, struct.error, RuntimeError)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]|^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
+
+
+CONTAINERS = (*ARCHIVES, *MAILS)
 
 
 class Allowance:
@@ -118,58 +133,116 @@ class _Counted(io.RawIOBase):
 
 
 def read(context: Context, data: bytes, source: Source) -> list[Document]:
-    """Extract the members of an archive, except those without text or without an extractor.
+    """Extract the text of an e-mail and the members of any container.
+
+    The errors of members that can't be read are ``skipped`` in the metadata of the first document.
 
     Raises:
-        PermanentError: ``too_large``, ``damaged``, or ``empty`` if no member is left.
+        PermanentError: ``too_large``, ``damaged``, ``password``, or ``empty`` if no member is left.
     """
-    allowance = Allowance(data, source.url, TOTAL)
-    try:
-        found = {
-            canonical_url(document.url or ""): document
-            for document in _documents(context, data, source, allowance, 1)
-        }
-    except _DAMAGED as error:
-        message = f"can't be read as {source.mime_type} ({error}): {source.url}"
-        raise PermanentError(message, "damaged") from error
-    if not found:
-        if data.startswith(ZIP) and data[6] & 0x1:  # the first member is encrypted
-            raise PermanentError(f"needs a password: {source.url}", "password")
-        raise PermanentError(f"no member of the archive can be read: {source.url}", "empty")
-    return list(found.values())
+    unpacking = _Unpacking(context, Allowance(data, source.url, TOTAL))
+    found = {
+        canonical_url(document.url or source.url): document
+        for document in unpacking.documents(data, source, DEPTH)
+    }
+    documents = list(found.values())
+    skipped = sorted(unpacking.skipped, key=lambda error: error.error_class == "unsupported")
+    if not documents:
+        known = [error for error in skipped if error.error_class not in ("unsupported", "empty")]
+        message = f"no member of the archive can be read: {source.url}"
+        raise known[0] if known else PermanentError(message, "empty")
+    if skipped:
+        named = [str(error) for error in skipped[:SKIPPED]]
+        named += [f"and {len(skipped) - SKIPPED} more"] if len(skipped) > SKIPPED else []
+        context.log.warning("skipped %s", "; ".join(named))
+        metadata = {**documents[0].metadata, "skipped": named}
+        documents[0] = dataclasses.replace(documents[0], metadata=metadata)
+    return documents
 
 
-def _documents(
-    context: Context, data: bytes, source: Source, allowance: Allowance, depth: int
-) -> Iterator[Document]:
-    for name, content in _members(data, source.url, allowance):
-        path = name.replace("\\", "/")
+class _Unpacking:
+    """The documents of a container, and the errors of members that can't be read."""
+
+    def __init__(self, context: Context, allowance: Allowance) -> None:
+        self._context, self._allowance = context, allowance
+        self.skipped: list[PermanentError] = []
+
+    def documents(self, data: bytes, source: Source, depth: int) -> Iterator[Document]:
+        """Extract the members. The text of an e-mail has no URL of its own.
+
+        Raises:
+            PermanentError: ``too_large`` or ``damaged``.
+        """
+        depth -= 4 if source.mime_type in ARCHIVES else 1
+        if depth < 0:
+            raise self._allowance.exceeded("holds archives in archives, more than 3 deep")
+        for part in _parts(data, source, self._allowance):
+            if isinstance(part, Document):
+                yield part
+            else:
+                yield from self._member(part, source.url, depth)
+
+    def _member(self, member: Member, container: str, depth: int) -> Iterator[Document]:
+        path = member.name.replace("\\", "/")
         if _UNSAFE.search(path):
-            context.log.warning("refused the member %r of %s", name, source.url)
-            continue
-        url = f"{source.url}!/{quote(posixpath.normpath(path).encode('utf-8', 'surrogateescape'))}"
-        kind, extractor = choose(context.plugins, None, content, suffix_of(url))
-        if extractor is None:
-            continue
-        if kind in ARCHIVES:
-            if depth == DEPTH:
-                raise allowance.exceeded(f"holds archives in archives, more than {DEPTH} deep")
-            yield from _documents(context, content, Source(url, kind), allowance, depth + 1)
-            continue
+            self._context.log.warning("refused the member %r of %s", member.name, container)
+            return
+        url = f"{container}!/{quote(posixpath.normpath(path).encode('utf-8', 'surrogateescape'))}"
         try:
-            made = extractor.function(context, content, Source(url, kind))
+            yield from self._extracted(member, url, depth)
         except PermanentError as error:  # the other members may be good
-            context.log.warning("skipped a member: %s", error)
-            continue
-        for document in made if isinstance(made, list) else [made]:
-            if document.text.strip():
-                facts = {"mime_type": kind, "kind": kind, "final_url": url, "size": len(content)}
-                facts["sha256"] = context.cache.put(content)
+            self.skipped.append(error)
+        except _DAMAGED as error:
+            self.skipped.append(_damaged(error, url))
+
+    def _extracted(self, member: Member, url: str, depth: int) -> Iterator[Document]:
+        """Extract a member. Raises PermanentError, also if there is no text in it."""
+        context, data = self._context, member.data
+        if isinstance(data, PermanentError):
+            raise PermanentError(f"{data}: {url}", data.error_class)
+        kind, extractor = choose(context.plugins, member.mime_type, data, suffix_of(url))
+        if extractor is None:
+            raise PermanentError(f"no extractor for {kind}: {url}", "unsupported")
+        source = Source(url, kind, member.charset)
+        is_container = kind in CONTAINERS
+        made: Any = (
+            self.documents(data, source, depth)
+            if is_container
+            else extractor.function(context, data, source)
+        )
+        is_empty = True
+        for document in [made] if isinstance(made, Document) else made:
+            if is_container and document.url:  # a member of this member
+                yield document
+            elif document.text.strip():
+                facts = {"mime_type": kind, "kind": kind, "final_url": url, "size": len(data)}
+                facts |= {"charset": member.charset, "sha256": context.cache.put(data)}
                 metadata = {**document.metadata, "source": facts}
                 yield dataclasses.replace(document, url=document.url or url, metadata=metadata)
+            else:
+                continue
+            is_empty = False
+        if is_empty and not is_container:
+            raise PermanentError(f"no text in it ({kind}): {url}", "empty")
 
 
-def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
+def _parts(data: bytes, source: Source, allowance: Allowance) -> Iterator[Document | Member]:
+    try:
+        if source.mime_type == MAILBOX:
+            yield from mail.messages(data)
+        elif source.mime_type in MAILS:
+            yield from mail.parts(data, source)
+        else:
+            yield from _members(data, source.url, allowance)
+    except _DAMAGED as error:
+        raise _damaged(error, source.url, source.mime_type) from error
+
+
+def _damaged(error: Exception, url: str, kind: str = "file") -> PermanentError:
+    return PermanentError(f"can't be read as {kind} ({error}): {url}", "damaged")
+
+
+def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[Member]:
     if data.startswith(ZIP):
         yield from _zipped(data, allowance)
         return
@@ -180,30 +253,42 @@ def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[tuple[str,
         yield from _tarred(stream, allowance)
     elif opener:  # a single file, named like the archive without its suffix
         name = posixpath.splitext(posixpath.basename(unquote(urlsplit(url).path)))[0]
-        yield name or "content", stream.read()
+        yield Member(name or "content", stream.read())
     else:
         raise ValueError("not an archive")
 
 
-def _zipped(data: bytes, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
+def _zipped(data: bytes, allowance: Allowance) -> Iterator[Member]:
     if data.count(b"PK\x01\x02") > MAX_MEMBERS:  # before `infolist` takes memory
         raise allowance.exceeded(f"holds more than {MAX_MEMBERS} members")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for member in archive.infolist():
+        members = archive.infolist()
+        for member, name in zip(members, names_of(members), strict=True):
             allowance.take(members=1)
-            if member.is_dir() or member.flag_bits & 0x1:  # encrypted
-                continue
-            if member.file_size > allowance.bytes_left:  # no need to unpack it
-                allowance.take(member.file_size)
-            # A member may be compressed in a way that zipfile can't read.
-            with suppress(NotImplementedError), archive.open(member) as opened:
-                yield member.filename, io.BufferedReader(_Counted(opened, allowance), CHUNK).read()
+            if not member.is_dir():
+                yield Member(name, _unzipped(archive, member, allowance))
 
 
-def _tarred(stream: Any, allowance: Allowance) -> Iterator[tuple[str, bytes]]:
+def _unzipped(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, allowance: Allowance
+) -> bytes | PermanentError:
+    if member.flag_bits & 0x1:
+        return PermanentError("needs a password", "password")
+    if member.file_size > allowance.bytes_left:  # no need to unpack it
+        allowance.take(member.file_size)
+    try:
+        with archive.open(member) as opened:
+            return io.BufferedReader(_Counted(opened, allowance), CHUNK).read()
+    except NotImplementedError as error:
+        return PermanentError(str(error), "unsupported")
+    except _DAMAGED as error:
+        return PermanentError(f"can't be read as application/zip ({error})", "damaged")
+
+
+def _tarred(stream: Any, allowance: Allowance) -> Iterator[Member]:
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             allowance.take(members=1)
             # The holes of a sparse file are not in the stream, so they would not be counted.
             if member.isreg() and not member.issparse() and (file := archive.extractfile(member)):
-                yield member.name, file.read()
+                yield Member(member.name, file.read())

@@ -1,4 +1,4 @@
-"""PDF, office documents, e-books, notebooks and e-mail as text, all by xberg."""
+"""PDF, office documents, e-books, notebooks and Outlook messages as text, all by xberg."""
 
 import re
 from contextlib import suppress

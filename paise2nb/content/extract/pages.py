@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +42,7 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
 
     text = decode(data, source.charset, source.url)
     if text.count("<") > MAX_TAGS:
-        return _visible(text)
+        return visible_text(text)
     tree = trafilatura.load_html(text)
     if tree is None:  # a fragment, not a page
         tree = trafilatura.load_html(f"<html><body>{text}</body></html>")
@@ -142,15 +143,16 @@ class _VisibleText:
         """Do nothing: the parser requires this method."""
 
 
-def _visible(text: str) -> Document:
-    """All visible text of a page that is too large for trafilatura."""
-    from lxml import html
+def visible_text(text: str) -> Document:
+    """All visible text of an e-mail, or of a page that is too large for trafilatura."""
+    from lxml import etree, html
 
     found = _VisibleText()
     parser = html.HTMLParser(target=found, encoding="utf-8", huge_tree=True)
     for chunk in chunks(text.encode("utf-8", "replace")):
         parser.feed(chunk)
-    parser.close()
+    with suppress(etree.XMLSyntaxError):  # there is nothing
+        parser.close()
     body = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", "".join(found.parts))).strip()
     title = " ".join("".join(found.title).split())
     return Document(body, title=title or None, language=found.language)

@@ -38,6 +38,7 @@ SAMPLE = 16384  # bytes by which the character set is detected
 _ASCII = bytes(range(128))
 FEW = 3  # bytes that are not ASCII; with fewer of them, a text is western unless it says otherwise
 _JSON_ESCAPES = re.compile(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+')  # RFC 8259, section 7
+_FOLDED = ("text/calendar", "text/vcard")  # lines are cut in words: RFC 5545, section 3.1
 _HEADING = re.compile(
     r"^ {0,3}#{1,6}[ \t]+(\S.*)$|^(?! {4})(\S.*)\n(?:=+|-{3,})[ \t]*$", re.MULTILINE
 )
@@ -66,8 +67,8 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
     inner, language = declarations(data)
     declared = [name for label in (charset, inner) if (name := codec_of(label))]
     if not (is_8_bit or declared):
-        detected = _detected(data, url, language)
-        declared = ["iso2022_jp_ext" if detected == "iso2022_jp_ext" else "utf-8"]
+        found = detected(data, url, language)
+        declared = [found if found == "iso2022_jp_ext" else "utf-8"]
     for errors in ("strict", "replace"):
         for name in declared:
             with suppress(UnicodeError):
@@ -75,7 +76,7 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
                 # At most one in ten of the characters that are not ASCII could not be decoded.
                 if errors == "strict" or text.count("\ufffd") * 10 < _not_ascii(text):
                     return text
-    return data.decode(_detected(data, url, language), "replace")
+    return data.decode(detected(data, url, language), "replace")
 
 
 def metas(data: bytes) -> Iterator[tuple[str, dict[str, str]]]:
@@ -121,7 +122,7 @@ def codec_of(label: str | None) -> str | None:
     return None
 
 
-def _detected(data: bytes, url: str, language: str) -> str:
+def detected(data: bytes, url: str = "", language: str = "") -> str:
     """The encoding that fits the bytes best, by the detector of Firefox."""
     from chardetng_py import EncodingDetector
 
@@ -159,6 +160,8 @@ def read(data: bytes, source: Source) -> Document:
 
     The first heading is the title of Markdown.
     """
+    if source.mime_type in _FOLDED:
+        data = re.sub(rb"\r?\n[ \t]", b"", data)
     text = decode(data, source.charset, source.url).replace("\r\n", "\n")
     if source.mime_type.endswith("json"):
         text = _JSON_ESCAPES.sub(lambda escapes: json.loads(f'"{escapes[0]}"'), text)

@@ -12,6 +12,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from paise2nb.plugins import Extractor, PluginLookup
@@ -23,10 +24,15 @@ VAGUE = frozenset(_TABLES["vague"])
 HEAD = 4096  # bytes that are examined
 UNKNOWN = "application/octet-stream"
 PAGES = ("text/html", "application/xhtml+xml")
+MAILBOX = "application/mbox"
+MAILS = ("message/rfc822", "message/global", MAILBOX)
+SAVED_PAGE = "multipart/related"  # MHTML
 XML = ("application/xml", "text/xml")
 ZIP = b"PK\x03\x04"
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 TAR = "application/x-tar"
+OPC = "application/vnd.openxmlformats-package"
+ODF_MANIFEST = "META-INF/manifest.xml"
 DOCUMENTS = tuple(SUFFIXES[suffix] for suffix in _TABLES["documents"])
 TEXTS: list[str] = _TABLES["texts"]
 ARCHIVES = tuple(SUFFIXES[suffix] for suffix in _TABLES["archives"])
@@ -37,7 +43,15 @@ MAX_MEMBERS = 10_000  # of one archive
 _SIGNED = frozenset(DOCUMENTS + ARCHIVES)  # these always begin with a signature
 _KNOWN = frozenset((*SUFFIXES.values(), *TEXTS)) - frozenset(FEEDS)
 # Types that are text: a suffix can tell which one, if the declaration only says "text".
-_TEXTUAL = ("text/", "message/", "application/json", "application/x-ipynb", "application/x-nd")
+_TEXTUAL = (
+    "text/",
+    "message/",
+    "multipart/",
+    MAILBOX,
+    "application/json",
+    "application/x-ipynb",
+    "application/x-nd",
+)
 _SIGNATURE, _FEED = (
     re.compile("|".join(map("({})".format, _TABLES[name])).encode(), re.DOTALL)
     for name in ("signatures", "feeds")
@@ -48,6 +62,9 @@ _PROLOG = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*+(?:(?:<\?[^>]*+>|<!--(?:(?!-->).)*+-->|<!doctype\s(?!\s*html)[^>]*+>)\s*+)*+",
     re.IGNORECASE | re.DOTALL,
 )
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, OSError, EOFError)
+# In the file ``mimetype`` of a package or, if it is missing, the manifest of OpenDocument.
+_PACKAGE_TYPE = re.compile(rb"\Aapplication/[\w.+-]+(?=\s*\Z)|application/vnd\.oasis\.[\w.-]+")
 _HTML = re.compile(
     rb"<(?:!doctype\s+html|html|head|body|title|script|h1|div|p|table|a)\b", re.IGNORECASE
 )
@@ -134,20 +151,25 @@ def _container(data: bytes, named: str) -> str | None:
 
 
 def _zipped(data: bytes) -> str | None:
-    """The type of a zipped document, by the parts that its format requires."""
+    """The type of a zipped document, by the parts that its format requires.
+
+    Packages of formats that can't be read have a type, too: their parts would be no documents.
+    """
     if data.count(b"PK\x01\x02") > MAX_MEMBERS:  # no document has that many
         return None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = set(archive.namelist())
-            if "mimetype" in names and archive.getinfo("mimetype").file_size <= 200:
-                return archive.read("mimetype").decode("ascii").strip()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError, EOFError):
+            for name in ("mimetype", ODF_MANIFEST):
+                is_small = name in names and archive.getinfo(name).file_size <= 1 << 20
+                if is_small and (found := _PACKAGE_TYPE.search(archive.read(name))):
+                    return found[0].decode()
+    except _UNREADABLE:
         return None
-    if "[Content_Types].xml" not in names:
-        return None
-    folders: dict[str, str] = _TABLES["zip_folders"]
-    return next((folders[f] for f in folders if any(n.startswith(f) for n in names)), None)
+    if "[Content_Types].xml" in names:
+        folders: dict[str, str] = _TABLES["office_folders"]
+        return next((folders[f] for f in folders if any(n.startswith(f) for n in names)), OPC)
+    return next((kind for name, kind in _TABLES["packages"].items() if name in names), None)
 
 
 def _textual(data: bytes, named: str) -> str:
