@@ -14,6 +14,7 @@ from paise2nb.commands.arguments import time_span
 from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.jobs import everything, report_ended
 from paise2nb.commands.session import Session
+from paise2nb.config.specs import AUTO
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
@@ -24,8 +25,17 @@ worker = CommandGroup("worker", help="Start, stop and show the background worker
 _timeout = option("--timeout S", "Time for running jobs to finish (default 30).", type=time_span)
 
 
+class _Processes(click.IntRange):
+    """A number of processes, or ``auto``."""
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        return value if value == AUTO else super().convert(value, *context)
+
+
 _concurrency = option(
-    "--concurrency N", "Processes (default: the settings').", type=click.IntRange(1, 1024)
+    "--concurrency N",
+    "Processes, or auto for one for each core (default: the settings').",
+    type=_Processes(1, 1024),
 )
 
 
@@ -41,7 +51,7 @@ _concurrency = option(
 )
 def start(
     session: Session,
-    concurrency: int | None,
+    concurrency: int | str | None,
     pool: str | None,
     burst: bool,
     daemonize: bool,
@@ -96,7 +106,9 @@ def stop(session: Session, timeout: float | None) -> WorkersStatus:
 @command("restart", group=worker)
 @_timeout
 @_concurrency
-def restart(session: Session, timeout: float | None, concurrency: int | None) -> WorkersStatus:
+def restart(
+    session: Session, timeout: float | None, concurrency: int | str | None
+) -> WorkersStatus:
     """Stop, then start with the current settings and plugins.
 
     Options of the start are kept: --concurrency, --pool and --burst.

@@ -27,6 +27,7 @@ from paise2nb.config.specs import (
     Layer,
     MappingSpec,
     Module,
+    Processes,
     Proxy,
     Range,
     RedisURL,
@@ -43,6 +44,7 @@ FILE_NAME = "paise2.yaml"
 Seconds = Annotated[float, Range(0, 10**9)]
 SomeSeconds = Annotated[float, Range(0.001, 10**9)]
 Count = Annotated[int, Range(1, 1024)]
+Size = Annotated[Processes, Range(1, 1024)]
 DEFAULT_POOL = "default"  # of tasks without a pool of their own
 Profile = NewType("Profile", str)  # not a setting: no layer may set it
 
@@ -60,7 +62,7 @@ class Pool(Section):
     """
 
     tasks: tuple[str, ...] = ()
-    processes: Count = 1
+    processes: Size = Processes(1)
     threads: Count = 1
 
 
@@ -95,7 +97,7 @@ class RetrySettings(RetryRules):
 class WorkerSettings(Section):
     """The processes that run jobs."""
 
-    concurrency: Count
+    concurrency: Size
     pools: Annotated[Mapping[str, Pool], _POOLS]
     cancel_grace: Seconds
     retry: RetrySettings

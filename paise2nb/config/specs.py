@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NewType, dataclass_transform, get_args, get_
 
 from paise2nb.config.parser import WrittenKey, printable, shown
 from paise2nb.core.errors import SettingsError
+from paise2nb.core.processes import usable_cores
 
 Key = tuple[str, ...]
 """The parts of a dotted key. An error class such as ``fetch.timeout`` is one part."""
@@ -31,11 +32,15 @@ RedisURL = NewType("RedisURL", str)
 """The URL of a Redis server, with or without a password."""
 Secret = NewType("Secret", str)
 """A text that is never shown."""
+Processes = NewType("Processes", int)
+"""A number of processes. ``auto`` is one for each core that this process may use."""
 
+AUTO = "auto"
 # The types of values, and what they allow.
 _TYPES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
+    Processes: "auto or a whole number",
     float: "a number",
     str: "text",
     Proxy: "an http:// or https:// URL, environment",
@@ -67,6 +72,10 @@ class Range(NamedTuple):
 
     low: float
     high: float
+
+    def contains(self, value: float) -> bool:
+        """Whether a number is allowed."""
+        return self.low <= value <= self.high
 
 
 class Choices(NamedTuple):
@@ -124,7 +133,7 @@ class FieldSpec(NamedTuple):
         if value is None and self.nullable:
             return None
         accepted = _checked(self.kind, value, base)
-        if self.limits and not self.limits.low <= accepted <= self.limits.high:
+        if self.limits and accepted != AUTO and not self.limits.contains(accepted):
             raise ValueError
         if self.choices and accepted not in self.choices.values:
             raise ValueError
@@ -132,6 +141,8 @@ class FieldSpec(NamedTuple):
 
 
 def _checked(kind: Any, value: Any, base: Path) -> Any:
+    if kind is Processes:
+        return value if value == AUTO else _checked(int, value, base)
     if isinstance(kind, GenericAlias):  # tuple[…]
         if not isinstance(value, list | tuple):
             raise TypeError
@@ -169,6 +180,15 @@ def field_specs(section: type) -> dict[str, FieldSpec]:
     return specs
 
 
+def _python_value(kind: Any, value: Any) -> Any:
+    """Return the Python form of a JSON value."""
+    if kind is Path and value is not None:
+        return Path(value)
+    if kind is Processes and value == AUTO:
+        return usable_cores()
+    return tuple(value) if isinstance(value, list) else value
+
+
 @cache
 def keys(section: type) -> tuple[str, ...]:
     """Return every dotted key in a section, as declared."""
@@ -193,8 +213,7 @@ def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[
             values[name] = spec.kind(**build(spec.kind, entries, path))
         elif path in entries:
             value = entries[path].value
-            convert = Path if spec.kind is Path else tuple if isinstance(value, list) else None
-            values[name] = convert(value) if convert and value is not None else value
+            values[name] = _python_value(spec.kind, value)
     return values
 
 

@@ -48,6 +48,16 @@ def _stat(pid: int) -> list[bytes] | None:
     return stat[stat.rindex(b")") + 2 :].split()  # the command may contain spaces and brackets
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: its affinity and its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control groups, or no quota: "max 100000"
+        return cores
+
+
 def identity(pid: int) -> str | None:
     """Return the identity ``PID-START-BOOT-NAMESPACE`` of a process.
 

@@ -14,10 +14,11 @@ from copy import deepcopy
 from typing import Any
 
 from paise2nb.config.settings import DEFAULT_POOL, Settings
+from paise2nb.config.specs import AUTO
 from paise2nb.core import processes
 from paise2nb.core.disks import full_disk
 from paise2nb.core.errors import UsageError, WorkersError
-from paise2nb.jobs.models import ELSEWHERE, HERE
+from paise2nb.jobs.models import ELSEWHERE, HERE, whole_number
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus, elsewhere
 from paise2nb.workers.inspection import WorkersInspection
@@ -69,7 +70,7 @@ class Workers(WorkersInspection):
 
     def start(
         self,
-        concurrency: int | None = None,
+        concurrency: int | str | None = None,
         pool: str | None = None,
         *,
         burst: bool = False,
@@ -82,7 +83,8 @@ class Workers(WorkersInspection):
         workers that leave finish their jobs first.
 
         Args:
-            concurrency: The number of processes of the named pool, or of the pool ``default``.
+            concurrency: The number of processes of the named pool, or of the pool ``default``;
+                ``auto`` is one for each core.
             pool: Start (or add) only this pool.
             burst: Stop when no work is left.
             foreground: Supervise in this process until Ctrl-C, which drains.
@@ -114,7 +116,9 @@ class Workers(WorkersInspection):
         child = self._spawn(self._parts.settings.to_json(), options)
         return self._wait_until_ready("started", child)
 
-    def check(self, concurrency: int | None = None, pool: str | None = None) -> dict[str, Any]:
+    def check(
+        self, concurrency: int | str | None = None, pool: str | None = None
+    ) -> dict[str, Any]:
         """Check the options of a start.
 
         Returns:
@@ -137,8 +141,10 @@ class Workers(WorkersInspection):
                 "task_queue.sqlite.immediate is true: jobs run where they are enqueued; choose "
                 "another profile"
             )
-        if concurrency is not None and not 1 <= concurrency <= 1024:
-            raise UsageError(f"concurrency is {concurrency}; give a number from 1 to 1024")
+        if concurrency == AUTO:
+            concurrency = processes.usable_cores()
+        if concurrency is not None and not 1 <= whole_number("concurrency", concurrency) <= 1024:
+            raise UsageError(f"concurrency is {concurrency}; give a number from 1 to 1024, or auto")
         self._known_pool(pool)
         if concurrency is None and pool is None:
             return {}
@@ -184,7 +190,7 @@ class Workers(WorkersInspection):
             self._spawn(self._parts.settings.to_json(), options)
 
     def restart(
-        self, timeout: float | None = None, concurrency: int | None = None
+        self, timeout: float | None = None, concurrency: int | str | None = None
     ) -> WorkersStatus:
         """Drain, then start with the current settings and plugins, and the options of the start.
 

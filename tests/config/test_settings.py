@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -246,6 +247,15 @@ def test_an_empty_file_changes_nothing(place: Place, text: str) -> None:
     assert place.resolve() == place.resolve(files=[])
 
 
+def test_auto_is_one_process_for_each_usable_core(place: Place) -> None:
+    overrides = {"workers.concurrency": "auto", "workers.pools.own": {"processes": "auto"}}
+    settings = place.resolve(overrides=overrides)
+    cores = len(os.sched_getaffinity(0))
+    for known in (settings, Settings.from_json(settings.to_json())):
+        assert 1 <= known.workers.concurrency == known.workers.pools["own"].processes <= cores
+    assert {"key": "workers.concurrency", "value": "auto", "origin": "--set"} in settings.rows()
+
+
 def test_anchors_are_allowed_but_not_cycles_of_them(place: Place) -> None:
     file = place.cwd / "paise2.yaml"
     file.write_text("workers: {pools: {a: &a {threads: 3}, b: *a}}\n")
@@ -305,13 +315,13 @@ MISTAKES_IN_A_FILE = [
     ("workers:\n  pools:\n    fetch:\n      thread: 2\n",
      "4: unknown key workers.pools.fetch.thread; did you mean workers.pools.fetch.threads?"),
     ("workers:\n  concurrency: true\n",
-     "2: workers.concurrency is true; allowed: a whole number from 1 to 1,024"),
+     "2: workers.concurrency is true; allowed: auto or a whole number from 1 to 1,024"),
     ("workers: {concurrency: 0}\n",
-     "1: workers.concurrency is 0; allowed: a whole number from 1 to 1,024"),
+     "1: workers.concurrency is 0; allowed: auto or a whole number from 1 to 1,024"),
     ("workers: {concurrency: 2.0}\n",
-     "1: workers.concurrency is 2.0; allowed: a whole number from 1 to 1,024"),
+     "1: workers.concurrency is 2.0; allowed: auto or a whole number from 1 to 1,024"),
     ("workers: {concurrency: null}\n",
-     "1: workers.concurrency is null; allowed: a whole number from 1 to 1,024"),
+     "1: workers.concurrency is null; allowed: auto or a whole number from 1 to 1,024"),
     ("workers: 4\n", "1: workers is 4; allowed: a mapping"),
     ("fetch:\n  timeout: .nan\n",
      "2: fetch.timeout is nan; allowed: a number from 0.001 to 1,000,000,000"),
@@ -334,7 +344,7 @@ MISTAKES_IN_A_FILE = [
     ("workers: {pools: {slow: 3}}\n", "1: workers.pools.slow is 3; allowed: a mapping of tasks, "
      "processes, threads, or null to remove it"),
     ("workers: {pools: {slow: {processes: 0}}}\n",
-     "1: workers.pools.slow.processes is 0; allowed: a whole number from 1 to 1,024"),
+     "1: workers.pools.slow.processes is 0; allowed: auto or a whole number from 1 to 1,024"),
     ("workers: {retry: {policies: {timeout: {max_retries: -1}}}}\n",
      "1: workers.retry.policies.timeout.max_retries is -1; "
      "allowed: a whole number from 0 to 1,000"),

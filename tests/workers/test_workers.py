@@ -150,6 +150,8 @@ def test_a_start_with_another_concurrency_scales_the_running_pool(
     assert job.attempts[-1]["number"] == 1
     app.workers.start(pool="many", concurrency=2)
     assert sizes(app) == {"default": 1, "fetch": 1, "many": 2}
+    app.workers.start(pool="many", concurrency="auto")
+    assert sizes(app) == {"default": 1, "fetch": 1, "many": process.usable_cores()}
     assert app.workers.status().supervisor == first.supervisor
 
 
