@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _GLOB = re.compile(r"[*?\[]")
 _BOOKMARK = re.compile(r'<A\s[^>]*?\bHREF="([^"]*)"', re.IGNORECASE)
-_UNITS = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-def time_span(text: str) -> float:
-    """Return the seconds of a time span: ``90``, ``15m``, ``1.5h``, ``1d``. Raises UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]*)", text.strip())
-    if match is None or match[2] not in _UNITS:
-        raise UsageError(f"{text!r} is not a time span; write 90, 15m, 2h, 1d or 1w")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def expand(words: Iterable[str], *, task: str) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
-from paise2nb.commands.arguments import argument_lines, expand, is_literal, read_list, time_span
+from paise2nb.commands.arguments import argument_lines, expand, is_literal, read_list
 from paise2nb.commands.cli import command, filters, option
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
+from paise2nb.core.units import time_span
 from paise2nb.jobs.queries import Counts
 from paise2nb.views.enqueued import Replay
 from paise2nb.views.history import local_time, told

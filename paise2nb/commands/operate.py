@@ -1,13 +1,15 @@
-"""Commands for those who operate an installation: backup, restore, health."""
+"""Commands for those who operate an installation: backup, restore, health, alerts."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from paise2nb.commands.arguments import time_span
-from paise2nb.commands.cli import command, option
+from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.session import Session
+from paise2nb.core.display import Message, Rows
+from paise2nb.core.render import Column
+from paise2nb.core.units import time_span
 
 
 @command("backup")
@@ -50,3 +52,31 @@ def health(session: Session, max_age: str | None, max_failed: int | None) -> Any
     longest = None if max_age is None else time_span(max_age)
     settings = session.settings(plugins=False)
     return check(settings, max_age=longest, max_failed=max_failed)
+
+
+alerts = CommandGroup("alerts", help="Messages about what is wrong: see `alerts` in the settings.")
+_TESTED = (Column("name"), Column("to"), Column("result", wide=True))
+
+
+class TestedAlerts(Rows):
+    """What became of the test messages. ``exit_status`` is 1 if one could not be delivered."""
+
+    @property
+    def exit_status(self) -> int:
+        """That of the command."""
+        return int(any(row["error"] for row in self._rows))
+
+
+@command("test", group=alerts)
+def test(session: Session) -> Any:
+    """Send each alert once, marked as a test.
+
+    The exit status is 1 if one can't be delivered.
+    """
+    from paise2nb.workers.alerts import send_tests
+
+    settings = session.settings(plugins=False)
+    if not settings.alerts:
+        return Message("there are no alerts; add some to the settings: alerts", {"alerts": []})
+    rows = send_tests(settings)
+    return TestedAlerts([{**row, "result": row["error"] or "delivered"} for row in rows], _TESTED)

@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from paise2nb.commands import completion
-from paise2nb.commands.arguments import time_span
 from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.jobs import everything, report_ended
 from paise2nb.commands.session import Session
 from paise2nb.config.specs import AUTO
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
+from paise2nb.core.units import time_span
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 
 FOLLOW_SECONDS = 0.25

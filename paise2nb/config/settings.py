@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, NewType
 
 from paise2nb.config import specs
+from paise2nb.config.alerts import Alert, check_alerts, public
 from paise2nb.config.parser import parse, parse_mapping, read_file, shown
 from paise2nb.config.specs import (
     Choices,
@@ -195,6 +196,7 @@ class Settings(Section):
     history: Retention
     fetch: FetchSettings
     extract: ExtractSettings
+    alerts: tuple[Alert, ...]
     logging: LoggingSettings
     plugins: tuple[Module, ...]
     entry_points: EntryPointSettings
@@ -255,6 +257,7 @@ class Settings(Section):
             path = shared if profile == "production" else shared / profile
             entries["data_dir",] = data_dir._replace(value=str(path))
         _complete_pools(entries)
+        check_alerts(*entries["alerts",])
         return cls(profile, entries=MappingProxyType(entries), **specs.build(cls, entries))
 
     def override(self, values: Mapping[str, object], origin: str) -> Settings:
@@ -272,7 +275,8 @@ class Settings(Section):
     def without_secrets(self) -> Settings:
         """Return these settings without what may be in no database, listing or message."""
         url = without_credentials(self.task_queue.redis.url)
-        values = {"task_queue.redis.url": url, SECRET: None}
+        alerts = public(self.entries["alerts",].value)
+        values = {"task_queue.redis.url": url, SECRET: None, "alerts": alerts}
         return self.override(values, "hidden")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -282,7 +286,7 @@ class Settings(Section):
         if found[SECRET].value is not None:
             found[SECRET] = found[SECRET]._replace(value=HIDDEN)
         return [
-            {"key": key, "value": without_secrets(entry.value), "origin": entry.origin}
+            {"key": key, "value": without_secrets(public(entry.value)), "origin": entry.origin}
             for declared in ("profile", *KEYS)
             for key, entry in found.items()
             if f"{key}.".startswith(f"{declared}.")

@@ -17,9 +17,11 @@ from pathlib import Path
 from types import GenericAlias, MappingProxyType
 from typing import Any, NamedTuple, NewType, dataclass_transform, get_args, get_type_hints
 
+from paise2nb.config.conditions import parse_condition
 from paise2nb.config.parser import WrittenKey, printable, shown
-from paise2nb.core.errors import SettingsError
+from paise2nb.core.errors import SettingsError, UsageError
 from paise2nb.core.processes import usable_cores
+from paise2nb.core.units import time_span
 
 Key = tuple[str, ...]
 """The parts of a dotted key. An error class such as ``fetch.timeout`` is one part."""
@@ -34,6 +36,12 @@ Secret = NewType("Secret", str)
 """A text that is never shown."""
 Processes = NewType("Processes", int)
 """A number of processes. ``auto`` is one for each core that this process may use."""
+TimeSpan = NewType("TimeSpan", float)
+"""Seconds, written as a number or with a unit: ``15m``."""
+WhenText = NewType("WhenText", str)
+"""The condition of an alert."""
+SecretURL = NewType("SecretURL", str)
+"""A URL of which only the scheme may be shown."""
 
 AUTO = "auto"
 # The types of values, and what they allow.
@@ -46,6 +54,9 @@ _TYPES: dict[Any, str] = {
     Proxy: "an http:// or https:// URL, environment",
     RedisURL: "a redis://, rediss:// or unix:// URL",
     Secret: "text",
+    TimeSpan: "a time span such as 90, 15m, 2h or 1d",
+    WhenText: "a condition such as failed_rate > 0.2",
+    SecretURL: "an Apprise URL such as ntfy://TOPIC",
     Path: "a path",
     tuple[str, ...]: "a list of words",
     tuple[Module, ...]: "a list of modules and paths of .py files",
@@ -112,6 +123,12 @@ class FieldSpec(NamedTuple):
         return isinstance(self.kind, type) and issubclass(self.kind, Section)
 
     @property
+    def element(self) -> type | None:
+        """The section of which it is a list, or None."""
+        inner = next(iter(get_args(self.kind)), None)
+        return inner if isinstance(inner, type) and issubclass(inner, Section) else None
+
+    @property
     def is_value(self) -> bool:
         """Whether it is neither a section nor a mapping."""
         return self.kind in _TYPES
@@ -139,6 +156,10 @@ class FieldSpec(NamedTuple):
             raise ValueError
         return accepted
 
+    def shown(self, value: Any) -> str:
+        """Format a value for a message."""
+        return "a value that is not shown" if self.kind in (Secret, SecretURL) else shown(value)
+
 
 def _checked(kind: Any, value: Any, base: Path) -> Any:
     if kind is Processes:
@@ -147,8 +168,10 @@ def _checked(kind: Any, value: Any, base: Path) -> Any:
         if not isinstance(value, list | tuple):
             raise TypeError
         return [_checked(get_args(kind)[0], element, base) for element in value]
-    if kind in (bool, int, float):
-        allowed = int | float if kind is float else kind
+    if kind is TimeSpan and isinstance(value, str):
+        value = time_span(value)
+    if kind in (bool, int, float, TimeSpan):
+        allowed = int | float if kind in (float, TimeSpan) else kind
         if not isinstance(value, allowed) or isinstance(value, bool) is not (kind is bool):
             raise TypeError
         return value
@@ -156,6 +179,10 @@ def _checked(kind: Any, value: Any, base: Path) -> Any:
         # expanduser() raises RuntimeError if there is no such user.
         return os.path.normpath(base / Path(_checked(str, os.fspath(value), base)).expanduser())
     if not isinstance(value, str) or not value.strip() or re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError
+    if kind is WhenText:
+        parse_condition(value)
+    if kind is SecretURL and not re.match(r"[a-z][a-z0-9]*://[^/\s]", value):
         raise ValueError
     if kind is Proxy and value != "environment" and not re.match(r"https?://[^/\s]", value):
         raise ValueError
@@ -175,7 +202,7 @@ def field_specs(section: type) -> dict[str, FieldSpec]:
         kind = get_args(hint)[0] if nullable else hint
         limits, choices = extras.get(Range), extras.get(Choices)
         spec = FieldSpec(kind, nullable, limits, choices, extras.get(MappingSpec))
-        if spec.is_value or spec.is_section or spec.mapping:
+        if spec.is_value or spec.is_section or spec.mapping or spec.element:
             specs[name] = spec
     return specs
 
@@ -211,6 +238,9 @@ def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[
             )
         elif spec.is_section:
             values[name] = spec.kind(**build(spec.kind, entries, path))
+        elif spec.element:
+            each = (Layer(spec.element, "", Path()).apply({}, e) for e in entries[path].value)
+            values[name] = tuple(spec.element(**build(spec.element, e)) for e in each)
         elif path in entries:
             value = entries[path].value
             values[name] = _python_value(spec.kind, value)
@@ -263,8 +293,13 @@ class Layer(NamedTuple):
             if spec.is_value:
                 try:
                     yield path, Entry(spec.checked(value, self.base), origin)
+                except UsageError as error:
+                    raise SettingsError(f"{origin}: {'.'.join(path)}: {error}") from None
                 except (ValueError, TypeError, RuntimeError):
-                    raise _wrong(origin, path, value, spec.allowed) from None
+                    raise _wrong(origin, path, spec.shown(value), spec.allowed) from None
+                continue
+            if spec.element:
+                yield path, Entry(self._elements(spec.element, value, path, origin), origin)
                 continue
             if tail:
                 value = {WrittenKey(tail, origin): value}
@@ -273,7 +308,7 @@ class Layer(NamedTuple):
             if value is None:
                 continue  # a section whose keys are all commented out
             if not isinstance(value, Mapping):
-                raise _wrong(origin, path, value, "a mapping")
+                raise _wrong(origin, path, shown(value), "a mapping")
             if spec.mapping:
                 yield from self._mapping(spec.mapping, value, path)
             else:
@@ -303,7 +338,21 @@ class Layer(NamedTuple):
                 yield from self._section(spec.section, value, path)
             else:
                 allowed = f"a mapping of {', '.join(known)}, or null to remove it"
-                raise _wrong(origin, path, value, allowed)
+                raise _wrong(origin, path, shown(value), allowed)
+
+    def _elements(self, section: type, written: Any, path: Key, origin: str) -> list[Any]:
+        """Check a list of sections. Its errors show no value, which may be secret."""
+        keys = f"mappings of {', '.join(field_specs(section))}"
+        if not isinstance(written, list | tuple):
+            raise _wrong(origin, path, "no list", f"a list of {keys}")
+        found = []
+        for number, element in enumerate(written):
+            where = (*path[:-1], f"{path[-1]}[{number}]")
+            if not isinstance(element, Mapping):
+                raise _wrong(origin, where, "no mapping", keys)
+            inner = dict(self._section(section, element, where))
+            found.append({key[-1]: entry.value for key, entry in inner.items()})
+        return found
 
     def _unknown(self, origin: str, path: Key, section: type) -> SettingsError:
         """Return the error for a key that a section does not have, with the nearest known key."""
@@ -320,5 +369,5 @@ class Layer(NamedTuple):
         return SettingsError(f"{origin}: unknown key {printable('.'.join(path))}; {hint}")
 
 
-def _wrong(origin: str, path: Key, value: Any, allowed: str) -> SettingsError:
-    return SettingsError(f"{origin}: {'.'.join(path)} is {shown(value)}; allowed: {allowed}")
+def _wrong(origin: str, path: Key, value: str, allowed: str) -> SettingsError:
+    return SettingsError(f"{origin}: {'.'.join(path)} is {value}; allowed: {allowed}")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from paise2nb.app import App
@@ -22,6 +23,7 @@ from paise2nb.core.render import TONES, amount, escape, one_line, panel
 from paise2nb.core.version import __version__
 from paise2nb.doctor import data
 from paise2nb.doctor.findings import Finding
+from paise2nb.jobs.alerts import INSTALL_APPRISE, UNCHECKED, read_states, supervised
 from paise2nb.jobs.database import FORMAT as JOBS_FORMAT
 from paise2nb.jobs.workers_status import silent_processes
 from paise2nb.plugins import Plugins
@@ -127,7 +129,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
     with App(settings, plugins=Plugins(settings, tolerant=True)) as app:
         status, paused = app.workers.status(), app.status().paused
         silent = silent_processes(app.queue.job_store)
-        missing = data.missing_bytes(app)
+        missing, alerts = data.missing_bytes(app), list(_alerts(app))
         store, path = type(app.store), app.queue.job_store.path
         if store is not items.ItemStore:
             text = f"{amount(app.store.count(), 'item')} in {store.__module__}.{store.__qualname__}"
@@ -135,6 +137,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
         if settings.task_queue.provider not in ("sqlite", "none"):
             yield from data.check_database("jobs", path, JOBS_FORMAT)
     yield from missing
+    yield from alerts
     for text, advice in silent:
         yield Finding("wrong", "workers", text, advice)
     failed = [worker for worker in status.workers if worker["state"] == "failed"]
@@ -150,3 +153,22 @@ def _workers(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "workers", f"{amount(len(status.workers), 'worker')} running")
     if paused and paused not in (status.problem or ""):
         yield Finding("wrong", "queue", f"paused: {paused}", "fix this; the queue then goes on")
+
+
+def _alerts(app: App) -> Iterator[Finding]:
+    """Check that the alerts are checked, and that their messages are delivered."""
+    alerts, job_store = app.settings.alerts, app.queue.job_store
+    if not alerts:
+        return
+    if any(alert.notify for alert in alerts) and find_spec("apprise") is None:
+        yield Finding("wrong", "alerts", "notify needs Apprise", INSTALL_APPRISE)
+    if not app.immediate and not supervised(job_store):
+        problem, _, advice = UNCHECKED.partition("; ")
+        yield Finding("warning", "alerts", problem, advice)
+    states = read_states(job_store)
+    undelivered = [a for a in alerts if a.name in states and states[a.name].error]
+    for alert in undelivered:
+        text = f"{alert.name} can't be delivered to {alert.target}: {states[alert.name].error}"
+        yield Finding("wrong", "alerts", text, "fix this, then: paise2 alerts test")
+    if not undelivered:
+        yield Finding("ok", "alerts", f"{amount(len(alerts), 'alert')}, none undelivered")

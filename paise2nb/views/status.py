@@ -16,6 +16,7 @@ from paise2nb.core.clock import iso
 from paise2nb.core.disks import full_disk
 from paise2nb.core.display import Displayable, Message, arguments
 from paise2nb.core.errors import shortened, without_secrets
+from paise2nb.jobs.alerts import read_states
 from paise2nb.jobs.models import RUNNING, UNFINISHED
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.store import JobStore
@@ -63,6 +64,7 @@ class Status(Displayable):
     items: int
     paused: str | None
     paused_pools: dict[str, str] = field(default_factory=dict)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
     problem: str | None = None
     retries: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -106,6 +108,8 @@ class Status(Displayable):
             lines.append(_labelled("failed", f"{failed} → {group['commands']}"))
         if (more := len(self.failures) - render.VIEW_ROWS) > 0:
             lines.append(_labelled("", f"and {more:,} more: paise2 jobs --state failed"))
+        for alert in self.alerts:
+            lines.append(_labelled("alert", f"{alert['name']}: {_alert_text(alert)}"))
         return lines + ([render.one_line(self.problem)] if self.problem else [])
 
     def __str__(self) -> str:
@@ -145,6 +149,9 @@ class Status(Displayable):
             cells.append(("failed", f"{failed}<code>{command}</code>"))
         if (more := len(self.failures) - render.VIEW_ROWS) > 0:
             cells.append(("", f"and {more:,} more"))
+        for alert in self.alerts:
+            name, text = render.escape(alert["name"]), render.escape(_alert_text(alert))
+            cells.append(("alert", f'<b class="bad">{name}</b> · {text}'))
         rows = (f'<tr><th>{label}</th><td class="wide">{cell}</td></tr>' for label, cell in cells)
         problem = render.note(render.in_cell_words(self.problem)) if self.problem else ""
         return render.panel(f"<table><tbody>{''.join(rows)}</tbody></table>", problem)
@@ -182,6 +189,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
         items=client.items.count(),
         paused=pauses.paused or _pause_reason(job_store, parts.write_dirs()),
         paused_pools=pauses.paused_pools,
+        alerts=_alerts(job_store, parts.settings),
         problem=None if found.problem == str(pauses) else found.problem,  # shown as a pause
         retries=[
             {**without_secrets(row), "in": max((row["run_at"] or now) - now, 0) or None}
@@ -191,6 +199,28 @@ def take_status(client: JobClient, parts: Parts) -> Status:
         others=others,
         left=left,
     )
+
+
+def _alerts(job_store: JobStore, settings: Settings) -> list[dict[str, Any]]:
+    """The alerts that are active, and those with a message that could not be delivered."""
+    states, iso_time = read_states(job_store), job_store.iso_time
+    return [
+        {
+            "name": alert.name,
+            "when": alert.when,
+            "began_at": iso_time(state.began_at),
+            "undelivered": state.error,
+        }
+        for alert in settings.alerts
+        if (state := states.get(alert.name)) and (state.began_at or state.error)
+    ]
+
+
+def _alert_text(alert: Mapping[str, Any]) -> str:
+    texts = [alert["when"] if alert["began_at"] else "over"]
+    if alert["undelivered"]:
+        texts.append(f"its message can't be delivered: {alert['undelivered']}")
+    return "; ".join(texts)
 
 
 def _failures(job_store: JobStore, settings: Settings) -> list[dict[str, Any]]:

@@ -41,12 +41,9 @@ def spawn(
     """
     message = {"settings": settings, "job_store": str(job_store), "parent": os.getpid(), **options}
     log = os.open(log_path(data_dir), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    # The same import path as here, so that the same modules can be imported.
-    path = [entry or str(working_directory()) for entry in sys.path]
-    program = f"import sys; sys.path[:] = {path!r}; from {PROGRAMS[role]} import main; main()"
     try:
         child = subprocess.Popen(
-            [sys.executable, "-c", program, "paise2nb", role],
+            program(PROGRAMS[role], "paise2nb", role),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -59,6 +56,19 @@ def spawn(
     with child.stdin as pipe:
         pipe.write(json.dumps(message).encode())
     return child
+
+
+def program(module: str, *words: str) -> list[str]:
+    """Return the command that calls ``main`` of a module in a new process.
+
+    It has the same import path as this process, so that the same modules can be imported.
+
+    Raises:
+        UsageError: The working directory was deleted.
+    """
+    path = [entry or str(working_directory()) for entry in sys.path]
+    text = f"import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+    return [sys.executable, "-c", text, *words]
 
 
 def receive_message() -> tuple[Settings, dict[str, Any]]:

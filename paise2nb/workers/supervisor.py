@@ -24,6 +24,7 @@ from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING, Outcome
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, released, rescue_outcomes
 from paise2nb.jobs.store import JobStore
+from paise2nb.workers.alerts import AlertMonitor
 from paise2nb.workers.cleanup import DailyCleanup
 from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
 from paise2nb.workers.spawn import DRAIN_SECONDS, receive_message, spawn
@@ -106,6 +107,9 @@ class Supervisor:
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
         previous = {number: signal.signal(number, self._on_signal) for number in signals}
         wakeup = signal.set_wakeup_fd(listener.wake_descriptor, warn_on_full_buffer=False)
+        alerts = None
+        if self.settings.alerts:
+            alerts = AlertMonitor(JobStore(self.job_store.path, durable=False), self.settings)
         try:
             while not self._step():
                 listener.wait(self._tick(), debounce=MEMORY_TICK)
@@ -116,6 +120,8 @@ class Supervisor:
             for number, action in previous.items():
                 signal.signal(number, action)
             listener.close()
+            if alerts is not None:
+                alerts.close()
             self.job_store.close()
             logger.info("supervisor stops")
             self._log.check()
@@ -366,7 +372,7 @@ class Supervisor:
                 logger.info("no work: the workers stop")
             self._drain_workers(self._children)
             return False
-        if not burst and self.job_store.next_time() is not None:
+        if not burst and (self.settings.alerts or self.job_store.next_time() is not None):
             return False
         state = "stopped" if burst else "idle"
         return self.job_store.leave_supervision(state, unless_ready=not burst)

@@ -71,6 +71,7 @@ fetch:
   proxy: null
 extract:
   precision: false
+alerts: []
 logging: {level: info, format: text}
 plugins: []
 entry_points: {allow: ["*"], deny: []}
@@ -298,6 +299,42 @@ def test_null_restores_the_data_directory_of_the_profile(place: Place) -> None:
     assert origin(settings, "data_dir") == "--set"
 
 
+# Alerts --------------------------------------------------------------------------------------
+
+ALERTS = """
+alerts:
+- {name: failures, when: failed_rate >= 20%, notify: "mailto://me:hunter2@h/t0ken"}
+- {name: disk, when: disk_free<1.5GB, over: 2m, every: 90, command: [page-me, now]}
+- {name: paused, when: paused, over: 1h, command: [page-me], timeout: 5s}
+"""
+
+
+def test_alerts_have_conditions_with_units_and_defaults(place: Place) -> None:
+    (place.cwd / "paise2.yaml").write_text(ALERTS)
+    failures, disk, paused = Settings.resolve().alerts
+    assert failures.condition == ("failed_rate", ">=", 0.2)
+    assert (failures.seconds, failures.held_seconds, failures.every) == (900, 0, 3600)
+    assert disk.condition == ("disk_free", "<", 1.5e9)
+    assert (disk.seconds, disk.held_seconds, disk.every) == (120, 120, 90)
+    assert (disk.command, disk.target, failures.target) == (
+        ("page-me", "now"), "page-me", "mailto://…",
+    )  # fmt: skip
+    assert (paused.condition, paused.timeout) == (("paused", ">", 0), 5)
+
+
+def test_alerts_reach_workers_and_their_urls_are_not_shown(place: Place) -> None:
+    (place.cwd / "paise2.yaml").write_text(ALERTS)
+    settings = Settings.resolve()
+    assert Settings.from_json(settings.to_json()) == settings
+    assert settings.alerts[0].notify == "mailto://me:hunter2@h/t0ken"
+    [row] = [row for row in settings.rows() if row["key"] == "alerts"]
+    assert row["value"][0]["notify"] == "mailto://…"
+    assert row["origin"].endswith("paise2.yaml:2")
+    for shown in (repr(settings), str(settings.rows())):
+        assert "hunter2" not in shown
+        assert "t0ken" not in shown
+
+
 # Mistakes ------------------------------------------------------------------------------------
 
 MISTAKES_IN_A_FILE = [
@@ -308,7 +345,7 @@ MISTAKES_IN_A_FILE = [
     ("workers.concurency: 2\n", "1: unknown key workers.concurency; "
      "did you mean workers.concurrency?"),
     ("zzzz: 1\n", "1: unknown key zzzz; known here: data_dir, workers, task_queue, data_storage, "
-     "cache, history, fetch, extract, logging, plugins, entry_points"),
+     "cache, history, fetch, extract, alerts, logging, plugins, entry_points"),
     ("cache: {1: 2}\n", "1: unknown key cache.1; known here: keep_days"),
     ("profile: production\n", "1: unknown key profile; "
      "a profile is chosen by --profile NAME or PAISE2_PROFILE"),
@@ -355,6 +392,36 @@ MISTAKES_IN_A_FILE = [
     ("fetch:\n  user_agent: 2024-13-45\n", "2: not valid YAML: month must be in 1..12"),
     ("fetch:\n  robots: !!bool x\n", "2: not valid YAML: 'x'"),
     ("? [a]\n: 1\n", "1: not valid YAML: a key must be a word"),
+    ("alerts: mail\n", "1: alerts is no list; allowed: a list of mappings of name, when, over, "
+     "command, notify, every, timeout"),
+    ("alerts: [mailto://me:hunter2@h]\n", "1: alerts[0] is no mapping; allowed: mappings of name, "
+     "when, over, command, notify, every, timeout"),
+    ("alerts:\n- name: a\n  wen: paused\n", "3: unknown key alerts[0].wen; "
+     "did you mean alerts[0].when?"),
+    ("alerts:\n- name: a\n  when: faild_rate > 1\n", "3: alerts[0].when: unknown condition "
+     "'faild_rate'; did you mean failed_rate?"),
+    ("alerts: [{when: quota}]\n", "1: alerts[0].when: unknown condition 'quota'; known: "
+     "failed_rate, oldest_waiting, paused, workers_missing, stored, disk_free, recurring_failed"),
+    ("alerts: [{when: stored}]\n", "1: alerts[0].when: stored needs a limit, such as: stored < 1"),
+    ("alerts: [{when: disk_free < 10 gigs}]\n",
+     "1: alerts[0].when: '10 gigs' is not a size; write 500MB, 10GB or 2TB"),
+    ("alerts: [{when: failed_rate > 20}]\n",
+     "1: alerts[0].when: '20' is not a share; write 0.2 or 20%"),
+    ("alerts: [{when: paused == 1}]\n", "1: alerts[0].when: 'paused == 1' is not a condition; "
+     "write one such as: failed_rate > 0.2"),
+    ("alerts: [{when: paused > many}]\n", "1: alerts[0].when: 'many' is not a number"),
+    ("alerts: [{over: soon}]\n",
+     "1: alerts[0].over: 'soon' is not a time span; write 90, 15m, 2h, 1d or 1w"),
+    ("alerts: [{every: -1}]\n", "1: alerts[0].every is -1; allowed: a time span such as 90, 15m, "
+     "2h or 1d from 0 to 1,000,000,000"),
+    ("alerts: [{notify: 'me:hunter2@h'}]\n", "1: alerts[0].notify is a value that is not shown; "
+     "allowed: an Apprise URL such as ntfy://TOPIC or null"),
+    ("alerts: [{name: a, command: [x]}]\n", "1: alerts[0] has no when"),
+    ("alerts: [{name: a, when: paused}]\n", "1: alerts[0] (a) needs either a command or notify"),
+    ("alerts: [{name: a, when: paused, command: [x], notify: 'x://y'}]\n",
+     "1: alerts[0] (a) needs either a command or notify"),
+    ("alerts: [{name: a, when: paused, command: [x]}, {name: a, when: paused, command: [y]}]\n",
+     "1: alerts[1] (a): another alert has this name"),
     ("[1, 2]\n", "1: settings are lines of `key: value`, not [1, 2]"),
 ]  # fmt: skip
 
