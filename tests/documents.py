@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 OFFICE = "http://schemas.openxmlformats.org"
 RELATIONSHIPS = f"{OFFICE}/officeDocument/2006/relationships"
@@ -229,3 +234,102 @@ def tar_gz(members: Mapping[str, bytes]) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return data.getvalue()
+
+
+def book(chapters: Mapping[str, str], more: Mapping[str, str] = {}) -> bytes:
+    """An e-book: the hrefs of its chapters, as the manifest has them, and their texts."""
+    whole = dict(zip_parts(epub("")))
+    items = "".join(
+        f'<item id="c{n}" href="{href}" media-type="application/xhtml+xml"/>'
+        for n, href in enumerate(chapters)
+    )
+    spine = "".join(f'<itemref idref="c{n}"/>' for n in range(len(chapters)))
+    opf = re.sub("<manifest>.*</spine>", f"<manifest>{items}</manifest><spine>{spine}</spine>",
+                 whole["book.opf"])  # fmt: skip
+    pages = {
+        unquote(href.partition("#")[0]): whole["c.xhtml"].replace("<p></p>", text)
+        for href, text in chapters.items()
+    }
+    return packed({**whole, "book.opf": opf, **pages, **more})
+
+
+def zip_parts(data: bytes) -> dict[str, str]:
+    """The texts of a zip archive."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+Storage: TypeAlias = Mapping[str, "bytes | Storage"]
+
+
+def ole(content: Storage) -> bytes:
+    """A compound file with these storages and streams, all of them short: [MS-CFB]."""
+    free, end = 0xFFFFFFFF, 0xFFFFFFFE
+    entries: list[list[Any]] = []  # name, type, right, child, start, size
+    small, table = b"", []
+
+    def add(name: str, value: bytes | Storage) -> int:
+        nonlocal small
+        index = len(entries)
+        entry = [name, 2, free, free, end, 0]
+        entries.append(entry)
+        if isinstance(value, bytes):
+            sectors = -(-len(value) // 64)
+            if sectors:
+                entry[4], entry[5] = len(table), len(value)
+                table.extend([*range(len(table) + 1, len(table) + sectors), end])
+            small += value.ljust(sectors * 64, b"\0")
+            return index
+        entry[1] = 1
+        before = None
+        for key, inner in value.items():
+            child = add(key, inner)
+            if before is None:
+                entry[3] = child
+            else:
+                entries[before][2] = child
+            before = child
+        return index
+
+    add("Root Entry", content)
+    entries[0][1] = 5
+    entries[0][5] = len(small)
+    minifat = struct.pack(f"<{len(table)}L", *table)
+    sizes = [-(-len(entries) * 128 // 512), -(-len(minifat) // 512), -(-len(small) // 512)]
+    starts = [1, 1 + sizes[0], 1 + sizes[0] + sizes[1]]
+    entries[0][4] = starts[2]
+    fat = [0xFFFFFFFD]
+    for start, size in zip(starts, sizes, strict=True):
+        fat += [*range(start + 1, start + size), end][:size]
+    directory = b"".join(
+        struct.pack("<64sHBBLLL36xLQ", name.encode("utf-16-le"), 2 * len(name) + 2, kind, 1, free,
+                    right, child, start, size)
+        for name, kind, right, child, start, size in entries
+    )  # fmt: skip
+    head = struct.pack("<8s16xHHHHH6xLLLLLLLLLL", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 62, 3,
+                       0xFFFE, 9, 6, 0, 1, 1, 0, 4096, starts[1], sizes[1], end, 0, 0)  # fmt: skip
+    sectors = [struct.pack(f"<{len(fat)}L", *fat).ljust(512, b"\xff"), directory, minifat, small]
+    padded = b"".join(part.ljust(-(-len(part) // 512) * 512, b"\0") for part in sectors)
+    return head.ljust(512, b"\xff") + padded
+
+
+def outlook(subject: str, text: str, attachments: Mapping[str, bytes | Storage] = {}) -> Storage:
+    """The storages of an Outlook message, for `ole`. An attachment may be a message."""
+
+    def unicode(number: int, value: str) -> dict[str, bytes | Storage]:
+        return {f"__substg1.0_{number:04X}001F": value.encode("utf-16-le")}
+
+    sent = (
+        (datetime(2024, 3, 5, 8, tzinfo=UTC) - datetime(1601, 1, 1, tzinfo=UTC)).days * 864 * 10**9
+    )
+    message = unicode(0x37, subject) | unicode(0xC1A, "Ada") | unicode(0xE04, "grace@example.org")
+    message |= unicode(0x5D01, "ada@example.org") | unicode(0x1000, text)
+    for number, (name, value) in enumerate(attachments.items()):
+        kind = "0102" if isinstance(value, bytes) else "000D"
+        message[f"__attach_version1.0_#{number:08X}"] = {
+            **unicode(0x3707, name), f"__substg1.0_3701{kind}": value,
+            "__properties_version1.0": bytes(8),
+        }  # fmt: skip
+    header = bytes(24 if subject.startswith("Inner") else 32)
+    message["__properties_version1.0"] = header + struct.pack("<HHLQ", 0x40, 0x39, 6, sent)
+    return message

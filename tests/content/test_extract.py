@@ -394,6 +394,36 @@ def test_random_damage_gives_a_document_or_a_permanent_error(make, kind) -> None
     assert ran.stdout == "all read\n", ran.stderr
 
 
+def test_every_chapter_of_a_book_is_read() -> None:
+    chapters = {
+        "plain.xhtml": "<p>plainword</p>", "a%20space.xhtml": "<p>spacedword</p>",
+        "caf%C3%A9.xhtml#part": "<p>accentword &nbsp; caf&eacute;</p>",
+        "text/../up.xhtml": "<aside>noteword</aside>",
+        "svg.xhtml": '<svg xmlns="http://www.w3.org/2000/svg"><text>drawnword</text></svg>',
+    }  # fmt: skip
+    files = {"up.xhtml": documents.zip_parts(documents.epub("upword"))["c.xhtml"]}
+    found = through_library.read(
+        documents.book(chapters, files), Source("u", "application/epub+zip")
+    )
+    assert found.text.split() == [
+        "plainword", "spacedword", "accentword", "café", "upword", "drawnword"
+    ]  # fmt: skip
+
+
+def encrypted(name: str) -> dict[str, str]:
+    reference = f'<enc:CipherData><enc:CipherReference URI="{name}"/></enc:CipherData>'
+    return {"META-INF/encryption.xml": f"<encryption><enc:EncryptedData>{reference}</encryption>"}
+
+
+def test_a_protected_book_needs_a_key_but_fonts_do_not_matter() -> None:
+    source, chapters = Source("u", "application/epub+zip"), {"c.xhtml": "<p>words</p>"}
+    with pytest.raises(PermanentError, match="DRM") as got:
+        through_library.read(documents.book(chapters, encrypted("c.xhtml")), source)
+    assert got.value.error_class == "password"
+    fonts = documents.book(chapters, encrypted("fonts/a.otf"))
+    assert through_library.read(fonts, source).text == "words"
+
+
 def test_entities_of_xml_do_not_expand() -> None:
     levels = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
     bomb = f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a0 "lol">{levels}]><x>words &a9;</x>'

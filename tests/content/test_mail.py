@@ -13,7 +13,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.content.extract import mail
+from paise2nb.content.extract import mail, outlook
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Document, Source
 from tests import documents
@@ -389,3 +389,45 @@ def test_the_start_of_a_saved_page_is_named() -> None:
     parts = FRAME.format("a", "frame"), "Content-ID: <2>\n" + FRAME.format("", "start")
     data = saved(*parts).replace(b"boundary=b", b'start="<2>"; boundary=b', 1)
     assert mail.read_page(data, SOURCE).text.split() == ["start", "frame"]
+
+
+# Outlook -------------------------------------------------------------------------------------
+
+
+def test_an_outlook_message_and_its_attachments_are_items(app: App, tmp_path: Path) -> None:
+    inner = documents.outlook("Inner tides", "inner words", {"deep.txt": b"deep words"})
+    attachments = {"notes.docx": documents.docx("words of Word"), "": inner, "Größe.txt": b"more"}
+    data = documents.ole(documents.outlook("Grüße", "outer words", attachments))
+    found = stored(app, tmp_path / "m.msg", data)
+    assert sorted(found) == [
+        "", "!/Gr%C3%B6%C3%9Fe.txt", "!/Inner%20tides.eml", "!/Inner%20tides.eml!/deep.txt",
+        "!/notes.docx",
+    ]  # fmt: skip
+    row = found[""]
+    assert (row["title"], row["author"], row["date"]) == (
+        "Grüße",
+        "Ada",
+        "2024-03-05T00:00:00+00:00",
+    )
+    assert str(row["text"]).endswith("outer words")
+    assert "To: grace@example.org" in str(row["text"])
+    assert str(found["!/Inner%20tides.eml"]["text"]).endswith("inner words")
+
+
+def test_an_outlook_message_in_an_old_code_page_is_read() -> None:
+    page = struct.pack("<HHLQ", 3, 0x3FFD, 6, 1251)
+    body = {"__substg1.0_1000001E": "Привет".encode("cp1251")}
+    data = documents.ole({**body, "__properties_version1.0": bytes(32) + page})
+    assert read(outlook.as_email(data)).text == "Привет"
+
+
+def test_random_damage_of_an_outlook_message_is_a_known_error() -> None:
+    dice = random.Random("outlook")
+    intact = documents.ole(documents.outlook("Grüße", "words", {"a.txt": b"more words"}))
+    for _ in range(200):
+        data = bytearray(intact)
+        for _ in range(dice.choice([1, 5, 50])):
+            at = dice.randrange(len(data) - 1)
+            data[at : at + 2] = dice.randbytes(2)
+        with suppress(OSError, ValueError):
+            outlook.as_email(bytes(data))

@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from paise2nb.content.extract import mail
+from paise2nb.content.extract import mail, outlook
 from paise2nb.content.extract.mail import Member
 from paise2nb.content.extract.types import (
     ARCHIVES,
     MAILBOX,
     MAILS,
     MAX_MEMBERS,
+    OUTLOOK,
     TAR,
     ZIP,
     choose,
@@ -231,7 +232,8 @@ def _parts(data: bytes, source: Source, allowance: Allowance) -> Iterator[Docume
         if source.mime_type == MAILBOX:
             yield from mail.messages(data)
         elif source.mime_type in MAILS:
-            yield from mail.parts(data, source)
+            is_outlook = source.mime_type == OUTLOOK
+            yield from mail.parts(outlook.as_email(data) if is_outlook else data, source)
         else:
             yield from _members(data, source.url, allowance)
     except _DAMAGED as error:

@@ -1,6 +1,9 @@
-"""PDF, office documents, e-books, notebooks and Outlook messages as text, all by xberg."""
+"""PDF, office documents, e-books and notebooks as text, all by xberg."""
 
+import base64
+import io
 import re
+import zipfile
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -8,13 +11,19 @@ from typing import Any
 
 from paise2nb.content.extract import engine
 from paise2nb.content.extract.archives import check_size
+from paise2nb.content.extract.pages import visible_text
 from paise2nb.content.extract.rtf import with_unicode
-from paise2nb.content.extract.text import first_heading
+from paise2nb.content.extract.text import decode, first_heading
 from paise2nb.content.extract.types import OLE, ZIP
 from paise2nb.core.errors import PermanentError
+from paise2nb.core.urls import suffix_of
 from paise2nb.plugins import Document, Source
 
 UNPACKED = 40 << 20  # bytes of a zipped document; its parser takes up to nine times as much
+EPUB = "application/epub+zip"
+ENCRYPTION = "META-INF/encryption.xml"
+_CHAPTERS = (".xhtml", ".html", ".htm", ".xml")
+_PICTURE = re.compile(r"!\[[^\]]*\]\(data:image/([\w.+-]+);base64,([^)]*)\)")
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")  # the stream of a document with a password
 
 
@@ -43,6 +52,9 @@ def read(
         raise PermanentError(f"needs a password: {source.url}", "password")
     if data.startswith(ZIP):
         check_size(data, source.url, UNPACKED)
+        if source.mime_type == EPUB and _is_protected(data):
+            message = f"is protected (DRM), and needs the key of its reader: {source.url}"
+            raise PermanentError(message, "password")
     if source.mime_type == "application/rtf":
         data = with_unicode(data)
     # In Markdown, xberg drops words of PDFs and confuses "#" with a ligature.
@@ -62,7 +74,7 @@ def read(
             raise PermanentError(f"needs a password: {source.url}", "password") from error
         message = f"can't be read as {source.mime_type} ({reason}): {source.url}"
         raise PermanentError(message, error.ended or "damaged") from error
-    facts, text = found["metadata"], found["text"].strip()
+    facts, text = found["metadata"], _PICTURE.sub(_shown_drawing, found["text"]).strip()
     title = facts.get("title") or facts.get("subject") or first_heading(text)
     authors = facts.get("authors") or [facts.get("from_name") or facts.get("from_email")]
     names = {"pages": "page_count", "modified": "modified_at", "to": "to_emails"}
@@ -74,6 +86,29 @@ def read(
         language=facts.get("language"),
         metadata={name: facts[key] for name, key in names.items() if facts.get(key)},
     )
+
+
+def _is_protected(book: bytes) -> bool:
+    """Whether chapters of an e-book are encrypted, and not only its fonts.
+
+    Source: EPUB Open Container Format 3.3, sections 4.2.6.3.2 and 5.
+    """
+    with zipfile.ZipFile(io.BytesIO(book)) as archive:
+        if ENCRYPTION not in archive.namelist():
+            return False
+        encrypted = re.findall(
+            rb"CipherReference\s[^>]*URI=[\"']([^\"']+)", archive.read(ENCRYPTION)
+        )
+    return any(suffix_of(name.decode("utf-8", "replace")) in _CHAPTERS for name in encrypted)
+
+
+def _shown_drawing(match: re.Match[str]) -> str:
+    """The text of a drawing (SVG) that is embedded in Markdown, and nothing of other pictures."""
+    if match[1] != "svg+xml":
+        return ""
+    with suppress(ValueError):
+        return visible_text(decode(base64.b64decode(match[2]))).text
+    return ""
 
 
 def _date(text: Any) -> str | None:

@@ -25,7 +25,8 @@ HEAD = 4096  # bytes that are examined
 UNKNOWN = "application/octet-stream"
 PAGES = ("text/html", "application/xhtml+xml")
 MAILBOX = "application/mbox"
-MAILS = ("message/rfc822", "message/global", MAILBOX)
+OUTLOOK = "application/vnd.ms-outlook"
+MAILS = ("message/rfc822", "message/global", MAILBOX, OUTLOOK)
 SAVED_PAGE = "multipart/related"  # MHTML
 XML = ("application/xml", "text/xml")
 ZIP = b"PK\x03\x04"
@@ -40,7 +41,7 @@ FEEDS: tuple[str, ...] = tuple(_TABLES["feeds"].values())
 SITEMAP = "application/x-sitemap+xml"
 MAX_MEMBERS = 10_000  # of one archive
 
-_SIGNED = frozenset(DOCUMENTS + ARCHIVES)  # these always begin with a signature
+_SIGNED = frozenset((*DOCUMENTS, *ARCHIVES, OUTLOOK))  # these always begin with a signature
 _KNOWN = frozenset((*SUFFIXES.values(), *TEXTS)) - frozenset(FEEDS)
 # Types that are text: a suffix can tell which one, if the declaration only says "text".
 _TEXTUAL = (
