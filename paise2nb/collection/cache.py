@@ -49,14 +49,17 @@ class Cache:
         key = hashlib.sha256(data).hexdigest()
         path = self._path(key)
         try:
-            with suppress(FileNotFoundError), _locked(path.parent):
-                if path.read_bytes() == data:
-                    os.utime(path)
-                    return key
-            if not path.parent.is_dir():
+            if path.exists():
+                with suppress(FileNotFoundError), _locked(path.parent):
+                    if path.read_bytes() == data:
+                        os.utime(path)
+                        return key
+            try:
+                write_atomically(path, data)
+            except FileNotFoundError:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 sync_to_disk(self.directory)
-            write_atomically(path, data)
+                write_atomically(path, data)
         except OSError as error:
             problem = f"can't write to the cache {self.directory}: {error.strerror}"
             raise StorageError(f"{problem}; free some space, or run `paise2 doctor`") from error

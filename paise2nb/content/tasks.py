@@ -164,7 +164,7 @@ def _is_named_by_user(context: Context) -> bool:
     parent = context.job.parent_id
     if parent is None:
         return True
-    return any(row["task"] == "folder" for row in context.job_store.rows([parent]).values())
+    return context.job_store.task_of(parent) == "folder"
 
 
 # extract -------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import string
-from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
@@ -201,17 +200,22 @@ def name_of(url: str) -> str:
         path = urlsplit(url.rpartition("!/")[2]).path
     except ValueError:
         return ""
-    return PurePosixPath(unquote(path)).name
+    names = [name for name in unquote(path).split("/") if name not in ("", ".")]
+    return names[-1] if names else ""
 
 
 def suffix_of(url: str) -> str:
     """Return the suffix of the path in lower case, such as ``.pdf``. It may be empty."""
-    return PurePosixPath(name_of(url)).suffix.lower()
+    return os.path.splitext(name_of(url))[1].lower()
 
 
 def file_url(path: str) -> str:
     """Return the ``file:`` URL of an absolute path, and a relative path as it is."""
-    return Path(path).as_uri() if Path(path).is_absolute() else path
+    if not path.startswith("/"):
+        return path
+    # Several times as fast as pathlib, for each job of a file: see tests.benchmarks.folder.
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    return "file:///" + quote(os.fsencode("/".join(names)))
 
 
 def url_path(text: str) -> str:

@@ -103,6 +103,10 @@ class QueryMixin(JobDatabase):
         rows = self._read(_ROWS[kind], (json.dumps(list(ids)),))
         return {row["id"]: row for row in self._decoded(rows)}
 
+    def task_of(self, job_id: int) -> str | None:
+        """The name of a job's task, or None if the job is gone."""
+        return self._scalar(str, "SELECT task FROM jobs WHERE id = ?", (job_id,))
+
     def _decoded(self, rows: Iterable[sqlite3.Row]) -> list[dict[str, Any]]:
         """Rows with their arguments decoded and the host that each one waits for."""
         jobs = [decoded(row) for row in rows]
