@@ -34,6 +34,7 @@ from paise2nb.views.enqueued import Enqueued, Replay
 from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
+from paise2nb.views.stats import Stats, take_stats
 from paise2nb.views.status import Digest, Status, tail, take_digest, take_status
 from paise2nb.views.waiting import block, waiting
 from paise2nb.workers.control import Workers
@@ -323,6 +324,10 @@ class App:
     def status(self) -> Status:
         """The state of the queue, the workers and the collection."""
         return take_status(self.client, self.parts)
+
+    def stats(self, since: float | str = "1d", by: str = "task") -> Stats:
+        """What has run since a time, by ``task``, ``pool``, ``host`` or ``error``: `take_stats`."""
+        return take_stats(self.queue.job_store, since, by)
 
     def snapshot(self) -> Snapshot:
         """Everything that a live view shows."""

@@ -18,6 +18,7 @@ from paise2nb.jobs.queries import Counts
 from paise2nb.views.enqueued import Replay
 from paise2nb.views.history import local_time, told
 from paise2nb.views.jobs import Job, Jobs
+from paise2nb.views.stats import GROUPS, Stats
 from paise2nb.views.status import Status
 from paise2nb.views.waiting import STOPPED
 
@@ -275,3 +276,17 @@ def replay(session: Session, job_id: int) -> Replay:
 def status(session: Session) -> Status:
     """Show the queue, the workers, the next retries and the failures."""
     return session.app.status()
+
+
+@command("stats")
+@option("--since TIME", "How long ago: 15m, 1d (the default), 4w.", default="1d")
+@option(
+    "--by NAME", "task (the default), pool, host or error.", default="task",
+    shell_complete=completion.candidates(GROUPS),
+)  # fmt: skip
+def stats(session: Session, since: str, by: str) -> Stats:
+    """Show what has run: counts, failures, waiting and run time.
+
+    In a notebook the result has plot() and to_frame().
+    """
+    return session.app.stats(since, by)

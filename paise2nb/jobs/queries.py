@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
-from paise2nb.jobs.database import JobDatabase
 from paise2nb.jobs.host_limits import WAITING, reason_to_wait
 from paise2nb.jobs.models import PAGE_STATES, STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
+from paise2nb.jobs.statistics import StatisticsMixin
 
 PAGE_OR_ROOT = "(page_id = id OR (page_id IS NULL AND parent_id IS NULL))"
 RATE_NUMBER = 200  # of the latest pages and jobs over which rates are averaged
@@ -34,7 +34,7 @@ Counts: TypeAlias = Counter[str]
 Kind: TypeAlias = Literal["all", "public", "listed"]  # of columns, see `QueryMixin.rows`
 
 
-class QueryMixin(JobDatabase):
+class QueryMixin(StatisticsMixin):
     """The methods that only read."""
 
     def find(
@@ -302,7 +302,7 @@ class QueryMixin(JobDatabase):
         Pages are counted, with jobs that are part of none.
         """
         found: dict[int, list[int]] = {}
-        for name, completed, failed in self._finished((int(self.now() // 60) - minutes + 1) * 60):
+        for name, completed, failed in self.ended((int(self.now() // 60) - minutes + 1) * 60):
             sums = found.setdefault(name // 60, [0, 0])
             sums[0] += completed
             sums[1] += failed
@@ -316,7 +316,7 @@ class QueryMixin(JobDatabase):
         """
         now = self.now()
         counted, oldest, number = [], int(now), 0
-        for name, completed, failed in reversed(self._finished(now - RATE_SECONDS[1])):
+        for name, completed, failed in reversed(self.ended(now - RATE_SECONDS[1])):
             enough = number >= RATE_NUMBER and now - oldest >= RATE_SECONDS[0]
             if oldest - name > BREAK_SECONDS or enough:
                 break
@@ -328,9 +328,6 @@ class QueryMixin(JobDatabase):
         seconds = max(now - oldest, 1.0)
         completed, ended = map(sum, zip(*counted, strict=True)) if counted else (0, 0)
         return completed / seconds, ended / seconds
-
-    def _finished(self, since: float) -> list[tuple[int, int, int]]:
-        return [(row[0], row[1], row[2]) for row in self._read(SQL["ended"], (int(since),))]
 
     def plugin_value(self, plugin: str, key: str) -> tuple[str | None, int]:
         """A value of a plugin's state as JSON text (None if there is none), and its version."""

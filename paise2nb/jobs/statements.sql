@@ -611,9 +611,15 @@ SELECT sum(number) FROM history
 WHERE start >= ? AND series = (SELECT id FROM series WHERE task = '' AND outcome = 'stored')
 
 -- name: durations
-SELECT task, pool, part, outcome, error_class, state, wait, run, sum(number)
+SELECT task, pool, part, outcome, error_class, state, iif(:by_host, host, '') AS host, wait, run,
+    sum(number)
 FROM history JOIN series ON series.id = history.series
-WHERE start >= ? GROUP BY series, wait, run
+WHERE start >= :since GROUP BY series, 7, wait, run
+
+-- name: running_since
+SELECT task, pool, host, count(*) AS number FROM jobs INDEXED BY jobs_active
+WHERE ready = 0 AND worker IS NOT NULL AND state = 'running' AND started_at >= ?
+GROUP BY task, pool, host
 
 -- name: finer
 -- Not yet a row of a period: with another start, or with both durations in one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 
@@ -38,13 +39,27 @@ class StatisticsMixin(JobDatabase):
         """The number of pages stored since a time, by the job store's clock."""
         return self._scalar(int, SQL["stored_since"], (int(since),)) or 0
 
-    def durations(self, since: float) -> Iterator[tuple[Series, int, int, int]]:
-        """Yield what has ended since a time: series, wait bucket, run bucket, and the number.
+    def durations(
+        self, since: float, *, by_host: bool = False
+    ) -> Iterator[tuple[Series, str, int, int, int]]:
+        """Yield what has ended since a time: series, host, wait bucket, run bucket, and the number.
 
-        A bucket is `history.NONE` in a row that counts only the other duration.
+        A bucket is `history.NONE` in a row that counts only the other duration. The host is empty
+        unless ``by_host``, and for a job without one.
         """
-        for row in self._read(SQL["durations"], (int(since),)):
+        for row in self._read(SQL["durations"], {"since": int(since), "by_host": by_host}):
             yield Series(*row[:6]), *row[6:]
+
+    def running_since(self, since: float) -> list[sqlite3.Row]:
+        """By task, pool and host the number of executions that began since a time and still run."""
+        return self._read(SQL["running_since"], (since,))
+
+    def ended(self, since: float) -> list[tuple[int, int, int]]:
+        """(second, completed, failed) for each second in which pages or other jobs have ended.
+
+        Of older ones the minute, hour or day.
+        """
+        return [(row[0], row[1], row[2]) for row in self._read(SQL["ended"], (int(since),))]
 
     def roll_up(self) -> None:
         """Add old minutes up to hours, old hours to days, and what is over a year old to one row.

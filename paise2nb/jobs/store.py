@@ -17,7 +17,6 @@ from paise2nb.jobs.models import Claim, Decide, Outcome, Worker, claim_of
 from paise2nb.jobs.queries import QueryMixin
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
-from paise2nb.jobs.statistics import StatisticsMixin
 from paise2nb.jobs.worker_registry import WorkerRegistry
 
 NOT_CACHED = "not_cached"  # the error class of a part whose input is no longer in the cache
@@ -25,7 +24,7 @@ PRUNED_AT_ONCE = 300  # trees in one transaction: other processes that write wai
 CANCELLED_RUN = "the cancelled run to stop"  # what a retried job waits for
 
 
-class JobStore(ExecutionMixin, QueryMixin, StatisticsMixin, WorkerRegistry):
+class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
     """The state of every job. See `JobDatabase` for the arguments."""
 
     @transaction

@@ -37,8 +37,12 @@ ITEM = {
     "id", "url", "title", "author", "date", "language", "mime_type", "sha256", "size", "tag",
     "fetched_at", "stored_at",
 }  # fmt: skip
+STATS = {"group", "started", "completed", "failed", "retried"} | {
+    f"{time}_p{percent}" for time in ("wait", "run") for percent in (50, 95, 99)
+}
 ROWS = [
     ("status", STATUS),
+    ("stats", STATS),
     ("watch", STATUS),
     ("jobs", JOB),
     ("job 1", JOB | {"result", "attempts", "children"}),

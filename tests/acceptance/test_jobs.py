@@ -12,7 +12,7 @@ import pytest
 
 import paise2nb
 from paise2nb import App
-from tests.acceptance.support import Place
+from tests.acceptance.support import Place, Shell
 
 JOB = {
     "id", "task", "args", "state", "waiting_for", "tag", "attempt", "max_attempts", "error_class",
@@ -376,3 +376,20 @@ def test_every_exception_of_the_package_is_a_paise_error() -> None:
     assert all(issubclass(getattr(paise2nb, name), paise2nb.PaiseError) for name in names)
     with pytest.raises(AttributeError, match="no_such_name"):
         paise2nb.no_such_name  # noqa: B018
+
+
+# Statistics ------------------------------------------------------------------------------------
+
+
+def test_statistics_count_executions_and_failures(here: App, shell: Shell) -> None:
+    here.enqueue_many("shout", ["a", "b", "c"])
+    here.enqueue_many("refuse", ["d", "e"])
+    rows = {row["group"]: row for row in here.stats(since="1h").to_dicts()}
+    assert (rows["shout"]["started"], rows["shout"]["completed"]) == (3, 3)
+    assert (rows["refuse"]["completed"], rows["refuse"]["failed"]) == (0, 2)
+    assert 0 < rows["shout"]["run_p50"] <= rows["shout"]["run_p95"] <= rows["shout"]["run_p99"]
+    [error] = here.stats(by="error").to_dicts()
+    assert (error["group"], error["failed"]) == ("gone", 2)
+    assert list(here.stats().to_frame()["group"]) == ["shout", "refuse"]
+    wrong = shell("stats", "--by", "colour")
+    assert (wrong.status, wrong.stderr.count("\n")) == (2, 1)

@@ -485,7 +485,7 @@ class PageHistories(RuleBasedStateMachine):
     def the_history_has_every_execution_once(self) -> None:
         counted: Counter[tuple[str, ...]] = Counter()
         waited = 0
-        for series, wait, run, number in self.store.durations(0):
+        for series, _, wait, run, number in self.store.durations(0):
             if series.task and run != NONE:
                 counted[series.task, series.outcome, series.error_class, series.state] += number
             waited += number if series.task and wait != NONE else 0
