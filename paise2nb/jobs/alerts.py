@@ -69,10 +69,10 @@ def write_states(job_store: JobStore, states: dict[str, AlertState], before: str
 
 def measure(alert: Alert, job_store: JobStore, settings: Settings) -> Measured:
     """Return the present value of an alert's condition."""
-    seconds = alert.seconds
+    seconds, since = alert.seconds, job_store.now() - alert.seconds
     match alert.condition.name:
         case "failed_rate":
-            completed, failed = job_store.ended(seconds)
+            completed, failed = job_store.ended_since(since)
             if not completed + failed:
                 return Measured(None, f"nothing ended in the last {duration(seconds)}")
             share, ended = failed / (completed + failed), amount(completed + failed, "page")
@@ -82,7 +82,7 @@ def measure(alert: Alert, job_store: JobStore, settings: Settings) -> Measured:
             waited = oldest_waiting(job_store)
             return Measured(waited, f"the oldest job has waited for {duration(waited)}")
         case "stored":
-            stored = job_store.stored_pages(seconds)
+            stored = job_store.stored(since)
             text = f"{amount(stored, 'page')} stored in the last {duration(seconds)}"
             return Measured(stored, text)
         case "disk_free":

@@ -286,16 +286,6 @@ class QueryMixin(StatisticsMixin):
         )
         return self._scalar(int, sql, (since,)) or 0
 
-    def ended(self, seconds: float) -> tuple[int, int]:
-        """How many pages and other jobs have completed in the last seconds, and how many failed."""
-        rows = self._finished(self.now() - seconds)
-        return sum(row[1] for row in rows), sum(row[2] for row in rows)
-
-    def stored_pages(self, seconds: float) -> int:
-        """The number of pages that were stored in the last seconds."""
-        sql = "SELECT count(*) FROM jobs WHERE page_state = 'stored' AND finished_at >= ?"
-        return self._scalar(int, sql, (self.now() - seconds,)) or 0
-
     def pace(self, minutes: int) -> list[tuple[int, int, int]]:
         """(minute since the epoch, completed, failed) for each of the last minutes with any.
 

@@ -23,17 +23,14 @@ OTHER_HOSTS = "(other)"
 class StatisticsMixin(JobDatabase):
     """The methods about the history. A time may be a little earlier: its minute is read whole."""
 
-    def failed_rate(self, since: float) -> float | None:
-        """Which part of the pages and other jobs that have ended since a time has failed.
+    def ended_since(self, since: float) -> tuple[int, int]:
+        """The number of pages and other jobs that have completed since a time, and that failed.
 
         Args:
             since: by the job store's clock, such as ``job_store.now() - 900``.
-
-        Returns:
-            From 0 to 1; None if none has ended.
         """
         completed, failed = self._read(SQL["ended_since"], (int(since),))[0]
-        return failed / (completed + failed) if completed or failed else None
+        return completed, failed
 
     def stored(self, since: float) -> int:
         """The number of pages stored since a time, by the job store's clock."""

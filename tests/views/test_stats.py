@@ -170,10 +170,10 @@ def test_failures_of_an_outage_become_releases(
     assert claim is not None
     clock.now += 1
     store.end(claim, GONE)
-    assert store.failed_rate(clock.now - 60) == 1
+    assert store.ended_since(clock.now - 60) == (0, 1)
     assert store.refund([claim]) == []
     assert take_stats(store).to_dicts()[0]["failed"] == 0
-    assert store.failed_rate(clock.now - 60) is None
+    assert store.ended_since(clock.now - 60) == (0, 0)
 
 
 def test_rates_of_pages_are_for_alerts(store: JobStore, worker: Worker, clock: Clock) -> None:
@@ -187,8 +187,8 @@ def test_rates_of_pages_are_for_alerts(store: JobStore, worker: Worker, clock: C
             last,
         ):
             run(store, worker, clock, outcome)
-    assert (store.stored(began), store.failed_rate(began)) == (3, 0.25)
-    assert (store.stored(clock.now + 1), store.failed_rate(clock.now + 1)) == (0, None)
+    assert (store.stored(began), store.ended_since(began)) == (3, (3, 1))
+    assert (store.stored(clock.now + 1), store.ended_since(clock.now + 1)) == (0, (0, 0))
 
 
 def test_the_history_becomes_coarser_and_loses_nothing(
