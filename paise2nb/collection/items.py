@@ -23,13 +23,32 @@ from paise2nb.collection.sql import SQL
 from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
 from paise2nb.core.damage import inspect, lost, size_of
-from paise2nb.core.errors import NotFound, shortened
+from paise2nb.core.errors import NotFound, redacted, shortened, without_secrets
 from paise2nb.core.formats import create_missing, read_format
 from paise2nb.core.sqlite import Database
 from paise2nb.core.text import count_words
+from paise2nb.core.urls import canonical_url, shown_url
 from paise2nb.plugins import AppInfo, Document, hookimpl
 
-FORMAT = read_format(Path(__file__).parent, indexed=indexed)
+
+def _compressed(text: str) -> bytes:
+    return zlib.compress(text.encode())
+
+
+def _shown_metadata(metadata: str) -> str:
+    """JSON without the secrets in its URLs."""
+    has_secrets = redacted(metadata) != metadata
+    return json.dumps(without_secrets(json.loads(metadata))) if has_secrets else metadata
+
+
+FORMAT = read_format(
+    Path(__file__).parent,
+    indexed=indexed,
+    shown_url=shown_url,
+    canonical_url=canonical_url,
+    shown_metadata=_shown_metadata,
+    compressed=_compressed,
+)
 LINE_LENGTH = 1000  # characters of a title or an author
 METADATA_LENGTH = 200_000  # characters of JSON
 
@@ -306,7 +325,7 @@ def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
     # A later fetch may have been stored first: then this one changes nothing.
     if row["fetched_at"] >= old["seen_at"]:
         if old["sha256"] != row["sha256"] and old["text"] != row["text"]:
-            text = zlib.compress(old["text"].encode())
+            text = _compressed(old["text"])
             connection.execute(SQL["keep_version"], (text, old["id"]))
         connection.execute(SQL["update"], {**row, "id": old["id"]})
     return int(old["id"])

@@ -16,9 +16,12 @@ from paise2nb.core.errors import StorageError
 
 
 class Migration(NamedTuple):
-    """A step from one format to the next: the hash of the schema before it, and its script."""
+    """A step from one format to the next: its script, and the hash of the schema before it.
 
-    source: str
+    There are several if the step before leaves work for later.
+    """
+
+    sources: str
     script: str
 
 
@@ -42,11 +45,11 @@ class Format(NamedTuple):
 def read_format(directory: Path, **functions: Callable[[Any], Any]) -> Format:
     """Read the format in the files ``schema.sql`` and ``migrations.sql`` of a directory.
 
-    A migration begins with ``-- Version N, from schema HASH``; see `schema_hash`.
+    A migration begins with ``-- Version N, from schema HASH or HASH``; see `schema_hash`.
     """
     file = directory / "migrations.sql"
     parts = re.split(
-        r"^-- Version \d+, from schema ([0-9a-f]+)$", file.read_text("utf-8"), flags=re.MULTILINE
+        r"^-- Version \d+, from schema ([0-9a-f or]+)$", file.read_text("utf-8"), flags=re.MULTILINE
     )
     migrations = tuple(map(Migration, parts[1::2], parts[2::2]))
     return Format((directory / "schema.sql").read_text("utf-8"), migrations, functions)
@@ -167,7 +170,7 @@ def migrate(connection: sqlite3.Connection, wanted: Format, path: Path) -> None:
         _execute(connection, wanted.schema)
     else:
         for number, migration in enumerate(wanted.migrations[version - 1 :], version):
-            if schema_hash(connection) != migration.source:
+            if schema_hash(connection) not in migration.sources:
                 raise StorageError(
                     f"{path} was written by an unreleased version of paise2nb "
                     f"(its format {number} has another schema); type: paise2 doctor"

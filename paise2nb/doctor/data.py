@@ -136,7 +136,7 @@ def check_database(check: str, path: Path, known: Format) -> Iterator[Finding]:
     elif version > known.version:
         text = f"{path} was written by a newer paise2nb (format {version})"
         yield Finding("wrong", check, text, "upgrade paise2nb, or use another --data-dir")
-    elif version < known.version and schema != known.migrations[version - 1].source:
+    elif version < known.version and schema not in known.migrations[version - 1].sources:
         text = f"{path} was written by an unreleased version of paise2nb"
         yield Finding("wrong", check, text, _CARRY_OVER[check].format(path=path))
     elif version < known.version:

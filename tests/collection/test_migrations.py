@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 
 from paise2nb.collection.index_text import indexed
 from paise2nb.collection.items import FORMAT, ItemStore, _index_more
+from paise2nb.collection.search import facets_of
+from paise2nb.core.clock import iso
 from paise2nb.core.errors import StorageError
 from paise2nb.core.formats import migrate, schema_hash
+from paise2nb.core.urls import canonical_url, shown_url
 from paise2nb.plugins import Document
 
 STORED = Path(__file__).parents[1] / "data"
@@ -53,6 +57,84 @@ def test_items_of_format_3_are_indexed_in_the_new_form(tmp_path: Path) -> None:
         for query in ("木箱", "Hafenschreiberlehrling", "efficient", "میخواهم", "账"):
             assert len(store.search(query, 5)) == 1, query
         assert store.count() == 4
+    require_format(path)
+
+
+ITEM = """
+INSERT INTO items (key, url, title, mime_type, sha256, size, tag, fetched_at, stored_at, metadata,
+    facets, text)
+VALUES (:url, :url, :title, 'text/html', :title, 1, :tag, :at, :at, :metadata, :facets, :title)
+"""
+
+
+def with_secrets(path: Path) -> Path:
+    """Add items to a database of format 4, as it stored them: with the secrets in their URLs."""
+    rows: list[tuple[str, str, str | None, float]] = [
+        ("https://example.org/a?api_key=first&page=2", "oldest", "boats", 10),
+        ("https://example.org/a?api_key=second&page=2", "middle", None, 20),
+        ("https://example.org/a?api_key=third&page=2", "newest", None, 30),
+        ("https://example.org/a?api_key=fourth&page=2", "newest", None, 25),
+        ("https://example.org/b?token=alone", "single", None, 40),
+        ("https://example.org/c?page=1", "plain", None, 50),
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.create_function("indexed", 1, indexed)
+        for url, title, tag, at in rows:
+            metadata = f'{{"words": 1, "source": {{"final_url": "{url}"}}}}'
+            row = {"url": url, "title": title, "tag": tag, "at": at, "metadata": metadata}
+            row["facets"] = facets_of(url, tag)
+            connection.execute(ITEM, row)
+        (oldest, middle, newest) = (
+            connection.execute("SELECT id FROM items WHERE title = ?", (title,)).fetchone()[0]
+            for title in ("oldest", "middle", "newest")
+        )
+        for item_id, title, at in [(oldest, "first of all", 5), (newest, "earlier", 22)]:
+            version = (item_id, 1, title, title, 1, at, zlib.compress(title.encode()))
+            connection.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", version)
+        connection.execute("INSERT INTO visits VALUES (?, ?)", (middle, 35))
+    return path
+
+
+def test_secrets_in_items_of_format_4_are_hidden_and_what_differs_in_them_is_one_item(
+    tmp_path: Path,
+) -> None:
+    path = with_secrets(Path(shutil.copy(STORED / "items-4.db", tmp_path / "items.db")))
+    with closing(ItemStore(path)) as store:
+        found = {row["title"]: row for row in store.list() if row["id"] > 4}
+        assert {title: row["url"] for title, row in found.items()} == {
+            "newest": "https://example.org/a?api_key=…&page=2",
+            "single": "https://example.org/b?token=…",
+            "plain": "https://example.org/c?page=1",
+        }
+        newest = found["newest"]
+        assert newest["id"] == store.find("https://example.org/a?api_key=%E2%80%A6&page=2")
+        assert (newest["tag"], newest["visited_at"]) == ("boats", iso(35))
+        titles = [row["title"] for row in store.versions(newest["id"])]
+        assert titles == ["first of all", "oldest", "middle", "earlier", "newest"]
+        assert "-first of all" in store.diff(newest["id"], 1, 5)
+        assert store.search("oldest", 5) == []
+        assert [row["id"] for row in store.search("newest tag:boats", 5)] == [newest["id"]]
+        # The same URL with another secret is the same item.
+        url = shown_url("https://example.org/a?api_key=fifth&page=2")
+        again = {**provenance(url), "key": canonical_url(url)}
+        assert store.put(Document("words"), **again) == newest["id"]
+    data = path.read_bytes()
+    for secret in (b"first&", b"second", b"third", b"fourth", b"alone"):
+        assert secret not in data
+    require_format(path)
+
+
+def test_secrets_are_hidden_in_a_database_of_format_4_that_is_still_indexed(
+    tmp_path: Path,
+) -> None:
+    path = Path(shutil.copy(STORED / "items-3.db", tmp_path / "items.db"))
+    script, version = FORMAT.migrations[2].script, 4
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("indexed", 1, indexed)
+        connection.executescript(f"{script}; PRAGMA user_version = {version}")
+    with closing(ItemStore(with_secrets(path))) as store:
+        assert len(store.search("newest", 5)) == 1
+        assert store.count() == 7
     require_format(path)
 
 
