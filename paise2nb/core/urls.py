@@ -11,7 +11,6 @@ import socket
 import string
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 from paise2nb.core.errors import HIDDEN, SECRET_NAME
 
@@ -229,7 +228,7 @@ def url_path(text: str) -> str:
     parts = urlsplit(text)
     if parts.netloc.lower() not in ("", "localhost"):
         raise ValueError(f"the file is on another host, {parts.netloc}")
-    return url2pathname(parts.path)
+    return unquote(parts.path)
 
 
 def _is_tracker(parameter: str) -> bool:

@@ -32,6 +32,7 @@ from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import Claim, HostDelay, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import decide, error_class
+from paise2nb.workers.logs import running
 from paise2nb.workers.outage import OutageMonitor
 
 logger = logging.getLogger("paise2nb.worker")
@@ -60,6 +61,13 @@ class Executor:
         Raises:
             KeyboardInterrupt: Ctrl-C, except in worker processes, which ignore it.
         """
+        token = running.set(task.claim)
+        try:
+            return self._run(task)
+        finally:
+            running.reset(token)
+
+    def _run(self, task: HueyTask) -> Outcome:
         huey = self._huey
         huey._emit(signals.SIGNAL_EXECUTING, task)
         huey._tasks_in_flight.add(task)

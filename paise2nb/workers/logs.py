@@ -6,9 +6,11 @@ import json
 import logging
 import logging.handlers
 import os
+import socket
 import sys
 import time
 from contextlib import suppress
+from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +20,7 @@ from paise2nb.core.clock import iso
 from paise2nb.core.errors import redacted, shortened
 from paise2nb.core.files import write_atomically
 from paise2nb.core.render import plain
+from paise2nb.jobs.models import Claim
 
 LOG_BYTES = 4_000_000  # a longer log is emptied
 LOG_FILES = 3  # the number of earlier files, each of that size
@@ -117,8 +120,14 @@ class _Formatter(logging.Formatter):
         return shortened(redacted(super().format(record)), RECORD_LENGTH)
 
 
+running: ContextVar[Claim | None] = ContextVar("running", default=None)
+"""The execution to which the log records of this thread belong."""
+
+
 class _JSONFormatter(_Formatter):
-    """Writes a JSON object for each record."""
+    """Writes a JSON object for each record, with the job, page and worker to which it belongs."""
+
+    host = socket.gethostname()
 
     def format(self, record: logging.LogRecord) -> str:
         values: dict[str, Any] = {
@@ -127,8 +136,15 @@ class _JSONFormatter(_Formatter):
             "pid": record.process,
             "logger": record.name,
             "message": super().format(record),  # with the traceback
+            "host": self.host,
         }
-        return json.dumps(values)
+        if claim := running.get():
+            values |= {"job": claim.id, "page": claim.page_id, "task": claim.task}
+            values["worker"] = claim.worker_pid
+        values |= {
+            name: getattr(record, name) for name in ("job", "worker") if name in vars(record)
+        }
+        return json.dumps({name: value for name, value in values.items() if value is not None})
 
 
 class _Handler(logging.handlers.WatchedFileHandler):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
+from paise2nb.core.disks import is_disk_full
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING, Outcome
@@ -27,6 +28,7 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.workers.alerts import AlertMonitor
 from paise2nb.workers.cleanup import DailyCleanup
 from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
+from paise2nb.workers.service import ServiceManager
 from paise2nb.workers.spawn import DRAIN_SECONDS, receive_message, spawn
 
 logger = logging.getLogger("paise2nb.supervisor")
@@ -88,13 +90,15 @@ class Supervisor:
         self._report_at = 0.0  # the next log record about what a drain waits for
         self._idle_since = time.monotonic()
         self._checked_at = self._heartbeat_at = time.monotonic()
+        self._usable = True  # the job store, in the last step
+        self._failure: str | None = None  # why the supervisor ended by itself
         self._workers_idle = False  # the workers were stopped because there was no work
 
     def run(self) -> None:
         """Supervise until stopped or idle. Ctrl-C and SIGTERM drain; a second one ends the drain.
 
         Raises:
-            WorkersError: Another supervisor is running.
+            WorkersError: Another supervisor is running, or the job store can't be used any more.
         """
         if not self.job_store.take_supervision(json.dumps(self.options), self.settings.to_json()):
             raise WorkersError("workers are running already; show them: paise2 worker status")
@@ -110,9 +114,16 @@ class Supervisor:
         alerts = None
         if self.settings.alerts:
             alerts = AlertMonitor(JobStore(self.job_store.path, durable=False), self.settings)
+        service = ServiceManager(self.job_store) if show else None
+        done = False
         try:
-            while not self._step():
-                listener.wait(self._tick(), debounce=MEMORY_TICK)
+            while not done:
+                done = self._step()
+                if service:
+                    stopping = self._stop_at is not None
+                    service.report(self.options["sizes"], stopping=stopping, progress=self._usable)
+                if not done:
+                    listener.wait(self._tick(), debounce=MEMORY_TICK)
             self._children.clear()
             self._end_left_behind()
         finally:
@@ -125,6 +136,8 @@ class Supervisor:
             self.job_store.close()
             logger.info("supervisor stops")
             self._log.check()
+        if self._failure and show:  # so that a service manager starts it again
+            raise WorkersError(self._failure)
 
     def _on_signal(self, number: int, frame: object) -> None:
         if number != signal.SIGCHLD:  # which only ends the wait
@@ -144,17 +157,13 @@ class Supervisor:
             self._heartbeat_at = time.monotonic()
             with suppress(StorageError):  # a full disk, which is reported elsewhere
                 if not self.job_store.supervisor_heartbeat():
-                    logger.critical("another supervisor has taken over; the workers are killed")
-                    self._kill_children()
-                    return True
+                    return self._fail("another supervisor has taken over")
         if time.monotonic() - self._checked_at >= DATABASE_CHECK_SECONDS:
             self._checked_at = time.monotonic()
             try:
                 self.job_store.database.check()
             except StorageError as error:  # no outcome can be stored any more
-                logger.critical("%s; the workers are killed", error)
-                self._kill_children()
-                return True
+                return self._fail(str(error))
         try:
             self._reap()
             self._check_limits()
@@ -165,13 +174,19 @@ class Supervisor:
             if self._is_idle():
                 return self._stop_idle()
             self._fill_pools()
-        except StorageError:
+            self._usable = True
+        except StorageError as error:
+            self._usable = is_disk_full(error)  # which a new start would not change
             logger.exception("the job store can't be used now")
         return False
 
-    def _kill_children(self) -> None:
+    def _fail(self, reason: str) -> bool:
+        """Kill the workers; the supervisor is done."""
+        self._failure = reason
+        logger.critical("%s; the workers are killed", reason)
         for name in self._children:
             processes.send(name, signal.SIGKILL)
+        return True
 
     def _drain_workers(self, names: Iterable[str]) -> None:
         """Stop workers, but each only once: a second SIGTERM may hit it while it exits."""
@@ -229,7 +244,8 @@ class Supervisor:
         if name not in self._starting:
             level = logging.WARNING if status else logging.INFO
             pid = processes.pid_of(name)
-            logger.log(level, "worker %s of pool %s ended with status %s", pid, pool, status)
+            text = "worker %s of pool %s ended with status %s"
+            logger.log(level, text, pid, pool, status, extra={"worker": pid})
         elif status and self._stop_at is None:
             self._delete_failed(pool, but=name)
             reason = (row and row["error"]) or f"it ended with status {status}"
@@ -259,7 +275,8 @@ class Supervisor:
 
         if jobs := self.job_store.rescue_jobs(row["id"], decide):
             gone = f"worker {row['pid']} is {row['presence']}"
-            logger.warning("%s; its jobs %s are taken back", gone, jobs)
+            about = {"worker": row["pid"]}
+            logger.warning("%s; its jobs %s are taken back", gone, jobs, extra=about)
 
     # Limits ----------------------------------------------------------------------------------
 
@@ -284,7 +301,8 @@ class Supervisor:
             reasons = (self._kill_reason(job, memory, len(jobs) == 1) for job in jobs)
             if reason := next(filter(None, reasons), None):
                 self._kills[worker["process"]] = reason
-                logger.warning("worker %s is killed: %s", worker["pid"], reason.text)
+                about = {"worker": worker["pid"], "job": reason.job}
+                logger.warning("worker %s is killed: %s", worker["pid"], reason.text, extra=about)
                 processes.send(worker["process"], signal.SIGKILL)
 
     def _kill_reason(self, job: dict[str, Any], memory: float, alone: bool) -> KillReason | None:

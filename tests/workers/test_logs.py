@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,10 +42,14 @@ def long_record(context, length):
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    plugin = tmp_path / "extra.py"
-    plugin.write_text(PLUGIN)
-    settings = {"plugins": [str(plugin)], "workers.idle_exit": 0.3, "workers.pools": {}}
+def plugin(tmp_path: Path) -> str:
+    (tmp_path / "extra.py").write_text(PLUGIN)
+    return str(tmp_path / "extra.py")
+
+
+@pytest.fixture
+def app(tmp_path: Path, plugin: str) -> Iterator[App]:
+    settings = {"plugins": [plugin], "workers.idle_exit": 0.3, "workers.pools": {}}
     with paise2nb.open("development", data_dir=tmp_path / "data", settings=settings) as app:
         yield app
         app.workers.stop(timeout=0)
@@ -113,3 +121,28 @@ def test_workers_that_were_told_to_stop_leave_no_warning(app: App) -> None:
     assert logging.getLevelName(logging.WARNING) not in text
     assert "Traceback" not in text
     assert "status -15" not in text
+
+
+def test_lines_in_json_tell_the_job_the_page_and_the_worker(tmp_path: Path, plugin: str) -> None:
+    (tmp_path / "empty.txt").touch()
+    settings = {"plugins": [plugin], "workers.pools": {"fetch": None}, "logging.format": "json"}
+    with paise2nb.open("development", tmp_path / "data", settings) as app:
+        [worker] = app.workers.start(concurrency=1).workers
+        job = app.enqueue("long_record", 9)
+        fetch = app.enqueue("fetch", str(tmp_path / "empty.txt"))
+        app.wait(timeout=60)
+        os.kill(worker["pid"], signal.SIGKILL)
+        path = log_of(app)
+        until(lambda: f"worker {worker['pid']} of pool default ended" in path.read_text())
+        app.workers.stop()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {line["host"] for line in lines} == {socket.gethostname()}
+    [logged] = [line for line in lines if "z" * 9 in line["message"]]
+    assert (logged["job"], logged["task"], logged["worker"]) == (
+        job.id, "long_record", worker["pid"],
+    )  # fmt: skip
+    [failed] = [line for line in lines if line.get("page") and " failed: " in line["message"]]
+    assert (failed["page"], failed["worker"]) == (fetch.id, worker["pid"])
+    assert failed["message"].startswith(f"job {failed['job']} failed")
+    [ended] = [line for line in lines if " of pool default ended" in line["message"]][:1]
+    assert (ended["worker"], "job" in ended) == (worker["pid"], False)
