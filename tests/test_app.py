@@ -469,7 +469,7 @@ def test_the_status_counts_jobs_and_roots(waiting: App) -> None:
 
 def test_failures_are_grouped_with_the_command_that_fixes_them(app: App) -> None:
     app.enqueue_many("gone", ["a", "b"])
-    assert "2 × http_4xx: 404 Not Found → paise2 retry --error http_4xx" in str(app.status())
+    assert "2 × http_4xx: 404 Not Found → paise2 job 2" in str(app.status())
 
 
 def test_the_digest_counts_what_happened_since_the_last_time(waiting: App, tmp_path: Path) -> None:

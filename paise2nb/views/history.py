@@ -1,7 +1,10 @@
 """The whole way of a page or a job: every execution, with its time and its duration."""
 
+import re
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from paise2nb.core import render
@@ -19,6 +22,12 @@ COLUMNS = (
     Column("took", right=True),
     Column("message", wide=True),
 )
+
+_FRAME = re.compile(r'^ +File "([^"]+)"', re.MULTILINE)
+_REASON = re.compile(r"^paise2nb\.core\.errors\.", re.MULTILINE)
+_INSTALLED = {Path(__file__).parents[1]} | {
+    Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+}
 
 
 def parts_of(job_store: JobStore, row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -70,6 +79,17 @@ def _current(job_store: JobStore, row: Mapping[str, Any]) -> Iterator[dict[str, 
         if row["run_at"] is not None:
             message = f"{message} until {local_time(job_store, row['run_at'])}".strip()
         yield {"outcome": row["state"], "message": message}
+
+
+def shown_traceback(traceback: str | None) -> str:
+    """A stored traceback if it tells users more than the error's message, else nothing.
+
+    It does not if the package raised the error as a known reason, such as ``404 Not Found``.
+    """
+    text = traceback or ""
+    files = [Path(name) for name in _FRAME.findall(text) if not name.startswith("<")]
+    in_own_code = any(not set(file.parents) & _INSTALLED for file in files)
+    return text if in_own_code or not _REASON.search(text) else ""
 
 
 def _moment(text: str | None) -> datetime | None:

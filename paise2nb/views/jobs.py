@@ -16,7 +16,14 @@ from paise2nb.core.render import Column
 from paise2nb.jobs.models import value_of, whole_number
 from paise2nb.jobs.queries import Counts, Kind
 from paise2nb.views.client import JobClient
-from paise2nb.views.history import COLUMNS, executions, local_time, parts_of, told
+from paise2nb.views.history import (
+    COLUMNS,
+    executions,
+    local_time,
+    parts_of,
+    shown_traceback,
+    told,
+)
 from paise2nb.views.items import Items
 from paise2nb.views.job_rows import (
     ARGUMENT_LENGTH,
@@ -231,9 +238,9 @@ class Job(_JobActions, JobRecord):
     def _tracebacks(self, parts: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         for part in parts:
             for attempt in self._client.job_store.attempts(part["id"]):
-                if attempt["traceback"]:
+                if traceback := shown_traceback(attempt["traceback"]):
                     title = f"Attempt {attempt['number']} of job {part['id']} ({part['task']})"
-                    yield title, attempt["traceback"]
+                    yield title, traceback
 
     def _repr_html_(self) -> str:
         job_store, row = self._client.job_store, self.row()

@@ -17,6 +17,7 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import COLUMNS
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.client import JobClient
+from paise2nb.views.history import shown_traceback
 from paise2nb.views.job_rows import progress
 from paise2nb.views.status import Status
 
@@ -123,7 +124,9 @@ def _failure(job_store: JobStore, group: dict[str, Any]) -> dict[str, Any]:
         "advice": remedy.advice,
         "command": remedy.command,
         "attempts": len(attempts),
-        "traceback": next((a["traceback"] for a in reversed(attempts) if a["traceback"]), ""),
+        "traceback": next(
+            filter(None, (shown_traceback(a["traceback"]) for a in attempts[::-1])), ""
+        ),
     }
 
 

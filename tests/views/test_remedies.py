@@ -20,7 +20,8 @@ RAISED = ("TaskError", "TransientError", "PermanentError")
 OF_PROCESSES = {"crash", "timeout", "memory"}
 HOPELESS = (
     "unsupported", "empty", "scan", "damaged", "password", "robots", "blocked", "bad_address",
-    "wrong_task",
+    "wrong_task", "http_4xx", "tls", "redirects", "too_large", "permanent", "NotFound",
+    "UsageError",
 )  # fmt: skip
 
 

@@ -471,6 +471,15 @@ def test_every_result_has_a_dictionary_that_is_json(app: App) -> None:
         assert json.loads(json.dumps(found)) == found, name
 
 
+def test_a_known_reason_is_shown_without_the_frames_of_the_package(app: App) -> None:
+    job = app.enqueue("fetch", "http://127.0.0.1:9/")
+    assert job.error_class == "blocked"
+    for form in (job.details(), job._repr_html_()):
+        assert "private" in form
+        assert "Traceback" not in form
+    assert "Traceback" in job.to_dict()["attempts"][0]["traceback"]
+
+
 def test_tracebacks_are_escaped_in_the_html_of_a_job(app: App) -> None:
     html = app.enqueue("fails", "<b>bold</b>")._repr_html_()
     assert "<b>bold" not in html
