@@ -23,8 +23,8 @@ for command in (
     maintenance.profile, jobs.enqueue, workers.worker, workers.pause, workers.resume, jobs.status,
     jobs.stats, jobs.jobs, jobs.job, jobs.wait, jobs.retry, jobs.cancel, jobs.replay,
     collection.search, collection.items, collection.item, collection.export, maintenance.watch,
-    config, plugins, operate.health, operate.alerts, operate.backup, operate.restore,
-    maintenance.reset, maintenance.demo, maintenance.doctor, plugin,
+    config, plugins, operate.health, operate.metrics, operate.alerts, operate.backup,
+    operate.restore, maintenance.reset, maintenance.demo, maintenance.doctor, plugin,
 ):  # fmt: skip
     table.add_command(command)
 

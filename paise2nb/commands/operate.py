@@ -1,4 +1,4 @@
-"""Commands for those who operate an installation: backup, restore, health, alerts."""
+"""Commands for those who operate an installation: backup, restore, health, metrics, alerts."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ import click
 from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.session import Session
 from paise2nb.core.display import Message, Rows
+from paise2nb.core.errors import UsageError
 from paise2nb.core.render import Column
 from paise2nb.core.units import time_span
 
@@ -52,6 +53,29 @@ def health(session: Session, max_age: str | None, max_failed: int | None) -> Any
     longest = None if max_age is None else time_span(max_age)
     settings = session.settings(plugins=False)
     return check(settings, max_age=longest, max_failed=max_failed)
+
+
+@command("metrics")
+@option("--serve [HOST:]PORT", "Serve them until Ctrl-C, on the loopback interface by default.")
+@option("--write FILE", "Write them to a file, for the textfile collector of a node exporter.")
+def metrics(session: Session, serve: str | None, write: str | None) -> Any:
+    """Show the metrics of queue, workers and data for Prometheus."""
+    from paise2nb.operate import metrics
+
+    if serve and write:
+        raise UsageError("give --serve or --write, not both")
+    if write:
+        path = Path(write).expanduser()
+        metrics.write(session.app, path)
+        return Message(f"wrote {path}", {"path": path})
+    if serve is None:
+        return metrics.read(session.app)
+    url, thread = metrics.serve(session.app, serve)
+    served = Message(f"metrics at {url}", {"url": url})
+    if not session.in_notebook:  # there the thread ends with the kernel
+        session.say(served.text)
+        thread.join()
+    return served
 
 
 alerts = CommandGroup("alerts", help="Messages about what is wrong: see `alerts` in the settings.")

@@ -56,7 +56,7 @@ def execution(claim: Claim, outcome: Outcome, ended_at: float, number: int = 1) 
     )  # fmt: skip
     start = int(ended_at)
     wait, run = bucket(began - (claim.due_at or began)), bucket(ended_at - began)
-    return start - start % MINUTE if part else start, series, claim.host or "", wait, run, number
+    return start - start % MINUTE if part else start, series, str(claim.host or ""), wait, run, number
 
 
 def page(state: str, ended_at: float) -> Row:

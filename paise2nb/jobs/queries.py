@@ -220,7 +220,7 @@ class QueryMixin(StatisticsMixin):
         return self._scalar(float, SQL["oldest_time"])
 
     def oldest_queued(self) -> float | None:
-        """The time at which the oldest job that may start was enqueued."""
+        """Since when the oldest job that may start could have been started."""
         return self._scalar(float, SQL["oldest_queued"])
 
     def ready_tasks(self) -> set[str]:

@@ -154,7 +154,7 @@ WHERE id IN (SELECT value FROM json_each(:ids))
 -- all pools has the key of a pool without a name. One seek finds that there is none, the usual case.
 UPDATE jobs SET
     state = 'running', ready = 0, run_at = NULL, waiting_for = NULL, progress = NULL,
-    finished_at = NULL, due_at = coalesce(due_at, enqueued_at),
+    finished_at = NULL, due_at = coalesce(due_at, enqueued_at) + 0,
     pool = ?, worker = ?, worker_pid = ?, started_at = ?, timeout = ?, memory_mb = ?,
     attempt = max(attempt, 0) + 1, run = run + 1,
     crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),
@@ -534,7 +534,7 @@ ORDER BY run_at LIMIT 1
 SELECT min(min(enqueued_at), min(coalesce(finished_at, enqueued_at))) FROM jobs
 
 -- name: oldest_queued
-SELECT enqueued_at FROM jobs WHERE id = (
+SELECT coalesce(due_at, enqueued_at) FROM jobs WHERE id = (
     SELECT min(id) FROM (
         SELECT min(id) AS id FROM jobs INDEXED BY jobs_active WHERE ready = 1
         UNION ALL
@@ -620,6 +620,13 @@ WHERE start >= :since GROUP BY series, 7, wait, run
 SELECT task, pool, host, count(*) AS number FROM jobs INDEXED BY jobs_active
 WHERE ready = 0 AND worker IS NOT NULL AND state = 'running' AND started_at >= ?
 GROUP BY task, pool, host
+
+-- name: ready_by_task
+SELECT task, number, (SELECT coalesce(due_at, enqueued_at) FROM jobs WHERE id = oldest)
+FROM (
+    SELECT task, count(*) AS number, min(id) AS oldest FROM jobs INDEXED BY jobs_active
+    WHERE ready = 1 GROUP BY task
+)
 
 -- name: finer
 -- Not yet a row of a period: with another start, or with both durations in one.

@@ -58,6 +58,19 @@ class StatisticsMixin(JobDatabase):
         """
         return [(row[0], row[1], row[2]) for row in self._read(SQL["ended"], (int(since),))]
 
+    def ready_by_task(self) -> list[tuple[str, int, float]]:
+        """(task, jobs that may start now, since when the oldest could have been started)."""
+        return [tuple(row) for row in self._read(SQL["ready_by_task"])]
+
+    def waiting_for_hosts(self) -> list[tuple[str, int]]:
+        """(host, jobs that wait for it), the longest queue first."""
+        sql = "SELECT host, waiting FROM hosts WHERE waiting > 0 ORDER BY waiting DESC, host"
+        return [tuple(row) for row in self._read(sql)]
+
+    def machine_states(self) -> dict[str, int]:
+        """The number of other machines in each state."""
+        return dict(map(tuple, self._read("SELECT state, count(*) FROM machines GROUP BY state")))
+
     def roll_up(self) -> None:
         """Add old minutes up to hours, old hours to days, and what is over a year old to one row.
 
