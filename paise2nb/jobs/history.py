@@ -54,9 +54,9 @@ def execution(claim: Claim, outcome: Outcome, ended_at: float, number: int = 1) 
     series = (
         claim.task, claim.pool, part, outcome.outcome, outcome.error_class or "", outcome.state
     )  # fmt: skip
-    start = int(ended_at)
+    start = int(ended_at) - int(ended_at) % MINUTE if part else int(ended_at)
     wait, run = bucket(began - (claim.due_at or began)), bucket(ended_at - began)
-    return start - start % MINUTE if part else start, series, str(claim.host or ""), wait, run, number
+    return start, series, str(claim.host or ""), wait, run, number
 
 
 def page(state: str, ended_at: float) -> Row:
