@@ -17,7 +17,7 @@ from typing import Any
 
 from paise2nb.app import App
 from paise2nb.config.settings import Settings
-from paise2nb.content.extract import engine
+from paise2nb.content import engine
 from paise2nb.core import processes
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
 from paise2nb.core.wakeup import Listener

@@ -139,7 +139,7 @@ def test_starting_imports_no_extraction_library(started: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    heavy = {"chardetng_py", "feedparser", "htmldate", "lxml", "trafilatura", "xberg"}
+    heavy = {"chardetng_py", "feedparser", "htmldate", "lxml", "pypdfium2", "trafilatura", "xberg"}
     assert heavy & set(result.stdout.split()) == set()
 
 

@@ -168,6 +168,8 @@ class ExtractSettings(Section):
     """How text is extracted from fetched documents."""
 
     precision: bool
+    ocr: Annotated[str, Choices(("never", "auto"))]
+    ocr_languages: tuple[str, ...]
 
 
 class LoggingSettings(Section):

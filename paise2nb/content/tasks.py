@@ -239,9 +239,7 @@ def _check_documents(documents: list[Any], url: str, kind: str) -> None:
             problem = f"{type(document).__name__}, not a Document or a list of them"
             raise PermanentError(f"the extractor for {kind} returned {problem}: {url}", "plugin")
     if not any(document.text.strip() for document in documents):
-        is_scan = kind == "application/pdf"
-        what = "no text in it" + ", only pictures of pages" * is_scan
-        raise PermanentError(f"{what} ({kind}): {url}", "scan" if is_scan else "empty")
+        raise PermanentError(f"no text in it ({kind}): {url}", "empty")
     distinct = {urls.canonical_url(document.url or url) for document in documents}
     if len(distinct) < len(documents):
         problem = "several documents with the same URL; give each a `url` of its own"

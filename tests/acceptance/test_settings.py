@@ -43,6 +43,8 @@ DOCUMENTED = {
     "fetch.allow_private_addresses": False,
     "fetch.proxy": None,
     "extract.precision": False,
+    "extract.ocr": "never",
+    "extract.ocr_languages": ["eng"],
     "logging.level": "info",
     "logging.format": "text",
     "plugins": [],

@@ -71,6 +71,8 @@ fetch:
   proxy: null
 extract:
   precision: false
+  ocr: never
+  ocr_languages: [eng]
 alerts: []
 logging: {level: info, format: text}
 plugins: []

@@ -242,7 +242,7 @@ def test_members_that_cannot_be_read_are_named_beside_the_others(app: App, site:
     assert row["text"] == "good words"
     named = [
         f"needs a password: {site.url('/a.zip!/c.txt')}",
-        f"no extractor for image/png: {site.url('/a.zip!/b.png')}",
+        f"no extractor for image/png, unless extract.ocr is auto: {site.url('/a.zip!/b.png')}",
     ]
     (job,) = app.jobs(task="extract", all=True)
     assert job.result()["skipped"] == named

@@ -7,6 +7,7 @@ from paise2nb.content.extract.types import (
     ARCHIVES,
     DOCUMENTS,
     FEEDS,
+    IMAGES,
     MAILS,
     PAGES,
     SAVED_PAGE,
@@ -32,14 +33,25 @@ def extract_document(context: Context, data: bytes, source: Source) -> Document:
     # Imported here because their parsers slow down the start of processes that never extract.
     from paise2nb.content.extract import documents
 
-    workers = context.settings.workers
+    workers, extract = context.settings.workers, context.settings.extract
     return documents.read(
         data,
         source,
         memory_mb=workers.memory_mb,
         seconds=workers.timeout,
         in_process=context.is_worker,
+        languages=None if extract.ocr == "never" else extract.ocr_languages,
     )
+
+
+@extractor(*IMAGES)
+def extract_image(context: Context, data: bytes, source: Source) -> Document:
+    """Images: the text in them, if `extract.ocr` is on."""
+    if context.settings.extract.ocr == "never":
+        kind = source.mime_type
+        message = f"no extractor for {kind}, unless extract.ocr is auto: {source.url}"
+        raise PermanentError(message, "unsupported")
+    return extract_document(context, data, source)
 
 
 @extractor(*FEEDS)

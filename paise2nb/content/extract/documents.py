@@ -1,15 +1,16 @@
-"""PDF, office documents, e-books and notebooks as text, all by xberg."""
+"""PDF, office documents, e-books, notebooks and scans as text."""
 
 import base64
 import io
 import re
 import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from paise2nb.content.extract import engine
+from paise2nb.content import engine
 from paise2nb.content.extract.archives import check_size
 from paise2nb.content.extract.pages import visible_text
 from paise2nb.content.extract.rtf import with_unicode
@@ -34,6 +35,7 @@ def read(
     memory_mb: float = 1024,
     seconds: float = 300,
     in_process: bool = False,
+    languages: Sequence[str] | None = None,
 ) -> Document:
     """Extract a document.
 
@@ -43,10 +45,12 @@ def read(
         memory_mb: What reading it may allocate. If it needs more, the process that reads it ends.
         seconds: How long another process may take.
         in_process: Read it in this process, which must be a worker.
+        languages: Recognise the text of pictures, in these languages of Tesseract.
 
     Raises:
         PermanentError: ``damaged``: the bytes are not of the MIME type. ``password``,
-            ``too_large``; not in a worker also ``memory``, ``timeout`` and ``crash``.
+            ``too_large``, ``scan``, ``ocr``; not in a worker also ``memory``, ``timeout`` and
+            ``crash``.
     """
     if data.startswith(OLE) and _ENCRYPTED in data:
         raise PermanentError(f"needs a password: {source.url}", "password")
@@ -57,8 +61,6 @@ def read(
             raise PermanentError(message, "password")
     if source.mime_type == "application/rtf":
         data = with_unicode(data)
-    # In Markdown, xberg drops words of PDFs and confuses "#" with a ligature.
-    plain = source.mime_type == "application/pdf"
     try:
         found = engine.extract(
             data,
@@ -66,26 +68,34 @@ def read(
             memory_mb=memory_mb,
             seconds=seconds,
             in_process=in_process,
-            plain=plain,
+            languages=languages,
         )
     except engine.EngineError as error:
-        reason = (str(error).splitlines() or [""])[0].removeprefix("Parsing error: ")[:200]
-        if re.search("password|encrypted", reason, re.IGNORECASE):
-            raise PermanentError(f"needs a password: {source.url}", "password") from error
-        message = f"can't be read as {source.mime_type} ({reason}): {source.url}"
-        raise PermanentError(message, error.ended or "damaged") from error
+        raise PermanentError(_reason(error, source), error.error_class) from error
     facts, text = found["metadata"], _PICTURE.sub(_shown_drawing, found["text"]).strip()
     title = facts.get("title") or facts.get("subject") or first_heading(text)
-    authors = facts.get("authors") or [facts.get("from_name") or facts.get("from_email")]
-    names = {"pages": "page_count", "modified": "modified_at", "to": "to_emails"}
+    names = {"pages": "page_count", "modified": "modified_at", "recognised": "recognised"}
     return Document(
         text,
         title=title.strip() if title else None,
-        author=", ".join(author for author in authors if author) or None,
+        author=", ".join(facts.get("authors") or []) or None,
         date=_date(facts.get("created_at")),
         language=facts.get("language"),
         metadata={name: facts[key] for name, key in names.items() if facts.get(key)},
     )
+
+
+def _reason(error: engine.EngineError, source: Source) -> str:
+    """Why a document can't be read, with what to do about it."""
+    match error.error_class:
+        case "password":
+            return f"needs a password: {source.url}"
+        case "scan":
+            return f"{error}; see extract.ocr, which needs Tesseract: {source.url}"
+        case "ocr":
+            return f"{error}, needed to read {source.url}"
+    reason = (str(error).splitlines() or [""])[0].removeprefix("Parsing error: ")[:200]
+    return f"can't be read as {source.mime_type} ({reason}): {source.url}"
 
 
 def _is_protected(book: bytes) -> bool:

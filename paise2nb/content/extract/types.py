@@ -36,6 +36,7 @@ OPC = "application/vnd.openxmlformats-package"
 ODF_MANIFEST = "META-INF/manifest.xml"
 DOCUMENTS = tuple(SUFFIXES[suffix] for suffix in _TABLES["documents"])
 TEXTS: list[str] = _TABLES["texts"]
+IMAGES = tuple(SUFFIXES[suffix] for suffix in _TABLES["images"])
 ARCHIVES = tuple(SUFFIXES[suffix] for suffix in _TABLES["archives"])
 FEEDS: tuple[str, ...] = tuple(_TABLES["feeds"].values())
 SITEMAP = "application/x-sitemap+xml"

@@ -1,50 +1,34 @@
-"""xberg, the library that reads documents, where it can do no harm.
+"""The libraries that read documents, where they can do no harm.
 
-It may abort its process when that exits normally, and hangs in a forked child. So it is used in
-worker processes, which end by `os._exit`, and in a new process for each document everywhere else.
-This file is the program of that process, so it imports nothing else of the package.
+xberg may abort its process when that exits normally, and hangs in a forked child. So documents are
+read in worker processes, which end by `os._exit`, and in a new process for each everywhere else.
+Its program is `main`: this package imports little, so that it starts fast.
 """
 
 import contextlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
+
+from paise2nb.content.engine import ocr, pdf
+from paise2nb.content.engine.result import EngineError, Extracted
+
+__all__ = ["EngineError", "Extracted", "extract", "is_used"]
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+PDF = "application/pdf"
+
 _lock = threading.Lock()  # memory is limited per process, so that only one document is read at once
 _loop: "AbstractEventLoop | None" = None  # one for all documents: with several it aborts at exit
-
-
-class Extracted(TypedDict):
-    """What is in a document.
-
-    ``metadata`` has those that the document declares of ``title``, ``subject``, ``authors``,
-    ``created_at``, ``modified_at``, ``language``, ``page_count``, and ``from_name``,
-    ``from_email`` and ``to_emails`` of an e-mail. ``children`` are the documents in it.
-    """
-
-    text: str
-    metadata: dict[str, Any]
-    children: list["Extracted"]
-
-
-class EngineError(Exception):
-    """The document can't be read.
-
-    ``ended`` says why the process that read it has ended: ``memory``, ``timeout`` or ``crash``.
-    """
-
-    def __init__(self, message: str, ended: str = "") -> None:
-        super().__init__(message)
-        self.ended = ended
 
 
 def is_used() -> bool:
@@ -59,7 +43,7 @@ def extract(
     memory_mb: float,
     in_process: bool,
     seconds: float | None = None,
-    plain: bool = False,
+    languages: Sequence[str] | None = None,
 ) -> Extracted:
     """Read a document.
 
@@ -69,21 +53,21 @@ def extract(
         memory_mb: What reading it may allocate. If it needs more, the process that reads it ends.
         in_process: Read it in this process, a worker, which the supervisor can kill.
         seconds: How long another process may take.
-        plain: As plain text, not Markdown.
+        languages: Recognise the text of pictures, in these languages of Tesseract.
 
     Raises:
         EngineError: The document can't be read.
     """
     if in_process:
-        import xberg  # noqa: F401  # outside of the limit
-
         with _lock, _memory_limit(memory_mb):
-            return _extract(data, kind, plain)
-    order = json.dumps({"kind": kind, "memory_mb": memory_mb, "plain": plain}).encode()
-    program = [sys.executable, "-P", __file__]
+            return _extract(data, kind, languages)
+    order = json.dumps({"kind": kind, "memory_mb": memory_mb, "languages": languages}).encode()
+    path = [entry or os.getcwd() for entry in sys.path]  # the same modules as here
+    program = f"import sys; sys.path[:] = {path!r}; from {__name__} import main; main()"
+    command = [sys.executable, "-c", program]
     try:
         done = subprocess.run(
-            program, input=order + b"\n" + data, capture_output=True, timeout=seconds
+            command, input=order + b"\n" + data, capture_output=True, timeout=seconds
         )
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"took more than {seconds:g} seconds", "timeout") from error
@@ -93,7 +77,7 @@ def extract(
         raise EngineError(f"ends its reader with exit status {done.returncode}", "crash")
     answer = json.loads(done.stdout)
     if "error" in answer:
-        raise EngineError(answer["error"])
+        raise EngineError(*answer["error"])
     extracted: Extracted = answer
     return extracted
 
@@ -105,13 +89,24 @@ def main() -> None:
     try:
         answer: Any = extract(data, in_process=True, **order)
     except EngineError as error:
-        answer = {"error": str(error)}
+        answer = {"error": [str(error), error.error_class]}
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)
 
 
-def _extract(data: bytes, kind: str, plain: bool) -> Extracted:
+def _extract(data: bytes, kind: str, languages: Sequence[str] | None) -> Extracted:
+    if kind.startswith("image/"):
+        text = ocr.recognise(data, languages or ())
+        metadata = {"recognised": {"languages": languages}}
+        return {"text": text, "metadata": metadata}
+    if kind == PDF:
+        with contextlib.suppress(pdf.Unreadable):
+            return pdf.extract(data, languages)
+    return _by_xberg(data, kind)
+
+
+def _by_xberg(data: bytes, kind: str) -> Extracted:
     global _loop
     import asyncio
 
@@ -122,7 +117,7 @@ def _extract(data: bytes, kind: str, plain: bool) -> Extracted:
     config = xberg.ExtractionConfig(
         use_cache=False,
         disable_ocr=True,
-        output_format="plain" if plain else "markdown",
+        output_format="plain" if kind == PDF else "markdown",  # Markdown of PDFs loses words
         escape_markdown=False,
         concurrency=xberg.ConcurrencyConfig(max_threads=1),
     )
@@ -132,7 +127,8 @@ def _extract(data: bytes, kind: str, plain: bool) -> Extracted:
     except BaseException as error:  # its panics are not even an Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise EngineError(str(error)) from error
+        is_locked = re.search("password|encrypted", str(error), re.IGNORECASE)
+        raise EngineError(str(error), "password" if is_locked else "damaged") from error
     if not result.results:
         raise EngineError("; ".join(error.message for error in result.errors))
     return _extracted(result.results[0])
@@ -142,14 +138,11 @@ def _extracted(document: Any) -> Extracted:
     facts = document.metadata
     names = ("title", "subject", "authors", "created_at", "modified_at", "language")
     metadata = {name: getattr(facts, name) for name in names}
-    if pdf := getattr(facts.format, "pdf", None):
-        metadata["page_count"] = pdf.page_count
-    if mail := getattr(facts.format, "email", None):
-        metadata |= {n: getattr(mail, n) for n in ("from_name", "from_email", "to_emails")}
+    if about := getattr(facts.format, "pdf", None):
+        metadata["page_count"] = about.page_count
     return {
         "text": document.content,
         "metadata": {name: value for name, value in metadata.items() if value},
-        "children": [_extracted(child.result) for child in document.children or []],
     }
 
 
@@ -169,7 +162,3 @@ def _memory_limit(megabytes: float) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-if __name__ == "__main__":
-    main()
