@@ -163,7 +163,7 @@ class Cache:
         # A key comes from the arguments of a job: it must never lead out of the directory.
         if not _KEY.fullmatch(key):
             raise KeyError(key)
-        return self.directory / key[:2] / key[2:]
+        return Path(f"{self.directory}/{key[:2]}/{key[2:]}")  # parsed once
 
     def _files(self) -> Iterator[Path]:
         for folder in sorted(self.directory.glob("[0-9a-f][0-9a-f]")):

@@ -35,9 +35,10 @@ logger = logging.getLogger("paise2nb.supervisor")
 
 IDLE_TICK = 1.0  # seconds between two steps
 BUSY_TICK = 0.25  # while jobs run, to check their limits
-# While a job uses more than half of its memory, which may grow fast. Also the shortest time between
-# two steps, because short jobs send hundreds of wakeups a second.
-MEMORY_TICK = 0.02
+MEMORY_TICK = 0.02  # while a job uses more than half of its memory, which may grow fast
+# The shortest time between two steps: short jobs send hundreds of wakeups a second, and each step
+# takes a millisecond of processor time (tests.benchmarks.folder). An ended worker is seen at once.
+DEBOUNCE_SECONDS = 0.1
 HEARTBEAT_SECONDS = 3.0  # less than a fifth of LEASE_SECONDS
 DATABASE_CHECK_SECONDS = 2.0  # between two checks that the database file is still there
 REPORT_SECONDS = 5.0  # between two log records about what a drain waits for
@@ -123,7 +124,7 @@ class Supervisor:
                     stopping = self._stop_at is not None
                     service.report(self.options["sizes"], stopping=stopping, progress=self._usable)
                 if not done:
-                    listener.wait(self._tick(), debounce=MEMORY_TICK)
+                    listener.wait(self._tick(), debounce=DEBOUNCE_SECONDS)
             self._children.clear()
             self._end_left_behind()
         finally:
