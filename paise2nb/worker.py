@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.app import App
-from paise2nb.config.settings import Settings
+from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.content import engine
 from paise2nb.core import processes
 from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
@@ -34,6 +34,7 @@ HEARTBEAT_SECONDS = 3.0
 START_FAILED = 3  # exit status
 MAX_FILES = 1024  # open files of a worker, in addition to those of its threads' connections
 FILES_PER_THREAD = 32
+BRIEF_THREADS = 4  # of a process of the pool default, for jobs of tasks with threads=True
 MAX_LEFT_THREADS = 50  # threads that jobs have left running, before the process is recycled
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor handles Ctrl-C
     pool = settings.workers.pools.get(received["pool"])  # none if jobs must run alone
     threads = pool.threads if pool else 1
-    processes.bound_files(MAX_FILES + FILES_PER_THREAD * threads)
+    processes.bound_files(MAX_FILES + FILES_PER_THREAD * max(threads, BRIEF_THREADS))
     path, host_delay = Path(received["job_store"]), settings.fetch.host_delay
     job_store = JobStore(path, durable=False, host_delay=host_delay)
     worker = job_store.register(received["pool"], threads)
@@ -87,6 +88,8 @@ class _Process:
             provider = f"task_queue.provider {settings.task_queue.provider}"
             raise WorkersError(f"{provider} gives a worker no jobs of {job_store.path}")
         self.huey.work_for(worker)
+        if worker.pool == DEFAULT_POOL and self.huey.claims.brief:
+            self.threads = threads = BRIEF_THREADS
         self._failure: Exception | None = None
         self._started = threading.Barrier(threads + 1)
         self._terminated = False
@@ -99,7 +102,7 @@ class _Process:
         """
         listener = Listener(self.job_store.path, f"worker-{self.worker.id}")
         self.huey.on_startup()(self._start_thread)
-        self.huey.on_shutdown()(self.huey.claims.release_next)
+        self.huey.on_shutdown()(self.huey.claims.release_ahead)
         consumer = self.huey.create_consumer(
             workers=self.threads, periodic=False, check_worker_health=False, scheduler_interval=60
         )
@@ -140,6 +143,8 @@ class _Process:
                         break
             if listener.wait(SAFETY_POLL):
                 self.huey.claims.idle_waiter.wake()
+            with suppress(StorageError):  # the next outcome is written with these
+                self.huey.claims.release_late()
         with suppress(PaiseError):
             self.job_store.heartbeat(self.worker, "stopping")
             self.huey.notifier.notify()  # the supervisor, which may have to start another worker

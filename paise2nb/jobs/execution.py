@@ -7,7 +7,7 @@ outcome is accepted only from the execution that the row still names.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.enqueue import EnqueueMixin
 from paise2nb.jobs.history import execution
 from paise2nb.jobs.host_limits import HAS_SLOT, WAITING
-from paise2nb.jobs.models import UNFINISHED, Claim, Limits, NewJob, Outcome, Worker
+from paise2nb.jobs.models import UNFINISHED, Claim, Limits, NewJob, Outcome, Wanted, Worker
 from paise2nb.jobs.sql import SQL
 
 UNUSED_SECONDS = 1.0  # for which a free slot is left to the pool that it was given to
@@ -88,9 +88,10 @@ class ExecutionMixin(EnqueueMixin):
         self,
         tx: Transaction,
         worker: Worker,
-        limits: dict[str, Limits],
+        limits: Mapping[str, Limits],
         *,
         tree: int | None = None,
+        beside: Collection[str] | None = None,
     ) -> Claim | None:
         """Claim the next job: the one with the highest priority, then the oldest.
 
@@ -98,10 +99,11 @@ class ExecutionMixin(EnqueueMixin):
         page), so that what was begun is finished first.
 
         Args:
-            worker: only a single-threaded one gets jobs that must run alone; one that was
-                declared dead gets none.
+            worker: only one whose jobs run alone gets those that must; one that was declared dead
+                gets none.
             limits: the tasks to choose from, each with the limits of one execution.
             tree: only jobs of the tree below this job.
+            beside: the tasks whose jobs may run beside others, if others run in the process.
         """
         now = self.now()
         while True:
@@ -115,22 +117,46 @@ class ExecutionMixin(EnqueueMixin):
                 break
             tx.host_limits.send_back(found["id"])
             tx.host_limits.release(found["host"], waited=-1)
-        limit = limits.get(found["task"], Limits(None, None))
-        values = (worker.pool, worker.id, worker.pid, now, *limit)
-        row = tx.execute(SQL["claim"], (*values, found["id"], worker.id, worker.pool)).fetchone()
-        if row is None:
+        if beside is not None and (found["task"] not in beside or found["isolated"]):
             return None
-        claim = Claim(*row)
-        tx.counters.move(found["state"], "running", claim.is_root, claim.page_id)
-        return claim
+        limit = limits.get(found["task"], Limits(None, None))
+        return self._start(tx, worker, found, (now, *limit))
 
     claim = transaction(_claim)
 
+    @staticmethod
+    def _start(
+        tx: Transaction, worker: Worker, found: sqlite3.Row, values: tuple[object, ...]
+    ) -> Claim | None:
+        """Give a job to a worker. The values are the time and the limits."""
+        ids = (found["id"], worker.id, worker.pool)
+        row = tx.execute(SQL["claim"], (worker.pool, worker.id, worker.pid, *values, *ids))
+        if (columns := row.fetchone()) is None:
+            return None
+        claim = Claim(*columns)
+        tx.counters.move(found["state"], "running", claim.is_root, claim.page_id)
+        return claim
+
+    def _claim_several(self, tx: Transaction, worker: Worker, wanted: Wanted) -> list[Claim]:
+        """Claim the next job and, if its task is brief, the next ones of the same task."""
+        beside = wanted.brief if wanted.beside else None
+        first = self._claim(tx, worker, wanted.limits, beside=beside)
+        if first is None:
+            return []
+        claims = [first]
+        if wanted.number > 1 and first.task in wanted.brief and not first.isolated:
+            values = first.task, first.priority, wanted.number - 1
+            started = (first.started_at, *wanted.limits[first.task])
+            for row in tx.execute(SQL["next_of_task"], values).fetchall():
+                if claim := self._start(tx, worker, row, started):
+                    claims.append(claim)
+        return claims
+
     def _next(
-        self, tx: Transaction, worker: Worker, limits: dict[str, Limits], now: float
+        self, tx: Transaction, worker: Worker, limits: Mapping[str, Limits], now: float
     ) -> sqlite3.Row | None:
         def find(statement: str, tasks: tuple[str, ...]) -> sqlite3.Row | None:
-            parameters = now, _as_json(tasks), "[0, 1]" if worker.single_threaded else "[0]"
+            parameters = now, _as_json(tasks), "[0, 1]" if worker.one_at_a_time else "[0]"
             row: sqlite3.Row = tx.execute(SQL[statement], parameters).fetchone()
             if row["due"]:
                 self._promote(tx, now)
@@ -144,7 +170,7 @@ class ExecutionMixin(EnqueueMixin):
         return find("next_job", tasks)
 
     def _next_in_tree(
-        self, tx: Transaction, tree: int, limits: dict[str, Limits], now: float
+        self, tx: Transaction, tree: int, limits: Mapping[str, Limits], now: float
     ) -> sqlite3.Row | None:
         self._promote(tx, now)
         parameters = {"ids": f"[{tree}]", "tasks": _as_json(tuple(limits))}
@@ -177,7 +203,7 @@ class ExecutionMixin(EnqueueMixin):
         claim: Claim,
         outcome: Outcome,
         worker: Worker | None = None,
-        limits: dict[str, Limits] | None = None,
+        limits: Mapping[str, Limits] | None = None,
     ) -> tuple[bool, Claim | None]:
         """Write the outcome of an execution with its follow-up jobs, and claim the next job.
 
@@ -194,6 +220,23 @@ class ExecutionMixin(EnqueueMixin):
         accepted = self._end(tx, claim, outcome)
         next_claim = self._claim(tx, worker, limits) if worker is not None and limits else None
         return accepted, next_claim
+
+    @transaction
+    def end_several(
+        self,
+        tx: Transaction,
+        ended: Sequence[tuple[Claim, Outcome]],
+        worker: Worker,
+        wanted: Wanted | None,
+    ) -> tuple[list[bool], list[Claim]]:
+        """Write the outcomes of several executions, and claim the next jobs.
+
+        Returns:
+            Whether each outcome was accepted, as by `end`, and the next claims.
+        """
+        accepted = [self._end(tx, *each) for each in ended]
+        claims = self._claim_several(tx, worker, wanted) if wanted and wanted.limits else []
+        return accepted, claims
 
     def _end(self, tx: Transaction, claim: Claim, outcome: Outcome) -> bool:
         now = self.now()

@@ -6,9 +6,10 @@ scale 3. A quantile is read as in DDSketch (Masson, Rim, Lee, VLDB 2019): at mos
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import ceil, log2
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from paise2nb.jobs.models import Claim, Outcome
 from paise2nb.jobs.sql import SQL
@@ -76,11 +77,14 @@ def write(connection: sqlite3.Connection, rows: Iterable[Row], known: SeriesIds)
         The ids of other series, which are stored when the transaction is committed.
     """
     new: SeriesIds = {}
-    for start, series, *others in rows:
+    sums: Counter[tuple[Any, ...]] = Counter()  # jobs that end together are often alike
+    for *counted, number in rows:
+        sums[tuple(counted)] += number
+    for (start, series, *others), number in sums.items():
         series_id = known.get(series) or new.get(series)
         if series_id is None:
             series_id = new[series] = connection.execute(SQL["series"], series).fetchone()[0]
-        connection.execute(SQL["add_to_history"], (start, series_id, *others))
+        connection.execute(SQL["add_to_history"], (start, series_id, *others, number))
     return new
 
 

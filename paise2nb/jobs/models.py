@@ -67,6 +67,7 @@ class Claim(NamedTuple):
 
     Attributes:
         due_at: since when the job could have been started, but for workers and its host.
+        isolated: 1 if no other job may run in its process.
     """
 
     id: int
@@ -89,6 +90,7 @@ class Claim(NamedTuple):
     worker_pid: int
     host: str | None
     resume: str | None
+    isolated: int
 
     @property
     def is_root(self) -> bool:
@@ -225,12 +227,33 @@ class StateCounters:
 
 
 class Worker(NamedTuple):
-    """A registered worker process."""
+    """A registered worker process.
+
+    Attributes:
+        one_at_a_time: whether its jobs run alone, except those of tasks with ``threads=True``.
+    """
 
     id: int
     pid: int
     pool: str
-    single_threaded: bool
+    one_at_a_time: bool
+
+
+class Wanted(NamedTuple):
+    """What a worker process claims next.
+
+    Attributes:
+        limits: the tasks to choose from, each with the limits of one execution.
+        brief: those of them with ``threads=True``, of which several jobs may be claimed at once.
+        number: the most jobs to claim.
+        beside: other jobs run in the process: a job that must run alone is left in the queue, and
+            so are those behind it.
+    """
+
+    limits: Mapping[str, Limits]
+    brief: frozenset[str] = frozenset()
+    number: int = 1
+    beside: bool = False
 
 
 def claim_of(row: sqlite3.Row) -> Claim:

@@ -110,6 +110,11 @@ class Parts:
             if pool is None or self.pool_of(task.name) == pool
         }
 
+    def brief_tasks(self, pool: str) -> frozenset[str]:
+        """Return the tasks of a pool of which a few jobs may run at once in one process."""
+        tasks = self.plugins.tasks.values()
+        return frozenset(t.name for t in tasks if t.threads and self.pool_of(t.name) == pool)
+
     def write_dirs(self) -> list[Path]:
         """Return the directories that jobs write to."""
         chosen = (self.job_store.path, self.settings.data_storage.sqlite.path)

@@ -99,7 +99,7 @@ UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1
 -- one row, with whether jobs are due that have to be made ready first.
 SELECT (SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1) AS due, found.*
 FROM (SELECT 1) LEFT JOIN (
-    SELECT jobs.id, jobs.task, state, host
+    SELECT jobs.id, jobs.task, state, host, jobs.isolated
     FROM json_each(?) AS tasks JOIN json_each(?) AS kinds JOIN jobs ON jobs.id = (
         SELECT id FROM jobs INDEXED BY jobs_active
         WHERE ready = 1 AND task = tasks.value AND isolated = kinds.value
@@ -122,11 +122,16 @@ SELECT 1 FROM (
 -- Like next_job, but only of the jobs that have a slot of their host.
 SELECT (SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1) AS due, found.*
 FROM (SELECT 1) LEFT JOIN (
-    SELECT id, task, state, host FROM jobs INDEXED BY jobs_host_slots
+    SELECT id, task, state, host, isolated FROM jobs INDEXED BY jobs_host_slots
     WHERE host_slot = 2 AND ready = 1 AND task IN (SELECT value FROM json_each(?))
         AND isolated IN (SELECT value FROM json_each(?))
     ORDER BY priority DESC, id LIMIT 1
 ) AS found
+
+-- name: next_of_task
+SELECT id, state FROM jobs INDEXED BY jobs_active
+WHERE ready = 1 AND task = ? AND isolated = 0 AND priority = ? AND host IS NULL
+ORDER BY id LIMIT ?
 
 -- name: next_in_tree
 {tree}
@@ -408,8 +413,8 @@ UPDATE supervisor SET heartbeat_at = :now WHERE process = :process AND file = :f
 UPDATE supervisor SET process = NULL, state = :state WHERE process = :process
 
 -- name: claimed
-SELECT id, task, run, worker, state, timeout, memory_mb, finished_at FROM jobs INDEXED BY jobs_active
-WHERE ready = 0 AND worker IS NOT NULL
+SELECT id, task, run, worker, state, started_at, timeout, memory_mb, finished_at
+FROM jobs INDEXED BY jobs_active WHERE ready = 0 AND worker IS NOT NULL
 
 -- name: resume
 DELETE FROM meta WHERE key GLOB :prefix || '*' AND :pool IN ('', substr(key, length(:prefix) + 1))

@@ -46,7 +46,7 @@ class WorkerRegistry(JobDatabase):
         values = {"pool": pool, "threads": threads, "state": state, **self._myself()}
         worker_id = tx.execute(SQL["register"], values).lastrowid
         assert worker_id is not None, "an INSERT gives an id"
-        return Worker(worker_id, os.getpid(), pool.partition(":")[0], threads == 1)
+        return Worker(worker_id, os.getpid(), pool.partition(":")[0], one_at_a_time=threads == 1)
 
     @transaction
     def heartbeat(

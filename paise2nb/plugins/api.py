@@ -62,6 +62,7 @@ class Task:
         fresh: ``(settings, result, age, arguments) -> bool`` tells whether a completed job with
             the same key is up to date, given its result and the seconds since it finished.
         host: ``(arguments) -> host`` returns the host that limits the request rate of the job.
+        threads: Its jobs are brief, and a few of them may run at once in one process.
         runs: ``home``, or ``anywhere``: also on other machines that have joined the queue.
         policies: Retry policies by error class, ``crash`` included:
             ``{"timeout": {"max_retries": 5, "retry_delay": 1}}``, also ``backoff``, ``max_delay``.
@@ -81,11 +82,16 @@ class Task:
     host: Callable[[Arguments], str | None] | None = None
     policies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     runs: str = "home"
+    threads: bool = False
 
     def __post_init__(self) -> None:
         if self.runs not in PLACES:
             known = " or ".join(map(repr, PLACES))
             raise PluginError(f"task {self.name!r}: runs is {self.runs!r}; give {known}")
+        if not isinstance(self.threads, bool):
+            raise PluginError(
+                f"task {self.name!r}: threads is {self.threads!r}; give True or False"
+            )
         for name in ("max_retries", "retry_delay", "timeout", "memory_mb"):
             if (value := getattr(self, name)) is not None:
                 self._check_number(name, value, "")
@@ -209,12 +215,14 @@ def task(
     host: Callable[[Arguments], str | None] | None = None,
     policies: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
     runs: str = "home",
+    threads: bool = False,
 ) -> Callable[[F], F]:
     """Make a function ``(context, *arguments)`` a task. See `Task` for the options."""
 
     def declared(function: Any, module: str) -> Task:
         limits = max_retries, retry_delay, timeout, memory_mb, pool
-        return Task(name, function, *limits, module, check, key, fresh, host, policies, runs)
+        hooks = check, key, fresh, host, policies
+        return Task(name, function, *limits, module, *hooks, runs, threads)
 
     return _declare(declared)
 

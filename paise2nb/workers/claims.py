@@ -1,20 +1,22 @@
-"""How the threads of a worker process claim their next job, and wait if there is none."""
+"""How the threads of a worker process claim their next jobs, and wait if there are none."""
 
 import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from paise2nb.core.errors import PaiseError, StorageError
 from paise2nb.core.wakeup import Notifier
-from paise2nb.jobs.models import Claim, Limits, Outcome, Worker
+from paise2nb.jobs.models import Claim, Limits, Outcome, Wanted, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.workers.outage import OutageMonitor
 
 logger = logging.getLogger("paise2nb.worker")
 
 SAFETY_POLL = 1.0  # seconds: the longest idle wait, in case a wakeup is lost
+OTHERS_POLL = 30.0  # the same for the other threads of the process
 # Seconds for which fetches wait for extractions, so that these do not run out of fetched pages:
 # see `jobs.execution.MOST_AHEAD` and tests.benchmarks.folder.
 AHEAD_POLL = 0.05
@@ -22,6 +24,12 @@ AHEAD_POLL = 0.05
 # process and four threads, is more than twice as fast with it.
 SHORT_JOB = 0.0005  # seconds: while a thread's job is younger than this, no other thread claims
 SPIN_SECONDS = 0.001  # between two checks of that
+# Jobs of brief tasks are claimed together, and their outcomes written together: twice as many while
+# they take less than BATCH_SECONDS, and again one by one after that.
+BATCH_SECONDS = 0.005
+MOST_TOGETHER = 32
+RECHECK_SECONDS = 0.02  # after which a claimed job may have been cancelled before it starts
+LONGEST_AHEAD = 1.0  # seconds until claimed jobs that no thread has started are released
 MAX_SLOT_CHECK_SECONDS = 15.0  # between two checks for host slots that no other pool uses
 _RELEASED = Outcome("released", "queued")
 
@@ -36,26 +44,30 @@ class IdleWaiter:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
+        self._ends_at = math.inf  # monotonic: when a thread stops waiting
         self.calls = 0
 
     def wait(self, seconds: float, calls: int) -> None:
-        """Wait at most that long; not at all if a wait was ended since `calls` was read."""
+        """Wait at most that long; not at all if a wait was ended since `calls` was read.
+
+        If another thread's wait ends before that, this one waits until it is woken.
+        """
         with self._condition:
             if calls == self.calls:
-                self._condition.wait(seconds)
+                ends_at = time.monotonic() + seconds
+                if self._ends_at <= ends_at:
+                    self._condition.wait(OTHERS_POLL)
+                else:
+                    self._ends_at = ends_at
+                    self._condition.wait(seconds)
+                    if self._ends_at == ends_at:
+                        self._ends_at = math.inf
 
     def wake(self, threads: int = 1) -> None:
         """Wake that many threads."""
         with self._condition:
             self.calls += 1
             self._condition.notify(threads)
-
-
-class _Local(threading.local):
-    """The state of one thread: the claim to run next, and an outcome that is not written yet."""
-
-    next_claim: Claim | None = None
-    unwritten: tuple[Claim, Outcome] | None = None
 
 
 class Claims:
@@ -69,6 +81,7 @@ class Claims:
     Attributes:
         worker: The worker to claim for; None until the process is ready to claim.
         limits: The tasks to claim, with their limits.
+        brief: Those of them of which several jobs may run at once in any process.
         outages: Pauses tasks that can't run at the moment.
         stopping: No more jobs are claimed.
     """
@@ -83,13 +96,25 @@ class Claims:
         self.idle_waiter = IdleWaiter()
         self.worker: Worker | None = None
         self.limits: dict[str, Limits] = {}
+        self.brief: frozenset[str] = frozenset()
         self.outages: OutageMonitor | None = None
         self.stopping = False
-        self._local = _Local()
         self._claiming = threading.Lock()  # only one thread at a time looks for work
+        self._lock = threading.RLock()  # of what follows
+        self._ahead: deque[Claim] = deque()  # claimed, not started
+        self._ended: list[tuple[Claim, Outcome]] = []  # not written
+        self._held = 0  # jobs that are claimed and have not ended
+        self._runs_alone = False  # the one that is held
+        self._claimed_at = -math.inf  # monotonic
+        self._together = 1  # brief jobs to claim at once
         self._started: dict[int, float] = {}  # thread -> when (monotonic) its job started
         self._check_slots_at = 0.0  # monotonic
         self._slot_check_seconds = SAFETY_POLL
+
+    @property
+    def age(self) -> float:
+        """Seconds since jobs were last claimed."""
+        return time.monotonic() - self._claimed_at
 
     def stop(self) -> None:
         """Claim no more jobs: the worker drains."""
@@ -97,53 +122,71 @@ class Claims:
         self.idle_waiter.wake(threading.active_count())  # all: no more threads than that wait
 
     def next(self) -> Claim | None:
-        """Claim a job, or wait for one. Return None if there was none within `SAFETY_POLL`."""
-        self._write_unwritten()
+        """Return a claimed job, or wait for one. None if there was none within `SAFETY_POLL`."""
         calls = self.idle_waiter.calls
         if self.stopping or self.worker is None:
             return None
-        claim, self._local.next_claim = self._local.next_claim, None
+        claim = self._take() or self._next_of_written()
         if claim is None:
             self._started.pop(threading.get_ident(), None)
             pause = SAFETY_POLL
             if self._claiming.acquire(blocking=False):
                 try:
-                    claim = self._claim(self.worker)
-                    if claim is None and not self._is_paused():
-                        pause = self._seconds_until_due()
+                    pause = self._look_for_work(self.worker)
+                    claim = self._take()
                 finally:
                     self._claiming.release()
             if claim is None:
                 self.idle_waiter.wait(pause, calls)
                 return None
-        if not self._claiming.locked():
+        if not (self._claiming.locked() or self._runs_alone):
             self.idle_waiter.wake()  # there may be more work: wake the next thread
         # Checked again here: a plugin may have been saved just before this job was enqueued.
         if not self._plugins_are_current() or claim.task not in self._parts.plugins.tasks:
-            self._job_store.end(claim, _RELEASED)
+            self._release([claim])
             return None
         self._started[threading.get_ident()] = time.monotonic()
         return claim
 
     def finish(self, claim: Claim, outcome: Outcome) -> None:
-        """Write an outcome and claim the next job in the same transaction.
+        """End a job: write its outcome, and claim the next job in the same transaction.
 
-        If the outcome can't be written now, it is written before this thread claims anything else.
+        While jobs that were claimed with this one are left, it is written together with theirs. If
+        it can't be written now, it is written before anything else is claimed.
         """
         thread = threading.get_ident()
         self._started[thread] = math.inf
-        try:
-            self._write(claim, outcome, self._unpaused_limits())
-        except StorageError:
-            self._started.pop(thread, None)
-            logger.exception("the outcome of job %s can't be written now", claim.id)
-            self._local.unwritten = (claim, outcome)
+        with self._lock:
+            self._held -= 1
+            self._ended.append((claim, outcome))
+            if self._ahead and claim.task in self.brief and self.age < BATCH_SECONDS:
+                return
+            try:
+                self._write(self._unpaused_limits())
+            except StorageError:
+                self._started.pop(thread, None)
+                logger.exception("the outcome of job %s can't be written now", claim.id)
 
-    def release_next(self) -> None:
-        """Release the job that this thread has claimed but not started."""
-        claim, self._local.next_claim = self._local.next_claim, None
-        if claim is not None:
-            self._job_store.end(claim, _RELEASED)
+    def release_ahead(self) -> None:
+        """Write all outcomes, and release the jobs that are claimed but not started."""
+        with self._lock:
+            ahead = [*self._ahead]
+            self._ahead.clear()
+            self._release(ahead)
+        if ahead:
+            self._notifier.notify()
+
+    def release_late(self) -> None:
+        """Do that if a job that was claimed with them takes longer than expected."""
+        if self.age > LONGEST_AHEAD and (self._ahead or self._ended):
+            self.release_ahead()
+
+    def _release(self, claims: list[Claim]) -> None:
+        with self._lock:
+            self._held -= len(claims)
+            self._ended += [(claim, _RELEASED) for claim in claims]
+            if self._ended:
+                self._write({})
 
     def recycle(self, reason: str) -> None:
         """Finish the running jobs and end this process. The supervisor starts a new one at once."""
@@ -164,47 +207,89 @@ class Claims:
         self.recycle(reason)
         return False
 
-    def _write(self, claim: Claim, outcome: Outcome, limits: dict[str, Limits]) -> None:
-        accepted, next_claim = self._job_store.end(claim, outcome, self.worker, limits)
-        self._local.next_claim = next_claim
-        if not accepted:
-            logger.warning("the outcome of job %s is refused: it was taken back", claim.id)
-        elif outcome.followups:
+    def _write(self, limits: dict[str, Limits]) -> None:
+        """Write the outcomes and, if none is left of what was claimed, claim the next jobs."""
+        assert self.worker is not None
+        wanted = None
+        if limits and not self._ahead and self._may_claim():
+            quick = self.age < BATCH_SECONDS
+            self._together = min(2 * self._together, MOST_TOGETHER) if quick else 1
+            self._claimed_at = time.monotonic()
+            beside = self._held > 0 and self.worker.one_at_a_time
+            wanted = Wanted(limits, self.brief, self._together, beside)
+        accepted, claims = self._job_store.end_several(self._ended, self.worker, wanted)
+        ended, self._ended = self._ended, []
+        if claims:
+            self._ahead.extend(claims)
+            self._held += len(claims)
+            self._runs_alone = self.runs_alone(claims[0])
+        for (claim, _), was_accepted in zip(ended, accepted, strict=True):
+            if not was_accepted:
+                logger.warning("the outcome of job %s is refused: it was taken back", claim.id)
+        if any(outcome.followups for _, outcome in ended):
             self.idle_waiter.wake()
             self._notifier.notify()
 
-    def _write_unwritten(self) -> None:
-        if self._local.unwritten is not None:
-            try:
-                self._write(*self._local.unwritten, {})
-            except StorageError:
-                time.sleep(SAFETY_POLL)
-                raise
-            self._local.unwritten = None
+    def runs_alone(self, claim: Claim) -> bool:
+        """Whether no other job of this process runs beside a job."""
+        assert self.worker is not None
+        brief = claim.task in self.brief and not claim.isolated
+        return self.worker.one_at_a_time and not brief
 
-    def _claim(self, worker: Worker) -> Claim | None:
-        """Claim a job, unless another thread will claim its own next job in a moment.
+    def _may_claim(self) -> bool:
+        """Whether another job may be claimed beside those that are held."""
+        return not (self._held and self._runs_alone)
+
+    def _take(self) -> Claim | None:
+        """Take a claimed job to start it; not one that was cancelled meanwhile."""
+        with self._lock:
+            while self._ahead:
+                claim = self._ahead.popleft()
+                if self.age < RECHECK_SECONDS or self._job_store.runs(claim):
+                    return claim
+                self._release([claim])
+        return None
+
+    def _look_for_work(self, worker: Worker) -> float:
+        """Claim jobs, unless another thread will claim its own next job in a moment.
 
         For that thread, the next of many short jobs is cheap. A second thread would make it wait
         for the interpreter's lock and the job store's: four threads would do less than one.
+
+        Returns:
+            Seconds to wait if there are none.
         """
         while self._runs_short_job():
             if self.stopping:
-                return None
+                return SAFETY_POLL
             time.sleep(SPIN_SECONDS)
         # The claim checks pauses, too. Here that saves a transaction.
-        if self._is_paused() or not self._plugins_are_current():
-            return None
+        if self._ahead or not self._may_claim() or self._is_paused(worker):
+            return SAFETY_POLL
+        if not self._plugins_are_current():
+            return SAFETY_POLL
         limits = self._unpaused_limits()
         tasks = tuple(limits)
         if limits and (self._job_store.claimable(tasks) or self._take_unused_slots(tasks)):
-            return self._job_store.claim(worker, limits)
-        return None
+            with self._lock:
+                self._write(limits)
+        return SAFETY_POLL if self._ahead else self._seconds_until_due()
 
-    def _is_paused(self) -> bool:
+    def _next_of_written(self) -> Claim | None:
+        """Write outcomes that are not written yet. Return the job that is claimed with that."""
+        with self._lock:
+            if not self._ended:
+                return None
+            try:
+                self._write(self._unpaused_limits())
+            except StorageError:
+                time.sleep(SAFETY_POLL)
+                raise
+            return self._take()
+
+    def _is_paused(self, worker: Worker) -> bool:
         """Whether a user has paused the pool of this worker, or all pools."""
-        assert self.worker is not None
-        return not self._job_store.paused_pools().isdisjoint({"", self.worker.pool})
+        return not self._job_store.paused_pools().isdisjoint({"", worker.pool})
 
     def _runs_short_job(self) -> bool:
         """Whether a thread has just started its job, or is writing an outcome."""

@@ -8,6 +8,7 @@ import datetime
 import json
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ class JobHuey(HueyInterface):
                 declare = self.task(name=name, context=True)
                 self._classes[name] = declare(self._executor.call).task_class
             if self.claims.worker is not None:
-                self.claims.limits = self._parts.limits(self.claims.worker.pool)
+                pool = self.claims.worker.pool
+                self.claims.limits = self._parts.limits(pool)
+                self.claims.brief = self._parts.brief_tasks(pool)
                 # Retry policies for crashes, because the supervisor loads no plugins.
                 policies = crash_policies(plugins.tasks.values())
                 if self.job_store.get(CRASH_POLICIES) != policies:
@@ -119,7 +122,7 @@ class JobHuey(HueyInterface):
     def dequeue(self) -> HueyTask | None:
         """Claim the next job. Return None if there was none for a second."""
         claim = self.claims.next()
-        return None if claim is None else self._decode(claim)
+        return None if claim is None else self._decode(claim, self.claims.finish)
 
     def execute(self, task: HueyTask, timestamp: datetime.datetime | None = None) -> None:
         """Run a claimed job, write its outcome and claim the next job."""
@@ -128,7 +131,7 @@ class JobHuey(HueyInterface):
         self._end_left_behind(task.claim, threads)
         self.claims.finish(task.claim, outcome)
 
-    def _decode(self, claim: Claim) -> HueyTask | None:
+    def _decode(self, claim: Claim, end: Callable[[Claim, Outcome], object]) -> HueyTask | None:
         """Return the Huey task of a claim. A job that can't be decoded fails."""
         try:
             arguments = json.loads(claim.args)
@@ -137,7 +140,7 @@ class JobHuey(HueyInterface):
             task = self._classes[claim.task](tuple(arguments), id=str(claim.id))
         except (ValueError, KeyError, RecursionError) as error:
             reason = f"can't be decoded: {type(error).__name__}: {error}"
-            self.job_store.end(claim, Outcome("failed", "failed", None, "undecodable", reason))
+            end(claim, Outcome("failed", "failed", None, "undecodable", reason))
             return None
         task.claim = claim
         return task
@@ -148,19 +151,18 @@ class JobHuey(HueyInterface):
         Beside other jobs, only the children of this thread are killed. Threads can't be ended: a
         worker process with too many of them is recycled.
         """
-        worker = self.claims.worker
-        single_threaded = worker is not None and worker.single_threaded
-        of_threads = None if single_threaded else [threading.get_native_id()]
+        alone = self.claims.runs_alone(claim)
+        of_threads = None if alone else [threading.get_native_id()]
         if processes.has_children() and (left := processes.end_children(of_threads)):
             logger.warning("job %s has left %d processes behind; they are killed", claim.id, left)
-        if single_threaded and (left := threading.active_count() - threads) > 0:
+        if alone and (left := threading.active_count() - threads) > 0:
             logger.warning("job %s has left %d threads running", claim.id, left)
 
     # In immediate mode ---------------------------------------------------------------------------
 
     def _run_claimed(self, claim: Claim) -> None:
         self._register_tasks()
-        task = self._decode(claim)
+        task = self._decode(claim, self.job_store.end)
         if task is not None:
             self.job_store.end(claim, self._executor.run(task))
 

@@ -271,8 +271,8 @@ class Supervisor:
                 return outcomes(job, alone)
             if job["id"] == kill.job and kill.outcome != "cancelled":
                 return charge_crash(self.settings, job, kill.outcome, kill.text, policies)
-            # If several jobs ran, it is not known which one used the memory: each runs alone next.
-            return Outcome("released", "queued", isolated=kill.outcome == "memory")
+            # Where it is not known which job exceeded the limit, each runs alone next.
+            return Outcome("released", "queued", isolated=kill.job is None)
 
         if jobs := self.job_store.rescue_jobs(row["id"], decide):
             gone = f"worker {row['pid']} is {row['presence']}"
@@ -299,14 +299,29 @@ class Supervisor:
             memory = processes.family_mb(worker["pid"])
             limits = (job["memory_mb"] or float("inf") for job in jobs)
             self._near_memory_limit |= memory > min(limits) / 2
-            reasons = (self._kill_reason(job, memory, len(jobs) == 1) for job in jobs)
+            # Jobs that were claimed together are run one after another, and ended together.
+            together = Counter(job["started_at"] for job in jobs)
+            reasons = (
+                self._kill_reason(job, memory, len(jobs) == 1, together[job["started_at"]] == 1)
+                for job in jobs
+            )
             if reason := next(filter(None, reasons), None):
                 self._kills[worker["process"]] = reason
                 about = {"worker": worker["pid"], "job": reason.job}
                 logger.warning("worker %s is killed: %s", worker["pid"], reason.text, extra=about)
                 processes.send(worker["process"], signal.SIGKILL)
 
-    def _kill_reason(self, job: dict[str, Any], memory: float, alone: bool) -> KillReason | None:
+    def _kill_reason(
+        self, job: dict[str, Any], memory: float, alone: bool, runs: bool
+    ) -> KillReason | None:
+        """Return why a worker is killed for a job, if it is.
+
+        Args:
+            job: The job.
+            memory: MB that its process uses.
+            alone: Whether no other job is in that process.
+            runs: Whether it is known that the job has started and not ended.
+        """
         if job["state"] != "running":
             # It was cancelled. If it is queued again, it has no time and no grace period any more.
             ended, grace = job["finished_at"], self.settings.workers.cancel_grace
@@ -316,7 +331,7 @@ class Supervisor:
         ran = time.monotonic() - self._running_since[job["id"], job["run"]]
         if job["timeout"] and ran > job["timeout"]:
             text = f"timeout: ran longer than {job['timeout']:g} s"
-            return KillReason(job["id"], "timeout", text)
+            return KillReason(job["id"] if runs else None, "timeout", text)
         if job["memory_mb"] and memory > job["memory_mb"]:
             text = f"memory: {memory:,.0f} MB, more than {job['memory_mb']:g} MB"
             return KillReason(job["id"] if alone else None, "memory", text)

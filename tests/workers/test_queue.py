@@ -59,7 +59,7 @@ def test_a_draining_worker_claims_nothing_and_returns_jobs_that_it_has_not_begun
     assert second.state == "running"
     waiting.queue.claims.stop()
     assert waiting.queue.dequeue() is None
-    waiting.queue.claims.release_next()
+    waiting.queue.claims.release_ahead()
     assert (first.state, second.state, second.attempt) == ("completed", "queued", 0)
 
 
