@@ -53,10 +53,9 @@ class Transaction:
         self.new_series: SeriesIds = {}
         self.host_limits = HostLimiter(connection, now, host_delay)
 
-    def count_late(self, late: int, counted: int, others: int = 0) -> None:
-        """Count the jobs after the id ``counted``. See `StateCounters.count_late`."""
-        pages = self.execute(SQL["late_pages"], (counted,)).fetchone()[0] if late else 0
-        self.counters.count_late(late, pages, others)
+    def late_pages(self, counted: int) -> int:
+        """Return the number of pages after the id ``counted``."""
+        return int(self.execute(SQL["late_pages"], (counted,)).fetchone()[0])
 
     def store(self) -> None:
         """Write the changes of the hosts, the pages, the history and the counters."""

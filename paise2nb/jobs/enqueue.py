@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from paise2nb.jobs.database import JobDatabase, Transaction, transaction
-from paise2nb.jobs.host_limits import NO_HOST, Slot
+from paise2nb.jobs.host_limits import NO_HOST, READY, Slot
 from paise2nb.jobs.models import UNFINISHED, Claim, EnqueueResult, NewJob, page_of, value_of
 from paise2nb.jobs.sql import SQL
 
@@ -40,9 +40,10 @@ class EnqueueMixin(JobDatabase):
             An answer for each job. An unfinished twin takes over the interval of the job.
         """
         answers: list[tuple[int, str]] = []
-        added: list[tuple[int, NewJob]] = []
+        added: list[NewJob] = []
         new_ids: dict[int | None, int] = {}  # duplicates within this very call
-        last, counted, idle = tx.execute(SQL["ids"]).fetchone()
+        before, counted, idle = tx.execute(SQL["ids"]).fetchone()
+        last = before
         known_keys = self._known_keys(tx, jobs)
         for index, job in enumerate(jobs):
             if job.key is not None and job.key in new_ids:
@@ -52,10 +53,10 @@ class EnqueueMixin(JobDatabase):
             if answer is None:
                 last += 1
                 answer = (last, "new")
-                added.append((last, job))
+                added.append(job)
                 new_ids[job.key] = last
             answers.append(answer)
-        self._insert(tx, added, counted)
+        self._insert(tx, added, before, counted)
         return EnqueueResult(answers, bool(idle))
 
     @staticmethod
@@ -85,34 +86,53 @@ class EnqueueMixin(JobDatabase):
     def _insert(
         self,
         tx: Transaction,
-        jobs: Sequence[tuple[int, NewJob]],
+        jobs: Sequence[NewJob],
+        last: int,
         counted: int,
         parent: Claim | None = None,
     ) -> None:
+        """Insert jobs.
+
+        Args:
+            jobs: they get the ids after `last`.
+            last: the last id.
+            counted: the id up to which jobs are counted.
+            parent: the jobs follow from this execution.
+        """
         if not jobs:
             return
-        now = self.now()
+        now, first = self.now(), last + 1
         parent_id, root_id = (parent.id, parent.root_id) if parent else (None, None)
-        rows = []
-        for job_id, job in jobs:
-            if job.delay:
-                state, slot = "scheduled", Slot(NO_HOST, 0, now + job.delay)
-            else:
-                state, slot = "queued", tx.host_limits.acquire(job.host)
-            page_id = page_of(job.task, job_id, parent)
-            page_state = state if page_id == job_id else None
-            place = (parent_id, root_id or job_id, page_id, page_state)
-            due_at = now + job.delay if job.delay else None
-            rows.append((job_id, *job[:-1], state, *slot, *place, now, due_at))
-        delayed = sum(1 for _, job in jobs if job.delay)
-        late = jobs[0][0] - 1 - counted
-        if parent is not None or delayed or late + len(jobs) > UNCOUNTED:
-            tx.counters.add("scheduled", delayed, parent is None)
-            tx.counters.add("queued", len(jobs) - delayed, parent is None)
-            parts = [row for row in rows if row[-4] is not None]
-            for page_state, pages in Counter(row[-3] for row in parts).items():
-                tx.counters.add_pages(page_state, pages)
-            for state, number in Counter(row[9] for row in parts).items():
-                tx.counters.add_parts(state, number)
-            tx.count_late(late, counted, len(jobs))
-        tx.executemany(SQL["insert"], rows)
+        states: Counter[str] = Counter()
+        parts: Counter[str] = Counter()
+        pages: Counter[str] = Counter()
+
+        def rows() -> Iterator[tuple[object, ...]]:  # one by one: see "enqueue_many" there
+            for job_id, job in enumerate(jobs, first):
+                state, slot, due_at = "queued", READY, None
+                if job.delay:
+                    due_at = now + job.delay
+                    state, slot = "scheduled", Slot(NO_HOST, 0, due_at)
+                elif job.host is not None:
+                    slot = tx.host_limits.acquire(job.host)
+                states[state] += 1
+                page_state, page_id = None, page_of(job.task, job_id, parent)
+                if page_id is not None:
+                    parts[state] += 1
+                if page_id == job_id:
+                    pages[state] += 1
+                    page_state = state
+                place = (parent_id, root_id or job_id, page_id, page_state)
+                yield (job_id, *job[:-1], state, *slot, *place, now, due_at)
+
+        late = last - counted
+        delayed = any(job.delay for job in jobs)
+        counts = parent is not None or delayed or late + len(jobs) > UNCOUNTED
+        late_pages = tx.late_pages(counted) if counts and late else 0
+        tx.executemany(SQL["insert"], rows())
+        if counts:
+            for state, number in states.items():
+                tx.counters.add(state, number, parent is None)
+                tx.counters.add_parts(state, parts[state])
+                tx.counters.add_pages(state, pages[state])
+            tx.counters.count_late(late, late_pages, len(jobs))

@@ -279,7 +279,7 @@ class ExecutionMixin(EnqueueMixin):
     def _add_followups(self, tx: Transaction, claim: Claim, jobs: Sequence[NewJob]) -> None:
         if jobs:
             last, counted, _ = tx.execute(SQL["ids"]).fetchone()
-            self._insert(tx, list(enumerate(jobs, last + 1)), counted, claim)
+            self._insert(tx, jobs, last, counted, claim)
 
     @staticmethod
     def _write_plugin_state(tx: Transaction, claim: Claim, outcome: Outcome) -> Outcome:

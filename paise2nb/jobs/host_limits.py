@@ -30,6 +30,9 @@ class Slot(NamedTuple):
     run_at: float | None
 
 
+READY = Slot(NO_HOST, 1, None)  # of a job without a host
+
+
 @dataclass
 class _Host:
     """A row of ``hosts``, with the number of slots in use.
@@ -74,7 +77,7 @@ class HostLimiter:
     def acquire(self, host: str | None) -> Slot:
         """Give a job a slot of its host, or let it wait for one."""
         if host is None:
-            return Slot(NO_HOST, 1, None)
+            return READY
         entry = self._host(host)
         if self._free(entry) <= 0:
             entry.waiting += 1

@@ -299,12 +299,7 @@ class Supervisor:
             memory = processes.family_mb(worker["pid"])
             limits = (job["memory_mb"] or float("inf") for job in jobs)
             self._near_memory_limit |= memory > min(limits) / 2
-            # Jobs that were claimed together are run one after another, and ended together.
-            together = Counter(job["started_at"] for job in jobs)
-            reasons = (
-                self._kill_reason(job, memory, len(jobs) == 1, together[job["started_at"]] == 1)
-                for job in jobs
-            )
+            reasons = (self._kill_reason(job, memory, jobs) for job in jobs)
             if reason := next(filter(None, reasons), None):
                 self._kills[worker["process"]] = reason
                 about = {"worker": worker["pid"], "job": reason.job}
@@ -312,16 +307,8 @@ class Supervisor:
                 processes.send(worker["process"], signal.SIGKILL)
 
     def _kill_reason(
-        self, job: dict[str, Any], memory: float, alone: bool, runs: bool
+        self, job: dict[str, Any], memory: float, jobs: list[dict[str, Any]]
     ) -> KillReason | None:
-        """Return why a worker is killed for a job, if it is.
-
-        Args:
-            job: The job.
-            memory: MB that its process uses.
-            alone: Whether no other job is in that process.
-            runs: Whether it is known that the job has started and not ended.
-        """
         if job["state"] != "running":
             # It was cancelled. If it is queued again, it has no time and no grace period any more.
             ended, grace = job["finished_at"], self.settings.workers.cancel_grace
@@ -331,10 +318,12 @@ class Supervisor:
         ran = time.monotonic() - self._running_since[job["id"], job["run"]]
         if job["timeout"] and ran > job["timeout"]:
             text = f"timeout: ran longer than {job['timeout']:g} s"
-            return KillReason(job["id"] if runs else None, "timeout", text)
+            # Jobs that were claimed together are run one after another, and ended together.
+            together = [other for other in jobs if other["started_at"] == job["started_at"]]
+            return KillReason(job["id"] if len(together) == 1 else None, "timeout", text)
         if job["memory_mb"] and memory > job["memory_mb"]:
             text = f"memory: {memory:,.0f} MB, more than {job['memory_mb']:g} MB"
-            return KillReason(job["id"] if alone else None, "memory", text)
+            return KillReason(job["id"] if len(jobs) == 1 else None, "memory", text)
         return None
 
     # Starting and stopping workers -----------------------------------------------------------
