@@ -252,6 +252,7 @@ class App:
         return JobClient(
             job_store=self.queue.job_store,
             items=self.store,
+            is_cached=lambda key: key in self.cache,
             immediate=self.immediate,
             run_ready=self.queue.run_ready,
             jobs_added=self.jobs_added,

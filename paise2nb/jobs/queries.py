@@ -26,6 +26,7 @@ _NUMBERS = {
 
 _ROWS = {"all": SQL["all_rows"], "public": SQL["public_rows"], "listed": SQL["listed_rows"]}
 _SHORT_ARGS = 10_000  # characters, see short_args in statements.sql
+CACHE_KEY = re.compile('"([0-9a-f]{64})"')  # in the arguments of a job
 # Of a JSON string, without a part of an escape sequence.
 _BEGINNING = re.compile(r'"(?:[^"\\]|\\u[0-9a-f]{4}|\\[^u]){1,1000}')
 
@@ -336,7 +337,7 @@ class QueryMixin(StatisticsMixin):
     def needed_keys(self) -> set[str]:
         """Return every SHA-256 in the arguments of unfinished jobs: keys of the cache."""
         args = self._column(SQL["unfinished_arguments"])
-        return {key for text in args for key in re.findall('"([0-9a-f]{64})"', str(text))}
+        return {key for text in args for key in CACHE_KEY.findall(str(text))}
 
 
 def decoded(row: sqlite3.Row) -> dict[str, Any]:

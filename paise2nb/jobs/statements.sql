@@ -299,7 +299,8 @@ ORDER BY left DESC LIMIT 1
 -- name: parts_to_retry
 -- Of pages whose fetch has completed.
 SELECT page.id AS page_id, coalesce(store.id, extract.id) AS id,
-    coalesce(store.error_class, extract.error_class) AS error_class
+    coalesce(store.error_class, extract.error_class) AS error_class,
+    coalesce(store.args, extract.args) AS args
 FROM json_each(?) AS ids
     JOIN jobs AS page ON page.id = ids.value AND page.page_id = page.id AND page.state = 'completed'
 {newest_parts}

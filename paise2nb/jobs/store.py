@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from paise2nb.core.space import PAUSE
 from paise2nb.jobs.database import Transaction, transaction
@@ -14,7 +14,7 @@ from paise2nb.jobs.execution import ExecutionMixin
 from paise2nb.jobs.history import execution
 from paise2nb.jobs.host_limits import WAITING
 from paise2nb.jobs.models import Claim, Decide, Outcome, Worker, claim_of
-from paise2nb.jobs.queries import QueryMixin
+from paise2nb.jobs.queries import CACHE_KEY, QueryMixin
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
 from paise2nb.jobs.worker_registry import WorkerRegistry
@@ -28,11 +28,20 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
     """The state of every job. See `JobDatabase` for the arguments."""
 
     @transaction
-    def retry(self, tx: Transaction, ids: Collection[int]) -> list[int]:
+    def retry(
+        self,
+        tx: Transaction,
+        ids: Collection[int],
+        is_cached: Callable[[str], bool] = lambda key: True,
+    ) -> list[int]:
         """Queue failed, cancelled, retrying and scheduled jobs, with all their attempts.
 
         A page whose fetch has completed stands for its extract or store. If the cached bytes that
         this part needs are gone, the page is fetched again.
+
+        Args:
+            ids: The jobs.
+            is_cached: Whether the cache has the bytes of a key.
 
         Returns:
             For each job or page that was queued its id, or that of an unfinished twin. A job whose
@@ -40,7 +49,13 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         """
         parts = tx.execute(SQL["parts_to_retry"], (json.dumps(list(ids)),)).fetchall()
         pages = {row["id"]: row["page_id"] for row in parts}
-        superseded = {row["id"] for row in parts if row["error_class"] == NOT_CACHED}
+        superseded = {
+            row["id"]
+            for row in parts
+            # The first key in its arguments is that of its input.
+            if row["error_class"] == NOT_CACHED
+            or not all(map(is_cached, CACHE_KEY.findall(str(row["args"]))[:1]))
+        }
         parameters = {
             "ids": json.dumps(list({*ids, *pages} - superseded)),
             "again": json.dumps([pages[part] for part in superseded]),

@@ -22,6 +22,7 @@ class JobClient:
     Attributes:
         job_store: The jobs.
         items: The stored items.
+        is_cached: Whether the cache has the bytes of a key.
         immediate: Whether jobs run in this process, before an enqueue returns.
         run_ready: Runs the jobs that may start now in this process: those of one job's tree, or
             all for None.
@@ -34,6 +35,7 @@ class JobClient:
 
     job_store: JobStore
     items: DataStorageProvider
+    is_cached: Callable[[str], bool]
     immediate: bool
     run_ready: Callable[[int | None], object]
     jobs_added: Callable[[Sequence[int]], object]

@@ -45,7 +45,7 @@ class Enqueued(Jobs):
         new = set(self._answered("new").ids)
         waiting = [job_id for job_id in self._answered("waiting").ids if job_id not in new]
         if waiting:
-            now = set(self._client.job_store.retry(waiting))
+            now = set(self._client.job_store.retry(waiting, self._client.is_cached))
             self._client.jobs_added(list(now))
             pairs = zip(self.ids, self.answers, strict=True)
             self.answers = ["now" if job_id in now else answer for job_id, answer in pairs]

@@ -64,7 +64,7 @@ class _JobActions:
         Returns:
             The jobs that are queued now. A job with an unfinished duplicate is replaced by it.
         """
-        queued = self._client.job_store.retry(self._rows)
+        queued = self._client.job_store.retry(self._rows, self._client.is_cached)
         self._client.jobs_added(queued)
         return Jobs(self._client, queued, pages=True)
 

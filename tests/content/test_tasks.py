@@ -445,12 +445,22 @@ def test_a_page_whose_cached_bytes_are_gone_is_fetched_again(app: App, site: Sit
     find = partial(app.queue.job_store.find, state="failed", pages=True)
     assert find(error="unsupported") == [job.id]
     app.cache.clear()
-    assert job.retry().ids == [job.id]
-    assert find(error="not_cached") == [job.id]
     site.add("/page", b"words", "text/plain")
     assert job.retry().ids == [job.id]
     assert [item.text for item in job.items] == ["words"]
     assert app.queue.job_store.page_counts()["stored"] == 1
+
+
+def test_a_page_whose_text_is_gone_before_it_is_stored_is_fetched_again(
+    app: App, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.store, "put_many", lambda entries: 1 / 0)
+    job = app.enqueue("fetch", site.add("/page", b"words", "text/plain"))
+    assert job.children
+    monkeypatch.undo()
+    app.cache.clear()
+    assert job.retry().ids == [job.id]
+    assert [item.text for item in job.items] == ["words"]
 
 
 # Plugins -------------------------------------------------------------------------------------
