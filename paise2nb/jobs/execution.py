@@ -356,6 +356,7 @@ def _row_after(claim: Claim, outcome: Outcome, now: float) -> tuple[object, ...]
     charged = outcome.outcome != "released" and not snoozed
     crashed = outcome.outcome in ("crashed", "timeout", "memory")
     starts_over = outcome.state == "queued" and charged
+    goes_on = not charged and outcome.error_class is None
     return (
         outcome.state,
         outcome.state == "queued",
@@ -366,7 +367,9 @@ def _row_after(claim: Claim, outcome: Outcome, now: float) -> tuple[object, ...]
         outcome.max_attempts,
         None if outcome.state in UNFINISHED else now,
         outcome.result,
+        goes_on,
         outcome.error_class,
+        goes_on,
         outcome.error,
         outcome.isolated,
         outcome.host,

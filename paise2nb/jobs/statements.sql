@@ -187,11 +187,13 @@ GROUP BY host LIMIT :limit
 -- Outcomes ------------------------------------------------------------------------------------
 
 -- name: end
--- A snoozed execution gives its run number back: started_at tells it from the next one.
+-- A snoozed execution gives its run number back: started_at tells it from the next one. A recurring
+-- job that goes on waiting keeps the error of its last run.
 UPDATE jobs SET
     worker = NULL, host_slot = 0, state = ?, ready = ?, run_at = ?, run = run - ?,
     attempt = ?, crashes = ?, max_attempts = coalesce(?, max_attempts), finished_at = ?,
-    result = ?, error_class = ?, error = ?, isolated = max(isolated, ?),
+    result = ?, error_class = iif(? AND interval NOT NULL, error_class, ?),
+    error = iif(? AND interval NOT NULL, error, ?), isolated = max(isolated, ?),
     host = coalesce(?, host), resume = ?, due_at = coalesce(?, due_at)
 WHERE id = ? AND run = ? AND started_at IS ? AND state = 'running'
 RETURNING interval
@@ -512,6 +514,7 @@ SELECT CAST(task AS TEXT) AS task FROM ready WHERE task IS NOT NULL
 -- Of the jobs that wait for a time or a host, some are enough: they have few tasks.
 {ready}
 SELECT task FROM ready WHERE task IS NOT NULL
+UNION SELECT task FROM jobs INDEXED BY jobs_active WHERE ready = 0 AND worker IS NOT NULL
 UNION SELECT task FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2
 UNION SELECT task FROM (
     SELECT task FROM jobs WHERE ready = 0 AND run_at <= :now ORDER BY run_at LIMIT 1000)

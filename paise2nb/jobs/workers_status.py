@@ -129,7 +129,7 @@ class WorkersStatus(Displayable):
         if not self.workers:
             return "no workers"
         pools = [worker["pool"] for worker in self.workers]
-        parts = [f"{name} {pools.count(name)}" for name in sorted(set(pools))]
+        parts = [f"{name} {pools.count(name)}" for name in dict.fromkeys(pools)]
         places = {elsewhere(row) for row in self.workers if row.get("presence") == ELSEWHERE}
         return " ".join([render.amount(len(pools), "worker"), f"({', '.join(parts)})", *places])
 

@@ -86,7 +86,7 @@ class Workers(WorkersInspection):
             concurrency: The number of processes of the named pool, or of the pool ``default``;
                 ``auto`` is one for each core.
             pool: Start (or add) only this pool.
-            burst: Stop when no work is left.
+            burst: Stop when no work is left: of all pools, or of the named one.
             foreground: Supervise in this process until Ctrl-C, which drains.
             drain_timeout: Seconds that running jobs have to finish after Ctrl-C or SIGTERM; 25 by
                 default.
@@ -108,6 +108,7 @@ class Workers(WorkersInspection):
         options = {"typed": typed, "only": pool is not None}
         options |= {"sizes": _sizes(self._parts.settings, options)}
         options |= {"burst": burst, "foreground": foreground, "drain_timeout": drain_timeout}
+        options |= {"pools": {name: self._parts.pool_of(name) for name in self._parts.limits()}}
         if foreground:
             from paise2nb.workers.supervisor import Supervisor
 
@@ -143,8 +144,12 @@ class Workers(WorkersInspection):
             )
         if concurrency == AUTO:
             concurrency = processes.usable_cores()
-        if concurrency is not None and not 1 <= whole_number("concurrency", concurrency) <= 1024:
-            raise UsageError(f"concurrency is {concurrency}; give a number from 1 to 1024, or auto")
+        if concurrency is not None:
+            concurrency = whole_number("concurrency", concurrency, " from 1 to 1024, or auto")
+            if not 1 <= concurrency <= 1024:
+                raise UsageError(
+                    f"concurrency is {concurrency}; give a number from 1 to 1024, or auto"
+                )
         self._known_pool(pool)
         if concurrency is None and pool is None:
             return {}

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any
 
-from paise2nb.config.settings import Settings
+from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
 from paise2nb.jobs.models import ELSEWHERE, HERE, IMMEDIATE, RUNNING
@@ -47,6 +47,7 @@ class WorkersInspection:
                 if row["state"] == "ready":
                     row["state"] = "busy" if row["jobs"] else "idle"
                 workers.append({name: row[name] for name in _SHOWN})
+        workers.sort(key=lambda row: (row["pool"] != DEFAULT_POOL, row["pool"]))
         running = self._running_supervisor()
         problem = self._problem(running, workers)
         if running is None:

@@ -65,8 +65,9 @@ class Supervisor:
 
     Args:
         settings: The resolved settings, which the workers get, too.
-        options: ``sizes`` (the number of processes of each pool), ``burst``, ``foreground``,
-            ``drain_timeout`` (seconds that a drain may take after a signal).
+        options: ``sizes`` (the number of processes of each pool), ``only`` (whether there are no
+            others), ``pools`` (that of each task), ``burst``, ``foreground``, ``drain_timeout``
+            (seconds that a drain may take after a signal).
         path: The job store that the queue's provider has chosen.
     """
 
@@ -378,13 +379,20 @@ class Supervisor:
     def _is_idle(self) -> bool:
         """Whether to stop the workers: in a burst when all is done, else after idle_exit."""
         if self.options["burst"]:
-            return not self._starting and not self.job_store.busy()
+            return not self._starting and not self._has_unfinished()
         if self._running_since or self._starting or self._has_work():
             self._idle_since = time.monotonic()
         limit = self.settings.workers.idle_exit
         if self.options["foreground"] or not limit:
             return False
         return time.monotonic() - self._idle_since >= limit
+
+    def _has_unfinished(self) -> bool:
+        """Whether work is left that a burst waits for: of a named pool, its own."""
+        if not self.options["only"]:
+            return self.job_store.busy() > 0
+        pools, sizes = self.options["pools"], self.options["sizes"]
+        return any(pools.get(task) in sizes for task in self.job_store.unfinished_tasks(None))
 
     def _stop_idle(self) -> bool:
         """Stop the workers, and then the supervisor unless a job is due later or has just come."""

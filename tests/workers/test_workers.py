@@ -535,6 +535,29 @@ def test_burst_workers_exit_when_all_jobs_are_done(make: Make) -> None:
     assert app.status().jobs["completed"] == len(jobs)
 
 
+def test_a_burst_of_one_pool_does_not_wait_for_the_others(make: Make) -> None:
+    app = make(workers__pools={"many": {"tasks": ["echo"], "threads": 4}})
+    jobs = app.enqueue_many("echo", [str(n) for n in range(50)])
+    other = app.enqueue("stumble", "later")
+    app.workers.start(pool="many", burst=True)
+    until(lambda: not app.workers.present())
+    assert [job.state for job in jobs] == ["completed"] * len(jobs)
+    assert other.state == "queued"
+
+
+def test_the_pool_default_is_listed_first(make: Make) -> None:
+    app = make(workers__pools={"many": {"threads": 4}, "a": {"tasks": ["echo"]}})
+    found = app.workers.start(concurrency=1)
+    assert [row["pool"] for row in found.workers] == ["default", "a", "fetch", "many"]
+    assert found.summary() == "4 workers (default 1, a 1, fetch 1, many 1)"
+
+
+@pytest.mark.parametrize("concurrency", [1.5, "2", 0, 1025])
+def test_a_concurrency_that_is_no_number_is_refused(make: Make, concurrency: Any) -> None:
+    with pytest.raises(UsageError, match="from 1 to 1024, or auto"):
+        make().workers.start(concurrency=concurrency)
+
+
 def test_workers_do_not_start_with_a_broken_plugin_and_status_says_why(
     make: Make, tmp_path: Path
 ) -> None:
