@@ -149,9 +149,11 @@ def read(context: Context, data: bytes, source: Source) -> list[Document]:
     documents = list(found.values())
     skipped = sorted(unpacking.skipped, key=lambda error: error.error_class == "unsupported")
     if not documents:
-        known = [error for error in skipped if error.error_class not in ("unsupported", "empty")]
-        message = f"no member of the archive can be read: {source.url}"
-        raise known[0] if known else PermanentError(message, "empty")
+        for error in skipped:
+            if error.error_class not in ("unsupported", "empty"):
+                reason = str(error).rpartition(": ")[0]  # without the URL of the member
+                raise PermanentError(f"{reason}: {source.url}", error.error_class)
+        raise PermanentError(f"no member of the archive can be read: {source.url}", "empty")
     if skipped:
         named = [str(error) for error in skipped[:SKIPPED]]
         named += [f"and {len(skipped) - SKIPPED} more"] if len(skipped) > SKIPPED else []
