@@ -17,7 +17,8 @@ from paise2nb.jobs.statistics import StatisticsMixin
 
 PAGE_OR_ROOT = "(page_id = id OR (page_id IS NULL AND parent_id IS NULL))"
 RATE_NUMBER = 200  # of the latest pages and jobs over which rates are averaged
-RATE_SECONDS = (5.0, 300.0)  # the shortest and the longest time for this average
+RATE_SECONDS = (10.0, 300.0)  # the shortest and the longest time for this average
+SHORTEST_SECONDS = 0.25  # over which a rate is averaged at first, see tests.benchmarks.time_left
 BREAK_SECONDS = 60.0  # without any end, after which an average begins again
 _NUMBERS = {
     *("priority", "attempt", "max_attempts", "crashes", "run", "worker_pid", "parent_id"),
@@ -313,10 +314,10 @@ class QueryMixin(StatisticsMixin):
                 break
             counted.append((completed, completed + failed))
             oldest, number = name, number + completed + failed
-        if len(counted) > 2:
+        if len(counted) > 1:
             counted.pop()
             oldest += 1
-        seconds = max(now - oldest, 1.0)
+        seconds = max(now - oldest, SHORTEST_SECONDS)
         completed, ended = map(sum, zip(*counted, strict=True)) if counted else (0, 0)
         return completed / seconds, ended / seconds
 

@@ -50,6 +50,17 @@ def test_pages_are_counted_and_not_their_jobs(store: JobStore, clock: Clock) -> 
     assert sum(completed for _, completed, _ in store.pace(5)) == 100
 
 
+@pytest.mark.parametrize("phase", [0.0, 0.5, 0.9])
+def test_a_rate_is_about_right_after_little_more_than_a_second(
+    store: JobStore, clock: Clock, phase: float
+) -> None:
+    clock.now = int(clock.now) + phase
+    for _ in range(13):
+        end_pages(store, 10)
+        clock.now += 0.1
+    assert store.rates()[0] == pytest.approx(100, rel=0.15)
+
+
 def test_a_rate_begins_again_after_a_break(store: JobStore, clock: Clock) -> None:
     end_pages(store, 50)
     clock.now += 120
