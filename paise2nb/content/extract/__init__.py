@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from paise2nb.content.extract import pages, text
+from paise2nb.content.extract import text
 from paise2nb.content.extract.types import (
     ARCHIVES,
     DOCUMENTS,
@@ -24,14 +24,16 @@ from paise2nb.plugins import Document, Source, extractor
 @extractor(*PAGES)
 def extract_page(context: Context, data: bytes, source: Source) -> Document:
     """Web pages: the main text, without navigation and other boilerplate."""
+    # Imported here because its parsers slow down the start of processes that never extract.
+    from paise2nb.content.extract import pages
+
     return pages.read(data, source, precise=context.settings.extract.precision)
 
 
 @extractor(*DOCUMENTS, "application/x-ipynb+json", *XML)
 def extract_document(context: Context, data: bytes, source: Source) -> Document:
     """PDF, office documents, e-books, notebooks and XML."""
-    # Imported here because their parsers slow down the start of processes that never extract.
-    from paise2nb.content.extract import documents
+    from paise2nb.content.extract import documents  # imported here for the same reason
 
     workers, extract = context.settings.workers, context.settings.extract
     return documents.read(

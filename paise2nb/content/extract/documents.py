@@ -12,10 +12,10 @@ from typing import Any
 
 from paise2nb.content import engine
 from paise2nb.content.extract.archives import check_size
-from paise2nb.content.extract.pages import visible_text
 from paise2nb.content.extract.rtf import with_unicode
 from paise2nb.content.extract.text import decode, first_heading
 from paise2nb.content.extract.types import OLE, ZIP
+from paise2nb.content.extract.visible import visible_text
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import suffix_of
 from paise2nb.plugins import Document, Source

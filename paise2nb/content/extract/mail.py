@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from paise2nb.content.extract import pages
 from paise2nb.content.extract.text import codec_of, decode
 from paise2nb.content.extract.types import MAILS, PAGES, SAVED_PAGE
+from paise2nb.content.extract.visible import visible_text
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import host_of
 from paise2nb.plugins import Document, Source
@@ -180,7 +181,7 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
     if is_text and not name and part.get_content_disposition() != "attachment":
         text = _text(data, charset)
         if kind.endswith("html"):
-            return [pages.visible_text(text).text]
+            return [visible_text(text).text]
         is_flowed = str(part.get_param("format")).lower() == "flowed"
         return [
             _unflowed(text, str(part.get_param("delsp")).lower() == "yes") if is_flowed else text

@@ -1,0 +1,83 @@
+"""The metadata of a page, as trafilatura finds it but in less time."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from lxml.etree import XPath
+from trafilatura import metadata
+
+from paise2nb.content.extract.dates import published
+
+logger = logging.getLogger("paise2nb.content.extract")
+
+# What names of elements or attributes have if trafilatura finds an author (`AUTHOR_XPATHS`).
+BYLINES = (
+    *("author", "byl", "bbl", "username", "zuozhe", "bianji", "xiaobian", "channel-name"),
+    *("submitted-by", "posted-by", "journalist-name", "screenname", "writer"),
+)
+# The same for the text and the attributes of links to a license (`LICENSE_REGEX`).
+_LICENSES = ("license", "/by", "/zero/", "cc by", "cc zero", "commons by", "commons zero")
+_NAMES = XPath(
+    " | ".join(
+        f"//body//@{name}"
+        for name in ("class", "id", "itemprop", "rel", "data-component", "data-testid")
+    ),
+    smart_strings=False,
+)
+
+
+def read(
+    tree: Any, url: str, attributes: str, *, american: bool = False, thorough: bool = False
+) -> Any:
+    """The metadata of a page.
+
+    trafilatura's `extract_metadata` takes more than half of the time of an extraction
+    (tests/benchmarks/extraction.py). This leaves out categories and tags, dates in the text, and
+    what nothing in the page is named like.
+
+    Args:
+        tree: The page.
+        url: Its URL.
+        attributes: The values of all attributes of the page, in lower case.
+        american: Whether the month comes first in dates if the page itself does not tell.
+        thorough: Search the text for a date, too.
+
+    Returns:
+        A document of trafilatura.
+    """
+
+    def found(find: Callable[..., Any], *where: Any, **how: Any) -> Any:
+        try:
+            return find(*where, **how)
+        except MemoryError:
+            raise  # fails the job, with a retry policy of its own
+        except Exception as error:  # of unexpected markup: the page still has its text
+            logger.info("%s: %s finds nothing: %r", url, find.__name__, error)
+            return None
+
+    about: Any = metadata.examine_meta(tree)
+    if " " not in (about.author or ""):
+        about.author = None  # the name of an account or an agency
+    found(metadata.extract_meta_json, tree, about)  # changes `about`
+    about.title = about.title or found(metadata.extract_title, tree)
+    if not about.author and _may_have_byline(tree, attributes):
+        about.author = found(metadata.extract_author, tree)
+    about.url = about.url or found(metadata.extract_url, tree, url) or url
+    about.date = found(published, tree, about.url, attributes, american=american, thorough=thorough)
+    site = (about.sitename or found(metadata.extract_sitename, tree) or "").lstrip("@")
+    parts = found(urlsplit, about.url)
+    about.sitename = site or (parts and parts.netloc.removeprefix("www."))
+    text = attributes + tree.text_content().lower()
+    if any(name in text for name in _LICENSES):
+        about.license = found(metadata.extract_license, tree)
+    about.clean_and_trim()
+    return about
+
+
+def _may_have_byline(tree: Any, attributes: str) -> bool:
+    if any(name in attributes for name in BYLINES):
+        names = " ".join(_NAMES(tree)).lower()
+        return any(name in names for name in BYLINES)
+    return tree.find(".//author") is not None
