@@ -15,7 +15,8 @@ from paise2nb.jobs.models import PAGE_STATES, STATES, UNFINISHED, Claim
 from paise2nb.jobs.sql import SQL
 from paise2nb.jobs.statistics import StatisticsMixin
 
-PAGE_OR_ROOT = "(page_id = id OR (page_id IS NULL AND parent_id IS NULL))"
+# What is listed: also what failed below a root, such as a sitemap in a sitemap index.
+LISTED = "(page_id = id OR (page_id IS NULL AND (parent_id IS NULL OR state = 'failed')))"
 RATE_NUMBER = 200  # of the latest pages and jobs over which rates are averaged
 RATE_SECONDS = (10.0, 300.0)  # the shortest and the longest time for this average
 SHORTEST_SECONDS = 0.25  # over which a rate is averaged at first, see tests.benchmarks.time_left
@@ -52,10 +53,11 @@ class QueryMixin(StatisticsMixin):
     ) -> list[int]:
         """The ids of the jobs that match every filter, oldest first.
 
-        With ``pages`` only pages and other jobs without a parent; where a state other than
-        ``completed`` or an error is looked for, also other jobs with a parent, such as the failed
-        part of a sitemap. Then ``state`` is the page's state, and ``error`` that of any of its
-        parts. A recurring job whose last run failed is found as ``failed``, too.
+        With ``pages`` only pages, other jobs without a parent, and failed ones with a parent, such
+        as a sitemap in a sitemap index; where a state other than ``completed`` or an error is
+        looked for, all other jobs with a parent, too. Then ``state`` is the page's state, and
+        ``error`` that of any of its parts. A recurring job whose last run failed is found as
+        ``failed``, too.
         """
         chosen = None if ids is None else json.dumps(list(ids))
         has_state = "coalesce(page_state, state) = ?" if pages else "state = ?"
@@ -70,7 +72,7 @@ class QueryMixin(StatisticsMixin):
         }
         used = {condition: value for condition, value in filters.items() if value is not None}
         looks_below = error is not None or state not in (None, "completed")
-        shown = SQL["counted"] if looks_below else PAGE_OR_ROOT
+        shown = SQL["counted"] if looks_below else LISTED
         candidates = f"SELECT id FROM jobs WHERE {shown if pages else 1}"
         sql = " AND ".join([candidates, *used]) + " ORDER BY id LIMIT ?"
         return self._column(sql, (*used.values(), -1 if limit is None else limit))

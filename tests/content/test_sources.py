@@ -303,6 +303,15 @@ def test_a_sitemap_index_leads_to_sitemaps_and_these_to_pages(app: App, site: Si
     assert len(app.jobs(task="sitemap")) == 3
 
 
+def test_a_sitemap_of_an_index_that_failed_is_listed(app: App, site: Site) -> None:
+    good = site.add("/good.xml", sitemap(f"<loc>{site.add('/page')}</loc>"), "application/xml")
+    bad = site.url("/status/404")
+    index = sitemap(f"<loc>{good}</loc>", f"<loc>{bad}</loc>", kind="sitemap")
+    app.enqueue("sitemap", site.add("/sitemap.xml", index, "application/xml"))
+    found = [(job.task, job.state) for job in app.jobs()]
+    assert found == [("sitemap", "completed"), ("sitemap", "failed"), ("fetch", "completed")]
+
+
 def test_a_sitemap_index_in_another_one_is_refused(app: App, site: Site) -> None:
     url = site.url("/index.xml")
     site.add("/index.xml", sitemap(f"<loc>{url}?again</loc>", kind="sitemap"))
