@@ -17,6 +17,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -50,6 +51,7 @@ SMALL = 1 << 20  # bytes that are allowed at any ratio
 DEPTH = 12  # of containers in containers, where an archive counts as four
 SKIPPED = 20  # errors of members that are kept with the first document
 CHUNK = 1 << 16
+WRITERS = 16  # threads that put members into the cache
 
 _OPENERS: dict[str | None, Callable[..., Any]] = {
     "application/gzip": gzip.open,
@@ -141,12 +143,17 @@ def read(context: Context, data: bytes, source: Source) -> list[Document]:
     Raises:
         PermanentError: ``too_large``, ``damaged``, ``password``, or ``empty`` if no member is left.
     """
-    unpacking = _Unpacking(context, Allowance(data, source.url, TOTAL))
-    found = {
-        canonical_url(document.url or source.url): document
-        for document in unpacking.documents(data, source, DEPTH)
-    }
+    # The disk writes several files in the time of one.
+    with ThreadPoolExecutor(WRITERS) as writers:
+        unpacking = _Unpacking(context, Allowance(data, source.url, TOTAL), writers)
+        found = {
+            canonical_url(document.url or source.url): document
+            for document in unpacking.documents(data, source, DEPTH)
+        }
     documents = list(found.values())
+    for facts in (document.metadata.get("source") for document in documents):
+        if facts is not None:
+            facts["sha256"] = facts["sha256"].result()
     skipped = sorted(unpacking.skipped, key=lambda error: error.error_class == "unsupported")
     if not documents:
         for error in skipped:
@@ -166,8 +173,8 @@ def read(context: Context, data: bytes, source: Source) -> list[Document]:
 class _Unpacking:
     """The documents of a container, and the errors of members that can't be read."""
 
-    def __init__(self, context: Context, allowance: Allowance) -> None:
-        self._context, self._allowance = context, allowance
+    def __init__(self, context: Context, allowance: Allowance, writers: Executor) -> None:
+        self._context, self._allowance, self._writers = context, allowance, writers
         self.skipped: list[PermanentError] = []
 
     def documents(self, data: bytes, source: Source, depth: int) -> Iterator[Document]:
@@ -213,13 +220,14 @@ class _Unpacking:
             if is_container
             else extractor.function(context, data, source)
         )
-        is_empty = True
+        is_empty, key = True, None
         for document in [made] if isinstance(made, Document) else made:
             if is_container and document.url:  # a member of this member
                 yield document
             elif document.text.strip():
+                key = key or self._writers.submit(context.cache.put, data)
                 facts = {"mime_type": kind, "kind": kind, "final_url": url, "size": len(data)}
-                facts |= {"charset": member.charset, "sha256": context.cache.put(data)}
+                facts |= {"charset": member.charset, "sha256": key}
                 metadata = {**document.metadata, "source": facts}
                 yield dataclasses.replace(document, url=document.url or url, metadata=metadata)
             else:
