@@ -72,7 +72,7 @@ KINDS = [
     ("text/rtf", documents.rtf("x"), "", "application/rtf"),
     (None, OLE + "Workbook".encode("utf-16-le"), "", "application/vnd.ms-excel"),
     (None, OLE + "WordDocument".encode("utf-16-le"), "", "application/msword"),
-    (None, OLE + "__substg1.0_".encode("utf-16-le"), "", "application/vnd.ms-outlook"),
+    (None, OLE + "__properties_version1.0".encode("utf-16-le"), "", "application/vnd.ms-outlook"),
     (None, OLE, ".ppt", "application/vnd.ms-powerpoint"),
     (None, OLE, "", "application/x-ole-storage"),
     (None, b"words", "", "text/plain"),

@@ -6,6 +6,7 @@ Its program is `main`: this package imports little, so that it starts fast.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paise2nb.content.engine import ocr, pdf
+from paise2nb.content.engine import ocr, office, pdf
 from paise2nb.content.engine.result import EngineError, Extracted
 
 __all__ = ["EngineError", "Extracted", "extract", "is_used"]
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 PDF = "application/pdf"
+_PACKAGES = re.compile("openxmlformats|opendocument")
 
 _lock = threading.Lock()  # memory is limited per process, so that only one document is read at once
 _loop: "AbstractEventLoop | None" = None  # one for all documents: with several it aborts at exit
@@ -59,6 +61,9 @@ def extract(
         EngineError: The document can't be read.
     """
     if in_process:
+        # A library that is loaded under the limit may wait for ever for a thread it can't start.
+        if not kind.startswith("image/"):
+            importlib.import_module("pypdfium2" if kind == PDF else "xberg")
         with _lock, _memory_limit(memory_mb):
             return _extract(data, kind, languages)
     order = json.dumps({"kind": kind, "memory_mb": memory_mb, "languages": languages}).encode()
@@ -103,7 +108,10 @@ def _extract(data: bytes, kind: str, languages: Sequence[str] | None) -> Extract
     if kind == PDF:
         with contextlib.suppress(pdf.Unreadable):
             return pdf.extract(data, languages)
-    return _by_xberg(data, kind)
+    extracted = _by_xberg(data, kind)
+    if _PACKAGES.search(kind):
+        extracted["text"] = office.complete(data, extracted["text"])
+    return extracted
 
 
 def _by_xberg(data: bytes, kind: str) -> Extracted:

@@ -12,11 +12,13 @@ from paise2nb.content.extract.types import (
     PAGES,
     SAVED_PAGE,
     SITEMAP,
+    SUFFIXES,
     TEXTS,
     XML,
+    choose,
 )
 from paise2nb.core.errors import PermanentError
-from paise2nb.core.urls import DEFAULT_PORTS, scheme_of
+from paise2nb.core.urls import DEFAULT_PORTS, scheme_of, suffix_of
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import Document, Source, extractor
 
@@ -36,7 +38,7 @@ def extract_document(context: Context, data: bytes, source: Source) -> Document:
     from paise2nb.content.extract import documents  # imported here for the same reason
 
     workers, extract = context.settings.workers, context.settings.extract
-    return documents.read(
+    document = documents.read(
         data,
         source,
         memory_mb=workers.memory_mb,
@@ -44,6 +46,15 @@ def extract_document(context: Context, data: bytes, source: Source) -> Document:
         in_process=context.is_worker,
         languages=None if extract.ocr == "never" else extract.ocr_languages,
     )
+    if source.mime_type != SUFFIXES[".docx"]:
+        return document
+    texts = [document.text]
+    for name, content in documents.word_chunks(data):
+        kind, read_chunk = choose(context.plugins, None, content, suffix_of(name))
+        if read_chunk and kind != source.mime_type:
+            found = read_chunk.function(context, content, replace(source, mime_type=kind))
+            texts += [part.text for part in (found if isinstance(found, list) else [found])]
+    return replace(document, text="\n\n".join(filter(None, texts)))
 
 
 @extractor(*IMAGES)

@@ -2,15 +2,17 @@
 
 import base64
 import io
+import posixpath
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from paise2nb.content import engine
+from paise2nb.content.extract import ole
 from paise2nb.content.extract.archives import check_size
 from paise2nb.content.extract.rtf import with_unicode
 from paise2nb.content.extract.text import decode, first_heading
@@ -23,6 +25,7 @@ from paise2nb.plugins import Document, Source
 UNPACKED = 40 << 20  # bytes of a zipped document; its parser takes up to nine times as much
 EPUB = "application/epub+zip"
 ENCRYPTION = "META-INF/encryption.xml"
+_RELATIONS = "word/_rels/document.xml.rels"
 _CHAPTERS = (".xhtml", ".html", ".htm", ".xml")
 _PICTURE = re.compile(r"!\[[^\]]*\]\(data:image/([\w.+-]+);base64,([^)]*)\)")
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")  # the stream of a document with a password
@@ -52,7 +55,7 @@ def read(
             ``too_large``, ``scan``, ``ocr``; not in a worker also ``memory``, ``timeout`` and
             ``crash``.
     """
-    if data.startswith(OLE) and _ENCRYPTED in data:
+    if data.startswith(OLE) and _is_locked(data):
         raise PermanentError(f"needs a password: {source.url}", "password")
     if data.startswith(ZIP):
         check_size(data, source.url, UNPACKED)
@@ -85,6 +88,23 @@ def read(
     )
 
 
+def word_chunks(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The documents that a Word document shows as a part of its text (altChunk): name, content.
+
+    Source: ECMA-376, part 1, section 11.3.1.
+    """
+    from lxml import etree
+
+    with zipfile.ZipFile(io.BytesIO(data)) as package:
+        names = package.namelist()
+        parser = etree.XMLParser(resolve_entities=False, recover=True)
+        found = package.read(_RELATIONS) if _RELATIONS in names else b"<none/>"
+        for relation in etree.fromstring(found, parser):
+            name = posixpath.join("/word", relation.get("Target", ""))[1:]
+            if relation.get("Type", "").endswith("/aFChunk") and name in names:
+                yield name, package.read(name)
+
+
 def _reason(error: engine.EngineError, source: Source) -> str:
     """Why a document can't be read, with what to do about it."""
     match error.error_class:
@@ -96,6 +116,11 @@ def _reason(error: engine.EngineError, source: Source) -> str:
             return f"{error}, needed to read {source.url}"
     reason = (str(error).splitlines() or [""])[0].removeprefix("Parsing error: ")[:200]
     return f"can't be read as {source.mime_type} ({reason}): {source.url}"
+
+
+def _is_locked(data: bytes) -> bool:
+    streams = ole.root_streams(data)
+    return ole.is_locked(streams) or (not streams and _ENCRYPTED in data)
 
 
 def _is_protected(book: bytes) -> bool:

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from paise2nb.content.extract import ole
 from paise2nb.plugins import Extractor, PluginLookup
 
 _TABLES = json.loads(Path(__file__).with_name("types.json").read_text("utf-8"))
@@ -145,8 +146,9 @@ def _container(data: bytes, named: str) -> str | None:
     if data.startswith(ZIP):
         return _zipped(data) or (named if named in _SIGNED else "application/zip")
     if data.startswith(OLE):
+        names = ole.root_streams(data)
         for stream, kind in _TABLES["ole_streams"].items():
-            if stream.encode("utf-16-le") in data:
+            if stream.lower() in names or (not names and stream.encode("utf-16-le") in data):
                 return str(kind)
         return named if named in _SIGNED else "application/x-ole-storage"
     return None
@@ -165,7 +167,7 @@ def _zipped(data: bytes) -> str | None:
             for name in ("mimetype", ODF_MANIFEST):
                 is_small = name in names and archive.getinfo(name).file_size <= 1 << 20
                 if is_small and (found := _PACKAGE_TYPE.search(archive.read(name))):
-                    return found[0].decode()
+                    return found[0].decode().removesuffix("-template")
     except _UNREADABLE:
         return None
     if "[Content_Types].xml" in names:
