@@ -37,6 +37,7 @@ from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
 from paise2nb.views.stats import Stats, take_stats
 from paise2nb.views.status import Digest, Status, tail, take_digest, take_status
 from paise2nb.views.waiting import block, waiting
+from paise2nb.workers import huey_import  # noqa: F401  # before the others
 from paise2nb.workers.control import Workers
 from paise2nb.workers.executor import call_function
 from paise2nb.workers.queue import JobHuey, create_queue

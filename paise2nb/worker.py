@@ -127,7 +127,7 @@ class _Process:
             raise self._failure
 
     def _serve(self, listener: Listener) -> None:
-        next_heartbeat = float("-inf")
+        next_heartbeat, is_new = float("-inf"), True
         while not self._terminated and not self.huey.claims.stopping:
             # Before the heartbeat: an orphan must not be ready under the next supervisor.
             if os.getppid() != self.parent:
@@ -141,6 +141,9 @@ class _Process:
                     if not self.job_store.heartbeat(self.worker, "ready"):
                         logger.warning("this worker was declared dead: it stops")
                         break
+                if is_new:  # the supervisor may start the next one
+                    is_new = False
+                    self.huey.notifier.notify()
             if listener.wait(SAFETY_POLL):
                 self.huey.claims.idle_waiter.wake()
             with suppress(StorageError):  # the next outcome is written with these

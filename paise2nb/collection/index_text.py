@@ -22,15 +22,14 @@ _LETTERS = (
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7fb\uf900-\ufaff"
     "\U00020000-\U000323af"
 )
+# Not compiled here, because that takes 10 ms: most processes need none of them.
 _UNIT = f"[{_LETTERS}][{_MARKS}]*"
-_UNITS = re.compile(_UNIT)
-_RUN = re.compile(f"(?:{_UNIT})+")
+_RUN = f"(?:{_UNIT})+"
 SEPARATORS = re.compile(f"[\\s{_BOUNDARY}{_JOINT}]+")
 _PIECE = f"[{HIT_START}{HIT_END}]|{_UNIT}"
-_PIECES = re.compile(_PIECE)
-_JOINED = re.compile(f"(?:{_PIECE})+(?:{_JOINT}(?:{_PIECE})+)+")
-_LAST = re.compile(f"{_JOINT}{_UNIT}{_BOUNDARY}$")
-_SINGLE = re.compile(f"{_BOUNDARY}{_UNIT}{_BOUNDARY}$")
+_JOINED = f"(?:{_PIECE})+(?:{_JOINT}(?:{_PIECE})+)+"
+_LAST = f"{_JOINT}{_UNIT}{_BOUNDARY}$"
+_SINGLE = f"{_BOUNDARY}{_UNIT}{_BOUNDARY}$"
 
 
 def indexed(text: str | None) -> str | None:
@@ -38,11 +37,11 @@ def indexed(text: str | None) -> str | None:
     if text is None or text.isascii():
         return text
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    return _RUN.sub(_in_pairs, text)
+    return re.sub(_RUN, _in_pairs, text)
 
 
 def _in_pairs(run: re.Match[str]) -> str:
-    units = _UNITS.findall(run[0])
+    units = re.findall(_UNIT, run[0])
     pairs = [first + second for first, second in pairwise(units)]
     return f"{_BOUNDARY}{_JOINT.join([*pairs, units[-1]])}{_BOUNDARY}"
 
@@ -55,12 +54,12 @@ def searched(phrase: str) -> tuple[str, bool]:
         a pair.
     """
     text = indexed(phrase) or ""
-    return _LAST.sub(_BOUNDARY, text), bool(_SINGLE.search(text))
+    return re.sub(_LAST, _BOUNDARY, text), bool(re.search(_SINGLE, text))
 
 
 def readable(snippet: str) -> str:
     """Return a part of an indexed text with its hits as it was, but in NFKC."""
-    return _JOINED.sub(_without_pairs, snippet).replace(_BOUNDARY, "")
+    return re.sub(_JOINED, _without_pairs, snippet).replace(_BOUNDARY, "")
 
 
 def _without_pairs(run: re.Match[str]) -> str:
@@ -71,7 +70,7 @@ def _without_pairs(run: re.Match[str]) -> str:
     hits: list[bool] = []
     for pair in run[0].split(_JOINT):
         position = max(0, len(units) - 1)  # of the character that it shares with the one before
-        for piece in _PIECES.findall(pair):
+        for piece in re.findall(_PIECE, pair):
             if piece in (HIT_START, HIT_END):
                 in_hit = piece == HIT_START
                 continue

@@ -354,9 +354,12 @@ class Supervisor:
         for name in self.job_store.pools_waiting_alone() & wanted.keys() & pools.keys():
             if pools[name].threads > 1:
                 wanted[f"{name}:alone"] = 1
+        # No more at once than there are cores: the first worker would be ready as late as the last.
+        cores = max(2, processes.usable_cores())
         for name, size in wanted.items():
             for _ in range(size - alive[name]):
-                if len(self._starting) < MAX_STARTING:
+                starting = len(self._starting.keys() & self._children.keys())
+                if starting < cores and len(self._starting) < MAX_STARTING:
                     self._spawn(name)
         busy = {row["process"] for row in rows if row["jobs"]}
         for pool, excess in (alive - wanted).items():  # first those without a job

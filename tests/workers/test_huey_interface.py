@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -106,3 +108,14 @@ def test_the_signals_that_are_sent_can_be_received(app: App) -> None:
     app.enqueue("echo", "x")
     app.enqueue("stumble", "x")
     assert seen == ["executing echo", "complete echo", "executing stumble", "error stumble"]
+
+
+def test_redis_is_imported_only_by_a_huey_on_redis() -> None:
+    program = (
+        "import sys, paise2nb.app; from huey import RedisHuey, storage; "
+        "assert 'redis' not in sys.modules; "
+        "conn = RedisHuey('a', port=1).storage.conn; "
+        "import redis; assert isinstance(conn, redis.Redis); "
+        "assert storage.ConnectionError is redis.exceptions.ConnectionError"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
