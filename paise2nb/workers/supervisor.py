@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
@@ -27,6 +27,7 @@ from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, released, rescue_o
 from paise2nb.jobs.store import JobStore
 from paise2nb.workers.alerts import AlertMonitor
 from paise2nb.workers.cleanup import DailyCleanup
+from paise2nb.workers.limits import KillReason, kill_reason
 from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
 from paise2nb.workers.service import ServiceManager
 from paise2nb.workers.spawn import DRAIN_SECONDS, receive_message, spawn
@@ -44,20 +45,6 @@ DATABASE_CHECK_SECONDS = 2.0  # between two checks that the database file is sti
 REPORT_SECONDS = 5.0  # between two log records about what a drain waits for
 MAX_STARTING = 8  # workers that are not ready yet, failed starts of the last START_WINDOW included
 START_WINDOW = 60.0  # seconds
-
-
-class KillReason(NamedTuple):
-    """Why a worker is killed.
-
-    Attributes:
-        job: The job that exceeded its limits or was cancelled; None if it is not known which one.
-        outcome: ``timeout``, ``memory`` or ``cancelled``.
-        text: The reason in one line.
-    """
-
-    job: int | None
-    outcome: str
-    text: str
 
 
 class Supervisor:
@@ -125,7 +112,9 @@ class Supervisor:
                     stopping = self._stop_at is not None
                     service.report(self.options["sizes"], stopping=stopping, progress=self._usable)
                 if not done:
-                    listener.wait(self._tick(), debounce=DEBOUNCE_SECONDS)
+                    listener.wait(
+                        self._tick(), debounce=MEMORY_TICK if self._starting else DEBOUNCE_SECONDS
+                    )
             self._children.clear()
             self._end_left_behind()
         finally:
@@ -300,32 +289,22 @@ class Supervisor:
             memory = processes.family_mb(worker["pid"])
             limits = (job["memory_mb"] or float("inf") for job in jobs)
             self._near_memory_limit |= memory > min(limits) / 2
-            reasons = (self._kill_reason(job, memory, jobs) for job in jobs)
+            grace = self.settings.workers.cancel_grace
+            reasons = (
+                kill_reason(
+                    job,
+                    jobs,
+                    memory,
+                    ran=now - self._running_since[job["id"], job["run"]],
+                    is_late=self.job_store.now() - (job["finished_at"] or 0.0) >= grace,
+                )
+                for job in jobs
+            )
             if reason := next(filter(None, reasons), None):
                 self._kills[worker["process"]] = reason
                 about = {"worker": worker["pid"], "job": reason.job}
                 logger.warning("worker %s is killed: %s", worker["pid"], reason.text, extra=about)
                 processes.send(worker["process"], signal.SIGKILL)
-
-    def _kill_reason(
-        self, job: dict[str, Any], memory: float, jobs: list[dict[str, Any]]
-    ) -> KillReason | None:
-        if job["state"] != "running":
-            # It was cancelled. If it is queued again, it has no time and no grace period any more.
-            ended, grace = job["finished_at"], self.settings.workers.cancel_grace
-            if ended is not None and self.job_store.now() - ended < grace:
-                return None
-            return KillReason(job["id"], "cancelled", f"job {job['id']} was cancelled")
-        ran = time.monotonic() - self._running_since[job["id"], job["run"]]
-        if job["timeout"] and ran > job["timeout"]:
-            text = f"timeout: ran longer than {job['timeout']:g} s"
-            # Jobs that were claimed together are run one after another, and ended together.
-            together = [other for other in jobs if other["started_at"] == job["started_at"]]
-            return KillReason(job["id"] if len(together) == 1 else None, "timeout", text)
-        if job["memory_mb"] and memory > job["memory_mb"]:
-            text = f"memory: {memory:,.0f} MB, more than {job['memory_mb']:g} MB"
-            return KillReason(job["id"] if len(jobs) == 1 else None, "memory", text)
-        return None
 
     # Starting and stopping workers -----------------------------------------------------------
 
