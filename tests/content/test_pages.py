@@ -156,6 +156,12 @@ def test_the_data_of_a_page_adds_nothing_to_its_text() -> None:
     assert missing(html, TEXTS) == TEXTS
 
 
+def test_the_paragraphs_of_an_article_are_those_of_the_page() -> None:
+    body = " ".join(said(n, 60) for n in range(100, 106))
+    data = script(json.dumps({"@type": "NewsArticle", "articleBody": body}), LINKED)
+    assert read(article(head=data)) == read(article())
+
+
 def test_an_article_that_is_cut_off_is_taken_from_the_data() -> None:
     body = " ".join([said(100, 60), *TEXTS])
     data = script(json.dumps({"@type": "NewsArticle", "articleBody": body}), LINKED)

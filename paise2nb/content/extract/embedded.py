@@ -63,8 +63,8 @@ def completed(body: str, tree: Any, scripts: Iterable[Any]) -> str:
     if not found:
         return body
     text, kept = squeezed("".join(found)), squeezed(body)
-    missing = [line for line in found if squeezed(line) not in kept]
-    if 2 * sum(map(len, missing)) < len(text):
+    samples = [text[at : at + LONG] for at in range(0, len(text), LONG)]
+    if 2 * sum(sample in kept for sample in samples) > len(samples):
         return body
     return "\n".join([*found, *(line for line in body.split("\n") if squeezed(line) not in text)])
 

@@ -96,7 +96,7 @@ def _body(tree: Any, url: str, attributes: str, *, precise: bool) -> str:
     _adapt(tree, attributes)
     prose = Prose(tree)
     body = extracted(fast=not precise)
-    if precise:
+    if precise and not prose.posts:
         return body
     lost = prose.lost(body)
     if not prose.posts and prose.share(lost) > 1 - MOST:

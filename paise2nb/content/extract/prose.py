@@ -7,7 +7,7 @@ content, where text is in markup that articles seldom have, and where a page is 
 import re
 from collections import Counter
 from functools import lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from lxml.etree import XPath, iterwalk
@@ -284,4 +284,4 @@ def lines_of(element: Any) -> list[str]:
             if inner is not element:
                 parts.append(" ".join((inner.tail or "").splitlines()))
     lines = (" ".join(line.split()) for line in "".join(parts).split("\n"))
-    return [line for line in lines if line]
+    return [line for line, _ in groupby(lines) if line]
