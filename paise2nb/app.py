@@ -22,6 +22,7 @@ from paise2nb.config.settings import Settings
 from paise2nb.core.display import Message
 from paise2nb.core.errors import NotFound, PluginError, WorkersError
 from paise2nb.core.files import claim_directory
+from paise2nb.core.formats import COPIES
 from paise2nb.core.render import amount, counted
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import PAGE_TASKS, argument_tuples, check_state, whole_number
@@ -401,6 +402,8 @@ class App:
         cached = self.cache.clear() if hard else self.cache.remove(job_store.needed_keys(), 0)
         jobs = job_store.clear() if hard else job_store.prune(job_store.now() + 1)
         items = self.store.clear() if hard else 0
+        if hard:
+            shutil.rmtree(self.data_dir / COPIES, ignore_errors=True)
         for name, action in self.plugins.actions("reset_actions"):
             self.plugins.call(name, "reset()", action.reset, self, hard)
         files = amount(cached, "cached file")

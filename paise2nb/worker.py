@@ -19,11 +19,11 @@ from paise2nb.app import App
 from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.content import engine
 from paise2nb.core import processes
-from paise2nb.core.errors import PaiseError, StorageError, WorkersError, message
+from paise2nb.core.errors import NewerFormat, PaiseError, StorageError, WorkersError, message
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import Worker
 from paise2nb.jobs.store import JobStore
-from paise2nb.workers.claims import SAFETY_POLL
+from paise2nb.workers.claims import SAFETY_POLL, end_outdated
 from paise2nb.workers.logs import configure_logging, limit_printed_text
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import receive_message
@@ -52,8 +52,11 @@ def main() -> None:
     threads = pool.threads if pool else 1
     processes.bound_files(MAX_FILES + FILES_PER_THREAD * max(threads, BRIEF_THREADS))
     path, host_delay = Path(received["job_store"]), settings.fetch.host_delay
-    job_store = JobStore(path, durable=False, host_delay=host_delay)
-    worker = job_store.register(received["pool"], threads)
+    try:
+        job_store = JobStore(path, durable=False, host_delay=host_delay)
+        worker = job_store.register(received["pool"], threads)
+    except NewerFormat as error:
+        sys.exit(f"this worker can't start: {error}")
     try:
         _Process(settings, job_store, worker, threads, received["parent"]).run()
     except Exception as error:
@@ -135,7 +138,7 @@ class _Process:
                 break
             if time.monotonic() >= next_heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-                self.job_store.database.check()
+                self._check_database()
                 self._check_resources()
                 with suppress(StorageError):  # a full disk, which is reported elsewhere
                     if not self.job_store.heartbeat(self.worker, "ready"):
@@ -151,6 +154,12 @@ class _Process:
         with suppress(PaiseError):
             self.job_store.heartbeat(self.worker, "stopping")
             self.huey.notifier.notify()  # the supervisor, which may have to start another worker
+
+    def _check_database(self) -> None:
+        try:
+            self.job_store.database.check()
+        except NewerFormat as error:
+            end_outdated(error)
 
     def _check_resources(self) -> None:
         """Recycle this process if jobs have left too many files open or threads running."""

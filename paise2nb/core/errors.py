@@ -9,6 +9,7 @@
     ├── JobFailed             the result of a failed or cancelled job was requested
     ├── PluginError           a plugin can't be loaded or breaks a rule: names the plugin
     ├── StorageError          a database, the cache or the data directory can't be used
+    │   ├── NewerFormat       a newer version has written it
     │   └── DiskFull          there is no space left; nothing is lost
     ├── WorkersError          workers can't be started, stopped or found
     ├── Snoozed               not an error: a job has to wait for a host
@@ -86,6 +87,10 @@ class PluginError(PaiseError):
 
 class StorageError(PaiseError):
     """A database, the cache or the data directory can't be used."""
+
+
+class NewerFormat(StorageError):
+    """A newer version has written a database; this one may not change it."""
 
 
 class DiskFull(StorageError):

@@ -4,15 +4,26 @@ Longer statements have files of their own, too, so that they can be read as SQL.
 """
 
 import hashlib
+import logging
+import os
 import re
+import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from paise2nb.core.errors import StorageError
+from paise2nb.core.errors import NewerFormat, StorageError
+from paise2nb.core.files import make_private_directory, replacement
+
+logger = logging.getLogger("paise2nb.data")
+
+COPIES = "backups"  # the directory of the copies from before migrations, beside the database
+KEPT = 2  # copies of one database
+SPARE_BYTES = 20_000_000  # that a disk must have left beside a copy
 
 
 class Migration(NamedTuple):
@@ -149,6 +160,54 @@ def _execute(connection: sqlite3.Connection, script: str) -> None:
         connection.execute(statement)
 
 
+_SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+
+
+def newer_format(path: Path, version: int, known: int) -> NewerFormat:
+    """Return the error for a file that a newer version has written."""
+    return NewerFormat(
+        f"{path} was written by a newer paise2nb (format {version}, this one knows {known}); "
+        "upgrade paise2nb, or use another --data-dir; what runs has to be started again"
+    )
+
+
+def copy_before_migration(connection: sqlite3.Connection, path: Path, version: int) -> Path:
+    """Copy a database to the directory `COPIES` beside it; older copies than `KEPT` are deleted.
+
+    Args:
+        connection: Has a write transaction, so that the copy misses nothing.
+        path: The file.
+        version: Its format.
+
+    Returns:
+        The copy.
+
+    Raises:
+        StorageError: There is not enough space, or the directory can't be created.
+    """
+    directory = path.parent / COPIES
+    make_private_directory(directory)
+    (size,) = connection.execute(_SIZE).fetchone()
+    free = shutil.disk_usage(directory).free
+    if free < size + SPARE_BYTES:
+        raise StorageError(
+            f"{path} must be migrated from format {version}, and before that it is copied to "
+            f"{directory}: {size / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; free some, "
+            "or make that directory a link to another disk"
+        )
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    target = directory / f"{path.stem}-format{version}-{moment}{path.suffix}"
+    with (
+        replacement(target) as partial,
+        closing(sqlite3.connect(partial)) as copy,
+        closing(sqlite3.connect(path)) as reader,  # SQLite copies no connection that writes
+    ):
+        reader.backup(copy)
+    for old in sorted(directory.glob(f"{path.stem}-format*"), key=os.path.getmtime)[:-KEPT]:
+        old.unlink()
+    return target
+
+
 def migrate(connection: sqlite3.Connection, wanted: Format, path: Path) -> None:
     """Create the schema in an empty database, or migrate an earlier format to it.
 
@@ -162,10 +221,7 @@ def migrate(connection: sqlite3.Connection, wanted: Format, path: Path) -> None:
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > wanted.version:
-        raise StorageError(
-            f"{path} was written by a newer paise2nb (format {version}, this one "
-            f"knows {wanted.version}); upgrade paise2nb, or use another --data-dir"
-        )
+        raise newer_format(path, version, wanted.version)
     if version == 0:
         _execute(connection, wanted.schema)
     else:
@@ -175,5 +231,9 @@ def migrate(connection: sqlite3.Connection, wanted: Format, path: Path) -> None:
                     f"{path} was written by an unreleased version of paise2nb "
                     f"(its format {number} has another schema); type: paise2 doctor"
                 )
+            if number == version:
+                copy = copy_before_migration(connection, path, version)
+                text = "%s is migrated from format %d to %d; a copy of it is %s"
+                logger.warning(text, path, version, wanted.version, copy)
             _execute(connection, migration.script)
     connection.execute(f"PRAGMA user_version={wanted.version}")

@@ -31,7 +31,7 @@ from paise2nb.core.disks import may_be_full
 from paise2nb.core.errors import StorageError
 from paise2nb.core.file_lock import FairFileLock
 from paise2nb.core.files import make_private_directory
-from paise2nb.core.formats import Format, migrate
+from paise2nb.core.formats import Format, migrate, newer_format
 from paise2nb.core.space import AUTO_VACUUM, gave_back, give_back_space
 
 P = ParamSpec("P")
@@ -83,6 +83,7 @@ class Database:
         self.path = path
         self._creates, self._replaces = create, replace
         self._functions = wanted.functions
+        self._version = wanted.version
         self._name = str(path)  # converted once: every read and write needs it
         self.durable = durable
         self._page = page
@@ -220,6 +221,7 @@ class Database:
         # On a new connection: the page caches of the others hide the state of the disk.
         try:
             with closing(sqlite3.connect(self.path, timeout=self._busy_seconds)) as reader:
+                self._require_known_format(reader)
                 tables = reader.execute(
                     "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
                 ).fetchall()
@@ -231,6 +233,12 @@ class Database:
             if is_damage(error):
                 raise self._put_aside(str(error)) from error
             raise explained(self.path, error) from error
+
+    def _require_known_format(self, connection: sqlite3.Connection) -> None:
+        """Check that no newer version has migrated the file since it was opened."""
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > self._version:
+            raise newer_format(self.path, version, self._version)
 
     def _put_aside(self, reason: str) -> StorageError:
         """Rename a damaged file and its log, so that they can be inspected and repaired."""
@@ -318,6 +326,7 @@ class Database:
                 if connection.in_transaction:  # a second interrupt hit the ROLLBACK below
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
+                self._require_known_format(connection)
                 value = work(connection, *args, **kwargs)
                 connection.execute("COMMIT")
                 return value

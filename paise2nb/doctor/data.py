@@ -15,7 +15,7 @@ from paise2nb.core.damage import companion, explained, inspect, lost, put_aside,
 from paise2nb.core.disks import FREE_BYTES, may_be_full, network_filesystem
 from paise2nb.core.display import arguments
 from paise2nb.core.errors import DiskFull, StorageError
-from paise2nb.core.formats import Format, missing_parts, restore_indexes, schema_hash
+from paise2nb.core.formats import COPIES, Format, missing_parts, restore_indexes, schema_hash
 from paise2nb.core.render import amount, plain, size
 from paise2nb.core.sqlite import LOG_BYTES, Database
 from paise2nb.doctor.findings import Finding
@@ -48,6 +48,7 @@ def check_directory(path: Path) -> Iterator[Finding]:
     yield _disk(parent)
     if parent == path:
         yield from _kinds_and_permissions(path)
+        yield from _copies(path)
 
 
 def _disk(path: Path) -> Finding:
@@ -58,6 +59,14 @@ def _disk(path: Path) -> Finding:
     state = "wrong" if free < FAIL_BYTES else "warning" if free < WARN_BYTES else "ok"
     advice = "" if state == "ok" else "free some space, or run paise2 reset"
     return Finding(state, "disk", f"{size(free)} free", advice)
+
+
+def _copies(directory: Path) -> Iterator[Finding]:
+    """Tell of the copies from before migrations."""
+    if copies := [path for path in (directory / COPIES).glob("*") if path.is_file()]:
+        text = f"{amount(len(copies), 'copy', 'copies')} of databases from before migrations, "
+        text += f"{size(sum(path.stat().st_size for path in copies))}, in {directory / COPIES}"
+        yield Finding("ok", "backups", text)
 
 
 def _kinds_and_permissions(directory: Path) -> Iterator[Finding]:

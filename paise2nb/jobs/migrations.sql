@@ -133,6 +133,9 @@ DELETE FROM counters WHERE kind IN ('completed', 'failed');
 
 -- Version 4, from schema dad075072542d1ce
 
+-- Workers of the version before end, and their jobs are not charged. Each migration begins with it.
+UPDATE workers SET state = 'stopping' WHERE state IN ('starting', 'ready');
+
 -- Other machines run jobs.
 ALTER TABLE jobs ADD COLUMN home INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE machines (

@@ -2,12 +2,14 @@
 
 import logging
 import math
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NoReturn
 
-from paise2nb.core.errors import PaiseError, StorageError
+from paise2nb.core.errors import NewerFormat, PaiseError, StorageError
 from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs.models import Claim, Limits, Outcome, Wanted, Worker
 from paise2nb.jobs.parts import Parts
@@ -163,6 +165,8 @@ class Claims:
                 return
             try:
                 self._write(self._unpaused_limits())
+            except NewerFormat as error:
+                end_outdated(error)
             except StorageError:
                 self._started.pop(thread, None)
                 logger.exception("the outcome of job %s can't be written now", claim.id)
@@ -320,3 +324,18 @@ class Claims:
         due = self._job_store.next_time(tasks, within=SAFETY_POLL)
         pause = SAFETY_POLL if due is None else due - self._job_store.now()
         return min(max(pause, 0.001), SAFETY_POLL)
+
+
+_outdated = threading.Lock()
+
+
+def end_outdated(error: NewerFormat) -> NoReturn:
+    """End this worker process at once, because it can store no outcome any more.
+
+    The migration has marked it as stopping. So its jobs run again, uncharged.
+    """
+    if not _outdated.acquire(blocking=False):
+        threading.Event().wait()  # until the thread that came first ends the process
+    logger.critical("this worker ends: %s", error)
+    logging.shutdown()
+    os._exit(1)

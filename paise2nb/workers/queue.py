@@ -16,14 +16,14 @@ from huey.api import Task as HueyTask
 from huey.serializer import Serializer
 
 from paise2nb.core import processes
-from paise2nb.core.errors import PluginError
+from paise2nb.core.errors import NewerFormat, PluginError
 from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs.models import Claim, Outcome, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, crash_policies
 from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import TaskQueueProvider, hookimpl
-from paise2nb.workers.claims import Claims
+from paise2nb.workers.claims import Claims, end_outdated
 from paise2nb.workers.executor import Executor
 from paise2nb.workers.huey_interface import HueyInterface, JobStorage, unsupported
 from paise2nb.workers.immediate import ImmediateRunner
@@ -121,7 +121,10 @@ class JobHuey(HueyInterface):
 
     def dequeue(self) -> HueyTask | None:
         """Claim the next job. Return None if there was none for a second."""
-        claim = self.claims.next()
+        try:
+            claim = self.claims.next()
+        except NewerFormat as error:
+            end_outdated(error)
         return None if claim is None else self._decode(claim, self.claims.finish)
 
     def execute(self, task: HueyTask, timestamp: datetime.datetime | None = None) -> None:

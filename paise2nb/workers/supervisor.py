@@ -20,7 +20,7 @@ from typing import Any
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import is_disk_full
-from paise2nb.core.errors import PaiseError, StorageError, WorkersError
+from paise2nb.core.errors import NewerFormat, PaiseError, StorageError, WorkersError
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING, Outcome
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, released, rescue_outcomes
@@ -166,6 +166,8 @@ class Supervisor:
                 return self._stop_idle()
             self._fill_pools()
             self._usable = True
+        except NewerFormat as error:
+            return self._fail(str(error))
         except StorageError as error:
             self._usable = is_disk_full(error)  # which a new start would not change
             logger.exception("the job store can't be used now")

@@ -213,20 +213,20 @@ def test_a_newer_format_is_refused_and_no_job_is_lost(
         [(version,)] = newer.execute("PRAGMA user_version").fetchall()
         newer.executescript(
             "BEGIN IMMEDIATE; ALTER TABLE jobs ADD COLUMN novelty TEXT;"
-            f"CREATE TABLE novelties (id); PRAGMA user_version = {version + 1}; COMMIT"
+            "CREATE TABLE novelties (id); UPDATE workers SET state = 'stopping';"
+            f"PRAGMA user_version = {version + 1}; COMMIT"
         )
         with pytest.raises(StorageError, match="newer paise2nb"):
             paise2nb.open("development", environment.data_dir, environment.settings())
-        # Running workers continue or exit; a new one of this version is refused.
-        victim = environment.workers(ready=True)[0]
-        os.kill(victim["pid"], 9)
-        until(lambda: victim["id"] not in {row["id"] for row in environment.job_store.workers()})
+        # Running workers and their supervisor end; a new one of this version is refused.
+        until(lambda: not app.workers.present())
         environment.check_counts()
-        app.workers.stop(timeout=10)
         newer.executescript(f"PRAGMA user_version = {version}")  # as if the newer version went on
     app.workers.start()
     app.wait(timeout=300)
     environment.check_all_done(set(keys))
+    charged = "SELECT count(*) FROM attempts WHERE outcome != 'released'"
+    assert environment.job_store.database.read(charged)[0][0] == 0
 
 
 @scenario(22, "umask 0", short={"jobs": 5}, full={"jobs": 50})
