@@ -208,8 +208,9 @@ def extract(
     context.enqueue("store", url, document_key, {**facts, "sha256": key, "kind": kind})
     number = sum(count_words(document.text) for document in documents)
     result = {"document": document_key, "mime_type": kind, "documents": len(documents)}
-    skipped = [error for document in documents for error in document.metadata.get("skipped", [])]
-    return {**result, "words": number} | ({"skipped": skipped} if skipped else {})
+    if isinstance(left_out := documents[0].metadata.get("left_out"), list):
+        result |= {"warning": f"left out: {'; '.join(map(str, left_out))}"}
+    return {**result, "words": number}
 
 
 def _item(items: DataStorageProvider, source: str | int) -> dict[str, Any]:

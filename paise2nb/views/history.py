@@ -9,7 +9,7 @@ from typing import Any
 
 from paise2nb.core import render
 from paise2nb.core.render import Column
-from paise2nb.jobs.models import PAGE_STATES, STATES
+from paise2nb.jobs.models import PAGE_STATES, STATES, value_of
 from paise2nb.jobs.queries import Counts
 from paise2nb.jobs.store import JobStore
 
@@ -41,11 +41,14 @@ def parts_of(job_store: JobStore, row: Mapping[str, Any]) -> list[dict[str, Any]
 
 def executions(job_store: JobStore, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the table: each execution of some jobs, and what runs or waits now."""
-    return [
-        {"id": row["id"], "task": row["task"], **entry}
-        for row in rows
-        for entry in (*_ended(job_store.attempts(row["id"])), *_current(job_store, row))
-    ]
+    found = []
+    for row in rows:
+        entries = [*_ended(job_store.attempts(row["id"])), *_current(job_store, row)]
+        value = value_of(row["result"])
+        if entries and isinstance(value, dict) and row["state"] == "completed":
+            entries[-1]["message"] = str(value.get("warning", ""))
+        found += [{"id": row["id"], "task": row["task"], **entry} for entry in entries]
+    return found
 
 
 def _ended(attempts: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

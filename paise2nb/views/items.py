@@ -101,9 +101,11 @@ class Item(Record):
         facts = [self.author, self.date, self.language, self.mime_type, self.tag]
         if (self.versions or 1) > 1:
             facts.append(f"{self.versions} versions")
-        source = (self.metadata or {}).get("source")
+        metadata = self.metadata or {}
+        source, left_out = metadata.get("source"), metadata.get("left_out")
         if isinstance(source, dict) and source.get("truncated"):
             facts.append("truncated: the server sent only a part")
+        facts += [f"left out: {e}" for e in left_out] if isinstance(left_out, list) else []
         if self.duplicates:
             facts.append(f"the same bytes as item {', '.join(map(str, self.duplicates))}")
         return " · ".join(fact for fact in facts if fact)

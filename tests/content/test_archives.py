@@ -245,7 +245,10 @@ def test_members_that_cannot_be_read_are_named_beside_the_others(app: App, site:
         f"no extractor for image/png, unless extract.ocr is auto: {site.url('/a.zip!/b.png')}",
     ]
     (job,) = app.jobs(task="extract", all=True)
-    assert job.result()["skipped"] == named
+    assert job.result()["warning"] == f"left out: {'; '.join(named)}"
+    page = app.job(job.page_id)
+    for form in (page.details(), page._repr_html_(), str(app.item(row["id"]))):
+        assert "left out: needs a password: " in form
 
 
 def test_a_damaged_member_does_not_cost_the_others(app: App, site: Site) -> None:

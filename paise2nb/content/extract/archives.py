@@ -138,7 +138,7 @@ class _Counted(io.RawIOBase):
 def read(context: Context, data: bytes, source: Source) -> list[Document]:
     """Extract the text of an e-mail and the members of any container.
 
-    The errors of members that can't be read are ``skipped`` in the metadata of the first document.
+    The errors of members that can't be read are ``left_out`` in the metadata of the first document.
 
     Raises:
         PermanentError: ``too_large``, ``damaged``, ``password``, or ``empty`` if no member is left.
@@ -165,7 +165,7 @@ def read(context: Context, data: bytes, source: Source) -> list[Document]:
         named = [str(error) for error in skipped[:SKIPPED]]
         named += [f"and {len(skipped) - SKIPPED} more"] if len(skipped) > SKIPPED else []
         context.log.warning("skipped %s", "; ".join(named))
-        metadata = {**documents[0].metadata, "skipped": named}
+        metadata = {**documents[0].metadata, "left_out": named}
         documents[0] = dataclasses.replace(documents[0], metadata=metadata)
     return documents
 
