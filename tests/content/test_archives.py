@@ -266,7 +266,7 @@ def test_a_locked_archive_needs_a_password(app: App, site: Site) -> None:
 
 PACKAGES = [
     {"[Content_Types].xml": b"<Types/>", "visio/document.xml": b"<words/>"},
-    {"mimetype": b"application/vnd.oasis.opendocument.graphics", "content.xml": b"<words/>"},
+    {"mimetype": b"application/vnd.adobe.indesign-idml-package", "content.xml": b"<words/>"},
     {"Index/Document.iwa": b"x", "Metadata/BuildVersionHistory.plist": b"<plist/>"},
 ]
 
