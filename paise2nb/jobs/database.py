@@ -53,6 +53,11 @@ class Transaction:
         self.new_series: SeriesIds = {}
         self.host_limits = HostLimiter(connection, now, host_delay)
 
+    def ids(self) -> tuple[int, int, bool]:
+        """Return the last id, the id up to which jobs are counted, and whether workers are idle."""
+        last, counted, idle = self.execute(SQL["ids"]).fetchone()
+        return last, counted + self.counters.newly_counted, bool(idle)
+
     def late_pages(self, counted: int) -> int:
         """Return the number of pages after the id ``counted``."""
         return int(self.execute(SQL["late_pages"], (counted,)).fetchone()[0])

@@ -42,7 +42,7 @@ class EnqueueMixin(JobDatabase):
         answers: list[tuple[int, str]] = []
         added: list[NewJob] = []
         new_ids: dict[int | None, int] = {}  # duplicates within this very call
-        before, counted, idle = tx.execute(SQL["ids"]).fetchone()
+        before, counted, idle = tx.ids()
         last = before
         known_keys = self._known_keys(tx, jobs)
         for index, job in enumerate(jobs):
@@ -57,7 +57,7 @@ class EnqueueMixin(JobDatabase):
                 new_ids[job.key] = last
             answers.append(answer)
         self._insert(tx, added, before, counted)
-        return EnqueueResult(answers, bool(idle))
+        return EnqueueResult(answers, idle)
 
     @staticmethod
     def _known_keys(tx: Transaction, jobs: Sequence[NewJob]) -> set[int]:

@@ -278,7 +278,7 @@ class ExecutionMixin(EnqueueMixin):
 
     def _add_followups(self, tx: Transaction, claim: Claim, jobs: Sequence[NewJob]) -> None:
         if jobs:
-            last, counted, _ = tx.execute(SQL["ids"]).fetchone()
+            last, counted, _ = tx.ids()
             self._insert(tx, jobs, last, counted, claim)
 
     @staticmethod

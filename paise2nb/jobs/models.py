@@ -212,6 +212,11 @@ class StateCounters:
         sums[0] += number
         sums[1] += number * root
 
+    @property
+    def newly_counted(self) -> int:
+        """How many jobs this transaction has counted that were not counted before."""
+        return self.sums.get(("id", "counted"), [0])[0]
+
     def count_late(self, late: int, pages: int, counted: int = 0) -> None:
         """Count jobs whose counting was deferred (see ``schema.sql``).
 

@@ -149,7 +149,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
 
     @staticmethod
     def _delete(tx: Transaction, jobs: list[sqlite3.Row]) -> int:
-        last, counted, _ = tx.execute(SQL["ids"]).fetchone()
+        last, counted, _ = tx.ids()
         tx.counters.count_late(last - counted, tx.late_pages(counted))
         for row in jobs:
             tx.counters.add(row["state"], -1, row["parent_id"] is None)

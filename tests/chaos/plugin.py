@@ -52,6 +52,9 @@ def tree(context: Any, key: str, seconds: float = 0) -> str:
     return effect(context, key, seconds)
 
 
+task("brief", threads=True)(tree)
+
+
 @task("threaded", pool="many")
 def threaded(context: Any, key: str, seconds: float = 0) -> str:
     context.enqueue("effect", f"{key}/leaf", seconds)

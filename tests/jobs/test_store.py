@@ -27,6 +27,7 @@ from paise2nb.jobs.models import (
     Limits,
     NewJob,
     Outcome,
+    Wanted,
     Worker,
 )
 from paise2nb.jobs.store import JobStore
@@ -942,6 +943,32 @@ class Histories(RuleBasedStateMachine):
         assert accepted == current
         if next_claim is not None:
             self.claims.append(next_claim)
+
+    @rule(
+        numbers=st.sets(st.integers(0, 99), max_size=4),
+        outcome=st.sampled_from([COMPLETED, RETRYING, RELEASED]),
+        followups=st.integers(0, 2),
+        number=st.integers(1, 4),
+        beside=st.booleans(),
+        index=st.integers(0, 1),
+    )
+    def end_several(
+        self,
+        numbers: set[int],
+        outcome: Outcome,
+        followups: int,
+        number: int,
+        beside: bool,
+        index: int,
+    ) -> None:
+        full = Outcome(**{**vars(outcome), "followups": [new()] * followups})
+        claims = {self.claims[n % len(self.claims)] for n in numbers if self.claims}
+        wanted = Wanted(LIMITS, frozenset(LIMITS), number, beside)
+        ended = [(claim, full) for claim in claims]
+        accepted, new_claims = self.store.end_several(ended, self.workers[index], wanted)
+        assert len(accepted) == len(claims)
+        assert len(new_claims) <= number
+        self.claims += new_claims
 
     @rule(numbers=st.lists(st.integers(0, 99), max_size=5))
     def cancel(self, numbers: list[int]) -> None:
