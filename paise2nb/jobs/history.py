@@ -5,18 +5,20 @@ the buckets of Prometheus' native histograms of schema 3, and of OpenTelemetry's
 scale 3. A quantile is read as in DDSketch (Masson, Rim, Lee, VLDB 2019): at most 4.4 % off.
 """
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import ceil, log2
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from paise2nb.jobs.models import Claim, Outcome
 from paise2nb.jobs.sql import SQL
 
 GROWTH = 2 ** (1 / 8)
 SHORTEST, LONGEST = -80, 160  # buckets: up to 1 ms, and from 11 days on
-NONE = -128  # the bucket of a row that counts only the other duration
+NONE = -128  # the bucket of a page
 MINUTE = 60
 SeriesIds: TypeAlias = dict[tuple[object, ...], int]
 # The end of a page, as it is counted by its time.
@@ -45,6 +47,49 @@ class Series(NamedTuple):
     state: str
 
 
+@dataclass
+class Sums:
+    """What rows of the history add up to.
+
+    Attributes:
+        number: of executions or pages.
+        wait, run: the number of executions in each bucket.
+    """
+
+    number: int = 0
+    wait: Counter[int] = field(default_factory=Counter)
+    run: Counter[int] = field(default_factory=Counter)
+
+    def add(self, number: int, wait: int | str, run: int | str) -> None:
+        """Add a row."""
+        self.number += number
+        if isinstance(wait, int) and isinstance(run, int):
+            if wait != NONE:
+                self.wait[wait] += number
+                self.run[run] += number
+            return
+        for buckets, text in ((self.wait, str(wait)), (self.run, str(run))):
+            first, *numbers = json.loads(text)
+            for position, count in enumerate(numbers, first):
+                if count:
+                    buckets[position] += count
+
+    def merge(self, other: Self) -> None:
+        """Add other sums."""
+        self.number += other.number
+        self.wait.update(other.wait)
+        self.run.update(other.run)
+
+    def row(self) -> tuple[str, str, int]:
+        """The columns of one row for all."""
+        return _as_json(self.wait), _as_json(self.run), self.number
+
+
+def _as_json(buckets: Counter[int]) -> str:
+    first, last = min(buckets, default=0), max(buckets, default=-1)
+    return json.dumps([first, *(buckets[n] for n in range(first, last + 1))], separators=(",", ":"))
+
+
 Row: TypeAlias = tuple[int, tuple[object, ...], str, int, int, int]
 """A row of the history, with the fields of its `Series`."""
 
@@ -62,7 +107,7 @@ def execution(claim: Claim, outcome: Outcome, ended_at: float, number: int = 1) 
 
 def page(state: str, ended_at: float) -> Row:
     """Return the row that counts the end of a page."""
-    return int(ended_at), ("", "", False, state, "", ENDED[state]), "", NONE, 0, 1
+    return int(ended_at), ("", "", False, state, "", ENDED[state]), "", NONE, NONE, 1
 
 
 def write(connection: sqlite3.Connection, rows: Iterable[Row], known: SeriesIds) -> SeriesIds:

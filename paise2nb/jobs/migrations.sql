@@ -174,8 +174,8 @@ CREATE TABLE history (
     start INTEGER NOT NULL,
     series INTEGER NOT NULL,
     host TEXT NOT NULL,
-    wait INTEGER NOT NULL,
-    run INTEGER NOT NULL,
+    wait NOT NULL,
+    run NOT NULL,
     number INTEGER NOT NULL,
     PRIMARY KEY (start, series, host, wait, run)
 ) WITHOUT ROWID;

@@ -21,7 +21,9 @@
 -- "history" counts what has ended, and outlives the jobs: executions with the buckets of their
 -- waiting and run time, and pages (those of a series without a task); see statistics.py. "start" is
 -- the minute in which a part of a page ended, the second in which a page or another job ended, and
--- the hour or the day after some time. Its rows are sums: all that reads them adds them up.
+-- the hour or the day after some time. "wait" and "run" are each a bucket; in the row of an hour or
+-- a day they are JSON: the first bucket, then the number in that one and in each that follows.
+-- An hour or a day has a row for all hosts, whose host is empty, and others for the busiest ones.
 --
 -- Columns "file" of workers and supervisor: the file that the process has opened, as DEVICE:INODE.
 -- In a copy of the file such rows are those of other processes. "host" is the machine's name.
@@ -120,8 +122,8 @@ CREATE TABLE history (
     start INTEGER NOT NULL,
     series INTEGER NOT NULL,
     host TEXT NOT NULL,
-    wait INTEGER NOT NULL,
-    run INTEGER NOT NULL,
+    wait NOT NULL,
+    run NOT NULL,
     number INTEGER NOT NULL,
     PRIMARY KEY (start, series, host, wait, run)
 ) WITHOUT ROWID;

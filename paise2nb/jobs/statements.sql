@@ -592,7 +592,6 @@ SELECT args FROM jobs WHERE state IN ('queued', 'scheduled', 'running', 'retryin
 
 
 -- History -------------------------------------------------------------------------------------
--- The bucket -128 is that of a row that does not count this duration; see history.py.
 
 -- name: series
 INSERT INTO series (task, pool, part, outcome, error_class, state) VALUES (?, ?, ?, ?, ?, ?)
@@ -603,27 +602,31 @@ RETURNING id
 INSERT INTO history VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET number = number + excluded.number
 
+-- name: whole
+-- Not only a host's part of an hour or a day.
+(host = '' OR typeof(wait) = 'integer')
+
 -- name: ended
 -- Pages and other jobs by the second in which they ended.
 SELECT start, sum(number * (state = 'completed')), sum(number * (state = 'failed'))
 FROM history JOIN series ON series.id = history.series
-WHERE start >= ? AND NOT part AND state IN ('completed', 'failed') AND run > -128
+WHERE start >= ? AND NOT part AND state IN ('completed', 'failed') AND {whole}
 GROUP BY start ORDER BY start
 
 -- name: ended_since
 SELECT coalesce(sum(number * (state = 'completed')), 0), coalesce(sum(number * (state = 'failed')), 0)
 FROM history JOIN series ON series.id = history.series
-WHERE start >= ? AND NOT part AND state IN ('completed', 'failed') AND run > -128
+WHERE start >= ? AND NOT part AND state IN ('completed', 'failed') AND {whole}
 
 -- name: stored_since
 SELECT sum(number) FROM history
 WHERE start >= ? AND series = (SELECT id FROM series WHERE task = '' AND outcome = 'stored')
 
--- name: durations
-SELECT task, pool, part, outcome, error_class, state, iif(:by_host, host, '') AS host, wait, run,
-    sum(number)
-FROM history JOIN series ON series.id = history.series
-WHERE start >= :since GROUP BY series, 7, wait, run
+-- name: history
+SELECT series, host, number, wait, run FROM history WHERE start >= ? AND start < ?
+
+-- name: history_of_all
+{history} AND {whole}
 
 -- name: running_since
 SELECT task, pool, host, count(*) AS number FROM jobs INDEXED BY jobs_active
@@ -637,26 +640,6 @@ FROM (
     WHERE ready = 1 GROUP BY task
 )
 
--- name: finer
--- Not yet a row of a period: with another start, or with both durations in one.
-(start % :period > 0 OR (wait > -128 AND run > -128))
-
 -- name: first_to_roll_up
-SELECT min(start) FROM history WHERE start < :before AND {finer}
-
--- name: roll_up
-WITH busiest AS MATERIALIZED (
-    SELECT host FROM history WHERE start >= :start AND start < :until AND host != '' AND run > -128
-    GROUP BY host ORDER BY sum(number) DESC, host LIMIT :hosts
-), old AS MATERIALIZED (
-    SELECT series, iif(host = '' OR host IN busiest, host, :other) AS host, wait, run, number
-    FROM history WHERE start >= :start AND start < :until AND {finer}
-)
-INSERT INTO history
-SELECT :start, series, host, wait, -128, sum(number) FROM old WHERE wait > -128 GROUP BY 2, 3, 4
-UNION ALL
-SELECT :start, series, host, -128, run, sum(number) FROM old WHERE run > -128 GROUP BY 2, 3, 5
-ON CONFLICT DO UPDATE SET number = number + excluded.number
-
--- name: delete_rolled_up
-DELETE FROM history WHERE start >= :start AND start < :until AND {finer}
+-- Not yet a row of a period: one with another start, or with buckets.
+SELECT min(start) FROM history WHERE start < ? AND (start % ? > 0 OR typeof(wait) = 'integer')

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections import Counter, defaultdict
 
 from paise2nb.core.space import PAUSE
 from paise2nb.jobs.database import JobDatabase, Transaction, transaction
-from paise2nb.jobs.history import Series
+from paise2nb.jobs.history import Series, Sums
 from paise2nb.jobs.sql import SQL
 
 HOUR, DAY = 3600, 86400
@@ -36,16 +36,23 @@ class StatisticsMixin(JobDatabase):
         """The number of pages stored since a time, by the job store's clock."""
         return self._scalar(int, SQL["stored_since"], (int(since),)) or 0
 
-    def durations(
-        self, since: float, *, by_host: bool = False
-    ) -> Iterator[tuple[Series, str, int, int, int]]:
-        """Yield what has ended since a time: series, host, wait bucket, run bucket, and the number.
+    def sums(
+        self, since: float, until: float = float("inf"), *, by_host: bool = False
+    ) -> dict[tuple[Series, str], Sums]:
+        """What has ended from a time until before another, by series and host.
 
-        A bucket is `history.NONE` in a row that counts only the other duration. The host is empty
-        unless ``by_host``, and for a job without one.
+        Args:
+            since, until: by the job store's clock.
+            by_host: only what has a host, by that; otherwise everything, with an empty host.
         """
-        for row in self._read(SQL["durations"], {"since": int(since), "by_host": by_host}):
-            yield Series(*row[:6]), *row[6:]
+        sql = SQL["history"] if by_host else SQL["history_of_all"]
+        rows = self._read(sql, (since, until))
+        names = {row["id"]: Series(*tuple(row)[1:]) for row in self._read("SELECT * FROM series")}
+        found: defaultdict[tuple[int, str], Sums] = defaultdict(Sums)
+        for series, host, *row in rows:
+            if host or not by_host:
+                found[series, host if by_host else ""].add(*row)
+        return {(names[series], host): sums for (series, host), sums in found.items()}
 
     def running_since(self, since: float) -> list[sqlite3.Row]:
         """By task, pool and host the number of executions that began since a time and still run."""
@@ -78,15 +85,26 @@ class StatisticsMixin(JobDatabase):
         """
         for period, kept in KEPT.items():
             step = min(period, DAY)
-            values = {"before": int(self.now() - kept) // step * step, "period": period}
-            while (first := self._scalar(int, SQL["first_to_roll_up"], values)) is not None:
+            before = int(self.now() - kept) // step * step
+            sql, values = SQL["first_to_roll_up"], (before, period)
+            while (first := self._scalar(int, sql, values)) is not None:
                 start = first - first % period
-                until = min(start + period, values["before"])
-                self._roll_up(start, until, period)
+                self._roll_up(start, min(start + period, before))
                 time.sleep(PAUSE)
 
     @transaction
-    def _roll_up(self, tx: Transaction, start: int, until: int, period: int) -> None:
-        values = {"start": start, "until": until, "period": period}
-        tx.execute(SQL["roll_up"], {**values, "hosts": HOSTS, "other": OTHER_HOSTS})
-        tx.execute(SQL["delete_rolled_up"], values)
+    def _roll_up(self, tx: Transaction, start: int, until: int) -> None:
+        rows = tx.execute(SQL["history"], (start, until)).fetchall()
+        numbers: Counter[str] = Counter()
+        for _, host, number, _, _ in rows:
+            numbers[host] += number if host else 0
+        kept = {host for host, _ in numbers.most_common(HOSTS)}
+        sums: defaultdict[tuple[int, str], Sums] = defaultdict(Sums)
+        for series, host, *row in rows:
+            if not host or isinstance(row[1], int):
+                sums[series, ""].add(*row)
+            if host:
+                sums[series, host if host in kept else OTHER_HOSTS].add(*row)
+        tx.execute("DELETE FROM history WHERE start >= ? AND start < ?", (start, until))
+        made = [(start, *key, *found.row()) for key, found in sums.items()]
+        tx.executemany(SQL["add_to_history"], made)

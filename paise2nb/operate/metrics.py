@@ -1,5 +1,6 @@
 """Metrics for Prometheus, and how it gets them: from a server, or from a file."""
 
+import copy
 import re
 import shutil
 import sqlite3
@@ -7,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,7 @@ from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.files import write_atomically
 from paise2nb.core.processes import resident_mb
 from paise2nb.core.version import __version__
-from paise2nb.jobs.history import NONE, value
+from paise2nb.jobs.history import Series, Sums, value
 from paise2nb.jobs.models import HERE, RUNNING
 from paise2nb.jobs.statistics import OTHER_HOSTS
 
@@ -34,6 +35,7 @@ HOSTS = 20  # with the most waiting jobs; the others are added up
 ERROR_CLASSES = 50  # the most frequent ones; a plugin may make up any number of them
 OTHER = "(other)"
 BOUNDS = tuple(4.0**n for n in range(-4, 7))  # seconds; they are bounds of buckets of the history
+SETTLED_SECONDS = 300.0  # after which the history changes no more, but for its resolution
 SIZES_SECONDS = 300.0  # for which the sizes of the cache and the index are not measured again
 
 
@@ -47,6 +49,9 @@ class Collector:
     def __init__(self, app: App) -> None:
         self._app = app
         self._store = app.queue.job_store
+        self._lock = Lock()
+        self._settled: dict[Series, Sums] = {}
+        self._settled_until = 0.0
         self._sizes: tuple[float, dict[str, int]] = (float("-inf"), {})
 
     def collect(self) -> Iterator[Metric]:
@@ -102,22 +107,20 @@ class Collector:
         attempts: Counter[tuple[str, str, str, str]] = Counter()
         waits: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
         runs: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
-        rows = list(self._store.durations(0))
+        found = self._sums()
         errors: Counter[str] = Counter()
-        for series, *_, number in rows:
-            errors[series.error_class] += number if series.error_class else 0
+        for series, sums in found.items():
+            errors[series.error_class] += sums.number if series.error_class else 0
         known = {"", *(name for name, _ in errors.most_common(ERROR_CLASSES))}
-        for series, _, wait, run, number in rows:
+        for series, sums in found.items():
             if not series.task:
-                pages[series.outcome] += number
+                pages[series.outcome] += sums.number
                 continue
             key = (series.task, series.pool)
-            if wait != NONE:
-                waits[key][wait] += number
-            if run != NONE:
-                runs[key][run] += number
-                error = series.error_class if series.error_class in known else OTHER
-                attempts[(*key, series.outcome, error)] += number
+            waits[key] += sums.wait
+            runs[key] += sums.run
+            error = series.error_class if series.error_class in known else OTHER
+            attempts[(*key, series.outcome, error)] += sums.number
         text = "Pages that have ended, by state."
         ended = CounterMetricFamily("paise2_pages_ended", text, labels=["state"])
         for state, number in pages.items():
@@ -132,6 +135,18 @@ class Collector:
         text = "How long jobs could have been started before they were."
         yield _histogram("wait_seconds", text, waits)
         yield _histogram("run_seconds", "How long executions have taken.", runs)
+
+    def _sums(self) -> dict[Series, Sums]:
+        """All that has ended. What is older than some minutes is read once."""
+        with self._lock:
+            until = self._store.now() - SETTLED_SECONDS
+            for (series, _), sums in self._store.sums(self._settled_until, until).items():
+                self._settled.setdefault(series, Sums()).merge(sums)
+            self._settled_until = until
+            found = copy.deepcopy(self._settled)
+        for (series, _), sums in self._store.sums(until).items():
+            found.setdefault(series, Sums()).merge(sums)
+        return found
 
     def _processes(self) -> Iterator[Metric]:
         workers, supervisor = self._store.workers(), self._store.supervisor()

@@ -11,7 +11,7 @@ from paise2nb.core.display import RowList
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.render import Column
 from paise2nb.core.units import time_span
-from paise2nb.jobs.history import NONE, quantile
+from paise2nb.jobs.history import quantile
 from paise2nb.jobs.statistics import DAY, HOUR
 from paise2nb.jobs.store import JobStore
 
@@ -134,18 +134,16 @@ def take_stats(job_store: JobStore, since: float | str = "1d", by: str = "task")
     begin = job_store.now() - (time_span(since) if isinstance(since, str) else since)
     begin -= begin % 60
     groups: dict[str, _Group] = {}
-    for series, host, wait, run, number in job_store.durations(begin, by_host=by == "host"):
+    for (series, host), sums in job_store.sums(begin, by_host=by == "host").items():
         name = host if by == "host" else getattr(series, GROUPS[by])
         if not name or not series.task:
             continue
         group = groups.setdefault(name, _Group())
-        if wait != NONE:
-            group.wait[wait] += number
-            group.counts["started"] += number
-        if run != NONE:
-            group.counts[COUNTS.get(series.state, "")] += number
-            if series.outcome not in INTERRUPTED:
-                group.run[run] += number
+        group.counts["started"] += sums.number
+        group.counts[COUNTS.get(series.state, "")] += sums.number
+        group.wait += sums.wait
+        if series.outcome not in INTERRUPTED:
+            group.run += sums.run
     for row in job_store.running_since(begin):
         if by != "error" and (name := row[GROUPS[by]]):
             groups.setdefault(name, _Group()).counts["started"] += row["number"]

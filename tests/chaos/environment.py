@@ -220,7 +220,7 @@ class Environment:
         uncounted = self.rows(
             "SELECT task, outcome, sum(number) AS difference FROM ("
             " SELECT task, outcome, number FROM history JOIN series ON series.id = history.series"
-            " WHERE task != '' AND run > -128"
+            " WHERE task != ''"
             " UNION ALL SELECT task, outcome, -1 FROM attempts JOIN jobs ON jobs.id = job_id"
             " UNION ALL SELECT task, 'completed', -1 FROM jobs WHERE state = 'completed'"
             ") GROUP BY task, outcome HAVING difference != 0"

@@ -215,6 +215,7 @@ def test_the_history_becomes_coarser_and_loses_nothing(
         assert rows() == sizes[-1]
     assert sizes == sorted(sizes, reverse=True)
     assert take_stats(store, 366 * DAY).to_dicts() == []
+    assert store.ended_since(0) == (400, 0)
     hosts = {row["group"]: row["started"] for row in take_stats(store, 2e9, "host").to_dicts()}
     assert sum(hosts.values()) == 400
     assert OTHER_HOSTS in hosts
