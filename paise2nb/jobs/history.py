@@ -122,9 +122,9 @@ def write(connection: sqlite3.Connection, rows: Iterable[Row], known: SeriesIds)
         The ids of other series, which are stored when the transaction is committed.
     """
     new: SeriesIds = {}
-    sums: Counter[tuple[Any, ...]] = Counter()  # jobs that end together are often alike
-    for *counted, number in rows:
-        sums[tuple(counted)] += number
+    sums: dict[tuple[Any, ...], int] = {}  # jobs that end together are often alike
+    for row in rows:
+        sums[row[:-1]] = sums.get(row[:-1], 0) + row[-1]
     for (start, series, *others), number in sums.items():
         series_id = known.get(series) or new.get(series)
         if series_id is None:
