@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.app import App
-from paise2nb.config.settings import DEFAULT_POOL, Settings
+from paise2nb.config.settings import DEFAULT_POOL, RELAY, Settings
 from paise2nb.content import engine
 from paise2nb.core import processes
 from paise2nb.core.errors import NewerFormat, PaiseError, StorageError, WorkersError, message
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import Worker
 from paise2nb.jobs.store import JobStore
+from paise2nb.plugins import Plugins
 from paise2nb.workers.claims import SAFETY_POLL, end_outdated
 from paise2nb.workers.logs import configure_logging, limit_printed_text
+from paise2nb.workers.machines.relay import Relay
+from paise2nb.workers.machines.remote import RemoteStore, use_remote_parts
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import receive_message
 
@@ -53,12 +56,17 @@ def main() -> None:
     processes.bound_files(MAX_FILES + FILES_PER_THREAD * max(threads, BRIEF_THREADS))
     path, host_delay = Path(received["job_store"]), settings.fetch.host_delay
     try:
-        job_store = JobStore(path, durable=False, host_delay=host_delay)
+        job_store: Any = (
+            RemoteStore(path, settings.data_dir)
+            if path.is_socket()
+            else JobStore(path, durable=False, host_delay=host_delay)
+        )
         worker = job_store.register(received["pool"], threads)
     except NewerFormat as error:
         sys.exit(f"this worker can't start: {error}")
+    program = _Relay if received["pool"] == RELAY else _Process
     try:
-        _Process(settings, job_store, worker, threads, received["parent"]).run()
+        program(settings, job_store, worker, threads, received["parent"]).run()
     except Exception as error:
         logger.exception("this worker can't start")
         job_store.heartbeat(worker, "failed", message(error))
@@ -85,17 +93,41 @@ class _Process:
         self.worker = worker
         self.threads = threads
         self.parent = parent
-        self.app = App(settings, is_worker=True)
+        # A machine that has joined a queue may lack plugins of home. It gets no jobs of theirs.
+        plugins = Plugins(settings, tolerant=True) if job_store.is_remote else None
+        self.app = App(settings, plugins=plugins, is_worker=True)
         self.huey: JobHuey = self.app.queue
         if self.app.immediate or not job_store.path.samefile(self.huey.job_store.path):
             provider = f"task_queue.provider {settings.task_queue.provider}"
             raise WorkersError(f"{provider} gives a worker no jobs of {job_store.path}")
+        if job_store.is_remote:
+            use_remote_parts(self.app.parts)
         self.huey.work_for(worker)
         if worker.pool == DEFAULT_POOL and self.huey.claims.brief:
             self.threads = threads = BRIEF_THREADS
         self._failure: Exception | None = None
         self._started = threading.Barrier(threads + 1)
         self._terminated = False
+        self._next_heartbeat = float("-inf")  # monotonic
+
+    def lasts(self) -> bool:
+        """Whether to go on; called often. A heartbeat is stored now and then."""
+        # Before the heartbeat: an orphan must not be ready under the next supervisor.
+        if os.getppid() != self.parent:
+            logger.warning("the supervisor is gone: this worker finishes its jobs and stops")
+            return False
+        if time.monotonic() >= self._next_heartbeat:
+            is_new = self._next_heartbeat < 0
+            self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
+            self._check_database()
+            self._check_resources()
+            with suppress(StorageError):  # a full disk, which is reported elsewhere
+                if not self.job_store.heartbeat(self.worker, "ready"):
+                    logger.warning("this worker was declared dead: it stops")
+                    return False
+            if is_new:  # the supervisor may start the next one
+                self.huey.notifier.notify()
+        return not self._terminated
 
     def run(self) -> None:
         """Claim and run jobs until SIGTERM, a recycle, or the end of the supervisor.
@@ -130,23 +162,7 @@ class _Process:
             raise self._failure
 
     def _serve(self, listener: Listener) -> None:
-        next_heartbeat, is_new = float("-inf"), True
-        while not self._terminated and not self.huey.claims.stopping:
-            # Before the heartbeat: an orphan must not be ready under the next supervisor.
-            if os.getppid() != self.parent:
-                logger.warning("the supervisor is gone: this worker finishes its jobs and stops")
-                break
-            if time.monotonic() >= next_heartbeat:
-                next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-                self._check_database()
-                self._check_resources()
-                with suppress(StorageError):  # a full disk, which is reported elsewhere
-                    if not self.job_store.heartbeat(self.worker, "ready"):
-                        logger.warning("this worker was declared dead: it stops")
-                        break
-                if is_new:  # the supervisor may start the next one
-                    is_new = False
-                    self.huey.notifier.notify()
+        while not self._terminated and not self.huey.claims.stopping and self.lasts():
             if listener.wait(SAFETY_POLL):
                 self.huey.claims.idle_waiter.wake()
             with suppress(StorageError):  # the next outcome is written with these
@@ -183,3 +199,15 @@ class _Process:
 
     def _on_term(self, number: int, frame: Any) -> None:
         self._terminated = True
+
+
+class _Relay(_Process):
+    """The process that gives jobs to other machines: it claims none itself."""
+
+    def run(self) -> None:
+        """Relay until SIGTERM, or the end of the supervisor."""
+        signal.signal(signal.SIGTERM, self._on_term)
+        try:
+            Relay(self.app.parts, self.lasts).run()
+        finally:
+            self.app.close()

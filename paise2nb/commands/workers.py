@@ -14,6 +14,7 @@ from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.jobs import everything, report_ended
 from paise2nb.commands.session import Session
 from paise2nb.config.specs import AUTO
+from paise2nb.core.display import Message
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
 from paise2nb.core.units import time_span
@@ -93,13 +94,52 @@ def start(
     return started
 
 
+@command("join", group=worker)
+@click.argument("url", metavar="URL", envvar="PAISE2_REDIS_URL")
+@option("--name NAME", "The queue's name (default paise2).", default="paise2")
+@_concurrency
+@option("--pool NAME", "Only this pool.")
+@option("--daemonize", "Run in the background (always in a notebook).")
+def join(
+    session: Session,
+    url: str,
+    name: str,
+    concurrency: int | None,
+    pool: str | None,
+    daemonize: bool,
+) -> Message:
+    """Run workers of this machine for the queue at a Redis server.
+
+    The jobs, items and settings stay at the home of the queue, where task_queue.provider is redis.
+    Tasks that may run anywhere run here, too: fetch, extract, and those of plugins that are the
+    same here and there.
+
+    \b
+    Examples:
+      paise2 worker join redis://queue.example:6379/0
+      paise2 worker join redis://queue.example:6379/0 --pool fetch --concurrency 2
+    """
+    from paise2nb.workers.machines.machine import join, spawn_joined
+
+    foreground = not daemonize and not session.in_notebook
+    options = {"concurrency": concurrency, "pool": pool, "foreground": foreground}
+    if foreground:
+        join(url, name, options, session.say)
+        return Message("workers stopped", {"state": "stopped"})
+    pid = spawn_joined(url, name, options)
+    return Message(f"workers joined (pid {pid}); to stop them: kill {pid}", {"pid": pid})
+
+
 @command("stop", group=worker)
 @_timeout
-def stop(session: Session, timeout: float | None) -> WorkersStatus:
+@option("--host NAME", "Only the machines with this host name that have joined the queue.")
+def stop(session: Session, timeout: float | None, host: str | None) -> WorkersStatus:
     """Let running jobs finish, then stop.
 
     Jobs that have not finished by the timeout go back to the queue and lose no attempt.
     """
+    if host is not None:
+        return session.app.workers.stop_machines(host)
     return session.app_to_stop().workers.stop(timeout)
 
 

@@ -12,6 +12,7 @@
     │   ├── NewerFormat       a newer version has written it
     │   └── DiskFull          there is no space left; nothing is lost
     ├── WorkersError          workers can't be started, stopped or found
+    ├── HomeOnly              a task on another machine used what only home has: it runs there
     ├── Snoozed               not an error: a job has to wait for a host
     └── TaskError             a task failed; its error class selects the retry policy
         ├── TransientError    may succeed later: retried
@@ -99,6 +100,17 @@ class DiskFull(StorageError):
 
 class WorkersError(PaiseError):
     """Workers can't be started, stopped or found."""
+
+
+class HomeOnly(PaiseError):
+    """A task on another machine used what only the home of the collection has.
+
+    Args:
+        what: What it used.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not available on another machine; the job runs at home")
 
 
 class Snoozed(PaiseError):

@@ -129,7 +129,7 @@ class ExecutionMixin(EnqueueMixin):
         tx: Transaction, worker: Worker, found: sqlite3.Row, values: tuple[object, ...]
     ) -> Claim | None:
         """Give a job to a worker. The values are the time and the limits."""
-        ids = (found["id"], worker.id, worker.pool)
+        ids = (found["id"], worker.id, worker.id, worker.pool)
         row = tx.execute(SQL["claim"], (worker.pool, worker.id, worker.pid, *values, *ids))
         if (columns := row.fetchone()) is None:
             return None

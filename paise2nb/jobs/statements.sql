@@ -164,7 +164,10 @@ UPDATE jobs SET
     attempt = max(attempt, 0) + 1, run = run + 1,
     crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),
     max_attempts = max_attempts + 0, interval = max(interval + 0, 1)
-WHERE id = ? AND EXISTS (SELECT 1 FROM workers WHERE workers.id = ?)
+WHERE id = ? AND EXISTS (
+        SELECT 1 FROM workers WHERE workers.id = ?
+        UNION ALL SELECT 1 FROM machines WHERE machines.id = -?
+    )
     AND NOT EXISTS (
         SELECT 1 FROM meta WHERE key >= 'pause:' AND key < 'pause;' AND substr(key, 7) IN ('', ?)
     )
@@ -425,6 +428,58 @@ DELETE FROM meta WHERE key GLOB :prefix || '*' AND :pool IN ('', substr(key, len
 -- name: pools_waiting_alone
 SELECT DISTINCT pool FROM jobs INDEXED BY jobs_isolated
 WHERE isolated = 1 AND finished_at IS NULL AND (ready = 1 OR (ready = 0 AND run_at <= ?))
+
+
+-- Other machines ------------------------------------------------------------------------------
+
+-- name: leases
+SELECT leases.*, task, pool, jobs.state, isolated, host
+FROM leases JOIN jobs ON jobs.id = job_id AND worker = -machine
+
+-- name: leased_job
+SELECT jobs.* FROM leases JOIN jobs ON jobs.id = job_id AND worker = -machine WHERE token = ?
+
+-- name: jobs_of_machine
+SELECT jobs.*, started FROM leases JOIN jobs ON jobs.id = job_id AND worker = -machine
+WHERE machine = ?
+
+-- name: leases_cancelled
+SELECT token FROM leases JOIN jobs ON jobs.id = job_id AND worker = -machine
+WHERE jobs.state != 'running'
+
+-- name: leases_started
+UPDATE leases SET started = 1 WHERE token IN (SELECT value FROM json_each(?))
+
+-- name: leasable
+-- Not those that only home can run: recurring ones, fetches of files, and what a machine gave back.
+-- Of many such jobs only the first are looked at: home runs them first, in their order.
+SELECT * FROM (
+    SELECT id, task, state, host, isolated, priority, coalesce(page_id, root_id, id) AS tree,
+        home, interval
+    FROM jobs INDEXED BY jobs_active WHERE ready = 1 AND task = ? AND isolated = ?
+    ORDER BY priority DESC, id LIMIT 1000
+) WHERE home = 0 AND interval IS NULL AND (task != 'fetch' OR host IS NOT NULL) LIMIT ?
+
+-- name: is_due
+SELECT 1 FROM jobs WHERE ready = 0 AND run_at <= ? LIMIT 1
+
+-- name: pauses
+SELECT key FROM meta WHERE key >= 'pause:' AND key < 'pause;'
+
+-- name: machines
+SELECT *, (
+    SELECT json_group_array(job_id) FROM (
+        SELECT job_id FROM leases WHERE machine = machines.id ORDER BY job_id
+    )
+) AS jobs
+FROM machines ORDER BY id
+
+-- name: put_machine
+INSERT INTO machines (name, host, pid, state, about, problem, started_at, heartbeat_at)
+VALUES (:name, :host, :pid, 'ready', :about, :problem, :now, :now)
+ON CONFLICT DO UPDATE SET about = excluded.about, problem = excluded.problem,
+    heartbeat_at = excluded.heartbeat_at
+RETURNING id
 
 
 -- Queries -------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection
 
 from paise2nb.core.space import PAUSE
 from paise2nb.jobs.database import Transaction, transaction
-from paise2nb.jobs.execution import ExecutionMixin
 from paise2nb.jobs.history import execution
 from paise2nb.jobs.host_limits import WAITING
+from paise2nb.jobs.leases import LeaseMixin
 from paise2nb.jobs.models import Claim, Decide, Outcome, Worker, claim_of
-from paise2nb.jobs.queries import CACHE_KEY, QueryMixin
+from paise2nb.jobs.queries import CACHE_KEY
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
 from paise2nb.jobs.worker_registry import WorkerRegistry
@@ -24,8 +24,17 @@ PRUNED_AT_ONCE = 300  # trees in one transaction: other processes that write wai
 CANCELLED_RUN = "the cancelled run to stop"  # what a retried job waits for
 
 
-class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
-    """The state of every job. See `JobDatabase` for the arguments."""
+class JobStore(LeaseMixin, WorkerRegistry):
+    """The state of every job. See `JobDatabase` for the arguments.
+
+    Attributes:
+        is_remote: Whether it is at home, and this process on another machine.
+    """
+
+    is_remote = False
+
+    def begin(self, claim: Claim) -> None:
+        """Note that this thread runs an execution, where the job store is remote."""
 
     @transaction
     def retry(
@@ -112,6 +121,11 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         progress = json.dumps([done, total])
         return bool(tx.execute(SQL["progress"], (progress, claim.id, claim.run)).rowcount)
 
+    def progress_of(self, token: str, done: float, total: float | None) -> None:
+        """Store the progress of an execution, if it still has its job."""
+        for row in self._read(SQL["leased_job"], (token,)):
+            self.progress(claim_of(row), done, total)
+
     def prune(self, before: float) -> int:
         """Delete jobs that finished before a time, with their attempts; roll the history up.
 
@@ -164,7 +178,7 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
     @transaction
     def clear(self, tx: Transaction) -> int:
         """Delete every job; returns the number of jobs."""
-        for table in ("attempts", "history", "hosts", "plugin_state"):
+        for table in ("attempts", "history", "hosts", "leases", "plugin_state"):
             tx.execute(f"DELETE FROM {table}")
         tx.execute("UPDATE counters SET jobs = (SELECT last FROM ids) WHERE kind = 'id'")
         tx.execute(
@@ -205,8 +219,9 @@ class JobStore(ExecutionMixin, QueryMixin, WorkerRegistry):
         """
         for worker_id in {row["worker"] for row in self.claimed()}:
             self.rescue_jobs(worker_id, released)
-        for table in ("workers", "supervisor"):
+        for table in ("leases", "machines", "workers", "supervisor"):
             self.database.write(sqlite3.Connection.execute, f"DELETE FROM {table}")
+        self.collection(new=True)
 
     def leave(self, worker: Worker) -> None:
         """Delete the row of a worker that exits, and queue its jobs again."""

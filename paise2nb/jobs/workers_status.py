@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from paise2nb.core import render
@@ -19,6 +19,14 @@ COLUMNS = (
     Column("state", html=render.tone),
     Column("jobs", text=lambda ids: " ".join(map(str, ids))),
     Column("error", wide=True),
+)
+MACHINE_COLUMNS = (
+    Column("host", title="machine"),
+    Column("pid", right=True),
+    Column("state", html=render.tone),
+    Column("pools", text=lambda pools: " ".join(f"{name} {pools[name]}" for name in sorted(pools))),
+    Column("jobs", text=lambda ids: str(len(ids))),
+    Column("problem", wide=True),
 )
 
 
@@ -113,30 +121,38 @@ class WorkersStatus(Displayable):
         supervisor: its pid and start time, or None.
         problem: the reason why jobs do not run and how to fix it, or None.
         message: the result of the command that returned this object.
+        machines: a dictionary for each machine that has joined the queue: host, pid, state, jobs,
+            pools (the threads of each), version, problem, started_at, heartbeat_at.
     """
 
     workers: list[dict[str, Any]]
     supervisor: dict[str, Any] | None
     problem: str | None = None
     message: str | None = None
+    machines: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, as printed by ``worker status --json``."""
-        return {name: getattr(self, name) for name in ("workers", "supervisor", "problem")}
+        names = ("workers", "supervisor", "problem", "machines")
+        return {name: getattr(self, name) for name in names}
 
     def summary(self) -> str:
         """The workers in one line."""
-        if not self.workers:
+        if not self.workers and not self.machines:
             return "no workers"
         pools = [worker["pool"] for worker in self.workers]
         parts = [f"{name} {pools.count(name)}" for name in dict.fromkeys(pools)]
         places = {elsewhere(row) for row in self.workers if row.get("presence") == ELSEWHERE}
-        return " ".join([render.amount(len(pools), "worker"), f"({', '.join(parts)})", *places])
+        machines = [f"and {render.amount(len(self.machines), 'machine')}"] if self.machines else []
+        found = [render.amount(len(pools), "worker"), f"({', '.join(parts)})"]
+        return " ".join([*found, *places, *machines])
 
     def __str__(self) -> str:
         lines = [render.one_line(self.message or self.summary())]
         if self.workers:
             lines.append(render.text_table(self.workers, COLUMNS))
+        if self.machines:
+            lines.append(render.text_table(self.machines, MACHINE_COLUMNS))
         if self.problem:
             lines.append(render.one_line(self.problem))
         return "\n".join(lines)
@@ -150,4 +166,6 @@ class WorkersStatus(Displayable):
         parts = [render.note(render.in_cell_words(line)) for line in repr(self).splitlines()]
         if self.message is None and self.workers:  # the result of `worker status`: pids are useful
             parts.insert(1, render.bare_table(self.workers, COLUMNS))
+            if self.machines:
+                parts.insert(2, render.bare_table(self.machines, MACHINE_COLUMNS))
         return render.panel(*parts)

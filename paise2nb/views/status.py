@@ -70,6 +70,7 @@ class Status(Displayable):
     failures: list[dict[str, Any]] = field(default_factory=list)
     others: dict[str, int] = field(default_factory=dict)
     left: TimeLeft | None = None
+    machines: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``status``."""
@@ -82,7 +83,7 @@ class Status(Displayable):
         return "; ".join(filter(None, [self.paused, *self.paused_pools.values()]))
 
     def _facts(self) -> dict[str, str]:
-        workers = WorkersStatus(self.workers, self.supervisor).summary()
+        workers = WorkersStatus(self.workers, self.supervisor, machines=self.machines).summary()
         facts = {
             "profile": self.profile,
             **self._counts(str),
@@ -171,7 +172,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
     next_retry = job_store.next_retry()
     oldest = job_store.oldest_queued()
     pages, others, rates = job_store.page_counts(), job_store.other_counts(), job_store.rates()
-    goes_on = found.workers and not pauses.paused
+    goes_on = (found.workers or found.machines) and not pauses.paused
     left = time_left(job_store, pages, others, rates[1]) if goes_on else None
     return Status(
         profile=parts.profile,
@@ -182,6 +183,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
         roots=roots,
         workers=found.workers,
         supervisor=found.supervisor,
+        machines=found.machines,
         oldest_queued_seconds=None if oldest is None else max(0.0, now - oldest),
         next_retry_at=job_store.iso_time(next_retry),
         completed_per_minute=round(60 * rates[0], 2),

@@ -13,13 +13,14 @@ from collections import Counter
 from copy import deepcopy
 from typing import Any
 
-from paise2nb.config.settings import DEFAULT_POOL, Settings
+from paise2nb.config.settings import DEFAULT_POOL, RELAY, Settings
 from paise2nb.config.specs import AUTO
 from paise2nb.core import processes
 from paise2nb.core.disks import full_disk
-from paise2nb.core.errors import UsageError, WorkersError
+from paise2nb.core.errors import NotFound, UsageError, WorkersError
 from paise2nb.jobs.models import ELSEWHERE, HERE, whole_number
 from paise2nb.jobs.retry import released
+from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus, elsewhere
 from paise2nb.workers.inspection import WorkersInspection
 from paise2nb.workers.logs import log_path
@@ -112,7 +113,10 @@ class Workers(WorkersInspection):
         if foreground:
             from paise2nb.workers.supervisor import Supervisor
 
-            Supervisor(self._parts.settings, options, self._job_store.path).run()
+            settings = self._parts.settings
+            path, host_delay = self._job_store.path, settings.fetch.host_delay
+            job_store = JobStore(path, durable=False, host_delay=host_delay)
+            Supervisor(settings, options, job_store).run()
             return self._status_with_message("stopped")
         child = self._spawn(self._parts.settings.to_json(), options)
         return self._wait_until_ready("started", child)
@@ -332,6 +336,19 @@ class Workers(WorkersInspection):
             _pause(deadline, supervisor)
         return self._status_with_message("stopped")
 
+    def stop_machines(self, host: str) -> WorkersStatus:
+        """Ask the machines with a host name to finish their jobs and leave the queue.
+
+        Raises:
+            NotFound: No machine with that name has joined.
+        """
+        if not self._job_store.stop_machines(host):
+            names = ", ".join(sorted({row["host"] for row in self._job_store.machines()}))
+            raise NotFound(f"no machine {host!r} has joined the queue; known: {names or 'none'}")
+        status = self.status()
+        status.message = f"the machines {host!r} finish their jobs and leave"
+        return status
+
     def _stop_orphans(self, seconds: float) -> bool:
         """Stop the workers of a supervisor that has died. Return whether there were any."""
         rows = self._rows()
@@ -370,7 +387,8 @@ def _sizes(settings: Settings, options: dict[str, Any]) -> dict[str, int]:
     sizes |= {name: configured.processes for name, configured in workers.pools.items()}
     if options.get("only"):
         sizes = {name: size for name, size in sizes.items() if name in typed} or sizes
-    return sizes | {name: size for name, size in typed.items() if size and name in sizes}
+    sizes |= {name: size for name, size in typed.items() if size and name in sizes}
+    return sizes | ({RELAY: 1} if settings.task_queue.provider == "redis" else {})
 
 
 def _pause(deadline: float, supervisor: dict[str, Any]) -> None:

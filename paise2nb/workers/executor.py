@@ -20,6 +20,7 @@ from huey.api import Task as HueyTask
 from huey.exceptions import CancelExecution, RetryTask
 
 from paise2nb.core.errors import (
+    HomeOnly,
     PermanentError,
     Snoozed,
     TaskError,
@@ -29,6 +30,7 @@ from paise2nb.core.errors import (
     storable,
 )
 from paise2nb.jobs.context import Context
+from paise2nb.jobs.leases import HOME_ONLY
 from paise2nb.jobs.models import Claim, HostDelay, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import decide, error_class
@@ -96,6 +98,8 @@ class Executor:
         """
         pid = os.getpid()
         try:
+            if self._parts.job_store.is_remote:
+                self._parts.job_store.begin(task.claim)
             context = Context(self._parts, task.claim)
             value = call_function(self._parts, context, arguments)
             return Outcome(
@@ -106,7 +110,7 @@ class Executor:
                 state_entries=context.state_entries(),
                 host_delays=context.host_delays,
             )
-        except (Snoozed, CancelExecution):
+        except (Snoozed, CancelExecution, HomeOnly):
             raise
         except RetryTask as request:  # raised by the task: counts like any other failure
             reason = request.args[0] or "requested a retry"
@@ -137,6 +141,9 @@ class Executor:
                 return Outcome(
                     "snoozed", "queued", host_delays=delays, host=error.host, resume=error.resume
                 )
+            case HomeOnly():
+                logger.info("job %s goes home: %s", task.claim.id, error)
+                return Outcome("released", "queued", error_class=HOME_ONLY, error=message(error))
             case KeyboardInterrupt() if not self._parts.is_worker:
                 raise error
             case CancelExecution():

@@ -21,6 +21,9 @@ from paise2nb.jobs.workers_status import (
 from paise2nb.workers.queue import JobHuey
 
 _SHOWN = ("pool", "pid", "host", "presence", "state", "jobs", "started_at", "heartbeat_at", "error")
+_MACHINE = (
+    "host", "pid", "state", "jobs", "pools", "version", "started_at", "heartbeat_at", "problem",
+)  # fmt: skip
 
 
 class WorkersInspection:
@@ -49,11 +52,27 @@ class WorkersInspection:
                 workers.append({name: row[name] for name in _SHOWN})
         workers.sort(key=lambda row: (row["pool"] != DEFAULT_POOL, row["pool"]))
         running = self._running_supervisor()
-        problem = self._problem(running, workers)
+        problem, machines = self._problem(running, workers), self._machines()
         if running is None:
-            return WorkersStatus(workers, None, problem)
+            return WorkersStatus(workers, None, problem, machines=machines)
         supervisor = {"pid": running["pid"], "started_at": iso_time(running["started_at"])}
-        return WorkersStatus(workers, supervisor, problem)
+        return WorkersStatus(workers, supervisor, problem, machines=machines)
+
+    def _machines(self) -> list[dict[str, Any]]:
+        """Return the machines that have joined the queue."""
+        iso_time, machines = self._job_store.iso_time, []
+        for row in self._job_store.machines():
+            row |= {name: iso_time(row[name]) for name in ("started_at", "heartbeat_at")}
+            if row["state"] == "ready":
+                row["state"] = "busy" if row["jobs"] else "idle"
+            row |= row["about"]
+            machines.append({name: row[name] for name in _MACHINE})
+        return machines
+
+    def _served(self, supervisor: dict[str, Any]) -> set[str]:
+        """Return the pools with workers, here or on a machine that has joined."""
+        machines = (row["about"]["pools"] for row in self._job_store.machines())
+        return set(supervisor["options"]["sizes"]).union(*machines)
 
     def _problem(
         self, supervisor: dict[str, Any] | None, workers: list[dict[str, Any]]
@@ -72,7 +91,7 @@ class WorkersInspection:
                 f"{self._parts.data_dir} is on a network filesystem ({kind}), where jobs may be "
                 "lost; choose a local directory with --data-dir or PAISE2_DATA_DIR"
             )
-        same = Settings.from_json(supervisor["settings"]) == self._parts.settings
+        same = Settings.from_json(supervisor["settings"]) == self._parts.settings.without_secrets()
         if not same and supervisor["presence"] == HERE:
             return "the workers run with other settings; to use these: paise2 worker restart"
         if unknown := self._job_store.ready_tasks() - set(self._parts.plugins.tasks):
@@ -82,7 +101,7 @@ class WorkersInspection:
                 "or: paise2 plugins enable NAME"
             )
         tasks = self._job_store.ready_tasks()
-        pools = set(map(self._parts.pool_of, tasks)) - supervisor["options"]["sizes"].keys()
+        pools = set(map(self._parts.pool_of, tasks)) - self._served(supervisor)
         reasons = map(pool_without_workers, sorted(pools))
         return next((f"jobs wait, and {reason}" for reason in reasons), None)
 
@@ -132,7 +151,7 @@ class WorkersInspection:
             return None
         paused = self._job_store.paused_pools()
         supervisor = self._running_supervisor()
-        served = supervisor["options"]["sizes"].keys() if supervisor else None
+        served = self._served(supervisor) if supervisor else None
         if "" in paused:
             return pause_reason()
         reasons = []

@@ -196,8 +196,15 @@ def create_queue(parts: Parts) -> JobHuey:
 
 
 def open_job_store(parts: Parts, path: Path | None = None) -> JobStore:
-    """Open the job store of the settings, or the one at a path."""
+    """Open the job store of the settings, or the one at a path.
+
+    On a machine that has joined a queue, the path is the socket of its supervisor.
+    """
     path = path or parts.settings.task_queue.sqlite.path or parts.data_dir / "tasks.db"
+    if path.is_socket():
+        from paise2nb.workers.machines.remote import RemoteStore
+
+        return RemoteStore(path, parts.data_dir)  # type: ignore[return-value]  # acts like one
     return JobStore(path, durable=not parts.is_worker, host_delay=parts.settings.fetch.host_delay)
 
 
@@ -218,7 +225,19 @@ class HueySQLiteTaskQueueProvider:
         return JobHuey(app, open_job_store(app), immediate=immediate)
 
 
+class HueyRedisTaskQueueProvider(HueySQLiteTaskQueueProvider):
+    """The persistent queue, whose jobs also run on machines that have joined it by Redis.
+
+    The SQLite file stays the only record. Beside the workers, their supervisor starts a relay
+    (`paise2nb.workers.machines.relay`), which carries jobs to the machines and outcomes back.
+    """
+
+
 @hookimpl
 def task_queue_providers() -> dict[str, TaskQueueProvider]:
-    """Provide ``none`` and ``sqlite``."""
-    return {"none": NoTaskQueueProvider(), "sqlite": HueySQLiteTaskQueueProvider()}
+    """Provide ``none``, ``sqlite`` and ``redis``."""
+    return {
+        "none": NoTaskQueueProvider(),
+        "sqlite": HueySQLiteTaskQueueProvider(),
+        "redis": HueyRedisTaskQueueProvider(),
+    }

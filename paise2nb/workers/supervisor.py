@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,15 @@ class Supervisor:
         options: ``sizes`` (the number of processes of each pool), ``only`` (whether there are no
             others), ``pools`` (that of each task), ``burst``, ``foreground``, ``drain_timeout``
             (seconds that a drain may take after a signal).
-        path: The job store that the queue's provider has chosen.
+        job_store: The one that the queue's provider has chosen.
     """
 
-    def __init__(self, settings: Settings, options: dict[str, Any], path: Path) -> None:
+    def __init__(self, settings: Settings, options: dict[str, Any], job_store: JobStore) -> None:
         assert settings.data_dir is not None
         self.settings = settings
         self.options = options
         self.data_dir = settings.data_dir
-        self.job_store = JobStore(path, durable=False, host_delay=settings.fetch.host_delay)
-        self._cleanup = DailyCleanup(self.job_store, settings)
+        self.job_store = job_store
         # By process identity:
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # with their pools
         self._marks: dict[str, str] = {}  # to find what a dead worker has left behind
@@ -89,7 +89,8 @@ class Supervisor:
         Raises:
             WorkersError: Another supervisor is running, or the job store can't be used any more.
         """
-        if not self.job_store.take_supervision(json.dumps(self.options), self.settings.to_json()):
+        stored = self.settings.without_secrets().to_json()
+        if not self.job_store.take_supervision(json.dumps(self.options), stored):
             raise WorkersError("workers are running already; show them: paise2 worker status")
         configure_logging(self.data_dir, self.settings.logging)
         as_json = self.settings.logging.format == "json"
@@ -161,7 +162,7 @@ class Supervisor:
             if self._stop_at is not None:
                 return self._drain()
             self._read_options()
-            self._cleanup.enqueue_if_due(self.options["sizes"])
+            self._enqueue_cleanup()
             if self._is_idle():
                 return self._stop_idle()
             self._fill_pools()
@@ -172,6 +173,13 @@ class Supervisor:
             self._usable = is_disk_full(error)  # which a new start would not change
             logger.exception("the job store can't be used now")
         return False
+
+    @cached_property
+    def _cleanup(self) -> DailyCleanup:
+        return DailyCleanup(self.job_store, self.settings)
+
+    def _enqueue_cleanup(self) -> None:
+        self._cleanup.enqueue_if_due(self.options["sizes"])
 
     def _fail(self, reason: str) -> bool:
         """Kill the workers; the supervisor is done."""
@@ -430,6 +438,8 @@ def main() -> None:
     """Run the supervisor in a process of its own."""
     settings, received = receive_message()
     try:
-        Supervisor(settings, received["options"], Path(received["job_store"])).run()
+        path, host_delay = Path(received["job_store"]), settings.fetch.host_delay
+        job_store = JobStore(path, durable=False, host_delay=host_delay)
+        Supervisor(settings, received["options"], job_store).run()
     except PaiseError as error:
         sys.exit(str(error))

@@ -86,6 +86,8 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
 
     def before_request(chain: Sequence[str]) -> None:
         nonlocal crawl_delay
+        if context.job_store.is_remote and context.cancelled:
+            raise TransientError(f"the job was given up by its machine: {url}", "lease")
         if settings.robots:
             agent, directory = http.user_agent(settings), context.data_dir / robots.DIRECTORY
             delay = robots.check(chain[-1], agent, directory, partial(fetch_rules, chain))

@@ -52,11 +52,10 @@ def check(url: str, agent: str, directory: Path, fetch: Callable[[str], Fetched]
         TransientError: The host can't be reached, or asks to be left alone for a time.
     """
     url = without_credentials(url)
-    parts = urlsplit(url)
-    if parts.path == "/robots.txt":
+    if urlsplit(url).path == "/robots.txt":
         return None
-    rules_url = f"{parts.scheme}://{parts.netloc.lower()}/robots.txt"
-    file = directory / hashlib.sha256(rules_url.encode()).hexdigest()
+    rules_url = _rules_url(url)
+    file = directory / _name(rules_url)
     text = _load_or_fetch(rules_url, file, fetch)
     rules = _parse(text)
     if not rules.can_fetch(url, agent):
@@ -64,6 +63,20 @@ def check(url: str, agent: str, directory: Path, fetch: Callable[[str], Fetched]
         override = "`fetch.robots: false` overrides it"
         raise PermanentError(f"{rules_url} {reason}, so {url} is not fetched; {override}", "robots")
     return float(rules.crawl_delay(agent) or 0)
+
+
+def stored_rules(directory: Path, url: str) -> tuple[str, float] | None:
+    """The rules for a URL that are stored and valid, with their age in seconds; or None."""
+    file = directory / _name(_rules_url(url))
+    text = _load(file)
+    return None if text is None else (text, time.time() - file.stat().st_mtime)
+
+
+def put_rules(directory: Path, url: str, text: str, age: float) -> None:
+    """Store rules for a URL that another machine has fetched, unless there are some."""
+    file = directory / _name(_rules_url(url))
+    if _load(file) is None:
+        _store(file, text, age)
 
 
 def remove_expired(directory: Path) -> None:
@@ -88,12 +101,7 @@ def _load_or_fetch(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str
         text = _load(file)
         if text is None:
             text, seconds = _fetch(url, fetch)
-            make_private_directory(file.parent)
-            # Rules that are lost in a power cut are fetched again, so they need no sync.
-            with replacement(file, sync=False) as partial:
-                partial.write_text(text, "utf-8")
-                modified = time.time() - (MAX_AGE - seconds)
-                os.utime(partial, (modified, modified))
+            _store(file, text, MAX_AGE - seconds)
         result.set_result(text)
         return text
     except BaseException as error:
@@ -115,6 +123,24 @@ def _fetch(url: str, fetch: Callable[[str], Fetched]) -> tuple[str, float]:
         if error.error_class not in UNAVAILABLE:
             raise  # refused here, such as a private address: the rules are still unknown
         return "", MAX_AGE
+
+
+def _rules_url(url: str) -> str:
+    parts = urlsplit(without_credentials(url))
+    return f"{parts.scheme}://{parts.netloc.lower()}/robots.txt"
+
+
+def _name(rules_url: str) -> str:
+    return hashlib.sha256(rules_url.encode()).hexdigest()
+
+
+def _store(file: Path, text: str, age: float) -> None:
+    make_private_directory(file.parent)
+    # Rules that are lost in a power cut are fetched again, so they need no sync.
+    with replacement(file, sync=False) as partial:
+        partial.write_text(text, "utf-8")
+        modified = time.time() - age
+        os.utime(partial, (modified, modified))
 
 
 def _load(file: Path) -> str | None:

@@ -1,0 +1,228 @@
+"""Leases: the executions that other machines have, each known by a random token.
+
+The rows of the jobs stay the only record. A lease is written in the transaction of its claim, and
+deleted in that of its outcome: an outcome without a lease is refused. So what a machine reports
+late, twice, or about a job that was given to another one changes nothing.
+"""
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from paise2nb.jobs.database import Transaction, transaction
+from paise2nb.jobs.execution import ExecutionMixin
+from paise2nb.jobs.models import Claim, Limits, Outcome, Worker, claim_of
+from paise2nb.jobs.queries import QueryMixin
+from paise2nb.jobs.sql import SQL
+
+COLLECTION = "collection"  # the key of the random id that the keys in Redis carry
+HOME_ONLY = "home"  # the error class of an outcome that only home can do better
+
+Lost: TypeAlias = Callable[[dict[str, Any], bool], Outcome]
+"""Decides about a job of a lost machine: ``(row, alone) -> Outcome``. ``row["started"]`` tells
+whether it had begun; ``alone``, that it was the only one."""
+
+
+class Lease(NamedTuple):
+    """A claim for another machine.
+
+    Attributes:
+        token: Identifies the execution.
+        machine: The id of the machine.
+        claim: The execution.
+        limits: Its limits.
+    """
+
+    token: str
+    machine: int
+    claim: Claim
+    limits: Limits
+
+
+@dataclass
+class Capacity:
+    """What one machine may be given now. Claims reduce it.
+
+    Attributes:
+        machine: Its id.
+        pid: That of its supervisor.
+        sequence: The number of the message that will carry the claims.
+        tasks: The tasks that it can run.
+        brief: Those of which some may wait there.
+        slots: The free threads by pool.
+        ahead: How many brief jobs may wait, by pool.
+        load: The jobs that it has.
+    """
+
+    machine: int
+    pid: int
+    sequence: int
+    tasks: frozenset[str]
+    brief: frozenset[str]
+    slots: dict[str, int]
+    ahead: dict[str, int]
+    load: int
+
+    def takes(self, pool: str, row: sqlite3.Row) -> bool:
+        """Whether it may be given a job. One that must run alone is the machine's only job."""
+        if row["task"] not in self.tasks or (row["isolated"] and self.load):
+            return False
+        free = self.slots.get(pool, 0)
+        waits = row["task"] in self.brief and row["host"] is None
+        return free > 0 or (waits and free + self.ahead.get(pool, 0) > 0)
+
+    def give(self, pool: str, isolated: bool) -> None:
+        """Count a job that it is given."""
+        self.load += 1
+        self.slots[pool] = self.slots.get(pool, 0) - 1
+        if isolated:
+            self.slots, self.ahead = {}, {}
+
+
+class LeaseMixin(QueryMixin, ExecutionMixin):
+    """The methods of leases and of the machines that have them."""
+
+    def leases(self) -> list[dict[str, Any]]:
+        """Every lease, with ``task``, ``pool``, ``state`` and ``isolated`` of its job."""
+        return [dict(row) for row in self._read(SQL["leases"])]
+
+    @transaction
+    def exchange(
+        self,
+        tx: Transaction,
+        outcomes: Iterable[tuple[str, Outcome]],
+        pools: Mapping[str, dict[str, Limits]],
+        machines: Sequence[Capacity],
+    ) -> tuple[set[str], list[Lease]]:
+        """Write outcomes, and claim the next jobs.
+
+        Args:
+            outcomes: By their tokens.
+            pools: The tasks of each pool that run anywhere, with their limits.
+            machines: What they may be given; it is reduced.
+
+        Returns:
+            The tokens whose outcomes were accepted, and the new claims.
+        """
+        accepted = {token for token, outcome in outcomes if self._end_lease(tx, token, outcome)}
+        leases = []
+        if any(machine.slots or machine.ahead for machine in machines):
+            now = self.now()
+            if tx.execute(SQL["is_due"], (now,)).fetchone():
+                self._promote(tx, now)
+            paused = {row["key"] for row in tx.execute(SQL["pauses"])}
+            for pool, limits in pools.items():
+                if paused.isdisjoint({"pause:", f"pause:{pool}"}):
+                    leases += self._claim_for(tx, pool, limits, machines)
+        return accepted, leases
+
+    def _end_lease(self, tx: Transaction, token: str, outcome: Outcome) -> bool:
+        row = tx.execute(SQL["leased_job"], (token,)).fetchone()
+        tx.execute("DELETE FROM leases WHERE token = ?", (token,))
+        if row is None or not self._end(tx, claim_of(row), outcome):
+            return False
+        if outcome.error_class == HOME_ONLY:
+            tx.execute("UPDATE jobs SET home = 1 WHERE id = ?", (row["id"],))
+        return True
+
+    def _claim_for(
+        self,
+        tx: Transaction,
+        pool: str,
+        limits: dict[str, Limits],
+        machines: Sequence[Capacity],
+    ) -> list[Lease]:
+        """Claim jobs of a pool for the least loaded of the machines that may run them."""
+        free = sum(max(0, m.slots.get(pool, 0)) + m.ahead.get(pool, 0) for m in machines)
+        rows: list[sqlite3.Row] = []
+        for task in limits if free else ():
+            for isolated in (1, 0):
+                rows += tx.execute(SQL["leasable"], (task, isolated, free)).fetchall()
+        leases = []
+        for row in sorted(rows, key=lambda row: (-row["priority"], row["tree"], row["id"])):
+            taking = [machine for machine in machines if machine.takes(pool, row)]
+            if not taking:
+                able = [m for m in machines if row["isolated"] and row["task"] in m.tasks]
+                if able:  # it waits for this one to have no other job
+                    least = min(able, key=lambda machine: machine.load)
+                    least.slots, least.ahead = {}, {}
+                continue
+            chosen = max(taking, key=lambda machine: machine.slots.get(pool, 0))
+            if tx.host_limits.is_crowded(row["host"]):
+                tx.host_limits.send_back(row["id"])
+                tx.host_limits.release(row["host"], waited=-1)
+                continue
+            worker = Worker(-chosen.machine, chosen.pid, pool, False)
+            claim = self._start(tx, worker, row, (self.now(), *limits[row["task"]]))
+            if claim is not None:
+                chosen.give(pool, bool(row["isolated"]))
+                token = secrets.token_hex(16)
+                values = (token, claim.id, chosen.machine, chosen.sequence)
+                tx.execute("INSERT INTO leases VALUES (?, ?, ?, ?, 0)", values)
+                leases.append(Lease(token, chosen.machine, claim, limits[row["task"]]))
+        return leases
+
+    @transaction
+    def leases_started(self, tx: Transaction, tokens: Iterable[str]) -> None:
+        """Store that executions have begun."""
+        tx.execute(SQL["leases_started"], (json.dumps(list(tokens)),))
+
+    def leases_cancelled(self) -> set[str]:
+        """The tokens of executions whose jobs were cancelled."""
+        return set(self._column(SQL["leases_cancelled"]))
+
+    # Machines ----------------------------------------------------------------------------------
+
+    def machines(self) -> list[dict[str, Any]]:
+        """The machines, with ``jobs``: the ids of those that they have."""
+        rows = map(dict, self._read(SQL["machines"]))
+        return [
+            {**row, "about": json.loads(row["about"]), "jobs": json.loads(row["jobs"])}
+            for row in rows
+        ]
+
+    @transaction
+    def put_machine(self, tx: Transaction, name: str, values: Mapping[str, Any]) -> int:
+        """Insert or update a machine, with its heartbeat. Return its id.
+
+        Args:
+            name: Its random name.
+            values: ``host``, ``pid``, ``about`` (JSON values) and ``problem``.
+        """
+        about = json.dumps(values["about"])
+        row = {**values, "about": about, "name": name, "now": self.now()}
+        return int(tx.execute(SQL["put_machine"], row).fetchone()[0])
+
+    @transaction
+    def stop_machines(self, tx: Transaction, host: str) -> int:
+        """Ask the machines with a host name to stop. Return their number."""
+        return tx.execute("UPDATE machines SET state = 'stopping' WHERE host = ?", (host,)).rowcount
+
+    @transaction
+    def lose_machine(self, tx: Transaction, machine: int, decide: Lost) -> list[int]:
+        """Delete a machine, and end the executions that it has. Return the ids of their jobs."""
+        rows = tx.execute(SQL["jobs_of_machine"], (machine,)).fetchall()
+        alone = sum(row["started"] for row in rows) == 1
+        for row in rows:
+            self._end(tx, claim_of(row), decide(dict(row), alone))
+        tx.execute("DELETE FROM leases WHERE machine = ?", (machine,))
+        tx.execute("DELETE FROM machines WHERE id = ?", (machine,))
+        return [row["id"] for row in rows]
+
+    def collection(self, *, new: bool = False) -> str:
+        """The random id of this collection; another one for a copy of it.
+
+        Args:
+            new: Whether to choose another one, and to queue the jobs of all machines again.
+        """
+        known, _, file = (self.get(COLLECTION) or "").partition(" ")
+        if known and file == self.database.file and not new:
+            return known
+        for machine in self.machines():
+            self.lose_machine(machine["id"], lambda row, alone: Outcome("released", "queued"))
+        chosen = secrets.token_hex(8)
+        self.put(COLLECTION, f"{chosen} {self.database.file}")
+        return chosen

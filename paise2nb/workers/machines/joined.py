@@ -1,0 +1,79 @@
+"""The machines that have joined a queue, and their leases, as the relay knows them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from paise2nb.jobs.leases import Capacity
+from paise2nb.workers.machines.bytes_in_parts import Receiver
+from paise2nb.workers.machines.messages import Channel
+
+AHEAD = 64  # brief jobs that may wait on a machine, in each pool
+
+
+@dataclass
+class Leased:
+    """A lease as the relay knows it."""
+
+    sequence: int
+    given_at: float  # monotonic
+    pool: str
+    isolated: bool
+    started: bool = False
+
+
+@dataclass
+class Machine:
+    """A machine as the relay knows it.
+
+    Attributes:
+        row: Its id in the job store.
+        heard_at: When its last message came (monotonic).
+        beat: The number of its last heartbeat.
+        about: Its last heartbeat.
+        leases: By token.
+        pending: Outcomes that wait for bytes: the outcome and the keys that are missing.
+        acknowledged: Outcomes that it need not send again.
+        drop, cancel: Executions that it has to end, at once or after a grace period.
+        stop: Whether it has to stop.
+        receiver: The bytes that home wants from it.
+        tasks: What it may run.
+        answer: Whether it waits for an answer.
+    """
+
+    row: int
+    heard_at: float
+    channel: Channel
+    beat: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+    leases: dict[str, Leased] = field(default_factory=dict)
+    pending: dict[str, tuple[dict[str, Any], set[str]]] = field(default_factory=dict)
+    acknowledged: list[str] = field(default_factory=list)
+    drop: list[str] = field(default_factory=list)
+    cancel: set[str] = field(default_factory=set)
+    stop: bool = False
+    receiver: Receiver = field(init=False)
+    tasks: frozenset[str] = frozenset()
+    answer: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its random name."""
+        return self.channel.other
+
+    def capacity(self, brief: frozenset[str]) -> Capacity | None:
+        """What it may be given now; None for nothing.
+
+        Args:
+            brief: The tasks with ``threads=True``, whose jobs may wait there.
+        """
+        if any(lease.isolated for lease in self.leases.values()) or not self.tasks:
+            return None
+        slots = dict(self.about.get("pools", {}))
+        ahead = dict.fromkeys(slots, AHEAD if brief else 0)
+        for lease in self.leases.values():
+            slots[lease.pool] = slots.get(lease.pool, 0) - 1
+        if not any(free + ahead.get(pool, 0) > 0 for pool, free in slots.items()):
+            return None
+        pid, sequence = int(self.about["pid"]), self.channel.sent + 1
+        load = len(self.leases)
+        return Capacity(self.row, pid, sequence, self.tasks, brief, slots, ahead, load)

@@ -1,0 +1,429 @@
+"""The relay gives jobs to other machines and writes their outcomes, beside the job store at home.
+
+One thread reads Redis and wakes the other, which writes outcomes and claims in batches, one
+transaction each. The relay may die at any time: the leases are in the job store.
+"""
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from paise2nb.content.fetch import robots
+from paise2nb.core.errors import StorageError, WorkersError
+from paise2nb.core.wakeup import Listener, Notifier
+from paise2nb.jobs.leases import Capacity, Lease
+from paise2nb.jobs.models import Claim, Limits, Outcome
+from paise2nb.jobs.parts import Parts
+from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash
+from paise2nb.jobs.transfer import outcome_from_json
+from paise2nb.workers.machines.bytes_in_parts import Receiver, part
+from paise2nb.workers.machines.joined import Leased, Machine
+from paise2nb.workers.machines.messages import (
+    HOME,
+    Channel,
+    Server,
+    new_name,
+    redis_url,
+    sender_of,
+    session_key,
+    shared_secret,
+)
+from paise2nb.workers.machines.remote import item_key
+from paise2nb.workers.machines.versions import tasks_for
+
+logger = logging.getLogger("paise2nb.worker")
+
+TICK_SECONDS = 0.5
+RENEW_SECONDS = 1.0  # between two renewals of the key that names this home
+GAP_SECONDS = 2.0  # a longer pause of this process is none of the machines
+RECALL_SECONDS = 2.0  # after which a job that has not begun goes to another machine
+_RELEASED = Outcome("released", "queued")
+
+
+class Relay:
+    """The relay of one job store.
+
+    Args:
+        parts: The parts of the app at home.
+        lasts: Whether to go on; called often.
+
+    Raises:
+        WorkersError: The server does not answer, may delete messages, or has another home.
+        SettingsError: The messages must be signed, and there is no secret.
+    """
+
+    def __init__(self, parts: Parts, lasts: Callable[[], bool]) -> None:
+        self._parts = parts
+        self._store = parts.job_store
+        self._lasts = lasts
+        self._settings = parts.settings.task_queue.redis
+        url = redis_url(self._settings)
+        self._secret = shared_secret(self._settings.secret, url)
+        self._server = Server(url)
+        self._server.require_noeviction()
+        self._nonce = new_name()
+        self._collection = self._store.collection()
+        self._channels: dict[str, Channel] = {}
+        self._machines: dict[str, Machine] = {}
+        self._incoming: deque[bytes] = deque()
+        self._ended: list[tuple[Machine, str, Outcome]] = []  # with their tokens
+        self._listener = Listener(self._store.path, "relay")
+        self._notifier = Notifier(self._store.path)
+        self._renewed_at = self._stepped_at = time.monotonic()
+        self._renew()
+        self._load()
+
+    def run(self) -> None:
+        """Relay until told to end. Machines keep their jobs."""
+        threading.Thread(target=self._read_always, daemon=True).start()
+        while self._lasts():
+            self._listener.wait(TICK_SECONDS)
+            try:
+                self._step()
+            except self._server.errors as error:
+                logger.warning("Redis can't be reached: %s", type(error).__name__)
+                self._grant()
+                time.sleep(TICK_SECONDS)
+            except StorageError:
+                logger.exception("the job store can't be used now")
+                time.sleep(TICK_SECONDS)
+        with suppress(*self._server.errors):
+            self._server.redis.delete(self._server.home_key(self._settings.name))
+        self._listener.close()
+        self._notifier.close()
+
+    def _renew(self) -> None:
+        """Keep the key that names this home, unless another home has it."""
+        key = self._server.home_key(self._settings.name)
+        place = {"host": socket.gethostname(), "path": str(self._store.path)}
+        mine = {**place, "collection": self._collection, "nonce": self._nonce}
+        milliseconds = int(self._settings.lease * 1000)
+        if not self._server.redis.set(key, json.dumps(mine), nx=True, px=milliseconds):
+            other = json.loads(self._server.redis.get(key) or "{}")
+            if {**other, "nonce": self._nonce} != mine:
+                raise WorkersError(
+                    f"the queue {self._settings.name!r} at {self._server.url} has a home already: "
+                    f"{other.get('path')} on {other.get('host')}; stop its workers, or choose "
+                    "another task_queue.redis.name"
+                )
+            self._server.redis.set(key, json.dumps(mine), px=milliseconds)
+
+    def _load(self) -> None:
+        """Know the leases that an earlier relay has given. Each machine gets a full lease."""
+        now = time.monotonic()
+        names = {row["id"]: row["name"] for row in self._store.machines()}
+        for machine_id, name in names.items():
+            self._machines[name] = self._new_machine(machine_id, name, now)
+        for row in self._store.leases():
+            # Messages of an earlier session can't be read any more: they count as read.
+            lease = Leased(0, now, row["pool"], bool(row["isolated"]), bool(row["started"]))
+            self._machines[names[row["machine"]]].leases[row["token"]] = lease
+
+    def _new_machine(self, machine_id: int, name: str, now: float) -> Machine:
+        machine = Machine(machine_id, now, self._channel(name))
+        machine.receiver = Receiver(
+            lambda key, offset: self._send(machine, "want", [key, offset]),
+            lambda key, data: self._keep(machine, key, data),
+            self._settings.blob_mb * 1_000_000,
+        )
+        return machine
+
+    def _channel(self, name: str) -> Channel:
+        if name not in self._channels:
+            key = session_key(self._secret, self._collection, self._nonce, name)
+            self._channels[name] = Channel(key, self._collection, HOME, name)
+        return self._channels[name]
+
+    def _grant(self) -> None:
+        """Give each machine a full lease: it was this process that heard nothing."""
+        now = time.monotonic()
+        for machine in self._machines.values():
+            machine.heard_at = now
+            for lease in machine.leases.values():
+                lease.given_at = now
+
+    def _read_always(self) -> None:
+        mailbox = self._server.mailbox(self._collection, HOME)
+        while True:
+            try:
+                data = mailbox.dequeue()
+            except self._server.errors:
+                time.sleep(TICK_SECONDS)
+                continue
+            if data is not None:
+                self._incoming.append(data)
+                self._listener.wake()
+
+    # One round ---------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        if now - self._stepped_at > GAP_SECONDS:
+            self._grant()
+        self._stepped_at = now
+        while self._incoming:
+            self._receive(self._incoming.popleft())
+        if now - self._renewed_at > RENEW_SECONDS:
+            self._renewed_at = now
+            self._renew()
+            self._watch(now)
+        self._exchange(now)
+        self._answer_all()
+
+    def _watch(self, now: float) -> None:
+        """Take jobs back: of silent machines, and those that did not begin."""
+        cancelled = self._store.leases_cancelled()
+        stopping = {row["name"] for row in self._store.machines() if row["state"] == "stopping"}
+        for machine in list(self._machines.values()):
+            machine.receiver.step()
+            machine.cancel = cancelled & machine.leases.keys()
+            machine.stop = machine.name in stopping
+            if now - machine.heard_at > self._settings.lease:
+                self._lose(machine, "has been silent")
+                continue
+            for token, lease in list(machine.leases.items()):
+                if not (lease.started or lease.isolated) and now - lease.given_at > RECALL_SECONDS:
+                    self._release(machine, token)
+                    machine.drop.append(token)
+        self._store.take_unused_slots([name for pool in self._pools().values() for name in pool])
+
+    def _lose(self, machine: Machine, why: str) -> None:
+        policies = self._store.get(CRASH_POLICIES)
+
+        def decide(row: dict[str, Any], alone: bool) -> Outcome:
+            if not row["started"] or machine.about.get("leaves"):
+                return _RELEASED
+            reason = f"its machine {machine.about.get('host', '')} was lost while it ran"
+            if alone and row["isolated"]:
+                return charge_crash(self._parts.settings, row, "crashed", reason, policies)
+            return Outcome("released", "queued", error_class="lost", error=reason, isolated=True)
+
+        jobs = self._store.lose_machine(machine.row, decide)
+        logger.warning("machine %s %s; its jobs %s return", machine.about.get("host"), why, jobs)
+        del self._machines[machine.name]
+        self._notifier.notify()
+        self._server.mailbox(self._collection, machine.name).flush_queue()
+
+    def _release(self, machine: Machine, token: str) -> None:
+        del machine.leases[token]
+        self._ended.append((machine, token, _RELEASED))
+
+    def _pools(self) -> dict[str, dict[str, Limits]]:
+        """The tasks that run anywhere, by pool, with their limits."""
+        self._parts.plugins.refresh()
+        pools: dict[str, dict[str, Limits]] = {}
+        tasks = self._parts.plugins.tasks
+        for task, limits in self._parts.limits().items():
+            if tasks[task].runs == "anywhere":
+                pools.setdefault(self._parts.pool_of(task), {})[task] = limits
+        return pools
+
+    def _exchange(self, now: float) -> None:
+        """Write the outcomes that came, and claim jobs for the free threads."""
+        ended, self._ended = self._ended, []
+        for machine, token, _ in ended:  # first, because their threads are free
+            machine.leases.pop(token, None)
+        pools = self._pools()
+        brief = frozenset(name for pool in pools for name in self._parts.brief_tasks(pool))
+        machines = {machine.row: machine for machine in self._machines.values()}
+        capacities = [c for m in machines.values() if (c := m.capacity(brief))]
+        if not ended and not self._may_claim(pools, capacities):
+            return
+        outcomes = [(token, outcome) for _, token, outcome in ended]
+        accepted, leases = self._store.exchange(outcomes, pools, capacities)
+        for machine, token, _ in ended:
+            machine.acknowledged.append(token)
+            machine.answer = True
+        if any(outcome.followups for _, token, outcome in ended if token in accepted):
+            self._notifier.notify()
+        by_machine: dict[int, list[Lease]] = {}
+        for lease in leases:
+            by_machine.setdefault(lease.machine, []).append(lease)
+        for row, given in by_machine.items():
+            machine = machines[row]
+            jobs = []
+            for lease in given:
+                claim = lease.claim
+                sequence, isolated = machine.channel.sent + 1, bool(claim.isolated)
+                machine.leases[lease.token] = Leased(sequence, now, claim.pool, isolated)
+                jobs.append([lease.token, claim, lease.limits, self._extras(claim)])
+            self._send(machine, "jobs", {"beat": machine.beat, "jobs": jobs})
+
+    def _may_claim(self, pools: dict[str, Any], capacities: list[Capacity]) -> bool:
+        tasks = [name for pool in pools.values() for name in pool]
+        return bool(capacities and tasks and self._store.claimable(tasks))
+
+    def _extras(self, claim: Claim) -> dict[str, Any]:
+        """What a fetch needs from home: the item with its validators, and the robots rules."""
+        if claim.task != "fetch":
+            return {}
+        url, key = str(json.loads(claim.args)[0]), item_key(claim.args)
+        item_id = self._parts.store.find(key)
+        found = None if item_id is None else self._parts.store.get(item_id)
+        row = found and {name: found[name] for name in ("id", "sha256", "metadata")}
+        extras: dict[str, Any] = {"item": {"key": key, "row": row}}
+        if row and row["sha256"] in self._parts.cache:
+            extras["cached"] = row["sha256"]
+        if rules := robots.stored_rules(self._parts.data_dir / robots.DIRECTORY, url):
+            extras["robots"] = rules
+        return extras
+
+    # Messages ----------------------------------------------------------------------------------
+
+    def _send(self, machine: Machine, kind: str, body: Any) -> None:
+        machine.channel.send(self._server, kind, body)
+
+    def _receive(self, data: bytes) -> None:
+        """Take one message. A crafted, replayed or damaged one is ignored."""
+        try:
+            name = sender_of(data)
+            if not (name.isalnum() and len(name) == 32):
+                return
+            channel = self._channel(name)
+            message = channel.accept(data)
+        except ValueError:
+            return
+        if message is None:
+            return
+        kind, body = message
+        machine = self._machines.get(name)
+        if machine is None:
+            if kind != "beat" or body.get("leaves"):
+                return
+            row = self._store.put_machine(name, self._values(body, None))
+            machine = self._machines[name] = self._new_machine(row, name, time.monotonic())
+            logger.info("machine %s (pid %s) has joined", body["host"], body["pid"])
+        machine.heard_at = time.monotonic()
+        match kind:
+            case "beat":
+                machine.beat = channel.received
+                self._take_beat(machine, body)
+            case "report":
+                self._take_started(machine, body["started"])
+                self._take_outcomes(machine, body["outcomes"])
+            case "part":
+                machine.receiver.receive(body)
+                machine.receiver.step()
+            case "want":
+                self._send_part(machine, *body)
+            case "ask":
+                value = self._reply(body["kind"], body["body"])
+                self._send(machine, "reply", {"name": body["name"], "value": value})
+
+    def _values(self, beat: dict[str, Any], problem: str | None) -> dict[str, Any]:
+        about = {name: beat[name] for name in ("version", "pools")}
+        return {"host": beat["host"], "pid": beat["pid"], "about": about, "problem": problem}
+
+    def _take_beat(self, machine: Machine, beat: dict[str, Any]) -> None:
+        machine.about = beat
+        tasks, problem = tasks_for(self._parts.plugins, beat["version"], beat["plugins"])
+        machine.tasks = frozenset(tasks)
+        self._store.put_machine(machine.name, self._values(beat, beat["problem"] or problem))
+        self._take_started(machine, [token for token, begun in beat["held"].items() if begun])
+        self._take_outcomes(machine, beat["outcomes"])
+        for token, lease in list(machine.leases.items()):
+            known = token in beat["held"] or token in beat["outcomes"]
+            if lease.sequence <= beat["read"] and not known:
+                self._release(machine, token)  # its message was lost
+        machine.drop += [token for token in beat["held"] if token not in machine.leases]
+        for token, (done, total) in beat["progress"].items():
+            self._store.progress_of(token, done, total)
+        machine.answer = True
+        if beat.get("leaves"):
+            self._exchange(time.monotonic())
+            self._lose(machine, "has left")
+
+    def _take_started(self, machine: Machine, tokens: list[str]) -> None:
+        new = [t for t in tokens if t in machine.leases and not machine.leases[t].started]
+        for token in new:
+            machine.leases[token].started = True
+        if new:
+            self._store.leases_started(new)
+
+    def _take_outcomes(self, machine: Machine, outcomes: dict[str, Any]) -> None:
+        for token, values in outcomes.items():
+            if token not in machine.leases:  # late, twice, or refused
+                machine.acknowledged.append(token)
+                machine.answer = True
+            elif token not in machine.pending:
+                sizes = values.get("bytes", {})
+                missing = {key for key in sizes if key not in self._parts.cache}
+                machine.pending[token] = (values, missing)
+                for key in missing:
+                    machine.receiver.want(key, sizes[key])
+                machine.receiver.step()
+                self._end_complete(machine)
+
+    def _keep(self, machine: Machine, key: str, data: bytes | None) -> None:
+        if data is not None:
+            self._parts.cache.put(data)
+        for token, (_, missing) in list(machine.pending.items()):
+            if key in missing and data is None:
+                machine.pending[token] = (vars(_RELEASED), set())  # its bytes are gone
+            missing.discard(key)
+        self._end_complete(machine)
+
+    def _end_complete(self, machine: Machine) -> None:
+        """End the jobs whose bytes are all here."""
+        for token, (values, missing) in list(machine.pending.items()):
+            if missing:
+                continue
+            del machine.pending[token]
+            values = dict(values)
+            values.pop("bytes", None)
+            for key, at in values.pop("visited", {}).items():
+                self._parts.store.visited(key, at)
+            if rules := values.pop("robots", None):
+                robots.put_rules(self._parts.data_dir / robots.DIRECTORY, *rules)
+            try:
+                outcome = outcome_from_json(values)
+            except TypeError:
+                logger.warning("an outcome of another version is refused")
+                outcome = _RELEASED
+            self._ended.append((machine, token, outcome))
+
+    def _send_part(self, machine: Machine, key: str, offset: int) -> None:
+        try:
+            body = part(self._parts.cache.get(key), key, offset)
+        except KeyError:
+            body = {"key": key, "offset": offset, "size": 0, "data": None}
+        self._send(machine, "part", body)
+
+    def _reply(self, kind: str, body: Any) -> Any:
+        if kind == "state":
+            return self._store.plugin_value(*body)
+        return sorted(self._store.plugin_keys(*body))
+
+    def _answer_all(self) -> None:
+        """Answer heartbeats and outcomes."""
+        for machine in self._machines.values():
+            if not (machine.answer or machine.cancel or machine.stop or machine.drop):
+                continue
+            body: dict[str, Any] = {
+                "acknowledged": machine.acknowledged,
+                "drop": machine.drop,
+                "cancel": list(machine.cancel),
+                "stop": machine.stop,
+                "lease": self._settings.lease,
+            }
+            if not machine.about.get("has_settings"):
+                body["settings"] = self._settings_for_machines()
+            self._send(machine, "answer", body)
+            machine.acknowledged, machine.drop, machine.answer = [], [], False
+            machine.cancel, machine.stop = set(), False
+
+    def _settings_for_machines(self) -> str:
+        """The settings without paths and secrets of this machine."""
+        own: dict[str, Any] = {
+            "data_dir": "/",
+            "task_queue.sqlite.path": None,
+            "data_storage.sqlite.path": None,
+        }
+        own |= {"alerts": []}  # with the addresses of people
+        return self._parts.settings.without_secrets().override(own, "home").to_json()

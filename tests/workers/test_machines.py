@@ -1,0 +1,297 @@
+"""Machines that have joined a queue through a real Redis server run its jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paise2nb.core.errors import NotFound, WorkersError
+from tests.machines import Place, RedisServer
+from tests.site import Site
+from tests.waiting import until
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path, RedisServer(tmp_path / "redis"))
+    yield place
+    place.close()
+
+
+def test_two_machines_run_what_may_run_anywhere_and_home_the_rest(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join(), place.join()
+    place.joined(app, 2)
+    gate = place.directory / "gate"
+    jobs = app.enqueue_many("hold", [(str(gate), f"{n}") for n in range(2)])
+    until(lambda: [job.state for job in jobs] == ["running"] * 2)
+    until(lambda: all(row["jobs"] for row in app.workers.status().machines))
+    gate.touch()
+    jobs.wait(60)
+    directories = {job.result(0) for job in jobs}
+    assert len(directories) == 2
+    assert str(app.data_dir) not in directories
+    assert [job.children[0].result(0) for job in jobs] == [str(app.data_dir)] * 2
+    assert not app.queue.job_store.leases()
+
+
+def test_pages_are_fetched_and_extracted_there_and_stored_at_home(place: Place, site: Site) -> None:
+    app = place.home(fetch__allow_private_addresses=True, fetch__host_delay=0.01)
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    urls = [site.url(f"/status/200?page={n}") for n in range(20)]
+    jobs = app.enqueue_many("fetch", urls)
+    jobs.wait(60)
+    assert {job.page_state for job in jobs} == {"stored"}
+    assert app.store.count() == 20
+    asked = Counter(request.path for request in site.requests)
+    assert sorted(asked.values()) == [1] * 21  # with robots.txt
+
+
+def test_a_file_is_read_at_home_only(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    job = app.enqueue("fetch", "/etc/hostname")
+    app.enqueue("where", "after").wait(60)
+    assert job.state == "queued"
+
+
+def test_a_task_that_needs_the_collection_goes_home_uncharged(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    job = app.enqueue("needs-items", "x")
+    until(lambda: job.attempts)
+    assert [attempt["outcome"] for attempt in job.attempts] == ["released"]
+    assert "context.items" in job.error
+    app.workers.start(pool="default")
+    job.wait(60)
+    assert job.result(0)[1] == str(app.data_dir)
+
+
+def test_the_state_of_a_plugin_counts_each_job_once(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join(), place.join()
+    place.joined(app, 2)
+    jobs = app.enqueue_many("count-up", [f"{n}" for n in range(10)])
+    jobs.wait(60)
+    assert sorted(job.result(0) for job in jobs) == list(range(1, 11))
+
+
+def test_bytes_travel_in_both_directions(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    size = 3_000_000
+    made = app.enqueue("put-bytes", size, 7)
+    made.wait(60)
+    assert made.children[0].result(0) == size
+    key = app.cache.put(b"from home" * 100_000)
+    assert app.enqueue("read-bytes", key).result(60) == 900_000
+
+
+@pytest.mark.parametrize("end", ["killed", "frozen"])
+def test_the_jobs_of_a_silent_machine_run_again_once(place: Place, end: str) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    first = place.join()
+    place.joined(app)
+    gate = place.directory / "gate"
+    job = app.enqueue("hold", str(gate), "word")
+    until(lambda: Path(f"{gate}.ran").exists())
+    until(lambda: app.queue.job_store.leases()[0]["started"])
+    first.send(signal.SIGKILL if end == "killed" else signal.SIGSTOP)
+    place.join()
+    until(lambda: len(Path(f"{gate}.ran").read_text().splitlines()) == 2)
+    gate.touch()
+    first.send(signal.SIGCONT)
+    job.wait(60)
+    assert job.result(0).startswith(str(place.machines[1].directory))
+    assert len(job.children) == 1
+    assert [a["outcome"] for a in job.attempts] == ["released", "completed"]
+
+
+def test_a_cancelled_job_is_ended_and_may_run_again(place: Place) -> None:
+    app = place.home(workers__cancel_grace=0)
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    gate = place.directory / "gate"
+    job = app.enqueue("hold", str(gate), "word")
+    until(lambda: Path(f"{gate}.ran").exists())
+    job.cancel()
+    job.retry()
+    until(lambda: len(Path(f"{gate}.ran").read_text().splitlines()) == 2)
+    gate.touch()
+    job.wait(60)
+    assert job.state == "completed"
+    assert [a["outcome"] for a in job.attempts] == ["cancelled", "completed"]
+
+
+def test_crashes_and_limits_are_charged_as_at_home(place: Place) -> None:
+    app = place.home(workers__retry__policies={"crash": {"max_retries": 1, "retry_delay": 0}})
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    crashing, slow = app.enqueue("die", "x"), app.enqueue("too-long", "x")
+    app.wait(60)
+    assert [a["outcome"] for a in crashing.attempts] == ["crashed", "crashed"]
+    assert {a["outcome"] for a in slow.attempts} == {"timeout"}
+    assert (crashing.state, slow.state) == ("failed", "failed")
+
+
+def test_progress_is_shown_at_home(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    gate = place.directory / "gate"
+    job = app.enqueue("hold", str(gate), "word")
+    until(lambda: job.row()["progress"] == json.dumps([1, 2]))
+    gate.touch()
+
+
+def test_home_away_for_three_leases_kills_nothing(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    gate = place.directory / "gate"
+    job = app.enqueue("hold", str(gate), "word")
+    until(lambda: Path(f"{gate}.ran").exists())
+    app.workers.stop()
+    away_until = time.monotonic() + 9
+    until(lambda: time.monotonic() > away_until)
+    gate.touch()
+    app.workers.start(pool="home")
+    job.wait(60)
+    assert len(Path(f"{gate}.ran").read_text().splitlines()) == 1
+    assert [a["outcome"] for a in job.attempts] == ["completed"]
+
+
+def test_a_relay_that_is_killed_loses_nothing(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    jobs = app.enqueue_many("count-up", [f"{n}" for n in range(300)])
+    for _ in range(3):
+        relay = next(w for w in app.workers.status().workers if w["pool"] == "relay")
+        os.kill(relay["pid"], signal.SIGKILL)
+        until(
+            lambda pid=relay["pid"]: any(
+                w["pool"] == "relay" and w["pid"] != pid for w in app.workers.status().workers
+            )
+        )
+    jobs.wait(60)
+    assert sorted(job.result(0) for job in jobs) == list(range(1, 301))
+
+
+def test_a_redis_that_comes_back_empty_loses_nothing(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    jobs = app.enqueue_many("count-up", [f"{n}" for n in range(300)])
+    until(lambda: any(job.state == "completed" for job in jobs))
+    for _ in range(2):
+        place.redis.kill()
+        place.redis.start()
+    jobs.wait(60)
+    assert sorted(job.result(0) for job in jobs) == list(range(1, 301))
+
+
+def test_a_machine_that_drains_finishes_its_job_and_leaves(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    machine = place.join()
+    [row] = place.joined(app)
+    gate = place.directory / "gate"
+    job = app.enqueue("hold", str(gate), "word")
+    until(lambda: Path(f"{gate}.ran").exists())
+    app.workers.stop_machines(row["host"])
+    gate.touch()
+    assert machine.process.wait(60) == 0
+    assert job.state == "completed"
+    until(lambda: not app.workers.status().machines)
+    assert not list(machine.directory.glob("paise2-*"))
+    with pytest.raises(NotFound, match="no machine 'nowhere'"):
+        app.workers.stop_machines("nowhere")
+
+
+# Refusals --------------------------------------------------------------------------------------
+
+
+def test_a_server_that_may_delete_messages_is_refused(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru")
+    place = Place(tmp_path, redis)
+    try:
+        with pytest.raises(WorkersError, match="maxmemory-policy is allkeys-lru; set it to"):
+            place.home().workers.start(pool="home")
+        machine = place.join()
+        assert machine.process.wait(60) == 1
+        assert "set it to noeviction" in machine.output
+    finally:
+        place.close()
+
+
+def test_a_second_home_is_refused_with_the_place_of_the_first(place: Place) -> None:
+    place.home().workers.start(pool="home")
+    with pytest.raises(WorkersError, match=r"has a home already: .*/data/tasks.db on "):
+        place.home("other").workers.start(pool="home")
+
+
+def test_without_a_secret_only_loopback_is_used(place: Place) -> None:
+    app = place.home(task_queue__redis__url="redis://192.0.2.1:6379/0")
+    with pytest.raises(WorkersError, match="PAISE2_QUEUE_SECRET"):
+        app.workers.start(pool="home")
+    machine = place.join(url="redis://:hidden@192.0.2.1:6379/0")
+    assert machine.process.wait(60) == 2
+    assert "PAISE2_QUEUE_SECRET" in machine.output
+    assert "hidden" not in machine.output
+
+
+def test_a_machine_with_a_wrong_secret_gets_nothing(place: Place) -> None:
+    app = place.home(task_queue__redis__secret="right")
+    app.workers.start(pool="home")
+    place.join(PAISE2_QUEUE_SECRET="wrong")
+    right = place.join(PAISE2_QUEUE_SECRET="right")
+    place.joined(app, 1)
+    job = app.enqueue("where", "word")
+    assert job.result(60).startswith(str(right.directory))
+    assert "right" not in app.queue.job_store.supervisor()["settings"]
+    assert len(app.workers.status().machines) == 1
+
+
+def test_a_password_is_in_no_row_log_or_error(tmp_path: Path) -> None:
+    place = Place(tmp_path, RedisServer(tmp_path / "redis", "--requirepass", "pass-word"))
+    try:
+        app = place.home(task_queue__redis__url=f"redis://:wrong-one@{place.redis.address}")
+        with pytest.raises(WorkersError, match="no Redis server answers") as caught:
+            app.workers.start(pool="home")
+        texts = [str(caught.value)]
+        app = place.home(
+            "other", task_queue__redis__url=f"redis://:pass-word@{place.redis.address}"
+        )
+        app.workers.start(pool="home")
+        machine = place.join(PAISE2_REDIS_URL=f"redis://:pass-word@{place.redis.address}")
+        place.joined(app)
+        texts += [machine.output, json.dumps(app.queue.job_store.supervisor())]
+        texts += [file.read_text() for file in tmp_path.glob("*/logs/workers.log")]
+        assert not any(word in text for text in texts for word in ("pass-word", "wrong-one"))
+    finally:
+        place.close()
