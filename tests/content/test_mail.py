@@ -300,6 +300,19 @@ def test_an_encrypted_email_says_so(app: App, tmp_path: Path) -> None:
     assert "is encrypted" in job.result()["warning"]
 
 
+def test_the_parts_of_an_encrypted_email_are_no_attachments() -> None:
+    part = (
+        "--b\nContent-Type: application/octet-stream; name=a.asc\n\n-----BEGIN PGP MESSAGE-----\n"
+    )
+    (found,) = attached(f"{HEAD}Content-Type: multipart/encrypted; boundary=b\n\n{part}--b--\n")
+    assert isinstance(found.data, PermanentError)
+    assert found.data.error_class == "password"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_head() -> None:
+    assert read(f"\ufeff{HEAD}\nwords").title == "Tides"
+
+
 def test_a_signature_and_a_report_of_delivery_are_no_attachments() -> None:
     signed = MIMEPart()
     signed.set_content(b"x", "application", "pgp-signature")

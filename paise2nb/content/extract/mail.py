@@ -10,6 +10,7 @@ import hashlib
 import quopri
 import re
 import struct
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC
@@ -43,7 +44,9 @@ _WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?]*)\?=")  # RFC 2047
 _WORDS = re.compile(rf"{_WORD.pattern}(?:\s*{_WORD.pattern})*")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
 _SIGNATURES = ("application/pgp-signature", "application/pkcs7-signature")
-_ENCRYPTED = ("application/pgp-encrypted", "application/pkcs7-mime")
+_ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
+_LOCKED = PermanentError("is encrypted: needs the key of its reader", "password")
+_SIGNED = PermanentError("is signed in a form that can't be read", "unsupported")
 _TNEF = ("application/ms-tnef", "application/vnd.ms-tnef")
 _TNEF_TITLE, _TNEF_DATA = 0x18010, 0x6800F
 _SHIFTED = ("utf-7", "hz")  # encodings that are valid ASCII, but as gibberish
@@ -128,7 +131,7 @@ def _parsed(data: bytes, url: str = "") -> "Message[str, str]":
     if data.count(b"\n--") > MAX_PARTS:
         raise PermanentError(f"has more than {MAX_PARTS} parts: {url}", "too_large")
     try:
-        return message_from_bytes(data.lstrip(), policy=_Policy())
+        return message_from_bytes(data.removeprefix(BOM_UTF8).lstrip(), policy=_Policy())
     except RecursionError as error:
         message = f"can't be read as {MAIL} (parts in parts, too deep): {url}"
         raise PermanentError(message, "damaged") from error
@@ -167,6 +170,10 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
         name = name or _file_name(f"{_header(children[0], 'Subject') or 'message'}.eml")
         attachments.append(Member(name, _attached_mail(part, children[0]), MAIL))
         return []
+    if kind in _ENCRYPTED:
+        problem = _SIGNED if part.get_param("smime-type") == "signed-data" else _LOCKED
+        attachments.append(Member(name or "encrypted", problem))
+        return []
     if kind == "message/delivery-status":
         return [
             "\n".join(f"{name}: {value}" for child in children for name, value in child.items())
@@ -188,9 +195,6 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
         ]
     if kind in _TNEF or name.lower() == "winmail.dat":
         attachments.extend(_tnef(data))
-    elif kind in _ENCRYPTED:
-        problem = PermanentError("is encrypted: needs the key of its reader", "password")
-        attachments.append(Member(name or "encrypted", problem))
     elif kind not in _SIGNATURES:
         name = name or f"part-{len(attachments) + 1}{guess_extension(kind) or ''}"
         attachments.append(Member(name, data, kind, charset))
