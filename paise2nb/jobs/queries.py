@@ -147,6 +147,10 @@ class QueryMixin(StatisticsMixin):
             trees.setdefault(row["root"], []).append(row["id"])
         return trees
 
+    def ready_in_tree(self, root: int) -> list[int]:
+        """The jobs of a tree that may start now, in the order in which they are claimed."""
+        return self._column(SQL["ready_in_tree"], {"ids": json.dumps([root])})
+
     def unfinished(self, ids: Iterable[int]) -> set[int]:
         """Those of the jobs with a queued, running, retrying or due job in their tree."""
         parameters = {"ids": json.dumps(list(ids)), "now": self.now()}

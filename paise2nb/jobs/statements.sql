@@ -134,16 +134,21 @@ WHERE ready = 1 AND task = ? AND isolated = 0 AND priority = ? AND host IS NULL
 ORDER BY id LIMIT ?
 
 -- name: next_in_tree
+-- CROSS JOIN, here and below: by the tree, which may be one job, not by all jobs that are ready.
 {tree}
-SELECT id, task, state, host FROM jobs
-WHERE id IN (SELECT id FROM tree) AND ready = 1
-    AND task IN (SELECT value FROM json_each(:tasks))
+SELECT id, task, state, host FROM tree CROSS JOIN jobs USING (id)
+WHERE ready = 1 AND task IN (SELECT value FROM json_each(:tasks))
 ORDER BY priority DESC, coalesce(page_id, root_id), id LIMIT 1
+
+-- name: ready_in_tree
+{tree}
+SELECT id FROM tree CROSS JOIN jobs USING (id) WHERE ready = 1
+ORDER BY priority DESC, coalesce(page_id, root_id), id
 
 -- name: next_waiting_in_tree
 {tree}
-SELECT id, host FROM jobs
-WHERE id IN (SELECT id FROM tree) AND host_slot = 1 ORDER BY priority DESC, id LIMIT 1
+SELECT id, host FROM tree CROSS JOIN jobs USING (id) WHERE host_slot = 1
+ORDER BY priority DESC, id LIMIT 1
 
 -- name: due_jobs
 SELECT id, host, host_slot FROM jobs WHERE ready = 0 AND run_at <= :now

@@ -7,7 +7,8 @@ storage in memory, and run follow-up jobs before their parent's outcome is writt
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from paise2nb.config.settings import Settings
 from paise2nb.jobs.models import IMMEDIATE, RUNNING, Claim, Limits, Worker
@@ -63,7 +64,7 @@ class ImmediateRunner:
         try:
             if self._has_orphaned_claims:
                 self._release_orphaned_claims(worker)
-            while (claim := self._job_store.claim(worker, limits, tree=root)) is not None:
+            for claim in self._claims(worker, limits, root):
                 self._local.stack = (*outer, claim.id)
                 self._running.add(claim.id)
                 self._run(claim)
@@ -76,6 +77,19 @@ class ImmediateRunner:
             self._local.stack = outer
             self._release_orphaned_claims(worker)
             raise
+
+    def _claims(
+        self, worker: Worker, limits: dict[str, Limits], root: int | None
+    ) -> Iterator[Claim]:
+        """Claim one job after the other until none may start, of one tree or of all."""
+        claim = partial(self._job_store.claim, worker, limits)
+        while (claimed := claim(tree=root)) is not None:
+            yield claimed
+            # Each with what follows from it. To search the whole tree for each claim would make
+            # the time of a large folder grow with the square of its files.
+            for job_id in [] if root is None else self._job_store.ready_in_tree(root):
+                while (claimed := claim(tree=job_id)) is not None:
+                    yield claimed
 
     def _limits(self) -> dict[str, Limits]:
         """Return the tasks that are not paused, with their limits."""

@@ -163,3 +163,19 @@ def test_the_provider_none_is_immediate_and_starts_no_workers(make: Make) -> Non
     assert app.enqueue("echo", "x").result() == "x"
     with pytest.raises(WorkersError, match=r"task_queue\.provider is none"):
         app.workers.start()
+
+
+def test_the_work_for_each_job_of_a_large_tree_does_not_grow_with_the_tree(app: App) -> None:
+    steps = [0]
+
+    def count() -> None:
+        steps[0] += 1
+
+    app.queue.job_store.database._connection(None).set_progress_handler(count, 10)
+    work = []
+    for number in (20, 400):
+        before = steps[0]
+        job = app.enqueue("parent", *(str(n) for n in range(number)))
+        assert len(job.children) == number
+        work.append((steps[0] - before) / number)
+    assert work[1] < 2 * work[0]
