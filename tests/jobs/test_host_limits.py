@@ -479,7 +479,7 @@ def test_no_request_comes_before_retry_after_and_waiting_is_no_attempt(
 ) -> None:
     first = app.enqueue("fetch", throttle(site, 2))
     app.workers.start()
-    until(lambda: first.state == "retrying")
+    until(lambda: first.attempts)
     rest = app.enqueue_many("fetch", [site.add(f"/{n}") for n in range(3)])
     app.wait(timeout=120)
     assert [attempt["outcome"] for attempt in first.attempts] == ["failed", "completed"]
