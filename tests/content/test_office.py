@@ -193,12 +193,27 @@ def odp() -> bytes:
     return saved(document)
 
 
+def odg() -> bytes:
+    document = opendocument.OpenDocumentDrawing()
+    layout = style.PageLayout(name="layout")
+    document.automaticstyles.addElement(layout)
+    master = style.MasterPage(name="Standard", pagelayoutname=layout)
+    document.masterstyles.addElement(master)
+    page, frame = draw.Page(masterpagename=master), draw.Frame(width="5cm", height="2cm")
+    frame.addElement(draw.TextBox())
+    frame.firstChild.addElement(text.P(text="drawnword"))
+    page.addElement(frame)
+    document.drawing.addElement(page)
+    return saved(document)
+
+
 @pytest.mark.parametrize(
     ("make", "suffix", "words"),
     [
         (odt, ".odt", "Plain words|headerword of each page|footnoteword|commentword|boxword"),
         (ods, ".ods", "cellword|commentword"),
         (odp, ".odp", "slideword|noteword"),
+        (odg, ".odg", "drawnword"),
     ],
 )
 def test_opendocument_keeps_notes_comments_headers_and_frames(

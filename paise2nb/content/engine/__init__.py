@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 PDF = "application/pdf"
+DRAWING = "application/vnd.oasis.opendocument.graphics"  # which xberg does not read
+_NOTHING: Extracted = {"text": "", "metadata": {}}
 _PACKAGES = re.compile("openxmlformats|opendocument")
 
 _lock = threading.Lock()  # memory is limited per process, so that only one document is read at once
@@ -108,9 +110,9 @@ def _extract(data: bytes, kind: str, languages: Sequence[str] | None) -> Extract
     if kind == PDF:
         with contextlib.suppress(pdf.Unreadable):
             return pdf.extract(data, languages)
-    extracted = _by_xberg(data, kind)
+    extracted = _NOTHING if kind == DRAWING else _by_xberg(data, kind)
     if _PACKAGES.search(kind):
-        extracted["text"] = office.complete(data, extracted["text"])
+        return {**extracted, "text": office.complete(data, extracted["text"])}
     return extracted
 
 
