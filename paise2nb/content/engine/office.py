@@ -4,6 +4,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 # The parts whose paragraphs a reader sees, in the order in which they are added.
@@ -18,6 +19,7 @@ _PARTS = tuple(
     )
 )
 _PARAGRAPHS = ("p", "h", "text", "v")  # local names; the last two are of comments and charts
+_TEXTS = ("t", "text", "v")
 # Deleted words, and what stands beside the words of a note.
 _UNSEEN = (
     "tracked-changes",
@@ -42,28 +44,72 @@ def complete(data: bytes, text: str) -> str:
         data: A document of Office Open XML or OpenDocument.
         text: Its text as Markdown.
     """
-    # With and without spaces, because Markdown puts marks between words, and also into them.
-    plain = _MARK.sub("", text)
-    spaced, joined = f" {_NO_WORD.sub(' ', plain)} ", _NO_WORD.sub("", plain)
-    known, cursor, missing = set(spaced.split()), 0, list[str]()
-    for paragraph in _all_paragraphs(data):
-        words = _NO_WORD.sub(" ", paragraph).strip()
+    roots = list(_roots(data))
+    if not roots:
+        return text
+    known = _Known(text)
+    missing = list[str]()
+    for root in roots:
+        is_mixed = _OPEN_DOCUMENT in root.tag  # text may be in any element, not only in `t`
+        tags = () if is_mixed else _any(_TEXTS)
+        for element in root.iter(*_any(_PARAGRAPHS)):
+            if known.next(_words("".join(element.itertext(*tags, with_tail=is_mixed)))):
+                continue
+            # It is not in one piece: it contains a text box, a deletion, a line break, …
+            for paragraph in _paragraphs(element, is_mixed):
+                if not known.has(_words(paragraph)):
+                    missing.append(paragraph.strip())
+    return "\n\n".join([text.rstrip(), *missing]).strip()
+
+
+class _Known:
+    """The words of a text, with and without spaces: Markdown has marks between and in words."""
+
+    def __init__(self, text: str) -> None:
+        self._spaced = f" {_words(_MARK.sub('', text))} "
+        self._cursor = 0
+
+    @cached_property
+    def _joined(self) -> str:
+        return self._spaced.replace(" ", "")
+
+    @cached_property
+    def _distinct(self) -> set[str]:
+        return set(self._spaced.split())
+
+    def next(self, words: str) -> bool:
+        """Whether the text has a phrase after the one found last: the usual order."""
         if not words or words.isdecimal():  # the number of a page
-            continue
-        found = spaced.find(f" {words} ", cursor)  # paragraphs are mostly in the same order
-        if found >= 0:
-            cursor = found + len(words)
-        elif f" {words} " not in spaced and words.replace(" ", "") not in joined:
-            # A formula or a line break that is written otherwise hides only the phrase.
-            distinct = set(words.split())
-            if len(distinct) <= FEW_WORDS or not distinct <= known:
-                missing.append(paragraph.strip())
-                spaced += f"{words} "
-                known |= distinct
-    return "\n\n".join([text.rstrip(), *missing])
+            return True
+        found = self._spaced.find(f" {words} ", self._cursor)
+        self._cursor = self._cursor if found < 0 else found + len(words)
+        return found >= 0
+
+    def has(self, words: str) -> bool:
+        """Whether the text has a phrase anywhere, which is added if it has not."""
+        if self.next(words) or f" {words} " in self._spaced:
+            return True
+        # A formula or a link that is written otherwise hides a phrase, but not its words.
+        distinct = set(words.split())
+        if words.replace(" ", "") in self._joined or (
+            len(distinct) > FEW_WORDS and distinct <= self._distinct
+        ):
+            return True
+        self._spaced += f"{words} "
+        self._distinct |= distinct
+        return False
 
 
-def _all_paragraphs(data: bytes) -> Iterator[str]:
+def _words(text: str) -> str:
+    return _NO_WORD.sub(" ", text).strip()
+
+
+def _any(names: tuple[str, ...]) -> list[str]:
+    """Names of elements in any namespace."""
+    return [f"{{*}}{name}" for name in names]
+
+
+def _roots(data: bytes) -> Iterator[Any]:
     from lxml import etree
 
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -73,14 +119,13 @@ def _all_paragraphs(data: bytes) -> Iterator[str]:
                 parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True)
                 root = etree.fromstring(archive.read(name), parser)
                 if root is not None:
-                    yield from _paragraphs(root)
+                    yield root
 
 
-def _paragraphs(root: Any) -> Iterator[str]:
-    """The paragraphs of a part. Those of a text box are inside of another paragraph."""
+def _paragraphs(root: Any, is_mixed: bool) -> Iterator[str]:
+    """A paragraph, and those inside of it."""
     from lxml import etree
 
-    is_mixed = _OPEN_DOCUMENT in root.tag  # text may be in any element, not only in `t`
     open_paragraphs = list[list[str]]()
     unseen = 0
     for event, element in etree.iterwalk(root, events=("start", "end")):
@@ -89,8 +134,8 @@ def _paragraphs(root: Any) -> Iterator[str]:
         if event == "start":
             if name in _PARAGRAPHS:
                 open_paragraphs.append([])
-            if open_paragraphs and not unseen:
-                if is_mixed or name in ("t", "text", "v"):
+            if not unseen:
+                if is_mixed or name in _TEXTS:
                     open_paragraphs[-1].append(element.text or "")
                 if name in _BREAKS:
                     open_paragraphs[-1].append(" ")
