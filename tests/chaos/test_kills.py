@@ -39,8 +39,9 @@ def test_killed_workers_lose_no_job_and_store_each_effect_once(
     expected = trees(environment, int(scale["jobs"]), 0.01)
     app.workers.start()
     kills, standstill = 0, Standstill(environment)
+    begun = standstill.update()  # while the other workers were still starting
     while (completed := standstill.update()) < len(expected):
-        due = completed * scale["kills"] / (0.95 * len(expected))
+        due = (completed - begun) * scale["kills"] / (0.95 * (len(expected) - begun))
         victims = environment.workers()
         if kills <= min(due, scale["kills"] - 1) and victims:
             time.sleep(environment.random.uniform(0, 0.02))  # a random moment
