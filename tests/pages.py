@@ -254,6 +254,21 @@ PARTS: dict[str, tuple[str, list[str]]] = {
         f"</details>",
         [said(16, 5), said(17, 12), said(18, 12)],
     ),
+    "an accordion": (
+        "".join(
+            "<div class='accordion-item'><h2><button class='accordion-button'"
+            " aria-expanded='false'>"
+            f"{said(30 + n, 5)}</button></h2><div class='collapse'><div class='accordion-body'>"
+            f"{said(40 + n, 12)}</div></div></div>"
+            for n in range(3)
+        ),
+        [said(number + n, words) for n in range(3) for number, words in ((30, 5), (40, 12))],
+    ),
+    "tabs": (
+        f"<div><div role='tabpanel'>{said(50, 12)}</div><div role='tabpanel' hidden>{said(51, 12)}"
+        "</div></div>",
+        [said(50, 12), said(51, 12)],
+    ),
     "a note": (
         f"<aside class='admonition note'><p>{said(19, 12)}</p></aside>",
         [said(19, 12)],

@@ -8,8 +8,9 @@ from importlib.resources import files
 
 import pytest
 
-from paise2nb.content.extract import documents, rtf, text
+from paise2nb.content.extract import documents, pages, rtf, text
 from paise2nb.content.extract.text import SAMPLE, codec_of, declarations, decode
+from paise2nb.content.extract.types import media_type
 from paise2nb.plugins import Source
 
 GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
@@ -243,3 +244,19 @@ def test_unicode_escapes_of_rtf_keep_their_substitutes_and_pictures_their_bytes(
 def test_a_text_file_is_read_with_the_help_of_its_host() -> None:
     data = "Hęś kąt".encode("cp1250")
     assert text.read(data, Source("https://example.pl/a.txt", "text/plain")).text == "Hęś kąt"
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("words", ["größer words", "x"])
+def test_utf_16_without_a_mark_is_text(codec: str, words: str) -> None:
+    data = words.encode(codec)
+    assert decode(data) == words
+    assert media_type("text/plain", data) == "text/plain"
+    assert media_type(None, data, ".txt") == "text/plain"
+    page = f"<html lang='de'><body><p>{words}</p></body></html>".encode(codec)
+    assert pages.read(page, Source("https://example.org/a", "text/html", "utf-8")).text == words
+
+
+def test_bytes_with_zeros_are_no_text() -> None:
+    assert media_type("text/plain", bytes(range(8)) * 9) == "application/octet-stream"
+    assert media_type("text/plain", b"\x00\x00\x00\x01" * 9) == "application/octet-stream"

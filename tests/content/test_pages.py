@@ -106,6 +106,17 @@ def test_a_page_of_several_columns_is_kept() -> None:
     assert missing(html, [said(n, 60) for n in range(10) if n != 8]) == []
 
 
+def test_a_list_of_entries_has_all_of_them() -> None:
+    entries = "".join(
+        f"<article class='post'><h2><a href='/{n}'>Entry{n} of it</a></h2><p>{said(n, 30 + n)}</p>"
+        "</article>"
+        for n in range(8)
+    )
+    html = f"<html><body><main>{entries}</main></body></html>"
+    assert missing(html, [said(n, 30 + n) for n in range(8)]) == []
+    assert missing(html, [f"Entry{n} of it" for n in range(8)]) == []
+
+
 # Data ----------------------------------------------------------------------------------------
 
 TEXTS = [said(n, 40) for n in range(5)]

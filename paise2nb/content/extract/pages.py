@@ -8,7 +8,7 @@ from lxml import html
 from lxml.etree import ParserError, XPath
 
 from paise2nb.content.extract import embedded, page_metadata
-from paise2nb.content.extract.prose import MOST, Prose
+from paise2nb.content.extract.prose import LONG, MOST, Prose
 from paise2nb.content.extract.text import decode
 from paise2nb.content.extract.visible import visible_text
 from paise2nb.plugins import Document, Source
@@ -112,7 +112,7 @@ def _adapt(tree: Any, attributes: str) -> None:
     for element in _CAPTIONS(tree) if "caption" in attributes else ():
         for name in ("class", "id"):
             element.attrib.pop(name, None)
-    for element in tree.iter("figure", "figcaption", "aside", "template", "time"):
+    for element in tree.iter("figure", "figcaption", "aside", "button", "template", "time"):
         size = len(element.text_content().strip())
         match element.tag:
             case "figcaption" if element.find(".//p") is None and element.find(".//div") is None:
@@ -121,6 +121,8 @@ def _adapt(tree: Any, attributes: str) -> None:
                 element.tag = "div"
             case "aside" if _NOTE.search(f"{element.get('role')} {element.get('class')}"):
                 element.tag = "div"
+            case "button" if size >= LONG // 2 and "aria-expanded" in element.attrib:
+                element.tag = "strong"  # as the summary of details
             case "template" if element.get("shadowrootmode"):
                 element.tag = "div"
             case "time" if (element.tail or "").strip(

@@ -6,6 +6,7 @@ content, where text is in markup that articles seldom have, and where a page is 
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import groupby, islice
 from typing import Any, NamedTuple
@@ -22,7 +23,9 @@ _PIECES = XPath(
     f"//body//text()[string-length(normalize-space()) >= {LONG}][not(parent::script|parent::style)]"
 )
 _IS_ARTICLE = XPath(
-    "boolean(//meta[@property='og:type' and @content='article'] | //*[@itemprop='articleBody'])"
+    "boolean(//meta[@property='og:type' and @content='article'] | //*[@itemprop='articleBody']"
+    " | //article[not(ancestor-or-self::*[contains(@class, 'omment')])]"
+    " | //*[contains(@class, 'entry-content') or contains(@class, 'hentry')])"
 )
 _IS_DISCUSSION = XPath(
     "boolean(//*[contains(@itemtype, '/QAPage') or contains(@itemtype, '/DiscussionForumPosting')]"
@@ -60,7 +63,7 @@ _NOISE = _in_names("""
     nav navbar navigation menu breadcrumbs? sidebar footer share sharing social related recommended
     recommendations promo newsletter subscribe signup signin login cookies? consent gdpr banner
     ads? advert advertisement sponsored popup modal overlay toolbar pagination pager trending
-    popular masthead copyright paywall outbrain taboola tooltip hidden bio byline contributor
+    popular masthead copyright paywall outbrain taboola tooltip bio byline contributor
 """)
 # The parts of a discussion, the most telling names first. Those of a blog have comments, too.
 _POSTS = {
@@ -192,18 +195,18 @@ class Prose:
         for piece in self._pieces:
             sizes[piece.place.kind][piece.place.post] += len(piece.text)
         message, comment, reply, post = (sizes[kind].total() for kind in _POSTS)
-        other = sizes[""].total()
-        article = other + post
-        is_discussion = (
+        article = sizes[""].total() + post
+        kinds: Iterable[str] = ()
+        if (
             (message + comment + reply + post > 0 and _IS_DISCUSSION(self._tree))
             or len(sizes["message"]) > 1
             or (len(sizes["reply"]) > 1 and 3 * reply > article)
-            or (len(sizes["post"]) > 2 and 2 * max(sizes["post"].values()) < post)
             or (comment > 2 * article and (article < FEW or not (post or _IS_ARTICLE(self._tree))))
-        )
-        if not is_discussion:
-            return []
-        posts = {post for kind in _POSTS for post in sizes[kind]}
+        ):
+            kinds = _POSTS
+        elif len(sizes["post"]) > 2 and 2 * max(sizes["post"].values()) < post:
+            kinds = ("post",)
+        posts = {post for kind in kinds for post in sizes[kind]}
         found = posts.union(*(_alike(self._tree, *like) for like in set(map(_likeness, posts))))
         return [
             element
@@ -244,7 +247,7 @@ def _is_noise(element: Any) -> bool:
         or (element.tag == "form" and _CONTROLS(element))
         or element.get("role") in _NOISE_ROLES
         or element.get("aria-hidden") == "true"
-        or "hidden" in element.attrib
+        or ("hidden" in element.attrib and element.get("role") != "tabpanel")
         or ("none" in style and "display:none" in style.replace(" ", ""))
         or _is_noisy(_names(element))
     )

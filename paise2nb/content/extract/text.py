@@ -32,6 +32,7 @@ _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';]+)", re.IGNORECASE)
 _XML = re.compile(rb"\s*<\?xml[^>]+?encoding\s*=\s*[\"']\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 # Bytes that are not ASCII, with the ASCII between and after them: no character is cut in two.
 _EVIDENCE = re.compile(rb"[\x80-\xff]++(?:[\x00-\x7f]{1,32}+[\x80-\xff]++)*+[\x00-\x7f]{0,32}")
+CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")  # no text has these
 HEAD = 16384  # bytes that are searched for declarations
 CHUNK = 65536  # bytes that a parser gets at once
 SAMPLE = 16384  # bytes by which the character set is detected
@@ -64,6 +65,8 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
         # A stray byte does not change the encoding. Others hardly ever contain valid UTF-8.
         if not broken or _not_ascii(text) >= 2 * broken:
             return text
+    elif wide := utf_16(data[:HEAD]):
+        return data.decode(wide, "replace")
     inner, language = declarations(data)
     declared = [name for label in (charset, inner) if (name := codec_of(label))]
     if not (is_8_bit or declared):
@@ -77,6 +80,17 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
                 if errors == "strict" or text.count("\ufffd") * 10 < _not_ascii(text):
                     return text
     return data.decode(detected(data, url, language), "replace")
+
+
+def utf_16(head: bytes) -> str | None:
+    """The codec of western text in UTF-16 without a byte order mark, or None."""
+    for codec, zeros, others in (
+        ("utf-16-le", head[1::2], head[::2]),
+        ("utf-16-be", head[::2], head[1::2]),
+    ):
+        if zeros.count(0) * 10 > len(zeros) * 7 and not CONTROLS.search(others):
+            return codec
+    return None
 
 
 def metas(data: bytes) -> Iterator[tuple[str, dict[str, str]]]:

@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 
 from paise2nb.content.extract import ole
+from paise2nb.content.extract.text import CONTROLS, utf_16
 from paise2nb.plugins import Extractor, PluginLookup
 
 _TABLES = json.loads(Path(__file__).with_name("types.json").read_text("utf-8"))
@@ -189,10 +190,9 @@ def _textual(data: bytes, named: str) -> str:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether bytes may be text: they have no control characters, or the mark of UTF-16.
+    """Whether bytes may be text: they have no control characters, or they are UTF-16.
 
     Source: the WHATWG MIME sniffing standard, section 7.1.
     """
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return True
-    return not re.search(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]", head)
+    is_utf_16 = head.startswith((b"\xff\xfe", b"\xfe\xff")) or utf_16(head) is not None
+    return is_utf_16 or not CONTROLS.search(head)
