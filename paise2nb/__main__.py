@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NoReturn
 
 from paise2nb.core.errors import PaiseError, redacted
 from paise2nb.core.render import UNSAFE, one_line, painted, plain
@@ -20,6 +21,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: the words after the program's name; None takes those of this process.
     """
+    if os.getpid() == 1:  # of a container: the kernel drops signals that have no handler
+        signal.signal(signal.SIGTERM, _on_term)
     from paise2nb.commands import Session, table
     from paise2nb.commands import main as run
 
@@ -46,6 +49,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         return print_error(error, debug=session.debug or "--debug" in words)
+
+
+def _on_term(number: int, frame: object) -> NoReturn:
+    """End a start that is too young to have workers; a supervisor has a handler of its own."""
+    sys.exit(128 + number)
 
 
 def show(result: Any, session: Any) -> None:

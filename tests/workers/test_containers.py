@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -155,6 +156,15 @@ def test_a_supervisor_that_was_replaced_leaves(app: App, tmp_path: Path) -> None
         assert replaced.process.wait(timeout=60) == 0
     end_leases(app)
     assert not app.workers.present()
+
+
+def test_as_pid_1_a_command_ends_on_sigterm_before_it_supervises_anything() -> None:
+    program = (
+        "import os, signal; from paise2nb.__main__ import main; main(['--version']);"
+        "os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    ended = run_in_namespace([sys.executable, "-c", program])
+    assert ended.returncode == 128 + signal.SIGTERM
 
 
 def test_as_pid_1_a_supervisor_leaves_no_zombies(app: App) -> None:
