@@ -8,6 +8,7 @@ from typing import Any
 from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
+from paise2nb.core.errors import SettingsError
 from paise2nb.jobs.models import ELSEWHERE, HERE, IMMEDIATE, RUNNING
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import (
@@ -91,7 +92,11 @@ class WorkersInspection:
                 f"{self._parts.data_dir} is on a network filesystem ({kind}), where jobs may be "
                 "lost; choose a local directory with --data-dir or PAISE2_DATA_DIR"
             )
-        same = Settings.from_json(supervisor["settings"]) == self._parts.settings.without_secrets()
+        try:
+            running = Settings.from_json(supervisor["settings"])
+        except SettingsError:
+            return "the workers run another version of paise2nb; to use this: paise2 worker restart"
+        same = running == self._parts.settings.without_secrets()
         if not same and supervisor["presence"] == HERE:
             return "the workers run with other settings; to use these: paise2 worker restart"
         if unknown := self._job_store.ready_tasks() - set(self._parts.plugins.tasks):

@@ -122,3 +122,15 @@ def test_processes_of_an_older_version_end_and_charge_nothing(tmp_path: Path) ->
         assert {a["outcome"] for a in job.attempts} <= {"released", "completed"}
         assert app.queue.job_store.rows([job.id])[job.id]["attempt"] == 1
         app.workers.stop()
+
+
+def test_workers_of_a_version_with_other_settings_are_told(tmp_path: Path) -> None:
+    with paise2nb.open("development", tmp_path / "data") as app:
+        app.workers.start(pool="default", concurrency=1)
+        app.queue.job_store.set_supervisor(settings='[[["profile"], "development", "default"]]')
+        told = "the workers run another version of paise2nb; to use this: paise2 worker restart"
+        assert app.workers.status().problem == told
+        assert app.status().problem == told
+        app.workers.restart()
+        assert app.workers.status().problem is None
+        app.workers.stop()
