@@ -1,0 +1,96 @@
+"""Messages between home and machines: signed, numbered, and bytes in parts."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from paise2nb.workers.machines.bytes_in_parts import PART, Receiver, part
+from paise2nb.workers.machines.messages import HOME, Channel, session_key
+
+KINDS = ("beat", "answer", "report")
+
+
+def pair(secret: bytes = b"secret", nonce: str = "nonce") -> tuple[Channel, Channel]:
+    """The ends of a machine and of home, which has a secret of its own."""
+    keys = [session_key(each, "collection", nonce, "machine") for each in (secret, b"secret")]
+    machine = Channel(keys[0], "collection", "machine", HOME)
+    return machine, Channel(keys[1], "collection", HOME, "machine")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_is_accepted_once(kind: str) -> None:
+    machine, home = pair()
+    data = machine.seal(kind, {"token": 1})
+    assert home.accept(data) == (kind, {"token": 1})
+    assert home.accept(data) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_altered_message_is_refused(kind: str) -> None:
+    machine, home = pair()
+    data = machine.seal(kind, {"token": 1})
+    for position in range(0, len(data), 7):
+        changed = bytes([data[position] ^ 1])
+        assert home.accept(data[:position] + changed + data[position + 1 :]) is None
+    assert home.accept(data) is not None
+
+
+def test_a_message_of_another_secret_session_or_direction_is_refused() -> None:
+    machine, home = pair()
+    assert home.accept(pair(secret=b"wrong")[0].seal("beat", {})) is None
+    assert home.accept(pair(nonce="earlier")[0].seal("beat", {})) is None
+    assert machine.accept(machine.seal("beat", {})) is None
+    assert home.accept(home.seal("answer", {})) is None
+
+
+def test_a_lost_message_does_not_stop_those_after_it() -> None:
+    machine, home = pair()
+    first, second = machine.seal("report", 1), machine.seal("report", 2)
+    assert home.accept(second) == ("report", 2)
+    assert home.accept(first) is None
+
+
+class Sender:
+    """Holds bytes, and answers requests for parts."""
+
+    def __init__(self, *contents: bytes) -> None:
+        self.contents = {hashlib.sha256(data).hexdigest(): data for data in contents}
+        self.asked: list[tuple[str, int]] = []
+
+    def answers(self) -> list[dict[str, Any]]:
+        asked, self.asked = self.asked, []
+        return [part(self.contents[key], key, offset) for key, offset in asked]
+
+
+def test_bytes_arrive_in_parts_within_the_budget() -> None:
+    sender = Sender(*(bytes([n]) * (PART * 3 + n) for n in range(8)))
+    kept: dict[str, bytes | None] = {}
+    receiver = Receiver(lambda *each: sender.asked.append(each), kept.__setitem__, 7 * PART)
+    for key, data in sender.contents.items():
+        receiver.want(key, len(data))
+    while len(kept) < 8:
+        receiver.step()
+        assert len({key for key, _ in sender.asked}) <= 2
+        for body in reversed(sender.answers()):  # in any order
+            receiver.receive(body)
+            receiver.receive(body)
+    assert kept == sender.contents
+
+
+def test_damaged_bytes_are_asked_for_again() -> None:
+    sender = Sender(b"x" * 10)
+    [key] = sender.contents
+    kept: dict[str, bytes | None] = {}
+    receiver = Receiver(lambda *each: sender.asked.append(each), kept.__setitem__, PART)
+    receiver.want(key, 10)
+    receiver.step()
+    sender.asked.clear()
+    receiver.receive(part(b"y" * 10, key, 0))
+    assert not kept
+    receiver.step()
+    for body in sender.answers():
+        receiver.receive(body)
+    assert kept == sender.contents
