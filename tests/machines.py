@@ -142,8 +142,13 @@ class Machine:
     def send(self, number: signal.Signals) -> None:
         """Send a signal to all processes of this machine."""
         for pid in self.pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+            self.send_to(pid, number)
+
+    @staticmethod
+    def send_to(pid: int, number: signal.Signals) -> None:
+        """Send a signal to a process, which may have ended."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
     def kill(self) -> None:
         """End it at once, as if its power were cut."""

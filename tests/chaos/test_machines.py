@@ -1,0 +1,129 @@
+"""Machines, relay and Redis fail at random moments: no job is lost, each effect is there once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from paise2nb.app import App
+from tests.machines import Place, RedisServer
+from tests.waiting import until
+
+TREE = """
+import time
+from paise2nb import task
+
+@task("tree", runs="anywhere")
+def tree(context, word, seconds):
+    time.sleep(seconds)
+    context.enqueue("at-home", word)
+
+@task("brief-tree", runs="anywhere", threads=True)
+def brief_tree(context, word, seconds):
+    context.enqueue("at-home", word)
+
+@task("at-home")
+def at_home(context, word):
+    with (context.data_dir / "ran").open("a") as file:
+        file.write(f"{word}\\n")
+"""
+
+
+def disturb_messages(url: str, rng: random.Random, ended: threading.Event) -> None:
+    """Drop and double messages while they wait in their lists."""
+    server = redis.Redis.from_url(url, socket_timeout=5)
+    while not ended.wait(0.05):
+        with suppress(redis.RedisError):
+            for key in server.scan_iter("huey.redis.paise2_*"):
+                message = server.rpop(key)
+                if message is not None and rng.random() < 0.5:
+                    server.rpush(key, message, message)
+
+
+class Trouble:
+    """What happens to the parts of a place, one thing at a time."""
+
+    def __init__(self, place: Place, app: App, rng: random.Random) -> None:
+        self.place, self.app, self.rng = place, app, rng
+
+    def machine(self) -> None:
+        """Kill a machine, and start another one."""
+        living = [machine for machine in self.place.machines if machine.pids()]
+        self.place.join()
+        self.rng.choice(living).kill()
+
+    def worker(self) -> None:
+        """Kill a worker of a machine."""
+        living = [machine for machine in self.place.machines if machine.pids()]
+        victims = [(m, pid) for m in living for pid in m.pids() if pid != m.process.pid]
+        if victims:
+            machine, pid = self.rng.choice(victims)
+            machine.send_to(pid, signal.SIGKILL)
+
+    def relay(self) -> None:
+        """Kill the relay."""
+        for worker in self.app.workers.status().workers:
+            if worker["pool"] == "relay":
+                self.place.machines[0].send_to(worker["pid"], signal.SIGKILL)
+
+    def redis(self) -> None:
+        """Let Redis restart without its messages."""
+        self.place.redis.kill()
+        self.place.redis.start()
+
+    def frozen_redis(self) -> None:
+        """Let Redis stop for longer than a client waits."""
+        self.place.redis.process.send_signal(signal.SIGSTOP)
+        time.sleep(6)
+        self.place.redis.process.send_signal(signal.SIGCONT)
+
+
+def run(tmp_path: Path, jobs: int, rounds: int, seed: int) -> None:
+    rng = random.Random(seed)
+    place = Place(tmp_path, RedisServer(tmp_path / "redis"), TREE)
+    ended = threading.Event()
+    thief = threading.Thread(target=disturb_messages, args=(place.redis.url, rng, ended))
+    try:
+        app = place.home(workers__pools__home={"tasks": ["store", "cleanup", "at-home"]})
+        app.workers.start(pool="home")
+        place.join(), place.join()
+        place.joined(app, 2)
+        words = [f"{number}" for number in range(jobs)]
+        found = app.enqueue_many("tree", [(word, 0.05) for word in words[::2]])
+        brief = app.enqueue_many("brief-tree", [(word, 0) for word in words[1::2]])
+        thief.start()
+        trouble = Trouble(place, app, rng)
+        kinds: list[Callable[[], None]] = [
+            trouble.machine, trouble.worker, trouble.relay, trouble.redis, trouble.frozen_redis,
+        ]  # fmt: skip
+        for number in range(rounds):
+            done = number * jobs // rounds
+            until(lambda done=done: app.queue.job_store.counts()[0]["completed"] >= done, 120)
+            kinds[number % len(kinds)]()
+        app.wait(timeout=180)
+        ended.set()
+        assert {job.state for job in [*found, *brief]} == {"completed"}
+        assert all(len(job.children) == 1 for job in [*found, *brief])
+        assert sorted((app.data_dir / "ran").read_text().split()) == sorted(words)
+        assert not app.queue.job_store.leases()
+    finally:
+        ended.set()
+        place.close()
+
+
+def test_nothing_is_lost_when_machines_relay_and_redis_fail(tmp_path: Path) -> None:
+    run(tmp_path, jobs=200, rounds=5, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nothing_is_lost_over_thousands_of_jobs(tmp_path: Path, seed: int) -> None:
+    run(tmp_path, jobs=3000, rounds=60, seed=seed)
