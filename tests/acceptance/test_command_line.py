@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,7 @@ STATS = {"group", "started", "completed", "failed", "retried"} | {
 ROWS = [
     ("status", STATUS),
     ("stats", STATS),
+    ("metrics", {"samples"}),
     ("watch", STATUS),
     ("jobs", JOB),
     ("job 1", JOB | {"result", "attempts", "children"}),
@@ -379,3 +381,14 @@ def open_files(pid: int) -> str:
         except FileNotFoundError:
             continue
     return "\n".join(names)
+
+
+def test_metrics_are_openmetrics_text(table: Place, shell: Shell) -> None:
+    with paise2nb.open("test", data_dir=table.data) as here:
+        here.enqueue("fetch", str(table.work / "page.md"))
+    shown = shell("metrics").stdout
+    assert shown.endswith("# EOF\n")
+    assert 'paise2_pages{state="stored"} 1.0' in shown
+    assert re.search(r'^paise2_attempts_total\{.*task="store".*\} 1.0$', shown, re.MULTILINE)
+    assert shell("metrics", "--write", "paise2.prom").status == 0
+    assert 'paise2_pages{state="stored"} 1.0' in (table.work / "paise2.prom").read_text()
