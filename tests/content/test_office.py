@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import docx
 import openpyxl
@@ -22,6 +24,7 @@ from pptx.util import Inches
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
 
+import paise2nb
 from paise2nb.content.extract import documents as through_library
 from paise2nb.content.extract.types import SUFFIXES, media_type
 from paise2nb.core.errors import PermanentError
@@ -366,3 +369,23 @@ def test_a_damaged_list_of_embedded_documents_costs_no_word_of_the_rest() -> Non
     data = documents.packed(parts)
     assert read(data, ".docx").text == "good words"
     assert list(through_library.word_chunks(data)) == []
+
+
+def test_workers_that_have_read_documents_end_normally(tmp_path: Path) -> None:
+    # The parsers abort a process that used them, and ends as usual, now and then.
+    for number in range(4):
+        (tmp_path / f"{number}.docx").write_bytes(documents.docx(f"words of {number}"))
+        (tmp_path / f"{number}.pdf").write_bytes(documents.pdf(f"words of {number}"))
+    settings = {"workers.concurrency": 2, "workers.idle_exit": 60}
+    with paise2nb.open("development", data_dir=tmp_path / "data", settings=settings) as app:
+        app.workers.start()
+        try:
+            jobs = app.enqueue_many("fetch", [str(tmp_path / f) for f in os.listdir(tmp_path)
+                                              if f != "data"])  # fmt: skip
+            jobs.wait(timeout=120)
+        finally:
+            app.workers.stop()
+        assert len(app.items()) == 8
+    log = "".join(path.read_text() for path in (tmp_path / "data").rglob("*.log"))
+    assert set(re.findall(r"ended with status (-?\d+)", log)) == {"0"}
+    assert "Fatal Python error" not in log

@@ -7,7 +7,6 @@ language is missing, or try to download it.
 import os
 import subprocess
 from collections.abc import Sequence
-from functools import cache
 
 from paise2nb.content.engine.result import EngineError
 
@@ -41,11 +40,9 @@ def recognise(image: bytes, languages: Sequence[str]) -> str:
     return done.stdout.decode("utf-8", "replace").replace("\f", "\n").strip()
 
 
-@cache
-def _installed() -> frozenset[str]:
-    """The languages that are installed."""
-    lines = _run("--list-langs").stdout.decode("utf-8", "replace").split("\n")
-    return frozenset(lines[1:])
+def _installed() -> list[str]:
+    """The languages that are installed, asked each time: users install what an error names."""
+    return _run("--list-langs").stdout.decode("utf-8", "replace").splitlines()[1:]
 
 
 def _run(*arguments: str, image: bytes = b"") -> subprocess.CompletedProcess[bytes]:
