@@ -18,6 +18,7 @@ MOST = 0.5  # a page of which less than this share is kept is no article: take a
 REGION = 0.9  # of what was kept lies in the part of the page in which losses are looked for
 AHEAD = 200  # lines that are searched for the next text, which an extraction may have changed
 MAX_EFFORT = 10**10  # characters that are searched for texts; what comes then counts as kept
+LIKENESSES = 50  # kinds of elements that are searched for short posts; a page has one or two
 FEW = 500  # characters of a text that is only the occasion of its comments
 _PIECES = XPath(
     f"//body//text()[string-length(normalize-space()) >= {LONG}][not(parent::script|parent::style)]"
@@ -206,8 +207,9 @@ class Prose:
             kinds = _POSTS
         elif len(sizes["post"]) > 2 and 2 * max(sizes["post"].values()) < post:
             kinds = ("post",)
-        posts = {post for kind in kinds for post in sizes[kind]}
-        found = posts.union(*(_alike(self._tree, *like) for like in set(map(_likeness, posts))))
+        found = {post for kind in kinds for post in sizes[kind]}
+        for likeness in islice({_likeness(post) for post in found}, LIKENESSES):
+            found.update(_alike(self._tree, *likeness))
         return [
             element
             for element in self._tree.iter(*{post.tag for post in found})
