@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -213,6 +213,14 @@ def test_the_error_of_an_earlier_run_is_not_that_of_the_page(store: JobStore) ->
     assert store.find(error="http_4xx", pages=True) == []
 
 
+class Failed(NamedTuple):
+    """What the history has of a failure."""
+
+    error_class: str
+    state: str
+    at: float
+
+
 class PageHistories(RuleBasedStateMachine):
     """Random changes of one job store, and of the model beside it."""
 
@@ -228,7 +236,7 @@ class PageHistories(RuleBasedStateMachine):
         self.failed: set[Claim] = set()  # whose attempt is recorded as failed
         self.snoozed: set[Claim] = set()
         self.ended: Counter[tuple[str, str, str, str]] = Counter()  # executions
-        self.failed_as: dict[Claim, tuple[str, str]] = {}
+        self.failed_as: dict[Claim, Failed] = {}
 
     def open(self) -> JobStore:
         store = JobStore(Path(self.directory.name) / "tasks.db", durable=False)
@@ -238,6 +246,10 @@ class PageHistories(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.store.close()
         self.directory.cleanup()
+
+    def recurs(self, claim: Claim) -> bool:
+        job = self.model.get(claim.id)
+        return job is not None and job.recurs
 
     def some(self, numbers: list[int]) -> list[Job]:
         jobs = list(self.model.values())
@@ -317,6 +329,12 @@ class PageHistories(RuleBasedStateMachine):
     @rule(age=st.sampled_from([-1, 60, 1000, 1000]))
     def prune(self, age: int) -> None:
         before = len(self.model)
+        # The old attempts of a recurring job are deleted, though the job stays.
+        self.failed = {
+            claim
+            for claim in self.failed
+            if self.failed_as[claim].at >= self.now - age or not self.recurs(claim)
+        }
         self.model.prune(self.now - age)
         assert self.store.prune(self.now - age) == before - len(self.model)
 
@@ -416,7 +434,8 @@ class PageHistories(RuleBasedStateMachine):
                 job.due = math.inf
             if outcome.outcome == "failed":
                 self.failed.add(claim)
-                self.failed_as[claim] = (outcome.error_class or "", outcome.state)
+                error, state = outcome.error_class or "", outcome.state
+                self.failed_as[claim] = Failed(error, state, self.now)
             if outcome.outcome == "snoozed":
                 self.snoozed.add(claim)
             else:
@@ -452,7 +471,7 @@ class PageHistories(RuleBasedStateMachine):
         job = self.model.get(claim.id)
         if job is not None and claim in self.failed:
             self.failed.discard(claim)
-            error, state = self.failed_as[claim]
+            error, state, _ = self.failed_as[claim]
             self.ended[job.task, "failed", error, state] -= 1
             self.ended[job.task, "released", "", "queued"] += 1
             if job.claim == claim and job.state in ("retrying", "failed"):
@@ -475,8 +494,9 @@ class PageHistories(RuleBasedStateMachine):
         assert self.store.page_counts() == {state: counts[state] for state in PAGE_STATES}
         counts = Counter(job.state for job in self.model.values() if job.page is None)
         assert self.store.other_counts() == {state: counts[state] for state in STATES}
-        roots = {job.id for job in self.model.values() if job.page is None and job.parent is None}
-        assert self.store.find(pages=True) == sorted(roots | pages.keys())
+        others = [job for job in self.model.values() if job.page is None]
+        listed = {job.id for job in others if job.parent is None or job.state == "failed"}
+        assert self.store.find(pages=True) == sorted(listed | pages.keys())
         parts = {page: [part.id for part in self.model.parts(self.model[page])] for page in pages}
         assert {page: ids for page, (ids, _) in self.store.page_parts(rows).items()} == parts
 
