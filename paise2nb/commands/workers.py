@@ -99,6 +99,7 @@ def start(
 @option("--name NAME", "The queue's name (default paise2).", default="paise2")
 @_concurrency
 @option("--pool NAME", "Only this pool.")
+@option("--accept-plugins", "Run the plugins that were written in cells at home.")
 @option("--daemonize", "Run in the background (always in a notebook).")
 def join(
     session: Session,
@@ -106,6 +107,7 @@ def join(
     name: str,
     concurrency: int | None,
     pool: str | None,
+    accept_plugins: bool,
     daemonize: bool,
 ) -> Message:
     """Run workers of this machine for the queue at a Redis server.
@@ -119,10 +121,11 @@ def join(
       paise2 worker join redis://queue.example:6379/0
       paise2 worker join redis://queue.example:6379/0 --pool fetch --concurrency 2
     """
-    from paise2nb.workers.machines.machine import join, spawn_joined
+    from paise2nb.workers.machines.join import join, spawn_joined
 
     foreground = not daemonize and not session.in_notebook
     options = {"concurrency": concurrency, "pool": pool, "foreground": foreground}
+    options["accept_plugins"] = accept_plugins
     if foreground:
         join(url, name, options, session.say)
         return Message("workers stopped", {"state": "stopped"})

@@ -233,6 +233,40 @@ def test_a_machine_that_drains_finishes_its_job_and_leaves(place: Place) -> None
         app.workers.stop_machines("nowhere")
 
 
+def test_a_saved_plugin_runs_where_it_is_accepted(place: Place) -> None:
+    app = place.home()
+    app.saved_plugins.save(
+        "mine",
+        "from paise2nb import task\n"
+        "@task('mine', runs='anywhere')\n"
+        "def mine(context, word):\n"
+        "    context.log.warning('it says %s', word)\n"
+        "    return str(context.data_dir)\n",
+    )
+    app.plugins.refresh()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app, 1)
+    until(lambda: "plugin mine" in str(app.workers.status().machines[0]["problem"]))
+    accepting = place.join("--accept-plugins")
+    place.joined(app, 2)
+    job = app.enqueue("mine", "a word")
+    assert job.result(60).startswith(str(accepting.directory))
+    log = app.data_dir / "logs" / "workers.log"
+    assert "it says a word" in log.read_text()
+
+
+def test_workers_of_machines_get_the_settings_of_a_restarted_home(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    app.workers.stop()
+    app = place.home(workers__concurrency=2)
+    app.workers.start(pool="home")
+    until(lambda: [row["pools"].get("default") for row in app.workers.status().machines] == [2])
+
+
 # Refusals --------------------------------------------------------------------------------------
 
 

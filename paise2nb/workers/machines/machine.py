@@ -1,4 +1,4 @@
-"""A machine that has joined a queue: its link to home, and the supervisor of its workers.
+"""The link of a machine that has joined a queue to its home.
 
 A heartbeat carries everything that home must know: the number of the last message that was read,
 the executions that the machine has, and each outcome that home has not acknowledged. So any
@@ -9,11 +9,7 @@ import json
 import logging
 import os
 import queue
-import shutil
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -22,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.collection.cache import Cache
-from paise2nb.config.settings import DEFAULT_POOL, Settings
-from paise2nb.core.errors import PaiseError, StorageError, WorkersError
+from paise2nb.core.errors import StorageError
 from paise2nb.core.version import __version__
 from paise2nb.workers.machines.bytes_in_parts import AGAIN_SECONDS, Receiver, part
 from paise2nb.workers.machines.memory import PLUGINS, MemoryStore, execution_from_json
@@ -33,10 +28,8 @@ from paise2nb.workers.machines.messages import (
     Server,
     new_name,
     session_key,
-    shared_secret,
+    setup_digest,
 )
-from paise2nb.workers.machines.remote import serve
-from paise2nb.workers.supervisor import Supervisor
 
 logger = logging.getLogger("paise2nb.supervisor")
 
@@ -44,9 +37,7 @@ BEAT_SECONDS = 1.0
 REPORT_SECONDS = 0.2  # after which home knows that a job has begun
 STALE_SECONDS = 2.5  # a claim that comes later is not begun: home has taken it back
 ASKED_TIMES = 30  # how often a question of a worker is sent, until it is answered
-JOIN_SECONDS = 60.0  # for which a join waits for home
 GOODBYE_SECONDS = 10.0  # for which a machine that stops waits until home has its outcomes
-CACHE_SECONDS = 3600.0  # for which bytes stay in the cache of a machine
 
 
 class Link:
@@ -57,22 +48,27 @@ class Link:
         name: The name of the queue.
         secret: What home and machines share.
         data_dir: The directory of this machine.
+        accepts_plugins: Whether home may send the source of plugins.
 
     Attributes:
         store: The executions.
-        settings: Those of home as JSON, None until home has answered.
+        setup: ``settings`` of home as JSON, and its saved ``plugins`` by name; None until home has
+            answered.
         stopping: Home or a user wants this machine to stop.
-        on_settings: Called when home has other settings, or wants this machine to stop.
+        on_setup: Called when home has another setup, or wants this machine to stop.
     """
 
-    def __init__(self, server: Server, name: str, secret: bytes, data_dir: Path) -> None:
+    def __init__(
+        self, server: Server, name: str, secret: bytes, data_dir: Path, *, accepts_plugins: bool
+    ) -> None:
         self.server = server
+        self._accepts_plugins = accepts_plugins
         self.me = new_name()
         self.store = MemoryStore(data_dir / "machine.sock", self._changed, self._ask_home)
         self.cache = Cache(data_dir / "cache")
-        self.settings: str | None = None
+        self.setup: dict[str, Any] | None = None
         self.stopping = False
-        self.on_settings: Callable[[], None] = lambda: None
+        self.on_setup: Callable[[], None] = lambda: None
         self._name = name
         self._secret = secret
         self._channel: Channel | None = None
@@ -164,7 +160,8 @@ class Link:
             "pools": {} if self.stopping else self.store.capacity(),
             "plugins": json.loads(plugins) if plugins else {},
             "problem": self.store.supervisor().get("problem"),
-            "has_settings": self.settings is not None,
+            "setup": setup_digest(self.setup),
+            "accepts_plugins": self._accepts_plugins,
         }
 
     def _send_beat(self) -> None:
@@ -282,160 +279,13 @@ class Link:
         self.store.lease = body["lease"]
         if body["stop"] and not self.stopping:
             self.stopping = True
-            self.on_settings()
-        if (settings := body.get("settings")) is not None and settings != self.settings:
-            self.settings = settings
-            self.on_settings()
+            self.on_setup()
+        if (setup := body.get("setup")) is not None and setup != self.setup:
+            self.setup = setup
+            self.on_setup()
 
     def _send_part(self, key: str, offset: int) -> None:
         try:
             self._send("part", part(self.cache.get(key), key, offset))
         except KeyError:
             self._send("part", {"key": key, "offset": offset, "size": 0, "data": None})
-
-
-class MachineSupervisor(Supervisor):
-    """The supervisor of a machine: it stays without work, and cleans up only its own cache."""
-
-    def __init__(self, settings: Settings, options: dict[str, Any], link: Link) -> None:
-        super().__init__(settings, options, link.store)  # type: ignore[arg-type]  # see memory
-        self._link = link
-        self._clean_at = 0.0  # monotonic
-        link.on_settings = self._drain_now
-
-    def _drain_now(self) -> None:
-        self._stop_at = float("inf")
-
-    def _step(self) -> bool:
-        if self._stop_at is not None:
-            self._link.store.return_waiting()
-        elif time.monotonic() > self._clean_at:
-            self._clean_at = time.monotonic() + CACHE_SECONDS / 6
-            outcomes = list(self._link.store.outcomes.values())
-            needed = {key for outcome in outcomes for key in outcome.get("bytes", ())}
-            self._link.cache.remove(needed, CACHE_SECONDS)
-        return super()._step()
-
-    def _enqueue_cleanup(self) -> None:
-        pass
-
-    def _is_idle(self) -> bool:
-        return False
-
-
-def join(
-    url: str,
-    name: str,
-    options: dict[str, Any],
-    say: Callable[[str], None] = lambda text: None,
-    on_joined: Callable[[], None] = lambda: None,
-) -> None:
-    """Run workers for the queue at a Redis server until stopped.
-
-    Args:
-        url: Of the server.
-        name: The queue's.
-        options: ``concurrency``, ``pool`` and ``foreground``.
-        say: Shows what happens.
-        on_joined: Called when home has answered.
-
-    Raises:
-        WorkersError: The server or the home of the queue does not answer, or a worker can't start.
-        SettingsError: The messages must be signed, and there is no secret.
-    """
-    secret = shared_secret(None, url)
-    server = Server(url)
-    server.require_noeviction()
-    data_dir = Path(tempfile.mkdtemp(prefix="paise2-"))
-    link = Link(server, name, secret, data_dir)
-    sockets = serve(link.store)
-    try:
-        link.start()
-        say(f"joining queue {name} at {server.url}")
-        _wait_for_home(link, name)
-        on_joined()
-        while not link.stopping:
-            settings = link.settings
-            assert settings is not None
-            say("workers run here until Ctrl-C, which lets running jobs finish")
-            _supervise(link, Settings.from_json(settings), options, data_dir)
-            if link.settings == settings:
-                break
-            say("home has other settings: the workers start again")
-        link.stop()
-    finally:
-        sockets.shutdown()
-        shutil.rmtree(data_dir, ignore_errors=True)
-
-
-def _wait_for_home(link: Link, name: str) -> None:
-    deadline = time.monotonic() + JOIN_SECONDS
-    while link.settings is None:
-        if time.monotonic() > deadline:
-            if link.server.redis.exists(link.server.home_key(name)):
-                raise WorkersError(
-                    f"the home of queue {name} does not answer; give both sides the same secret: "
-                    "PAISE2_QUEUE_SECRET"
-                )
-            raise WorkersError(
-                f"no home of queue {name} at {link.server.url}; start its workers: "
-                "paise2 worker start, with task_queue.provider redis"
-            )
-        time.sleep(0.05)
-
-
-def _supervise(link: Link, settings: Settings, options: dict[str, Any], data_dir: Path) -> None:
-    own: dict[str, Any] = {
-        "data_dir": str(data_dir),
-        "task_queue.sqlite.path": str(link.store.path),
-        "data_storage.sqlite.path": None,
-    }
-    if options["concurrency"] and not options["pool"]:
-        own["workers.concurrency"] = options["concurrency"]
-    settings = settings.override(own, "worker join")
-    sizes = {DEFAULT_POOL: settings.workers.concurrency}
-    sizes |= {pool: configured.processes for pool, configured in settings.workers.pools.items()}
-    if chosen := options["pool"]:
-        if chosen not in sizes:
-            raise WorkersError(f"home has no pool {chosen!r}; it has {', '.join(sorted(sizes))}")
-        sizes = {chosen: options["concurrency"] or sizes[chosen]}
-    chosen_options = {"sizes": sizes, "burst": False, "drain_timeout": None}
-    MachineSupervisor(settings, chosen_options | {"foreground": options["foreground"]}, link).run()
-
-
-def spawn_joined(url: str, name: str, options: dict[str, Any]) -> int:
-    """Join in a process of its own. Return its pid when its workers have joined.
-
-    Raises:
-        WorkersError: They can't. The message contains the reason.
-    """
-    ready, ready_there = os.pipe()
-    message = {"url": url, "name": name, "options": options, "ready": ready_there}
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import main; main()", "paise2nb", "machine"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=[ready_there],
-    )
-    os.close(ready_there)
-    assert child.stdin is not None
-    with child.stdin as pipe:
-        pipe.write(json.dumps(message).encode())
-    with os.fdopen(ready, encoding="utf-8") as answer:
-        if problem := answer.read():
-            raise WorkersError(problem)
-    return child.pid
-
-
-def main() -> None:
-    """Join in a process of its own."""
-    received = json.loads(sys.stdin.buffer.read())
-    with os.fdopen(received["ready"], "w", encoding="utf-8") as ready:
-        try:
-            join(received["url"], received["name"], received["options"], on_joined=ready.close)
-        except PaiseError as error:
-            if not ready.closed:
-                ready.write(str(error))
-            sys.exit(1)

@@ -187,6 +187,11 @@ def session_key(secret: bytes, collection: str, nonce: str, machine: str) -> byt
     return hmac.new(secret, text.encode(), hashlib.sha256).digest()
 
 
+def setup_digest(setup: dict[str, Any] | None) -> str:
+    """A digest of the settings and plugins that home sends to a machine."""
+    return hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def new_name() -> str:
     """A random name of a machine or a session: letters and digits."""
     return secrets.token_hex(16)

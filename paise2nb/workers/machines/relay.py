@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from paise2nb.content.fetch import robots
@@ -32,10 +33,11 @@ from paise2nb.workers.machines.messages import (
     redis_url,
     sender_of,
     session_key,
+    setup_digest,
     shared_secret,
 )
 from paise2nb.workers.machines.remote import item_key
-from paise2nb.workers.machines.versions import tasks_for
+from paise2nb.workers.machines.versions import saved_sources, tasks_for
 
 logger = logging.getLogger("paise2nb.worker")
 
@@ -377,6 +379,8 @@ class Relay:
             del machine.pending[token]
             values = dict(values)
             values.pop("bytes", None)
+            for level, line in values.pop("log", ()):
+                logger.log(int(level), "%s: %s", machine.about.get("host"), line)
             for key, at in values.pop("visited", {}).items():
                 self._parts.store.visited(key, at)
             if rules := values.pop("robots", None):
@@ -412,18 +416,24 @@ class Relay:
                 "stop": machine.stop,
                 "lease": self._settings.lease,
             }
-            if not machine.about.get("has_settings"):
-                body["settings"] = self._settings_for_machines()
+            setup = self._setup(machine)
+            if machine.about["setup"] != setup_digest(setup):
+                body["setup"] = setup
             self._send(machine, "answer", body)
             machine.acknowledged, machine.drop, machine.answer = [], [], False
             machine.cancel, machine.stop = set(), False
 
+    def _setup(self, machine: Machine) -> dict[str, Any]:
+        """The settings without paths and secrets of this machine, and the saved plugins."""
+        plugins = saved_sources(self._parts.plugins) if machine.about["accepts_plugins"] else {}
+        return {"settings": self._settings_for_machines, "plugins": plugins}
+
+    @cached_property
     def _settings_for_machines(self) -> str:
-        """The settings without paths and secrets of this machine."""
         own: dict[str, Any] = {
             "data_dir": "/",
             "task_queue.sqlite.path": None,
             "data_storage.sqlite.path": None,
+            "alerts": [],  # with the addresses of people
         }
-        own |= {"alerts": []}  # with the addresses of people
         return self._parts.settings.without_secrets().override(own, "home").to_json()

@@ -5,6 +5,7 @@ only home has can't be read here: the job then goes home, uncharged.
 """
 
 import json
+import logging
 import os
 import socket
 import socketserver
@@ -17,7 +18,7 @@ from typing import Any, NoReturn, cast
 from paise2nb.collection.cache import Cache
 from paise2nb.content.fetch import robots
 from paise2nb.core import processes
-from paise2nb.core.errors import HomeOnly, StorageError
+from paise2nb.core.errors import HomeOnly, StorageError, redacted, shortened
 from paise2nb.core.urls import canonical_url
 from paise2nb.jobs.models import Claim, Outcome, Wanted, Worker
 from paise2nb.jobs.parts import Parts
@@ -25,6 +26,9 @@ from paise2nb.jobs.transfer import claim_from_json, outcome_to_json
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.workers.machines.memory import PLUGINS, MemoryStore
 from paise2nb.workers.machines.versions import fingerprints
+
+LOG_LENGTH = 64_000  # characters of the log lines of one execution that home gets
+LOG_LINE = 4_000  # of one line
 
 # What workers may call of a `MemoryStore`.
 _CALLS = (
@@ -88,6 +92,7 @@ class RemoteStore:
         self.data_dir = data_dir
         self._local = _Local()
         self._extras: dict[Claim, Mapping[str, Any]] = {}  # what home sent along
+        self._lines: dict[Claim, list[tuple[int, str]]] = {}  # that its task has logged
         self._made: dict[Claim, dict[str, Any]] = {}  # what home needs beside the outcome
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -209,7 +214,17 @@ class RemoteStore:
             values |= self._made.get(claim, {})
         if rules := self._new_rules(claim):
             values["robots"] = rules
+        if lines := self._lines.pop(claim, None):
+            values["log"] = lines
         return values
+
+    def keep_line(self, record: logging.LogRecord) -> None:
+        """Keep what a task logs, for the log at home, up to a limit."""
+        if self._local.claim is not None and record.name.startswith("paise2nb.task."):
+            lines = self._lines.setdefault(self._local.claim, [])
+            line = shortened(redacted(record.getMessage()), LOG_LINE)
+            if sum(len(text) for _, text in lines) + len(line) <= LOG_LENGTH:
+                lines.append((record.levelno, line))
 
     def runs(self, claim: Claim) -> bool:
         """Whether an execution still has its job, and this machine its lease."""
@@ -337,6 +352,9 @@ def use_remote_parts(parts: Parts) -> None:
     store: Any = parts.job_store
     parts.cache = MachineCache(parts.data_dir / "cache", store)
     parts.store = cast(DataStorageProvider, RemoteItems(store))
+    handler = logging.Handler()
+    handler.emit = store.keep_line  # type: ignore[method-assign]  # all that it does
+    logging.root.addHandler(handler)
     store.put(PLUGINS, json.dumps(fingerprints(parts.plugins)))
 
 

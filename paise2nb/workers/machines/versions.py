@@ -64,3 +64,11 @@ def tasks_for(
         return tasks, None
     names = ", ".join(sorted(refused))
     return tasks, f"plugin {names} is missing there or differs; install the same one"
+
+
+def saved_sources(plugins: Plugins) -> dict[str, str]:
+    """The source of each plugin that was written in a cell and is enabled, by its name."""
+    if plugins.saved is None:
+        return {}
+    disabled = plugins.saved.manifest()["disabled"]
+    return {p.stem: p.read_text("utf-8") for p in plugins.saved.paths() if p.stem not in disabled}

@@ -1,0 +1,184 @@
+"""Join a queue: the supervisor of a machine and its workers, while the link to home lasts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from paise2nb.config.settings import DEFAULT_POOL, Settings
+from paise2nb.core.errors import PaiseError, WorkersError
+from paise2nb.plugins.saved import SavedPlugins
+from paise2nb.workers.machines.machine import Link
+from paise2nb.workers.machines.messages import Server, shared_secret
+from paise2nb.workers.machines.remote import serve
+from paise2nb.workers.supervisor import Supervisor
+
+JOIN_SECONDS = 60.0  # for which a join waits for home
+CACHE_SECONDS = 3600.0  # for which bytes stay in the cache of a machine
+
+
+class MachineSupervisor(Supervisor):
+    """The supervisor of a machine: it stays without work, and cleans up only its own cache."""
+
+    def __init__(self, settings: Settings, options: dict[str, Any], link: Link) -> None:
+        super().__init__(settings, options, link.store)  # type: ignore[arg-type]  # see memory
+        self._link = link
+        self._clean_at = 0.0  # monotonic
+        link.on_setup = self._drain_now
+
+    def _drain_now(self) -> None:
+        self._stop_at = float("inf")
+
+    def _step(self) -> bool:
+        if self._stop_at is not None:
+            self._link.store.return_waiting()
+        elif time.monotonic() > self._clean_at:
+            self._clean_at = time.monotonic() + CACHE_SECONDS / 6
+            outcomes = list(self._link.store.outcomes.values())
+            needed = {key for outcome in outcomes for key in outcome.get("bytes", ())}
+            self._link.cache.remove(needed, CACHE_SECONDS)
+        return super()._step()
+
+    def _enqueue_cleanup(self) -> None:
+        pass
+
+    def _is_idle(self) -> bool:
+        return False
+
+
+def join(
+    url: str,
+    name: str,
+    options: dict[str, Any],
+    say: Callable[[str], None] = lambda text: None,
+    on_joined: Callable[[], None] = lambda: None,
+) -> None:
+    """Run workers for the queue at a Redis server until stopped.
+
+    Args:
+        url: Of the server.
+        name: The queue's.
+        options: ``concurrency``, ``pool``, ``foreground`` and ``accept_plugins``.
+        say: Shows what happens.
+        on_joined: Called when home has answered.
+
+    Raises:
+        WorkersError: The server or the home of the queue does not answer, or a worker can't start.
+        SettingsError: The messages must be signed, and there is no secret.
+    """
+    secret = shared_secret(None, url)
+    server = Server(url)
+    server.require_noeviction()
+    data_dir = Path(tempfile.mkdtemp(prefix="paise2-"))
+    accepts = bool(options["accept_plugins"])
+    link = Link(server, name, secret, data_dir, accepts_plugins=accepts)
+    sockets = serve(link.store)
+    try:
+        link.start()
+        say(f"joining queue {name} at {server.url}")
+        _wait_for_home(link, name)
+        on_joined()
+        while not link.stopping:
+            setup = link.setup
+            assert setup is not None
+            say("workers run here until Ctrl-C, which lets running jobs finish")
+            _save_plugins(setup["plugins"], data_dir)
+            _supervise(link, Settings.from_json(setup["settings"]), options, data_dir)
+            if link.setup == setup:
+                break
+            say("home has other settings or plugins: the workers start again")
+        link.stop()
+    finally:
+        sockets.shutdown()
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _wait_for_home(link: Link, name: str) -> None:
+    deadline = time.monotonic() + JOIN_SECONDS
+    while link.setup is None:
+        if time.monotonic() > deadline:
+            if link.server.redis.exists(link.server.home_key(name)):
+                raise WorkersError(
+                    f"the home of queue {name} does not answer; give both sides the same secret: "
+                    "PAISE2_QUEUE_SECRET"
+                )
+            raise WorkersError(
+                f"no home of queue {name} at {link.server.url}; start its workers: "
+                "paise2 worker start, with task_queue.provider redis"
+            )
+        time.sleep(0.05)
+
+
+def _save_plugins(plugins: dict[str, str], data_dir: Path) -> None:
+    """Replace the plugins that home has sent before."""
+    saved = SavedPlugins(data_dir / "plugins")
+    for path in saved.paths():
+        if path.stem not in plugins:
+            path.unlink()
+    for name, source in plugins.items():
+        if not name.isidentifier():
+            raise WorkersError(f"home has sent a plugin with the name {name!r}")
+        saved.save(name, source)
+
+
+def _supervise(link: Link, settings: Settings, options: dict[str, Any], data_dir: Path) -> None:
+    own: dict[str, Any] = {
+        "data_dir": str(data_dir),
+        "task_queue.sqlite.path": str(link.store.path),
+        "data_storage.sqlite.path": None,
+    }
+    if options["concurrency"] and not options["pool"]:
+        own["workers.concurrency"] = options["concurrency"]
+    settings = settings.override(own, "worker join")
+    sizes = {DEFAULT_POOL: settings.workers.concurrency}
+    sizes |= {pool: configured.processes for pool, configured in settings.workers.pools.items()}
+    if chosen := options["pool"]:
+        if chosen not in sizes:
+            raise WorkersError(f"home has no pool {chosen!r}; it has {', '.join(sorted(sizes))}")
+        sizes = {chosen: options["concurrency"] or sizes[chosen]}
+    chosen_options = {"sizes": sizes, "burst": False, "drain_timeout": None}
+    MachineSupervisor(settings, chosen_options | {"foreground": options["foreground"]}, link).run()
+
+
+def spawn_joined(url: str, name: str, options: dict[str, Any]) -> int:
+    """Join in a process of its own. Return its pid when its workers have joined.
+
+    Raises:
+        WorkersError: They can't. The message contains the reason.
+    """
+    ready, ready_there = os.pipe()
+    message = {"url": url, "name": name, "options": options, "ready": ready_there}
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import main; main()", "paise2nb", "machine"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=[ready_there],
+    )
+    os.close(ready_there)
+    assert child.stdin is not None
+    with child.stdin as pipe:
+        pipe.write(json.dumps(message).encode())
+    with os.fdopen(ready, encoding="utf-8") as answer:
+        if problem := answer.read():
+            raise WorkersError(problem)
+    return child.pid
+
+
+def main() -> None:
+    """Join in a process of its own."""
+    received = json.loads(sys.stdin.buffer.read())
+    with os.fdopen(received["ready"], "w", encoding="utf-8") as ready:
+        try:
+            join(received["url"], received["name"], received["options"], on_joined=ready.close)
+        except PaiseError as error:
+            if not ready.closed:
+                ready.write(str(error))
+            sys.exit(1)
