@@ -233,6 +233,25 @@ def test_a_machine_that_drains_finishes_its_job_and_leaves(place: Place) -> None
         app.workers.stop_machines("nowhere")
 
 
+def test_a_job_that_kills_its_machine_fails_and_its_neighbours_finish(place: Place) -> None:
+    app = place.home(workers__retry__policies={"crash": {"max_retries": 1, "retry_delay": 0}})
+    app.workers.start(pool="home")
+    deadly = app.enqueue("kill-machine", "x")
+    others = app.enqueue_many("where", [f"{n}" for n in range(20)])
+
+    def ended() -> bool:
+        if all(machine.process.poll() is not None for machine in place.machines):
+            place.join()
+        return deadly.state == "failed"
+
+    until(ended, 120, pause=0.2)
+    assert [a["outcome"] for a in deadly.attempts][-2:] == ["crashed", "crashed"]
+    if all(machine.process.poll() is not None for machine in place.machines):
+        place.join()
+    others.wait(60)
+    assert {job.state for job in others} == {"completed"}
+
+
 def test_a_saved_plugin_runs_where_it_is_accepted(place: Place) -> None:
     app = place.home()
     app.saved_plugins.save(
