@@ -19,6 +19,7 @@ class Leased:
     pool: str
     isolated: bool
     started: bool = False
+    waits: bool = False  # the machine has said that it has not begun it
 
 
 @dataclass

@@ -158,7 +158,7 @@ class Link:
             "pid": os.getpid(),
             "version": __version__,
             "pools": {} if self.stopping else self.store.capacity(),
-            "plugins": json.loads(plugins) if plugins else {},
+            "plugins": json.loads(plugins) if plugins else None,  # not known yet
             "problem": self.store.supervisor().get("problem"),
             "setup": setup_digest(self.setup),
             "accepts_plugins": self._accepts_plugins,

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -206,6 +207,9 @@ class Relay:
                 return charge_crash(self._parts.settings, row, "crashed", reason, policies)
             return Outcome("released", "queued", error_class="lost", error=reason, isolated=True)
 
+        # What the machine did not say to wait may have begun, and may be what ended it.
+        leases = machine.leases.items()
+        self._store.leases_started([token for token, lease in leases if not lease.waits])
         jobs = self._store.lose_machine(machine.row, decide)
         logger.warning("machine %s %s; its jobs %s return", machine.about.get("host"), why, jobs)
         del self._machines[machine.name]
@@ -213,8 +217,10 @@ class Relay:
         self._server.mailbox(self._collection, machine.name).flush_queue()
 
     def _release(self, machine: Machine, token: str) -> None:
-        del machine.leases[token]
-        self._ended.append((machine, token, _RELEASED))
+        """Take a job back. If its machine has been silent since, it may have begun: see `_lose`."""
+        lease = machine.leases.pop(token)
+        is_silent = machine.heard_at < lease.given_at
+        self._ended.append((machine, token, replace(_RELEASED, isolated=is_silent)))
 
     def _pools(self) -> dict[str, dict[str, Limits]]:
         """The tasks that run anywhere, by pool, with their limits."""
@@ -324,10 +330,15 @@ class Relay:
 
     def _take_beat(self, machine: Machine, beat: dict[str, Any]) -> None:
         machine.about = beat
-        tasks, problem = tasks_for(self._parts.plugins, beat["version"], beat["plugins"])
+        tasks: list[str] = []
+        problem = None
+        if beat["plugins"] is not None:
+            tasks, problem = tasks_for(self._parts.plugins, beat["version"], beat["plugins"])
         machine.tasks = frozenset(tasks)
         self._store.put_machine(machine.name, self._values(beat, beat["problem"] or problem))
         self._take_started(machine, [token for token, begun in beat["held"].items() if begun])
+        for token, lease in machine.leases.items():
+            lease.waits = beat["held"].get(token) == 0
         self._take_outcomes(machine, beat["outcomes"])
         for token, lease in list(machine.leases.items()):
             known = token in beat["held"] or token in beat["outcomes"]
