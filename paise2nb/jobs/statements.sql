@@ -362,11 +362,21 @@ SELECT DISTINCT root_id FROM jobs WHERE root_id NOT IN (
 )
 
 -- name: old_trees
+-- The parts of a page are one unit. What follows from a unit comes before it.
 {tree}
-SELECT id, state, parent_id, page_id, page_state FROM tree JOIN jobs USING (id)
+SELECT id, coalesce(page_id, id) AS unit FROM tree JOIN jobs USING (id)
 WHERE root NOT IN (
     SELECT root FROM tree JOIN jobs USING (id)
     WHERE finished_at IS NULL OR finished_at >= :before OR worker IS NOT NULL
+)
+ORDER BY unit DESC, id DESC
+
+-- name: old_jobs
+-- All of them, or none if one has been retried meanwhile.
+SELECT id, state, parent_id, page_id, page_state FROM jobs
+WHERE id IN (SELECT value FROM json_each(:ids)) AND NOT EXISTS (
+    SELECT 1 FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
+        AND (finished_at IS NULL OR finished_at >= :before OR worker IS NOT NULL)
 )
 
 -- name: old_leaves

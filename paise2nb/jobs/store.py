@@ -7,6 +7,8 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from itertools import groupby
+from operator import itemgetter
 
 from paise2nb.core.space import PAUSE
 from paise2nb.jobs.database import Transaction, transaction
@@ -20,7 +22,8 @@ from paise2nb.jobs.sql import SQL
 from paise2nb.jobs.worker_registry import WorkerRegistry
 
 NOT_CACHED = "not_cached"  # the error class of a part whose input is no longer in the cache
-PRUNED_AT_ONCE = 300  # trees in one transaction: other processes that write wait meanwhile
+TREES_AT_ONCE = 300  # that are looked for together when jobs are pruned
+PRUNED_AT_ONCE = 1000  # jobs in one transaction: other processes that write wait meanwhile
 CANCELLED_RUN = "the cancelled run to stop"  # what a retried job waits for
 
 
@@ -138,19 +141,32 @@ class JobStore(LeaseMixin, WorkerRegistry):
             The number of jobs.
         """
         roots = self._column(SQL["old_roots"], (before,))
-        batches = (roots[i : i + PRUNED_AT_ONCE] for i in range(0, len(roots), PRUNED_AT_ONCE))
         deleted = 0
-        for batch in batches:
-            deleted += self._prune_trees(batch, before)
-            time.sleep(PAUSE)
+        for start in range(0, len(roots), TREES_AT_ONCE):
+            deleted += self._prune_trees(roots[start : start + TREES_AT_ONCE], before)
         self.roll_up()
         return deleted + self._prune_rest(before)
 
-    @transaction
-    def _prune_trees(self, tx: Transaction, roots: list[int], before: float) -> int:
-        """Delete trees, except those of which a job has been retried meanwhile."""
+    def _prune_trees(self, roots: list[int], before: float) -> int:
+        """Delete trees in portions, except what remains of them when a job is retried meanwhile."""
         parameters = {"ids": json.dumps(roots), "before": before}
-        return self._delete(tx, tx.execute(SQL["old_trees"], parameters).fetchall())
+        portions: list[list[int]] = [[]]
+        for _, unit in groupby(self._read(SQL["old_trees"], parameters), itemgetter("unit")):
+            if len(portions[-1]) >= PRUNED_AT_ONCE:
+                portions.append([])
+            portions[-1] += [row["id"] for row in unit]
+        deleted = 0
+        for portion in portions:
+            if not (number := self._prune_jobs(portion, before)):
+                break
+            deleted += number
+            time.sleep(PAUSE)
+        return deleted
+
+    @transaction
+    def _prune_jobs(self, tx: Transaction, ids: list[int], before: float) -> int:
+        parameters = {"ids": json.dumps(ids), "before": before}
+        return self._delete(tx, tx.execute(SQL["old_jobs"], parameters).fetchall())
 
     @transaction
     def _prune_rest(self, tx: Transaction, before: float) -> int:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -519,3 +520,29 @@ TestPageHistories.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def test_a_large_tree_is_pruned_in_portions_of_whole_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paise2nb.jobs.store.PRUNED_AT_ONCE", 10)
+    limits = {name: Limits(None, None) for name in ("folder", "fetch", "extract", "store")}
+    after = {"fetch": ["extract"], "extract": ["store"], "folder": ["fetch"] * 25}
+    with closing(JobStore(tmp_path / "tasks.db", durable=False)) as store:
+        store.add([NewJob("folder", "[]", 4)])
+        worker = store.register("default", 1)
+        while (claim := store.claim(worker, limits)) is not None:
+            followups = [NewJob(task, "[]", 4) for task in after.get(claim.task, [])]
+            result = '{"item": 1}' if claim.task == "store" else None
+            store.end(claim, Outcome("completed", "completed", result, followups=followups))
+        deleted = []
+
+        def looked_at(statement: str) -> None:
+            if statement == "COMMIT":
+                deleted.append(store.page_counts()["stored"])
+
+        store.database._connection(None).set_trace_callback(looked_at)
+        before = store.now() + 60
+        assert store.prune(before) == 1 + 3 * 25
+        assert deleted[:3] == [25, 21, 17]
+        assert sum(store.page_counts().values()) == 0
