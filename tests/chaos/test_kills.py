@@ -8,6 +8,7 @@ import statistics
 import time
 from pathlib import Path
 
+from paise2nb.app import App
 from paise2nb.core import processes as process
 from tests.chaos.environment import Environment, Standstill
 from tests.chaos.scenarios import Scale, scenario
@@ -25,6 +26,13 @@ def trees(environment: Environment, jobs: int, seconds: float) -> set[str]:
     return roots | {f"{key}/leaf" for key in roots}
 
 
+def start_together(app: App) -> None:
+    """Start workers that begin when all are ready, and not while others start."""
+    app.pause()
+    app.workers.start()
+    app.resume()
+
+
 @scenario(
     1,
     "random workers killed",
@@ -37,11 +45,10 @@ def test_killed_workers_lose_no_job_and_store_each_effect_once(
 ) -> None:
     app = environment.open()
     expected = trees(environment, int(scale["jobs"]), 0.01)
-    app.workers.start()
+    start_together(app)
     kills, standstill = 0, Standstill(environment)
-    begun = standstill.update()  # while the other workers were still starting
     while (completed := standstill.update()) < len(expected):
-        due = (completed - begun) * scale["kills"] / (0.95 * (len(expected) - begun))
+        due = completed * scale["kills"] / (0.95 * len(expected))
         victims = environment.workers()
         if kills <= min(due, scale["kills"] - 1) and victims:
             time.sleep(environment.random.uniform(0, 0.02))  # a random moment
@@ -72,7 +79,7 @@ def test_pages_are_counted_and_stored_once_though_workers_are_killed(
     for number in range(pages):
         (files / f"{number}.txt").write_text(f"The text of file {number}.")
     app.enqueue("folder", str(files))
-    app.workers.start()
+    start_together(app)
     kills, standstill = 0, Standstill(environment)
     while environment.job_store.busy():
         due = standstill.update() * scale["kills"] / (0.9 * 3 * pages)
