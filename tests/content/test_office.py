@@ -29,7 +29,7 @@ from paise2nb.content.extract import documents as through_library
 from paise2nb.content.extract.types import SUFFIXES, media_type
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Document, Source
-from tests import documents
+from tests import documents, hostile
 
 RELATIONS = "word/_rels/document.xml.rels"
 
@@ -361,6 +361,12 @@ def test_a_pdf_without_a_good_table_of_objects_is_read(damage: str) -> None:
         "no table": data[:table] + data[data.index(b"trailer") :],
     }[damage]
     assert read(data, ".pdf").text == "The words of a page"
+
+
+def test_a_list_of_pages_that_contains_itself_is_damaged() -> None:
+    with pytest.raises(PermanentError, match="can't be read as application/pdf") as caught:
+        through_library.read(hostile.traps()["loop-pages.pdf"], Source("u", "application/pdf"))
+    assert caught.value.error_class == "damaged"
 
 
 def test_a_damaged_list_of_embedded_documents_costs_no_word_of_the_rest() -> None:

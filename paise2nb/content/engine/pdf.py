@@ -11,7 +11,7 @@ from paise2nb.content.engine.result import EngineError, Extracted
 DPI = 300
 MAX_PIXELS = 40_000_000  # of a rendered page
 FEW_WORDS = 20  # a page with no more, and a picture on half of it, may be a scan with a stamp
-_PASSWORD = 4  # FPDF_ERR_PASSWORD
+_NO_PAGES, _PASSWORD = 0, 4  # of FPDF_GetLastError
 _COMMENTS = (1, 9, 10, 11, 12, 14)  # annotations whose words are not drawn: a note, a highlight, …
 # PDFium marks a word that goes on in the next line with U+FFFE in place of its hyphen.
 _BROKEN = re.compile("[\ufffe\x02](?:\r?\n)?([^\\W\\d_])?")
@@ -50,6 +50,8 @@ def extract(data: bytes, languages: Sequence[str] | None) -> Extracted:
     except pypdfium2.PdfiumError as error:
         if error.err_code == _PASSWORD:
             raise EngineError("needs a password", "password") from error
+        if error.err_code == _NO_PAGES:  # a tree of pages in which xberg goes round for ever
+            raise EngineError("its list of pages is damaged") from error
         raise Unreadable from error
 
 
