@@ -157,17 +157,17 @@ class ExecutionMixin(EnqueueMixin):
     ) -> sqlite3.Row | None:
         def find(statement: str, tasks: tuple[str, ...]) -> sqlite3.Row | None:
             parameters = now, _as_json(tasks), "[0, 1]" if worker.one_at_a_time else "[0]"
-            row: sqlite3.Row = tx.execute(SQL[statement], parameters).fetchone()
+            row: sqlite3.Row = tx.execute(statement, parameters).fetchone()
             if row["due"]:
                 self._promote(tx, now)
-                row = tx.execute(SQL[statement], parameters).fetchone()
+                row = tx.execute(statement, parameters).fetchone()
             return None if row["id"] is None else row
 
         tasks = tuple(limits)
         if _fetches_only(tasks) and tx.execute(SQL["is_ahead"], (MOST_AHEAD,)).fetchone():
-            found = find("next_with_slot", tasks) if self.host_delay else None
-            return found or find("next_job", _without_fetch(tasks))
-        return find("next_job", tasks)
+            found = find(SQL["next_with_slot"], tasks) if self.host_delay else None
+            return found or find(SQL["next_job"], _without_fetch(tasks))
+        return find(SQL["next_job"], tasks)
 
     def _next_in_tree(
         self, tx: Transaction, tree: int, limits: Mapping[str, Limits], now: float

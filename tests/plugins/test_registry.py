@@ -365,9 +365,9 @@ def test_files_with_the_same_name_in_two_directories_are_two_plugins(
 
 
 def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="'redis', which no plugin defines; known: none"):
-        load().provider("redis")
-    with pytest.raises(SettingsError, match=r"did you mean sqlite\? known: none, sqlite"):
+    with pytest.raises(SettingsError, match="'postgres', which no plugin defines; known: none"):
+        load().provider("postgres")
+    with pytest.raises(SettingsError, match=r"did you mean sqlite\? known: none, redis, sqlite"):
         load().provider("sqlit")
 
 
