@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from paise2nb.core.errors import NotFound, WorkersError
+from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
+from paise2nb.workers.machines.relay import Relay
 from tests.machines import Place, RedisServer
 from tests.site import Site
 from tests.waiting import until
@@ -199,6 +203,51 @@ def test_a_relay_that_is_killed_loses_nothing(place: Place) -> None:
         )
     jobs.wait(60)
     assert sorted(job.result(0) for job in jobs) == list(range(1, 301))
+
+
+def test_a_relay_that_begins_after_a_machine_has_gone_goes_on_and_loses_it(place: Place) -> None:
+    app = place.home()
+    job_store = app.queue.job_store
+    job_store.collection()  # it is not new
+    values = {"host": "gone", "pid": 1, "about": {}, "problem": None}
+    job_store.put_machine("0" * 32, values)
+    job_store.stop_machines("gone")
+    Relay(app.parts, lambda: bool(job_store.machines())).run()
+
+
+def test_a_message_that_can_not_be_used_stops_nothing(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    server, name = Server(place.redis.url), "0" * 32
+    home = json.loads(server.redis.get(server.home_key("paise2")))
+    key = session_key(b"", home["collection"], home["nonce"], name)
+    channel = Channel(key, home["collection"], name, HOME)
+    for body in ({}, [], {"host": 1}, {"leaves": False, "pools": 3}):
+        channel.send(server, "beat", body)
+    place.join()
+    place.joined(app)
+    assert app.enqueue("where", "word").result(60)
+    assert json.loads(server.redis.get(server.home_key("paise2"))) == home
+
+
+def test_outcomes_that_can_not_be_written_are_written_later(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    gate = place.directory / "gate"
+    job = app.enqueue("hold", str(gate), "word")
+    until(lambda: app.queue.job_store.leases() and app.queue.job_store.leases()[0]["started"])
+    log = app.data_dir / "logs" / "workers.log"
+    with closing(sqlite3.connect(app.queue.job_store.path)) as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE DELETE ON leases BEGIN SELECT RAISE(FAIL, 'full'); END"
+        )
+        gate.touch()
+        until(lambda: "the job store can't be used now" in log.read_text())
+        connection.execute("DROP TRIGGER full")
+    job.wait(60)
+    assert [a["outcome"] for a in job.attempts] == ["completed"]
 
 
 def test_a_redis_that_comes_back_empty_loses_nothing(place: Place) -> None:

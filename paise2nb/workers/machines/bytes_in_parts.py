@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from paise2nb.plugins import CacheProvider
+
 PART = 256 * 1024  # bytes
 PARTS_AT_ONCE = 16  # asked for and not received yet, of one sender
 AGAIN_SECONDS = 2.0  # after which a part is asked for again
@@ -20,6 +22,14 @@ def part(data: bytes, key: str, offset: int) -> dict[str, Any]:
     """One part of some bytes as the body of a message."""
     text = base64.b64encode(data[offset : offset + PART]).decode()
     return {"key": key, "offset": offset, "size": len(data), "data": text}
+
+
+def part_of(cache: CacheProvider, key: str, offset: int) -> dict[str, Any]:
+    """The same of bytes in a cache; ``data`` is None if it does not have them."""
+    try:
+        return part(cache.get(key), key, offset)
+    except KeyError:
+        return {"key": key, "offset": offset, "size": 0, "data": None}
 
 
 @dataclass

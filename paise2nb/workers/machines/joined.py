@@ -22,7 +22,7 @@ class Leased:
     waits: bool = False  # the machine has said that it has not begun it
 
 
-@dataclass
+@dataclass(eq=False)
 class Machine:
     """A machine as the relay knows it.
 

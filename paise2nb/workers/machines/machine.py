@@ -20,7 +20,7 @@ from typing import Any
 from paise2nb.collection.cache import Cache
 from paise2nb.core.errors import StorageError
 from paise2nb.core.version import __version__
-from paise2nb.workers.machines.bytes_in_parts import AGAIN_SECONDS, Receiver, part
+from paise2nb.workers.machines.bytes_in_parts import AGAIN_SECONDS, Receiver, part_of
 from paise2nb.workers.machines.memory import PLUGINS, MemoryStore, execution_from_json
 from paise2nb.workers.machines.messages import (
     HOME,
@@ -262,7 +262,7 @@ class Link:
                 case "answer":
                     self._take_answer(body)
                 case "want":
-                    self._send_part(*body)
+                    self._send("part", part_of(self.cache, *body))
                 case "part":
                     self._receiver.receive(body)
                     self._receiver.step()
@@ -283,9 +283,3 @@ class Link:
         if (setup := body.get("setup")) is not None and setup != self.setup:
             self.setup = setup
             self.on_setup()
-
-    def _send_part(self, key: str, offset: int) -> None:
-        try:
-            self._send("part", part(self.cache.get(key), key, offset))
-        except KeyError:
-            self._send("part", {"key": key, "offset": offset, "size": 0, "data": None})

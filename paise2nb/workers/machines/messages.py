@@ -167,11 +167,14 @@ class Channel:
 
 
 def sender_of(data: bytes) -> str:
-    """The name of the sender that a message gives, which is not verified. Raises ValueError."""
+    """The name of the machine that a message gives, which is not verified. Raises ValueError."""
     try:
-        return str(json.loads(data[64:])[1])
+        name = str(json.loads(data[64:])[1])
     except (LookupError, TypeError) as error:
         raise ValueError("not a message") from error
+    if not (name.isalnum() and len(name) == 32):
+        raise ValueError("not the name of a machine")
+    return name
 
 
 def session_key(secret: bytes, collection: str, nonce: str, machine: str) -> bytes:

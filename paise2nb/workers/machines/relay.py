@@ -19,12 +19,12 @@ from typing import Any
 from paise2nb.content.fetch import robots
 from paise2nb.core.errors import StorageError, WorkersError
 from paise2nb.core.wakeup import Listener, Notifier
-from paise2nb.jobs.leases import Capacity, Lease
+from paise2nb.jobs.leases import Lease
 from paise2nb.jobs.models import Claim, Limits, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash
 from paise2nb.jobs.transfer import outcome_from_json
-from paise2nb.workers.machines.bytes_in_parts import Receiver, part
+from paise2nb.workers.machines.bytes_in_parts import Receiver, part_of
 from paise2nb.workers.machines.joined import Leased, Machine
 from paise2nb.workers.machines.messages import (
     HOME,
@@ -171,7 +171,10 @@ class Relay:
             self._grant()
         self._stepped_at = now
         while self._incoming:
-            self._receive(self._incoming.popleft())
+            try:
+                self._receive(self._incoming.popleft())
+            except (LookupError, TypeError, ValueError, AttributeError):
+                logger.exception("a message of a machine can't be used")
         if now - self._renewed_at > RENEW_SECONDS:
             self._renewed_at = now
             self._renew()
@@ -191,7 +194,8 @@ class Relay:
                 self._lose(machine, "has been silent")
                 continue
             for token, lease in list(machine.leases.items()):
-                if not (lease.started or lease.isolated) and now - lease.given_at > RECALL_SECONDS:
+                begun = lease.started or lease.isolated or token in machine.pending
+                if not begun and now - lease.given_at > RECALL_SECONDS:
                     self._release(machine, token)
                     machine.drop.append(token)
         self._store.take_unused_slots([name for pool in self._pools().values() for name in pool])
@@ -241,31 +245,29 @@ class Relay:
         brief = frozenset(name for pool in pools for name in self._parts.brief_tasks(pool))
         machines = {machine.row: machine for machine in self._machines.values()}
         capacities = [c for m in machines.values() if (c := m.capacity(brief))]
-        if not ended and not self._may_claim(pools, capacities):
+        tasks = [name for pool in pools.values() for name in pool]
+        if not (ended or (capacities and tasks and self._store.claimable(tasks))):
             return
-        outcomes = [(token, outcome) for _, token, outcome in ended]
-        accepted, leases = self._store.exchange(outcomes, pools, capacities)
+        outcomes = [each[1:] for each in ended]
+        try:
+            accepted, leases = self._store.exchange(outcomes, pools, capacities)
+        except StorageError:
+            self._ended = ended  # for the next round
+            raise
         for machine, token, _ in ended:
             machine.acknowledged.append(token)
             machine.answer = True
         if any(outcome.followups for _, token, outcome in ended if token in accepted):
             self._notifier.notify()
-        by_machine: dict[int, list[Lease]] = {}
-        for lease in leases:
-            by_machine.setdefault(lease.machine, []).append(lease)
-        for row, given in by_machine.items():
-            machine = machines[row]
-            jobs = []
-            for lease in given:
-                claim = lease.claim
-                sequence, isolated = machine.channel.sent + 1, bool(claim.isolated)
-                machine.leases[lease.token] = Leased(sequence, now, claim.pool, isolated)
-                jobs.append([lease.token, claim, lease.limits, self._extras(claim)])
+        by_machine: dict[Machine, list[Lease]] = {}
+        for lease in leases:  # all before the first message: without it, they are found to be lost
+            machine, claim = machines[lease.machine], lease.claim
+            by_machine.setdefault(machine, []).append(lease)
+            sequence, isolated = machine.channel.sent + 1, bool(claim.isolated)
+            machine.leases[lease.token] = Leased(sequence, now, claim.pool, isolated)
+        for machine, given in by_machine.items():
+            jobs = [[x.token, x.claim, x.limits, self._extras(x.claim)] for x in given]
             self._send(machine, "jobs", {"beat": machine.beat, "jobs": jobs})
-
-    def _may_claim(self, pools: dict[str, Any], capacities: list[Capacity]) -> bool:
-        tasks = [name for pool in pools.values() for name in pool]
-        return bool(capacities and tasks and self._store.claimable(tasks))
 
     def _extras(self, claim: Claim) -> dict[str, Any]:
         """What a fetch needs from home: the item with its validators, and the robots rules."""
@@ -291,8 +293,6 @@ class Relay:
         """Take one message. A crafted, replayed or damaged one is ignored."""
         try:
             name = sender_of(data)
-            if not (name.isalnum() and len(name) == 32):
-                return
             channel = self._channel(name)
             message = channel.accept(data)
         except ValueError:
@@ -319,7 +319,7 @@ class Relay:
                 machine.receiver.receive(body)
                 machine.receiver.step()
             case "want":
-                self._send_part(machine, *body)
+                self._send(machine, "part", part_of(self._parts.cache, *body))
             case "ask":
                 value = self._reply(body["kind"], body["body"])
                 self._send(machine, "reply", {"name": body["name"], "value": value})
@@ -403,13 +403,6 @@ class Relay:
                 outcome = _RELEASED
             self._ended.append((machine, token, outcome))
 
-    def _send_part(self, machine: Machine, key: str, offset: int) -> None:
-        try:
-            body = part(self._parts.cache.get(key), key, offset)
-        except KeyError:
-            body = {"key": key, "offset": offset, "size": 0, "data": None}
-        self._send(machine, "part", body)
-
     def _reply(self, kind: str, body: Any) -> Any:
         if kind == "state":
             return self._store.plugin_value(*body)
@@ -418,7 +411,8 @@ class Relay:
     def _answer_all(self) -> None:
         """Answer heartbeats and outcomes."""
         for machine in self._machines.values():
-            if not (machine.answer or machine.cancel or machine.stop or machine.drop):
+            due = machine.answer or machine.cancel or machine.stop or machine.drop
+            if not (due and machine.about):  # there is no heartbeat yet since this relay began
                 continue
             body: dict[str, Any] = {
                 "acknowledged": machine.acknowledged,
