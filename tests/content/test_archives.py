@@ -114,6 +114,23 @@ def test_a_single_compressed_file_is_one_item(app: App, site: Site) -> None:
     assert (row["url"], row["text"]) == (site.url("/notes.txt.gz!/notes.txt"), "words")
 
 
+@pytest.mark.parametrize("end", ["?utm_source=x", "?a=1&utm_source=x", "#top"])
+def test_members_of_an_archive_are_items_whatever_its_url_ends_with(
+    app: App, site: Site, end: str
+) -> None:
+    body = zipped({"a.txt": b"one", "b.txt": b"two"})
+    app.enqueue("fetch", site.add("/a.zip", body, "application/zip") + end)
+    assert sorted(item.text for item in app.items()) == ["one", "two"]
+
+
+def test_a_compressed_file_in_an_archive_keeps_its_name(app: App, site: Site) -> None:
+    body = zipped({"deep/notes.md.gz": gzip.compress(b"# Words")})
+    app.enqueue("fetch", site.add("/get", body, "application/zip") + "?id=1")
+    (row,) = app.items().to_dicts()
+    assert row["url"] == site.url("/get?id=1!/deep/notes.md.gz!/notes.md")
+    assert row["mime_type"] == "text/markdown"
+
+
 def test_archives_in_archives_are_extracted(app: App, site: Site) -> None:
     inner = gzip.compress(tarred({"b.txt": b"words"}))
     (row,) = fetched(app, site, zipped({"inner.tgz": inner}))

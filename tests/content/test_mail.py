@@ -146,6 +146,23 @@ def test_messages_with_the_same_id_are_both_kept() -> None:
     assert names[1].startswith("b@c-")
 
 
+def test_a_mailbox_keeps_a_first_message_without_a_line_of_its_own() -> None:
+    data = b"Subject: a\n\none\n\nFrom x@example.org Tue Mar  5 09:00:00 2024\nSubject: b\n\ntwo\n"
+    assert [member.data.split()[-1] for member in mail.messages(data)] == [b"one", b"two"]
+
+
+def test_lines_that_nearly_begin_a_message_cost_little_time() -> None:
+    data = b"From " + b"1:11 " * 400_000 + b"\nno header\n"
+    assert len(list(mail.messages(data))) == 1
+
+
+def test_an_attached_reply_is_an_item_whatever_its_language(app: App, tmp_path: Path) -> None:
+    message = letter()
+    message.add_attachment(letter("R: Riunione", "inner words"))
+    rows = stored(app, tmp_path / "m.eml", message.as_bytes())
+    assert "inner words" in str(rows["!/R%3A%20Riunione.eml"]["text"])
+
+
 def test_an_email_in_an_archive_is_read_like_one_alone(app: App, tmp_path: Path) -> None:
     message = letter()
     message.add_attachment(documents.packed({"b.txt": "deep words"}), "application", "zip",
@@ -263,6 +280,11 @@ def test_wrapped_lines_are_joined_again() -> None:
         "\n\nA long line.\n> quoted text\nFrom space\n-- \nAda"
     )
     assert read(f"{head}; DelSp=yes\n\n潮の満 \nち引き").text.endswith("潮の満ち引き")
+
+
+def test_many_wrapped_lines_are_joined_in_little_time() -> None:
+    head = HEAD + "Content-Type: text/plain; format=flowed\n\n"
+    assert read(head + "a \n" * 2_000_000).text.endswith("a a")
 
 
 def test_an_invitation_is_an_attachment_with_whole_words() -> None:

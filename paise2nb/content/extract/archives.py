@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from paise2nb.content.extract import mail, outlook
 from paise2nb.content.extract.mail import Member
@@ -36,7 +36,7 @@ from paise2nb.content.extract.types import (
 )
 from paise2nb.content.extract.zip_names import names_of
 from paise2nb.core.errors import PermanentError
-from paise2nb.core.urls import canonical_url, suffix_of
+from paise2nb.core.urls import canonical_url, name_of, suffix_of
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import Document, Source
 
@@ -61,7 +61,7 @@ _OPENERS: dict[str | None, Callable[..., Any]] = {
 }
 _FORMAT_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 _DAMAGED = (*_FORMAT_ERRORS, EOFError, OSError, ValueError, struct.error, RuntimeError)
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f]|^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f]|^/|^[A-Za-z]:/|(^|/)\.\.(/|$)")
 
 
 CONTAINERS = (*ARCHIVES, *MAILS)
@@ -146,9 +146,10 @@ def read(context: Context, data: bytes, source: Source) -> list[Document]:
     # The disk writes several files in the time of one.
     with ThreadPoolExecutor(WRITERS) as writers:
         unpacking = _Unpacking(context, Allowance(data, source.url, TOTAL), writers)
+        container = dataclasses.replace(source, url=_base_of_members(source.url))
         found = {
             canonical_url(document.url or source.url): document
-            for document in unpacking.documents(data, source, DEPTH)
+            for document in unpacking.documents(data, container, DEPTH)
         }
     documents = list(found.values())
     for facts in (document.metadata.get("source") for document in documents):
@@ -168,6 +169,15 @@ def read(context: Context, data: bytes, source: Source) -> list[Document]:
         metadata = {**documents[0].metadata, "left_out": named}
         documents[0] = dataclasses.replace(documents[0], metadata=metadata)
     return documents
+
+
+def _base_of_members(url: str) -> str:
+    """The URL of a container, without an end that would make all members one item.
+
+    That is a fragment or a tracking parameter, which `canonical_url` would drop with the member.
+    """
+    canonical = canonical_url(url)
+    return canonical if canonical_url(f"{url}!/") == canonical else url
 
 
 class _Unpacking:
@@ -264,7 +274,7 @@ def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[Member]:
     if signature(stream.peek(512)) == TAR:
         yield from _tarred(stream, allowance)
     elif opener:  # a single file, named like the archive without its suffix
-        name = posixpath.splitext(posixpath.basename(unquote(urlsplit(url).path)))[0]
+        name = posixpath.splitext(name_of(url))[0]
         yield Member(name or "content", stream.read())
     else:
         raise ValueError("not an archive")

@@ -36,8 +36,9 @@ MAIL = MAILS[0]
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")  # shown above the text
 _ADDRESSES = ("From", "To", "Cc")
 # A line that begins a message, as most programs write it, with the header below: RFC 4155.
+# Atomic, so that hostile bytes cause no backtracking.
 _FROM_LINE = re.compile(
-    rb"^From (?:[^\r\n]*\d:\d\d[^\r\n]*|\S*)\r?\n(?=>?[!-9;-~]+[: ])", re.MULTILINE
+    rb"^From (?>[^\r\n]*\d:\d\d[^\r\n]*|\S*)\r?\n(?=>?[!-9;-~]++[: ])", re.MULTILINE
 )
 _QUOTED_FROM = re.compile(rb"^>(?=>*From )", re.MULTILINE)
 _WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?]*)\?=")  # RFC 2047
@@ -73,7 +74,9 @@ class _Policy(Compat32):
 def messages(data: bytes) -> Iterator[Member]:
     """The messages of a mailbox, named by their ``Message-ID``, so that names don't change."""
     known: dict[str, str] = {}
-    starts = [match.span() for match in _FROM_LINE.finditer(data)] or [(0, 0)]
+    starts = [match.span() for match in _FROM_LINE.finditer(data)]
+    if not starts or data[: starts[0][0]].strip():  # the first message has no such line
+        starts.insert(0, (0, 0))
     ends = [begin for begin, _ in starts[1:]] + [len(data)]
     for (_, begin), end in zip(starts, ends, strict=True):
         content = _QUOTED_FROM.sub(b"", data[begin:end]).strip() + b"\n"
@@ -252,17 +255,19 @@ def _text(data: bytes, charset: str | None = None) -> str:
 
 def _unflowed(text: str, without_space: bool) -> str:
     """Join the lines that a mail program has wrapped: RFC 3676, section 4."""
-    lines: list[str] = []
+    lines: list[list[str]] = []  # the pieces of each line
     depth, is_open = 0, False
     for line in text.split("\n"):
         content = line.lstrip(">")
         quotes, content = len(line) - len(content), content.removeprefix(" ")
         if is_open and quotes == depth and content != "-- ":
-            lines[-1] = (lines[-1][:-1] if without_space else lines[-1]) + content
+            if without_space:
+                lines[-1][-1] = lines[-1][-1][:-1]
+            lines[-1].append(content)
         else:
-            lines.append(">" * quotes + " " * bool(quotes) + content)
+            lines.append([">" * quotes + " " * bool(quotes), content])
         depth, is_open = quotes, content.endswith(" ") and content != "-- "
-    return "\n".join(lines)
+    return "\n".join(map("".join, lines))
 
 
 def _header(message: "Message[str, str]", name: str) -> str:
