@@ -413,8 +413,12 @@ def test_every_chapter_of_a_book_is_read() -> None:
 
 
 def encrypted(name: str) -> dict[str, str]:
-    reference = f'<enc:CipherData><enc:CipherReference URI="{name}"/></enc:CipherData>'
-    return {"META-INF/encryption.xml": f"<encryption><enc:EncryptedData>{reference}</encryption>"}
+    data = f'<CipherData><CipherReference URI="{name}"/></CipherData>'
+    namespace = "http://www.w3.org/2001/04/xmlenc#"
+    return {
+        "META-INF/encryption.xml": "<encryption>"
+        f'<EncryptedData xmlns="{namespace}">{data}</EncryptedData></encryption>'
+    }
 
 
 def test_a_protected_book_needs_a_key_but_fonts_do_not_matter() -> None:

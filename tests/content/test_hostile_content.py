@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,39 @@ def test_a_page_of_many_tags_keeps_all_visible_text() -> None:
     found = pages.read(f"{head}<table>{rows}".encode(), Source("http://x/", "text/html"))
     assert (found.title, found.language) == ("A & B", "de")
     assert found.text == "\n".join(["cell\ngrün"] * pages.MAX_TAGS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '"a":' + " " * 1_000_000,
+        '"' + r"\"" * 1_000_000,
+        '"' + "a" * 1_000_000 + '"',
+        '"\\' * 1_000_000,
+    ],
+    ids=["spaces", "quotes", "letters", "backslashes"],
+)
+def test_data_of_a_page_that_is_no_text_costs_little_time(data: str) -> None:
+    page = f"<p>words<script>[{data}</script>"
+    assert pages.read(page.encode(), Source("http://x/", "text/html")).text == "words"
+
+
+@pytest.mark.parametrize("text", ["![" * 300_000, "![](data:image/a;base64,A" * 50_000])
+def test_pictures_without_end_cost_little_time(text: str) -> None:
+    data = json.dumps({"cells": [{"cell_type": "markdown", "source": text}], "nbformat": 4})
+    source = Source("http://x/a.ipynb", SUFFIXES[".ipynb"])
+    assert text in through_library.read(data.encode(), source).text.replace("\\", "")
+
+
+@pytest.mark.parametrize("part", [b"", b"no markup", b"<a><!-- --><?b?></a>"])
+@pytest.mark.parametrize("name", ["word/footer1.xml", "word/_rels/document.xml.rels"])
+def test_a_damaged_part_of_a_document_does_not_cost_its_text(name: str, part: bytes) -> None:
+    data = io.BytesIO(documents.docx("words"))
+    with zipfile.ZipFile(data, "a") as package:
+        package.writestr(name, part)
+    found = through_library.read(data.getvalue(), Source("http://x/a.docx", SUFFIXES[".docx"]))
+    assert found.text == "words"
+    assert list(through_library.word_chunks(data.getvalue())) == []
 
 
 @pytest.mark.parametrize(

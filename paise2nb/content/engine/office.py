@@ -4,6 +4,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -110,16 +111,22 @@ def _any(names: tuple[str, ...]) -> list[str]:
 
 
 def _roots(data: bytes) -> Iterator[Any]:
-    from lxml import etree
-
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         for pattern in _PARTS:
             for name in filter(pattern.fullmatch, names):
-                parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True)
-                root = etree.fromstring(archive.read(name), parser)
-                if root is not None:
+                if (root := parsed_part(archive.read(name))) is not None:
                     yield root
+
+
+def parsed_part(data: bytes) -> Any:
+    """The root element of a part of a package, or None if there is none."""
+    from lxml import etree
+
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, recover=True)
+    with suppress(etree.XMLSyntaxError):  # it is empty
+        return etree.fromstring(data, parser)
+    return None
 
 
 def _paragraphs(root: Any, is_mixed: bool) -> Iterator[str]:

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from paise2nb.content import engine
+from paise2nb.content.engine.office import parsed_part
 from paise2nb.content.extract import ole
 from paise2nb.content.extract.archives import check_size
 from paise2nb.content.extract.rtf import with_unicode
@@ -27,7 +28,8 @@ EPUB = "application/epub+zip"
 ENCRYPTION = "META-INF/encryption.xml"
 _RELATIONS = "word/_rels/document.xml.rels"
 _CHAPTERS = (".xhtml", ".html", ".htm", ".xml")
-_PICTURE = re.compile(r"!\[[^\]]*\]\(data:image/([\w.+-]+);base64,([^)]*)\)")
+# Each try ends where the next picture begins, so that hostile text takes no more than linear time.
+_PICTURE = re.compile(r"!\[(?:[^\]!]|!(?!\[))*+\]\(data:image/([\w.+-]++);base64,([^)!]*+)\)")
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")  # the stream of a document with a password
 
 
@@ -93,13 +95,9 @@ def word_chunks(data: bytes) -> Iterator[tuple[str, bytes]]:
 
     Source: ECMA-376, part 1, section 11.3.1.
     """
-    from lxml import etree
-
     with zipfile.ZipFile(io.BytesIO(data)) as package:
         names = package.namelist()
-        parser = etree.XMLParser(resolve_entities=False, recover=True)
-        found = package.read(_RELATIONS) if _RELATIONS in names else b"<none/>"
-        for relation in etree.fromstring(found, parser):
+        for relation in _elements(package, _RELATIONS, "Relationship"):
             name = posixpath.join("/word", relation.get("Target", ""))[1:]
             if relation.get("Type", "").endswith("/aFChunk") and name in names:
                 yield name, package.read(name)
@@ -129,12 +127,14 @@ def _is_protected(book: bytes) -> bool:
     Source: EPUB Open Container Format 3.3, sections 4.2.6.3.2 and 5.
     """
     with zipfile.ZipFile(io.BytesIO(book)) as archive:
-        if ENCRYPTION not in archive.namelist():
-            return False
-        encrypted = re.findall(
-            rb"CipherReference\s[^>]*URI=[\"']([^\"']+)", archive.read(ENCRYPTION)
-        )
-    return any(suffix_of(name.decode("utf-8", "replace")) in _CHAPTERS for name in encrypted)
+        encrypted = _elements(archive, ENCRYPTION, "CipherReference")
+        return any(suffix_of(file.get("URI", "")) in _CHAPTERS for file in encrypted)
+
+
+def _elements(archive: zipfile.ZipFile, part: str, name: str) -> Iterator[Any]:
+    """The elements of a name in a part of a package, if it has that part."""
+    root = parsed_part(archive.read(part)) if part in archive.namelist() else None
+    yield from [] if root is None else root.iter(f"{{*}}{name}")
 
 
 def _shown_drawing(match: re.Match[str]) -> str:

@@ -21,7 +21,12 @@ _STATE = re.compile(
     r"\A\s*[\[{]|__[a-z_]+__|(?:state|data|props|context)\w*[\"'\]]*\s*=", re.IGNORECASE
 )
 _HEAD = 200  # characters of a script by which it is known as state
-_STRING = re.compile(r'(?:"(\w+)"\s*:\s*\[?\s*)?"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+# Possessive, and to the end of the text if a string has none, so that hostile data takes no more
+# than linear time.
+_STRING = re.compile(
+    r'(?:"(\w++)"\s*+:\s*+\[?+\s*+)?"((?:[^"\\]++|\\.)*+)(?:"|(\\?+\Z))', re.DOTALL
+)
+SAMPLES = 1000  # pieces of a text by which it is known to be in another one
 _PUSH = "__next_f"  # by which a script adds a piece to a text
 _JSON = re.compile(r"\s*(?:\w+:)?[\[{]")
 _ATTRIBUTES = XPath("//@data-preloaded | //@data-page | //@data-props")
@@ -33,7 +38,9 @@ _KEYS = re.compile(
 )
 _MARKUP = re.compile(r"</?(?:p|br|div|li|ul|h[1-6]|strong|em|a|span|b|i)\b[^<>]*>", re.IGNORECASE)
 # Four words in a row, or ten characters of a script without spaces.
-_WORDS = re.compile(r"(?:[^\W\d_]+[\s,;:'\u2019-]+){3}[^\W\d_]|[\u0e00-\u0eff\u3040-\u9fff]{10}")
+_WORDS = re.compile(
+    r"(?<![^\W\d_])(?:[^\W\d_]++[\s,;:'\u2019-]++){3}[^\W\d_]|[\u0e00-\u0eff\u3040-\u9fff]{10}"
+)
 _CODE = re.compile(r"[{};]\s*$|=>|\bfunction\b|[{;]\s*\n")
 
 
@@ -63,7 +70,8 @@ def completed(body: str, tree: Any, scripts: Iterable[Any]) -> str:
     if not found:
         return body
     text, kept = squeezed("".join(found)), squeezed(body)
-    samples = [text[at : at + LONG] for at in range(0, len(text), LONG)]
+    step = max(LONG, len(text) // SAMPLES)
+    samples = [text[at : at + LONG] for at in range(0, len(text), step)]
     if 2 * sum(sample in kept for sample in samples) > len(samples):
         return body
     return "\n".join([*found, *(line for line in body.split("\n") if squeezed(line) not in text)])
@@ -100,14 +108,16 @@ def _strings(text: str, *, inner: bool = True) -> Iterator[tuple[str, str]]:
         inner: In place of a string that is JSON, its strings.
     """
     for match in _STRING.finditer(text):
-        value = match[2]
+        key, value, end = match.groups()
+        if end is not None:  # no string, but what follows a mistake
+            return
         if "\\" in value:
             with suppress(ValueError):
                 value = json.loads(f'"{value}"', strict=False)
         if inner and _JSON.match(value):
             yield from _strings(value)
         else:
-            yield match[1] or "", value
+            yield key or "", value
 
 
 def _is_text(key: str, value: str) -> bool:
