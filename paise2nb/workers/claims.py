@@ -281,15 +281,15 @@ class Claims:
 
     def _next_of_written(self) -> Claim | None:
         """Write outcomes that are not written yet. Return the job that is claimed with that."""
-        with self._lock:
-            if not self._ended:
-                return None
-            try:
+        try:
+            with self._lock:
+                if not self._ended:
+                    return None
                 self._write(self._unpaused_limits())
-            except StorageError:
-                time.sleep(SAFETY_POLL)
-                raise
-            return self._take()
+                return self._take()
+        except StorageError:
+            time.sleep(SAFETY_POLL)
+            raise
 
     def _is_paused(self, worker: Worker) -> bool:
         """Whether a user has paused the pool of this worker, or all pools."""
