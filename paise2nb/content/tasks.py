@@ -19,7 +19,7 @@ from paise2nb.config.settings import Settings
 from paise2nb.content.extract.types import PAGES, SUFFIXES, choose
 from paise2nb.content.fetch import item_with_url, robots
 from paise2nb.core import urls
-from paise2nb.core.errors import NotFound, PermanentError, UsageError, without_secrets
+from paise2nb.core.errors import HomeOnly, NotFound, PermanentError, UsageError, without_secrets
 from paise2nb.core.files import expand_user, working_directory
 from paise2nb.core.text import count_words
 from paise2nb.jobs.context import Context
@@ -160,7 +160,13 @@ def fetch(context: Context, url: str) -> dict[str, Any]:
 
 
 def _is_named_by_user(context: Context) -> bool:
-    """Whether a user enqueued this job, or the folder task that it follows from."""
+    """Whether a user enqueued this job, or the folder task that it follows from.
+
+    Raises:
+        HomeOnly: This is another machine, on which the user has named no file.
+    """
+    if context.job_store.is_remote:
+        raise HomeOnly("a file of home")
     parent = context.job.parent_id
     if parent is None:
         return True

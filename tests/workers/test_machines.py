@@ -71,6 +71,18 @@ def test_a_file_is_read_at_home_only(place: Place) -> None:
     assert job.state == "queued"
 
 
+def test_a_machine_that_is_given_the_fetch_of_a_file_reads_nothing(place: Place) -> None:
+    app = place.home()
+    job = app.enqueue("fetch", "http://127.0.0.1:1/")
+    with closing(sqlite3.connect(app.queue.job_store.path)) as connection, connection:
+        connection.execute("""UPDATE jobs SET args = '["/etc/hostname"]'""")
+    app.workers.start(pool="home")
+    place.join()
+    until(lambda: job.attempts)
+    assert [attempt["outcome"] for attempt in job.attempts] == ["released"]
+    assert "a file of home" in job.error
+
+
 def test_a_task_that_needs_the_collection_goes_home_uncharged(place: Place) -> None:
     app = place.home()
     app.workers.start(pool="home")
@@ -180,6 +192,8 @@ def test_home_away_for_three_leases_kills_nothing(place: Place) -> None:
     app.workers.stop()
     away_until = time.monotonic() + 9
     until(lambda: time.monotonic() > away_until)
+    server = Server(place.redis.url)
+    assert server.mailbox(app.queue.job_store.collection(), HOME).queue_size() < 3
     gate.touch()
     app.workers.start(pool="home")
     job.wait(60)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from paise2nb.core.errors import SettingsError
 from paise2nb.workers.machines.bytes_in_parts import PART, Receiver, part
-from paise2nb.workers.machines.messages import HOME, Channel, session_key
+from paise2nb.workers.machines.messages import HOME, Channel, session_key, shared_secret
 
 KINDS = ("beat", "answer", "report")
 
@@ -51,6 +52,13 @@ def test_a_lost_message_does_not_stop_those_after_it() -> None:
     first, second = machine.seal("report", 1), machine.seal("report", 2)
     assert home.accept(second) == ("report", 2)
     assert home.accept(first) is None
+
+
+@pytest.mark.parametrize("url", ["redis://192.0.2.1", "redis:///0?host=192.0.2.1"])
+def test_messages_that_leave_this_machine_need_a_secret(url: str) -> None:
+    with pytest.raises(SettingsError, match="must be signed"):
+        shared_secret(None, url)
+    assert shared_secret("word", url) == b"word"
 
 
 class Sender:

@@ -132,6 +132,7 @@ def _supervise(link: Link, settings: Settings, options: dict[str, Any], data_dir
         "data_dir": str(data_dir),
         "task_queue.sqlite.path": str(link.store.path),
         "data_storage.sqlite.path": None,
+        "alerts": [],  # home sends none: each could run a command here
     }
     if options["concurrency"] and not options["pool"]:
         own["workers.concurrency"] = options["concurrency"]

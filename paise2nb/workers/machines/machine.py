@@ -113,28 +113,34 @@ class Link:
             try:
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + BEAT_SECONDS
-                    self._find_home()
-                    self._send_beat()
+                    if self._find_home():
+                        self._send_beat()
+                    else:  # none that counts this silence; messages would pile up in Redis
+                        self.store.heard_at = time.monotonic()
                 else:
                     self._send_report()
             except self.server.errors as error:
                 logger.warning("Redis can't be reached: %s", type(error).__name__)
                 beat_at = time.monotonic() + BEAT_SECONDS / 4
                 time.sleep(BEAT_SECONDS / 4)
-            except StorageError:
-                logger.exception("the cache of this machine can't be used")
+            except Exception:  # without this thread home would hear nothing any more
+                logger.exception("home can't be told now")
             if not self.store.is_leased() and self.store.held():
                 logger.warning("Redis was away for too long: this machine ends its jobs")
                 self.store.drop(None, grace=False)
 
-    def _find_home(self) -> None:
-        """Begin a new session if the relay has started again, perhaps on another collection."""
+    def _find_home(self) -> bool:
+        """Begin a new session if the relay has started again, perhaps on another collection.
+
+        Returns:
+            Whether there is a relay.
+        """
         found = self.server.redis.get(self.server.home_key(self._name))
         if found is None:
-            return
+            return False
         home = json.loads(found)
         if home["nonce"] == self._nonce:
-            return
+            return True
         with self._lock:
             if self._channel is not None and self._channel.collection != home["collection"]:
                 self.store.drop(None, grace=False)
@@ -145,6 +151,7 @@ class Link:
             self._beats.clear()
             self._sent_outcomes.clear()
         logger.info("the home of queue %s is %s:%s", self._name, home["host"], home["path"])
+        return True
 
     def _beat(self) -> dict[str, Any]:
         assert self._channel is not None

@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from paise2nb.config.settings import RedisSettings, config_files
 from paise2nb.core.errors import SettingsError, WorkersError, message
@@ -46,7 +46,9 @@ def shared_secret(chosen: str | None, url: str) -> bytes:
     if not found and file.is_file():
         found = file.read_text("utf-8").strip()
     parts = urlsplit(url)
-    if not found and parts.scheme != "unix" and (parts.hostname or "localhost") not in LOOPBACK:
+    # Where it has no host, redis-py takes the one of the query.
+    host = parts.hostname or parse_qs(parts.query).get("host", ["localhost"])[0]
+    if not found and parts.scheme != "unix" and host not in LOOPBACK:
         raise SettingsError(
             f"{without_credentials(url)} is not on this machine, so messages must be signed: set "
             f"PAISE2_QUEUE_SECRET, or write a secret to {file}, here and on every machine"
