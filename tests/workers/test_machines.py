@@ -83,6 +83,19 @@ def test_a_machine_that_is_given_the_fetch_of_a_file_reads_nothing(place: Place)
     assert "a file of home" in job.error
 
 
+def test_a_job_whose_arguments_are_damaged_is_left_to_home(place: Place) -> None:
+    app = place.home()
+    job = app.enqueue("fetch", "http://127.0.0.1:1/")
+    with closing(sqlite3.connect(app.queue.job_store.path)) as connection, connection:
+        connection.execute("UPDATE jobs SET args = '[\"http://[\"'")
+    app.workers.start(pool="home")
+    place.join()
+    place.joined(app)
+    assert app.enqueue("where", "word").result(60)
+    until(lambda: job.attempts)
+    assert [attempt["outcome"] for attempt in job.attempts] == ["released"]
+
+
 def test_a_task_that_needs_the_collection_goes_home_uncharged(place: Place) -> None:
     app = place.home()
     app.workers.start(pool="home")
@@ -347,6 +360,19 @@ def test_workers_of_machines_get_the_settings_of_a_restarted_home(place: Place) 
     app = place.home(workers__concurrency=2)
     app.workers.start(pool="home")
     until(lambda: [row["pools"].get("default") for row in app.workers.status().machines] == [2])
+
+
+def test_a_machine_joins_in_the_background_or_says_why_not(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    machine = place.join("--daemonize")
+    assert machine.process.wait(60) == 0
+    assert "workers joined (pid " in machine.output
+    place.joined(app)
+    for url, reason in (("redis://localhost:1", "no Redis server answers"), ("x://", "scheme")):
+        machine = place.join("--daemonize", url=url, PAISE2_QUEUE_SECRET="word")
+        assert machine.process.wait(60) == 1
+        assert reason in machine.output
 
 
 # Refusals --------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.config.settings import DEFAULT_POOL, Settings
-from paise2nb.core.errors import PaiseError, WorkersError
+from paise2nb.core.errors import WorkersError, message
 from paise2nb.plugins.saved import SavedPlugins
 from paise2nb.workers.machines.machine import Link
 from paise2nb.workers.machines.messages import Server, shared_secret
 from paise2nb.workers.machines.remote import serve
+from paise2nb.workers.spawn import program
 from paise2nb.workers.supervisor import Supervisor
 
 JOIN_SECONDS = 60.0  # for which a join waits for home
@@ -154,9 +155,9 @@ def spawn_joined(url: str, name: str, options: dict[str, Any]) -> int:
         WorkersError: They can't. The message contains the reason.
     """
     ready, ready_there = os.pipe()
-    message = {"url": url, "name": name, "options": options, "ready": ready_there}
+    given = {"url": url, "name": name, "options": options, "ready": ready_there}
     child = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import main; main()", "paise2nb", "machine"],
+        program(__name__, "paise2nb", "machine"),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -166,7 +167,7 @@ def spawn_joined(url: str, name: str, options: dict[str, Any]) -> int:
     os.close(ready_there)
     assert child.stdin is not None
     with child.stdin as pipe:
-        pipe.write(json.dumps(message).encode())
+        pipe.write(json.dumps(given).encode())
     with os.fdopen(ready, encoding="utf-8") as answer:
         if problem := answer.read():
             raise WorkersError(problem)
@@ -179,7 +180,7 @@ def main() -> None:
     with os.fdopen(received["ready"], "w", encoding="utf-8") as ready:
         try:
             join(received["url"], received["name"], received["options"], on_joined=ready.close)
-        except PaiseError as error:
+        except Exception as error:  # any: without a reason the workers count as joined
             if not ready.closed:
-                ready.write(str(error))
+                ready.write(message(error))
             sys.exit(1)

@@ -19,7 +19,7 @@ from typing import Any
 from paise2nb.content.fetch import robots
 from paise2nb.core.errors import StorageError, WorkersError
 from paise2nb.core.wakeup import Listener, Notifier
-from paise2nb.jobs.leases import Lease
+from paise2nb.jobs.leases import HOME_ONLY, Lease
 from paise2nb.jobs.models import Claim, Limits, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash
@@ -266,7 +266,13 @@ class Relay:
             sequence, isolated = machine.channel.sent + 1, bool(claim.isolated)
             machine.leases[lease.token] = Leased(sequence, now, claim.pool, isolated)
         for machine, given in by_machine.items():
-            jobs = [[x.token, x.claim, x.limits, self._extras(x.claim)] for x in given]
+            jobs = []
+            for token, _, claim, limits in given:
+                try:
+                    jobs.append([token, claim, limits, self._extras(claim)])
+                except (LookupError, TypeError, ValueError):  # damaged arguments
+                    at_home = Outcome("released", "queued", error_class=HOME_ONLY)
+                    self._ended.append((machine, token, at_home))
             self._send(machine, "jobs", {"beat": machine.beat, "jobs": jobs})
 
     def _extras(self, claim: Claim) -> dict[str, Any]:
@@ -330,10 +336,10 @@ class Relay:
 
     def _take_beat(self, machine: Machine, beat: dict[str, Any]) -> None:
         machine.about = beat
-        tasks: list[str] = []
-        problem = None
-        if beat["plugins"] is not None:
-            tasks, problem = tasks_for(self._parts.plugins, beat["version"], beat["plugins"])
+        known, version = beat["plugins"], beat["version"]
+        tasks, problem = (
+            ([], None) if known is None else tasks_for(self._parts.plugins, version, known)
+        )
         machine.tasks = frozenset(tasks)
         self._store.put_machine(machine.name, self._values(beat, beat["problem"] or problem))
         self._take_started(machine, [token for token, begun in beat["held"].items() if begun])
