@@ -38,7 +38,7 @@ class ServiceManager:
         Args:
             sizes: The number of wanted processes of each pool.
             stopping: Whether it drains.
-            progress: Whether it could do its work. If not, the watchdog gets no sign of life.
+            progress: Whether it could do its work. If not, the watchdog gets no keep-alive message.
         """
         if not self._address or not progress:
             return

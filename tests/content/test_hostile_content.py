@@ -53,6 +53,12 @@ def test_data_of_a_page_that_is_no_text_costs_little_time(data: str) -> None:
     assert pages.read(page.encode(), Source("http://x/", "text/html")).text == "words"
 
 
+def test_a_page_of_many_dates_costs_little_time() -> None:
+    dates = "1/2/2020 " * 50_000, "2020-01-02 " * 50_000
+    page = "<p>words" + "".join(f"<meta name=x content='{each}'>" for each in dates)
+    assert pages.read(page.encode(), Source("http://x/", "text/html")).text == "words"
+
+
 @pytest.mark.parametrize("text", ["![" * 300_000, "![](data:image/a;base64,A" * 50_000])
 def test_pictures_without_end_cost_little_time(text: str) -> None:
     data = json.dumps({"cells": [{"cell_type": "markdown", "source": text}], "nbformat": 4})

@@ -161,6 +161,11 @@ def test_the_text_in_the_data_of_a_page_is_found(data: str) -> None:
     assert "children" not in flat(html)
 
 
+def test_half_of_a_character_in_the_data_of_a_page_does_not_cut_off_the_text() -> None:
+    data = script(rf'[{{"body": "<p>{TEXTS[0]} \ud83d {TEXTS[1]}"}}]')
+    assert missing(f"<p>Loading…</p>{data}", TEXTS[:2]) == []
+
+
 def test_the_data_of_a_page_adds_nothing_to_its_text() -> None:
     data = {"props": {"related": [{"text": text} for text in TEXTS]}}
     html = article(after=script(json.dumps(data), "type=application/json"))

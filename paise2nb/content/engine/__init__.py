@@ -63,7 +63,7 @@ def extract(
         EngineError: The document can't be read.
     """
     if in_process:
-        # A library that is loaded under the limit may wait for ever for a thread it can't start.
+        # A library that is loaded under the limit may wait forever for a thread it can't start.
         if not kind.startswith("image/"):
             importlib.import_module("pypdfium2" if kind == PDF else "xberg")
         with _lock, _memory_limit(memory_mb):

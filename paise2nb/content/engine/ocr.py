@@ -31,7 +31,7 @@ def recognise(image: bytes, languages: Sequence[str]) -> str:
                 f"Tesseract has no data of the language {language}: apt-get install {package}",
                 "ocr",
             )
-    # 1: find out how the page is turned, which needs data of its own.
+    # 1: detect the orientation of the page, which needs data of its own.
     layout = ["--psm", "1"] if "osd" in installed else []
     done = _run("stdin", "stdout", "-l", "+".join(languages), *layout, image=image)
     if done.returncode:

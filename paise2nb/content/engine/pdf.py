@@ -50,7 +50,7 @@ def extract(data: bytes, languages: Sequence[str] | None) -> Extracted:
     except pypdfium2.PdfiumError as error:
         if error.err_code == _PASSWORD:
             raise EngineError("needs a password", "password") from error
-        if error.err_code == _NO_PAGES:  # a tree of pages in which xberg goes round for ever
+        if error.err_code == _NO_PAGES:  # a tree of pages in which xberg loops forever
             raise EngineError("its list of pages is damaged") from error
         raise Unreadable from error
 

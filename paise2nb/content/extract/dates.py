@@ -13,7 +13,7 @@ from paise2nb.content.extract.prose import kind_of_post
 # Day and month, in an order that differs between countries, and a year.
 _NUMBERS = re.compile(r"(?<![\d/-])(\d{1,2})([/-])(\d{1,2})\2((?:19|20)\d\d)(?!\d)")
 _ISO = re.compile(r"(?<!\d)(\d{4}-\d\d-\d\d)(?!\d)")
-MANY = 200  # elements with dates; more of them tell nothing new
+MANY = 200  # elements with dates, and dates; more of them tell nothing new
 _METAS = XPath("//meta[@content]")
 _DATED = XPath("//time | //*[contains(@class, 'date') or contains(@class, 'Date')]")
 _LINKED = XPath("ancestor-or-self::*[self::a or .//a][1]")
@@ -83,8 +83,8 @@ def _clarify(tree: Any, dated: list[Any], *, american: bool) -> None:
     days = [d for text in known for m in _ISO.finditer(text) if (d := _day(m[1]))]
 
     def distance(month_first: bool) -> int:
-        read = [d for match in numbers if (d := _day(_iso(match, month_first)))]
-        return min((abs(d - other).days for d in read for other in days), default=0)
+        read = [d for match in numbers[:MANY] if (d := _day(_iso(match, month_first)))]
+        return min((abs(d - other).days for d in read for other in days[:MANY]), default=0)
 
     if any(first > 12 for first, _ in pairs):
         month_first = False

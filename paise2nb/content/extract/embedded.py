@@ -130,6 +130,8 @@ def _is_text(key: str, value: str) -> bool:
 def _plain(value: str) -> list[str]:
     """The lines of a text that may have markup."""
     value = unescape(value) if "&lt;" in value else value
+    # The parser would stop at half of a character.
+    value = value.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
     if _MARKUP.search(value):
         return lines_of(fragment_fromstring(value, create_parent="div"))
     return [line for part in value.split("\n") if (line := " ".join(part.split()))]

@@ -38,7 +38,7 @@ class Budget(threading.local):
     """The time and the bytes that are left for the current request of a thread.
 
     A time limit for each read would let a server that sends a byte now and then block a thread
-    for ever. So would a limit for decoded bytes, if the server sends what decodes to nothing.
+    forever. So would a limit for decoded bytes, if the server sends what decodes to nothing.
     """
 
     end = float("inf")
