@@ -105,7 +105,7 @@ def join(
     session: Session,
     url: str,
     name: str,
-    concurrency: int | None,
+    concurrency: int | str | None,
     pool: str | None,
     accept_plugins: bool,
     daemonize: bool,

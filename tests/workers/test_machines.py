@@ -47,6 +47,14 @@ def test_two_machines_run_what_may_run_anywhere_and_home_the_rest(place: Place) 
     assert not app.queue.job_store.leases()
 
 
+def test_a_machine_may_run_one_pool_with_a_process_for_each_core(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    place.join("--pool", "default", "--concurrency", "auto")
+    (machine,) = place.joined(app)
+    assert list(machine["pools"]) == ["default"], machine
+
+
 def test_pages_are_fetched_and_extracted_there_and_stored_at_home(place: Place, site: Site) -> None:
     app = place.home(fetch__allow_private_addresses=True, fetch__host_delay=0.01)
     app.workers.start(pool="home")

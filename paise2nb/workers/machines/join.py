@@ -135,7 +135,7 @@ def _supervise(link: Link, settings: Settings, options: dict[str, Any], data_dir
         "data_storage.sqlite.path": None,
         "alerts": [],  # home sends none: each could run a command here
     }
-    if options["concurrency"] and not options["pool"]:
+    if options["concurrency"]:
         own["workers.concurrency"] = options["concurrency"]
     settings = settings.override(own, "worker join")
     sizes = {DEFAULT_POOL: settings.workers.concurrency}
@@ -143,7 +143,7 @@ def _supervise(link: Link, settings: Settings, options: dict[str, Any], data_dir
     if chosen := options["pool"]:
         if chosen not in sizes:
             raise WorkersError(f"home has no pool {chosen!r}; it has {', '.join(sorted(sizes))}")
-        sizes = {chosen: options["concurrency"] or sizes[chosen]}
+        sizes = {chosen: settings.workers.concurrency if options["concurrency"] else sizes[chosen]}
     chosen_options = {"sizes": sizes, "burst": False, "drain_timeout": None}
     MachineSupervisor(settings, chosen_options | {"foreground": options["foreground"]}, link).run()
 
