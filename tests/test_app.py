@@ -431,7 +431,7 @@ def test_cancel_returns_the_cancelled_jobs(waiting: App) -> None:
 STATUS_KEYS = (
     "profile", "data_dir", "immediate", "pages", "jobs", "roots", "workers", "supervisor",
     "oldest_queued_seconds", "next_retry_at", "completed_per_minute", "seconds_left", "items",
-    "paused", "paused_pools",
+    "paused", "paused_pools", "alerts", "machines",
 )  # fmt: skip
 
 
@@ -445,6 +445,7 @@ def test_the_status_has_exactly_the_documented_keys(waiting: App, tmp_path: Path
         "supervisor": None,
         "oldest_queued_seconds": None, "next_retry_at": None, "completed_per_minute": 0,
         "seconds_left": None, "items": 0, "paused": None, "paused_pools": {},
+        "alerts": [], "machines": [],
     }  # fmt: skip
     assert json.loads(json.dumps(empty)) == empty
 

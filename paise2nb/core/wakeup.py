@@ -22,7 +22,7 @@ def sockets_directory(database: Path) -> Path:
 
 
 @contextmanager
-def _short_path(directory: Path) -> Iterator[str]:
+def short_path(directory: Path) -> Iterator[str]:
     """Give a path to a directory that is short enough for sockaddr_un: 108 bytes, unix(7)."""
     if len(os.fsencode(directory)) <= LONGEST_DIRECTORY:  # a shortcut for the enqueue benchmark
         yield str(directory)
@@ -58,7 +58,7 @@ class Notifier:
         """
         found = False
         # Without the directory, no process has ever waited.
-        with suppress(OSError), _short_path(self._directory) as directory:
+        with suppress(OSError), short_path(self._directory) as directory:
             for name in os.listdir(directory):
                 try:
                     self._sender.sendto(b"!", f"{directory}/{name}")
@@ -93,7 +93,7 @@ class Listener:
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         self._socket = _new_socket()
-        with suppress(OSError), _short_path(directory) as short:
+        with suppress(OSError), short_path(directory) as short:
             self._path.unlink(missing_ok=True)
             self._socket.bind(f"{short}/{name}")
 

@@ -353,7 +353,7 @@ MISTAKES = [
     (["enqueue", "fetch", "knots.md", "http://"], "http://"),
     (["status", "--profile", "prodution"], "did you mean production?"),
     (["status", "--set", "workers.concurency=2"], "did you mean workers.concurrency?"),
-    (["status", "--set", "workers.concurrency=none"], "allowed: a whole number"),
+    (["status", "--set", "workers.concurrency=none"], "allowed: auto or a whole number"),
     (["status", "--set", "workers"], "--set takes KEY=VALUE"),
     (["retry"], "give ids or a filter"),
     (["cancel"], "give ids or a filter"),

@@ -424,4 +424,4 @@ def test_workers_are_refused_for_a_temporary_data_directory(
 def test_an_unknown_queue_is_a_wrong_setting(paise2: Shell) -> None:
     done = paise2("--set", "task_queue.provider=sqlit", "status")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "did you mean sqlite? known: none, sqlite" in done.stderr
+    assert "did you mean sqlite? known: none, redis, sqlite" in done.stderr

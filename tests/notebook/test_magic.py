@@ -398,7 +398,7 @@ def completions(text: str) -> tuple[list[str], set[str]]:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("st", ["status"]),
+        ("st", ["stats", "status"]),
         ("worker s", ["start", "status", "stop"]),
         ("workers re", ["restart"]),
         ("enqueue sh", ["shout"]),

@@ -320,7 +320,7 @@ def test_other_functions_are_refused_by_name(app: App) -> None:
 
 def test_a_worker_bounds_its_files_and_leaves_no_core(working: App) -> None:
     hard = int(subprocess.check_output(["sh", "-c", "ulimit -Hn"]).replace(b"unlimited", b"9999"))
-    assert working.enqueue("limits").result(timeout=60) == [min(1024 + 32, hard), 0]
+    assert working.enqueue("limits").result(timeout=60) == [min(1024 + 4 * 32, hard), 0]
 
 
 @pytest.mark.parametrize(

@@ -167,5 +167,5 @@ def test_a_failed_job_below_a_source_is_found_and_retried(app: App) -> None:
     parent = app.enqueue("index", "x")
     [failed] = app.jobs(state="failed")
     assert (failed.task, failed.parent_id) == ("part", parent.id)
-    assert app.jobs().ids == [parent.id]
+    assert app.jobs().ids == [parent.id, failed.id]
     assert app.jobs(error=failed.error_class).retry().ids == [failed.id]

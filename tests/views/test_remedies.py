@@ -71,7 +71,11 @@ def test_no_retry_is_recommended_where_it_can_not_help(word: str, settings: Sett
 
 @pytest.mark.parametrize(
     ("word", "setting", "value"),
-    [("blocked", "fetch.allow_private_addresses", True), ("robots", "fetch.robots", False)],
+    [
+        ("blocked", "fetch.allow_private_addresses", True),
+        ("robots", "fetch.robots", False),
+        ("scan", "extract.ocr", "auto"),
+    ],
 )
 def test_a_retry_is_recommended_when_the_setting_has_changed(
     word: str, setting: str, value: bool, tmp_path: Path

@@ -20,6 +20,7 @@ from paise2nb.content.fetch import robots
 from paise2nb.core import processes
 from paise2nb.core.errors import HomeOnly, StorageError, redacted, shortened
 from paise2nb.core.urls import canonical_url
+from paise2nb.core.wakeup import short_path
 from paise2nb.jobs.models import Claim, Outcome, Wanted, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.transfer import claim_from_json, outcome_to_json
@@ -58,7 +59,8 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 def serve(store: MemoryStore) -> socketserver.BaseServer:
     """Answer the workers in threads, until `shutdown` of the server that is returned."""
-    server: Any = _Server(str(store.path), _Handler)
+    with short_path(store.path.parent) as directory:
+        server: Any = _Server(f"{directory}/{store.path.name}", _Handler)
     server.store = store
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
     return server  # type: ignore[no-any-return]  # it has got an attribute
@@ -100,7 +102,8 @@ class RemoteStore:
         try:
             if local.stream is None:
                 connection = socket.socket(socket.AF_UNIX)
-                connection.connect(str(self.path))
+                with short_path(self.path.parent) as directory:
+                    connection.connect(f"{directory}/{self.path.name}")
                 local.stream = connection.makefile("rwb")
             local.stream.write(json.dumps([name, arguments]).encode() + b"\n")
             local.stream.flush()
