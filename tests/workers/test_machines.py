@@ -21,6 +21,8 @@ from tests.machines import Place, RedisServer
 from tests.site import Site
 from tests.waiting import until
 
+ABOUT = {"version": "1.0", "pools": {}}
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
@@ -244,10 +246,27 @@ def test_a_relay_that_begins_after_a_machine_has_gone_goes_on_and_loses_it(place
     app = place.home()
     job_store = app.queue.job_store
     job_store.collection()  # it is not new
-    values = {"host": "gone", "pid": 1, "about": {}, "problem": None}
+    values = {"host": "gone", "pid": 1, "about": ABOUT, "problem": None}
     job_store.put_machine("0" * 32, values)
     job_store.stop_machines("gone")
     Relay(app.parts, lambda: bool(job_store.machines())).run()
+
+
+def test_the_limit_of_bytes_on_their_way_is_that_of_all_machines(place: Place) -> None:
+    app = place.home(task_queue__redis__blob_mb=8)
+    job_store = app.queue.job_store
+    job_store.collection()
+    for name in ("0" * 32, "1" * 32):
+        job_store.put_machine(name, {"host": name, "pid": 1, "about": ABOUT, "problem": None})
+    shares: set[int] = set()
+
+    def goes_on() -> bool:
+        shares.add(sum(each.receiver.budget for each in relay._machines.values()))
+        return bool(job_store.machines()) and 8_000_000 not in shares
+
+    relay = Relay(app.parts, goes_on)
+    relay.run()
+    assert 8_000_000 in shares
 
 
 def test_a_message_that_can_not_be_used_stops_nothing(place: Place) -> None:

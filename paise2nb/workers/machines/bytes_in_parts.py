@@ -57,7 +57,7 @@ class Receiver:
     ) -> None:
         self._ask = ask
         self._keep = keep
-        self._budget = budget
+        self.budget = budget
         self._waiting: dict[str, int] = {}  # key -> size, not begun yet
         self._incoming: dict[str, _Incoming] = {}
 
@@ -75,7 +75,7 @@ class Receiver:
         """Ask for the next parts, and again for those that did not come."""
         for key, size in list(self._waiting.items()):
             used = sum(incoming.size for incoming in self._incoming.values())
-            if self._incoming and used + size > self._budget:
+            if self._incoming and used + size > self.budget:
                 break
             del self._waiting[key]
             self._incoming[key] = _Incoming(size)

@@ -25,18 +25,21 @@ CACHE_SECONDS = 3600.0  # for which bytes stay in the cache of a machine
 
 
 class MachineSupervisor(Supervisor):
-    """The supervisor of a machine: it stays without work, and cleans up only its own cache."""
+    """The supervisor of a machine: it stays without work, and cleans up only its own cache.
 
-    def __init__(self, settings: Settings, options: dict[str, Any], link: Link) -> None:
+    It drains when home has another setup than the given one, or wants this machine to stop.
+    """
+
+    def __init__(
+        self, settings: Settings, options: dict[str, Any], link: Link, setup: dict[str, Any]
+    ) -> None:
         super().__init__(settings, options, link.store)  # type: ignore[arg-type]  # see memory
-        self._link = link
+        self._link, self._setup = link, setup
         self._clean_at = 0.0  # monotonic
-        link.on_setup = self._drain_now
-
-    def _drain_now(self) -> None:
-        self._stop_at = float("inf")
 
     def _step(self) -> bool:
+        if self._stop_at is None and (self._link.stopping or self._link.setup is not self._setup):
+            self._stop_at = float("inf")
         if self._stop_at is not None:
             self._link.store.return_waiting()
         elif time.monotonic() > self._clean_at:
@@ -90,7 +93,7 @@ def join(
             assert setup is not None
             say("workers run here until Ctrl-C, which lets running jobs finish")
             _save_plugins(setup["plugins"], data_dir)
-            _supervise(link, Settings.from_json(setup["settings"]), options, data_dir)
+            _supervise(link, setup, options, data_dir)
             if link.setup == setup:
                 break
             say("home has other settings or plugins: the workers start again")
@@ -128,7 +131,7 @@ def _save_plugins(plugins: dict[str, str], data_dir: Path) -> None:
         saved.save(name, source)
 
 
-def _supervise(link: Link, settings: Settings, options: dict[str, Any], data_dir: Path) -> None:
+def _supervise(link: Link, setup: dict[str, Any], options: dict[str, Any], data_dir: Path) -> None:
     own: dict[str, Any] = {
         "data_dir": str(data_dir),
         "task_queue.sqlite.path": str(link.store.path),
@@ -137,7 +140,7 @@ def _supervise(link: Link, settings: Settings, options: dict[str, Any], data_dir
     }
     if options["concurrency"]:
         own["workers.concurrency"] = options["concurrency"]
-    settings = settings.override(own, "worker join")
+    settings = Settings.from_json(setup["settings"]).override(own, "worker join")
     sizes = {DEFAULT_POOL: settings.workers.concurrency}
     sizes |= {pool: configured.processes for pool, configured in settings.workers.pools.items()}
     if chosen := options["pool"]:
@@ -145,7 +148,8 @@ def _supervise(link: Link, settings: Settings, options: dict[str, Any], data_dir
             raise WorkersError(f"home has no pool {chosen!r}; it has {', '.join(sorted(sizes))}")
         sizes = {chosen: settings.workers.concurrency if options["concurrency"] else sizes[chosen]}
     chosen_options = {"sizes": sizes, "burst": False, "drain_timeout": None}
-    MachineSupervisor(settings, chosen_options | {"foreground": options["foreground"]}, link).run()
+    chosen_options |= {"foreground": options["foreground"]}
+    MachineSupervisor(settings, chosen_options, link, setup).run()
 
 
 def spawn_joined(url: str, name: str, options: dict[str, Any]) -> int:

@@ -12,7 +12,6 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,6 @@ class Link:
         setup: ``settings`` of home as JSON, and its saved ``plugins`` by name; None until home has
             answered.
         stopping: Home or a user wants this machine to stop.
-        on_setup: Called when home has another setup, or wants this machine to stop.
     """
 
     def __init__(
@@ -68,7 +66,6 @@ class Link:
         self.cache = Cache(data_dir / "cache")
         self.setup: dict[str, Any] | None = None
         self.stopping = False
-        self.on_setup: Callable[[], None] = lambda: None
         self._name = name
         self._secret = secret
         self._channel: Channel | None = None
@@ -284,9 +281,6 @@ class Link:
         self.store.drop(body["drop"], grace=False)
         self.store.drop(body["cancel"], grace=True)
         self.store.lease = body["lease"]
-        if body["stop"] and not self.stopping:
-            self.stopping = True
-            self.on_setup()
+        self.stopping |= body["stop"]
         if (setup := body.get("setup")) is not None and setup != self.setup:
             self.setup = setup
-            self.on_setup()

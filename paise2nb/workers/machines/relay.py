@@ -71,6 +71,7 @@ class Relay:
         self._server = Server(url)
         self._server.require_noeviction()
         self._nonce = new_name()
+        self._budget = self._settings.blob_mb * 1_000_000  # of all machines together
         self._collection = self._store.collection()
         self._channels: dict[str, Channel] = {}
         self._machines: dict[str, Machine] = {}
@@ -133,7 +134,7 @@ class Relay:
         machine.receiver = Receiver(
             lambda key, offset: self._send(machine, "want", [key, offset]),
             lambda key, data: self._keep(machine, key, data),
-            self._settings.blob_mb * 1_000_000,
+            self._budget,
         )
         return machine
 
@@ -187,6 +188,7 @@ class Relay:
         cancelled = self._store.leases_cancelled()
         stopping = {row["name"] for row in self._store.machines() if row["state"] == "stopping"}
         for machine in list(self._machines.values()):
+            machine.receiver.budget = self._budget // len(self._machines)
             machine.receiver.step()
             machine.cancel = cancelled & machine.leases.keys()
             machine.stop = machine.name in stopping
@@ -212,8 +214,7 @@ class Relay:
             return Outcome("released", "queued", error_class="lost", error=reason, isolated=True)
 
         # What the machine did not say to wait may have begun, and may be what ended it.
-        leases = machine.leases.items()
-        self._store.leases_started([token for token, lease in leases if not lease.waits])
+        self._store.leases_started([t for t, x in machine.leases.items() if not x.waits])
         jobs = self._store.lose_machine(machine.row, decide)
         logger.warning("machine %s %s; its jobs %s return", machine.about.get("host"), why, jobs)
         del self._machines[machine.name]
@@ -394,8 +395,7 @@ class Relay:
             if missing:
                 continue
             del machine.pending[token]
-            values = dict(values)
-            values.pop("bytes", None)
+            values = {name: value for name, value in values.items() if name != "bytes"}
             for level, line in values.pop("log", ()):
                 logger.log(int(level), "%s: %s", machine.about.get("host"), line)
             for key, at in values.pop("visited", {}).items():
