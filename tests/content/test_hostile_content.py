@@ -14,6 +14,7 @@ import pytest
 
 from paise2nb.content.extract import documents as through_library
 from paise2nb.content.extract import pages
+from paise2nb.content.extract.text import metas
 from paise2nb.content.extract.types import SUFFIXES
 from paise2nb.content.sources.reading import feed_entries
 from paise2nb.core.errors import PermanentError
@@ -51,6 +52,12 @@ def test_a_page_of_many_tags_keeps_all_visible_text() -> None:
 def test_data_of_a_page_that_is_no_text_costs_little_time(data: str) -> None:
     page = f"<p>words<script>[{data}</script>"
     assert pages.read(page.encode(), Source("http://x/", "text/html")).text == "words"
+
+
+def test_a_tag_of_many_letters_costs_little_time() -> None:
+    tag = b"<meta " + b"a" * 1_000_000 + b' charset=x content="y"z=1>'
+    ((_, values),) = metas(tag)
+    assert [values[name] for name in ("charset", "content", "z")] == ["x", "y", "1"]
 
 
 def test_a_page_of_many_dates_costs_little_time() -> None:

@@ -27,7 +27,7 @@ _TAGS = re.compile(
     rf"<!--(?:(?!-->).)*+|<(meta|html)[\s/]{_ATTRIBUTES}|</?[a-z][^\s/>]*+{_ATTRIBUTES}",
     re.IGNORECASE | re.DOTALL,
 )
-_ATTRIBUTE = re.compile(r"""([^\s/>=]+)\s*=\s*(?:"([^"]*)"?|'([^']*)'?|([^\s>"']*))""")
+_ATTRIBUTE = re.compile(r"""([^\s/>=]++)(?:\s*+=\s*+(?:"([^"]*+)"?|'([^']*+)'?|([^\s>"']*+)))?""")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([^\s\"';]+)", re.IGNORECASE)
 _XML = re.compile(rb"\s*<\?xml[^>]+?encoding\s*=\s*[\"']\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE)
 # Bytes that are not ASCII, with the ASCII between and after them: no character is cut in two.
