@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from copy import copy
 from functools import lru_cache
 from pathlib import Path
@@ -68,8 +69,10 @@ def check(url: str, agent: str, directory: Path, fetch: Callable[[str], Fetched]
 def stored_rules(directory: Path, url: str) -> tuple[str, float] | None:
     """The rules for a URL that are stored and valid, with their age in seconds; or None."""
     file = directory / _name(_rules_url(url))
-    text = _load(file)
-    return None if text is None else (text, time.time() - file.stat().st_mtime)
+    with suppress(FileNotFoundError):  # a cleanup may remove it meanwhile
+        if (text := _load(file)) is not None:
+            return text, time.time() - file.stat().st_mtime
+    return None
 
 
 def put_rules(directory: Path, url: str, text: str, age: float) -> None:
