@@ -287,6 +287,12 @@ def test_many_wrapped_lines_are_joined_in_little_time() -> None:
     assert read(head + "a \n" * 2_000_000).text.endswith("a a")
 
 
+def test_a_body_in_rtf_is_read_as_a_document() -> None:
+    head = HEAD + "Content-Type: text/rtf\n\n"
+    (member,) = attached(head + "{\\rtf1 words}")
+    assert member.mime_type == "text/rtf"
+
+
 def test_an_invitation_is_an_attachment_with_whole_words() -> None:
     message = letter()
     message.add_alternative("BEGIN:VCALENDAR\r\nSUMMARY:Low tide at the pi\r\n er\r\n", "calendar")

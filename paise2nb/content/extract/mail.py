@@ -48,6 +48,7 @@ _SIGNATURES = ("application/pgp-signature", "application/pkcs7-signature")
 _ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 _LOCKED = PermanentError("is encrypted: needs the key of its reader", "password")
 _SIGNED = PermanentError("is signed in a form that can't be read", "unsupported")
+_FILES = ("text/calendar", "text/rtf")  # not for people to read as they are
 _TNEF = ("application/ms-tnef", "application/vnd.ms-tnef")
 _TNEF_TITLE, _TNEF_DATA = 0x18010, 0x6800F
 _SHIFTED = ("utf-7", "hz")  # encodings that are valid ASCII, but as gibberish
@@ -187,7 +188,7 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
     if children:
         return [text for texts in found for text in texts]
     data, charset = _content(part), _charset(part)
-    is_text = kind.startswith(("text/", "multipart/")) and kind != "text/calendar"
+    is_text = kind.startswith(("text/", "multipart/")) and kind not in _FILES
     if is_text and not name and part.get_content_disposition() != "attachment":
         text = _text(data, charset)
         if kind.endswith("html"):
