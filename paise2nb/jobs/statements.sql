@@ -613,11 +613,15 @@ ORDER BY run_at LIMIT 1
 SELECT min(min(enqueued_at), min(coalesce(finished_at, enqueued_at))) FROM jobs
 
 -- name: oldest_queued
-SELECT coalesce(due_at, enqueued_at) FROM jobs WHERE id = (
-    SELECT min(id) FROM (
-        SELECT min(id) AS id FROM jobs INDEXED BY jobs_active WHERE ready = 1
-        UNION ALL
-        SELECT min(id) FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND worker IS NULL
+-- One of the first: a job that recurs or is retried has a small id, but has not waited for long.
+SELECT min(coalesce(due_at, enqueued_at)) FROM jobs WHERE id IN (
+    SELECT * FROM (
+        SELECT id FROM jobs INDEXED BY jobs_active WHERE ready = 1 ORDER BY id LIMIT 100
+    )
+    UNION ALL
+    SELECT * FROM (
+        SELECT id FROM jobs INDEXED BY jobs_host_slots WHERE host_slot = 2 AND worker IS NULL
+        ORDER BY id LIMIT 100
     )
 )
 

@@ -72,6 +72,18 @@ def test_retries_do_not_move_the_next_run(store: JobStore, worker: Worker, clock
     assert store.rows([job_id])[job_id]["run_at"] == began + DAY
 
 
+def test_a_job_that_has_waited_for_long_is_seen_beside_one_that_runs_again(
+    store: JobStore, worker: Worker, clock: Clock
+) -> None:
+    daily(store)
+    store.end(take(store, worker), COMPLETED)
+    began = clock.now
+    store.add([NewJob("other", "[]", 4)])
+    clock.now += DAY + 1
+    store.end(take(store, worker), Outcome("released", "queued"))
+    assert store.oldest_queued() == began
+
+
 def test_missed_runs_are_caught_up_once(store: JobStore, worker: Worker, clock: Clock) -> None:
     job_id = daily(store)
     store.end(take(store, worker), COMPLETED)
