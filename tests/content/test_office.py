@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
 
 import paise2nb
+from paise2nb.content.engine.office import complete
 from paise2nb.content.extract import documents as through_library
 from paise2nb.content.extract.types import SUFFIXES, media_type
 from paise2nb.core.errors import PermanentError
@@ -162,6 +164,29 @@ def odt() -> bytes:
     document.text.addElement(text.P())
     document.text.lastChild.addElement(frame)
     return saved(document)
+
+
+def test_numbers_of_a_spreadsheet_are_not_added_as_they_are_shown() -> None:
+    sheet, document = table.Table(name="S"), opendocument.OpenDocumentSpreadsheet()
+    for shown, value in ("1,234.50", 1234.5), ("2,000.75 EUR", 2000.75):
+        cell, row = table.TableCell(valuetype="float", value=value), table.TableRow()
+        cell.addElement(text.P(text=shown))
+        row.addElement(cell)
+        sheet.addElement(row)
+    document.spreadsheet.addElement(sheet)
+    found = read(saved(document), ".ods").text
+    assert "1234.5" in found
+    assert "1,234.50" not in found
+    assert "2,000.75 EUR" in found
+
+
+def test_a_drawing_of_very_many_paragraphs_is_read() -> None:
+    name = "urn:oasis:names:tc:opendocument:xmlns:text:1.0"
+    lines = "".join(f"<p>word{n} other{n}</p>" for n in range(100_000))
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as package:
+        package.writestr("content.xml", f'<document xmlns="{name}">{lines}</document>')
+    assert len(complete(data.getvalue(), "").split()) == 200_000
 
 
 def ods() -> bytes:

@@ -35,7 +35,12 @@ _BREAKS = ("tab", "br", "cr", "s", "line-break")
 _OPEN_DOCUMENT = "urn:oasis:names:tc:opendocument"
 _NO_WORD = re.compile(r"[\W_]+")
 _MARK = re.compile(r"\[\^\w+\]|\[cmt:\d+\]|(?<=\])\([^()\s]*\)")  # of notes, and the URLs of links
+_LETTER = re.compile(r"[^\W\d_]")
 FEW_WORDS = 3  # no more are looked for as a phrase only, more also one by one
+MAX_EFFORT = (
+    10**9
+)  # characters that are searched in vain; what comes then is looked for word by word
+AHEAD = 10_000  # characters that are searched for the next phrase even then
 
 
 def complete(data: bytes, text: str) -> str:
@@ -54,7 +59,8 @@ def complete(data: bytes, text: str) -> str:
         is_mixed = _OPEN_DOCUMENT in root.tag  # text may be in any element, not only in `t`
         tags = () if is_mixed else _any(_TEXTS)
         for element in root.iter(*_any(_PARAGRAPHS)):
-            if known.next(_words("".join(element.itertext(*tags, with_tail=is_mixed)))):
+            phrase = _words("".join(element.itertext(*tags, with_tail=is_mixed)))
+            if known.next(phrase) or (_is_value(element) and not _LETTER.search(phrase)):
                 continue
             # It is not in one piece: it contains a text box, a deletion, a line break, …
             for paragraph in _paragraphs(element, is_mixed):
@@ -69,6 +75,7 @@ class _Known:
     def __init__(self, text: str) -> None:
         self._spaced = f" {_words(_MARK.sub('', text))} "
         self._cursor = 0
+        self._effort = MAX_EFFORT
 
     @cached_property
     def _joined(self) -> str:
@@ -82,27 +89,39 @@ class _Known:
         """Whether the text has a phrase after the one found last: the usual order."""
         if not words or words.isdecimal():  # the number of a page
             return True
-        found = self._spaced.find(f" {words} ", self._cursor)
-        self._cursor = self._cursor if found < 0 else found + len(words)
-        return found >= 0
+        end = None if self._effort > 0 else self._cursor + AHEAD
+        found = self._spaced.find(f" {words} ", self._cursor, end)
+        if found < 0:
+            self._effort -= len(self._spaced)
+            return False
+        self._cursor = found + len(words)
+        return True
 
     def has(self, words: str) -> bool:
         """Whether the text has a phrase anywhere, which is added if it has not."""
-        if self.next(words) or f" {words} " in self._spaced:
+        if self.next(words):
+            return True
+        distinct = set(words.split())
+        is_searched = self._effort > 0
+        if is_searched and (f" {words} " in self._spaced or words.replace(" ", "") in self._joined):
             return True
         # A formula or a link that is written otherwise hides a phrase, but not its words.
-        distinct = set(words.split())
-        if words.replace(" ", "") in self._joined or (
-            len(distinct) > FEW_WORDS and distinct <= self._distinct
-        ):
+        if (len(distinct) > FEW_WORDS or not is_searched) and distinct <= self._distinct:
             return True
-        self._spaced += f"{words} "
+        if is_searched:
+            self._spaced += f"{words} "
         self._distinct |= distinct
         return False
 
 
 def _words(text: str) -> str:
     return _NO_WORD.sub(" ", text).strip()
+
+
+def _is_value(paragraph: Any) -> bool:
+    """Whether it is the number in a cell as it is shown, which xberg reads as a number."""
+    cell = paragraph.getparent()
+    return cell is not None and any(name.endswith("}value") for name in cell.attrib)
 
 
 def _any(names: tuple[str, ...]) -> list[str]:
