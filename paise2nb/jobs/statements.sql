@@ -626,8 +626,9 @@ SELECT min(coalesce(due_at, enqueued_at)) FROM jobs WHERE id IN (
 )
 
 -- name: short_args
--- As much as a listing needs. Functions of JSON would parse megabytes.
-substr(args, 1, 10000) AS args
+-- As much as a listing needs. Functions of JSON would parse megabytes. Of an empty blob, substr is
+-- null.
+coalesce(substr(args, 1, 10000), '') AS args
 
 -- name: public_columns
 state, waiting_for, tag, attempt, max_attempts, error_class, error, enqueued_at, started_at,

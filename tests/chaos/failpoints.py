@@ -4,7 +4,8 @@ A process that loads this module as a plugin exits at the points that the enviro
 PAISE2_CHAOS_FAILPOINTS names. The variable holds a directory and points such as
 ``claim:inside:3``:
 
-- the method that writes; for ``end`` with the state of the outcome, as in ``end.completed``,
+- the method that writes; for ends the state of the first outcome, as in ``end.completed``, and
+  ``claim`` where nothing has ended,
 - the moment: ``before`` the transaction begins, ``inside`` it after all statements, or ``after``
   it is committed,
 - the number of the call in this process.
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.core.sqlite import Database
-from paise2nb.jobs.models import Outcome
 
 VARIABLE = "PAISE2_CHAOS_FAILPOINTS"
 STATUS = 77  # the exit status of a process that a failpoint ended
@@ -40,8 +40,10 @@ def writing_method() -> str:
     method = frame.f_locals.get("method")  # of the decorator `transaction`
     if method is None:
         return frame.f_code.co_name
-    outcomes = [arg for arg in frame.f_locals["args"] if isinstance(arg, Outcome)]
-    return method.__name__.removeprefix("_") + (f".{outcomes[0].state}" if outcomes else "")
+    name, first = method.__name__.removeprefix("_"), next(iter(frame.f_locals["args"]), None)
+    if name != "end_several":
+        return str(name)
+    return f"end.{first[0][1].state}" if first else "claim"
 
 
 def set_points(directory: Path, points: set[str]) -> None:

@@ -126,7 +126,7 @@ USER_COMMANDS = {
     "add": "app.enqueue_many('effect', [f'{sys.argv[1]} {n}' for n in range(10)])",
     "cancel": "app.jobs(tag='old').cancel()",
     "retry": "app.jobs(state='failed').retry()",
-    "prune_trees": "app.queue.job_store.prune(app.queue.job_store.now() + 1)",
+    "prune_jobs": "app.queue.job_store.prune(app.queue.job_store.now() + 1)",
 }
 
 
@@ -141,7 +141,7 @@ def test_a_command_that_exits_around_a_commit_has_done_all_or_nothing(
             moment = environment.random.choice(MOMENTS)
             environment.job_store.clear()
             app.enqueue_many("effect", [f"old {n}" for n in range(10)], tag="old")
-            if kind in ("retry", "prune_trees"):
+            if kind in ("retry", "prune_jobs"):
                 with_state = "UPDATE jobs SET state = 'failed', ready = 0, finished_at = 1"
                 environment.job_store.database.write(lambda c, sql=with_state: c.execute(sql))
                 counts = (
@@ -163,7 +163,7 @@ def test_a_command_that_exits_around_a_commit_has_done_all_or_nothing(
                 "add": [*before, *([("queued",)] * 10)],
                 "cancel": [("cancelled",)] * 10,
                 "retry": [("queued",)] * 10,
-                "prune_trees": [],
+                "prune_jobs": [],
             }[kind]
             wanted = changed if moment == "after" else before
             assert [tuple(row) for row in after] == [tuple(row) for row in wanted], (kind, moment)

@@ -718,6 +718,12 @@ def test_arguments_that_can_not_be_decoded_are_shown_as_they_are(
     assert store.needed_keys() == set()
 
 
+def test_arguments_that_became_an_empty_blob_are_shown(store: JobStore) -> None:
+    [job_id] = add(store)
+    store.database.write(lambda c: c.execute("UPDATE jobs SET args = x''"))
+    assert row_of(store, job_id)["args"] == [""]
+
+
 def test_the_unknown_state_of_a_damaged_row_is_not_counted(store: JobStore, worker: Worker) -> None:
     add(store, new(), new())
     store.database.write(lambda c: c.execute("UPDATE jobs SET state = 'odd' WHERE id = 1"))
