@@ -88,12 +88,12 @@ class Environment:
         """Open an app on the data directory."""
         self._settings = self.settings(**chosen)
         app = paise2nb.open("development", data_dir=self.data_dir, settings=self._settings)
+        self._apps.append(app)
+        if (self.data_dir / EFFECTS).exists():  # a suspended worker may have its lock
+            return app
         with closing(sqlite3.connect(self.data_dir / EFFECTS)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS effects (key PRIMARY KEY, times, at) WITHOUT ROWID"
-            )
-        self._apps.append(app)
+            connection.execute("CREATE TABLE effects (key PRIMARY KEY, times, at) WITHOUT ROWID")
         return app
 
     @property
