@@ -26,8 +26,6 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import Plugins
 from paise2nb.workers.claims import SAFETY_POLL, end_outdated
 from paise2nb.workers.logs import configure_logging, limit_printed_text
-from paise2nb.workers.machines.relay import Relay
-from paise2nb.workers.machines.remote import RemoteStore, use_remote_parts
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import receive_message
 
@@ -56,11 +54,13 @@ def main() -> None:
     processes.bound_files(MAX_FILES + FILES_PER_THREAD * max(threads, BRIEF_THREADS))
     path, host_delay = Path(received["job_store"]), settings.fetch.host_delay
     try:
-        job_store: Any = (
-            RemoteStore(path, settings.data_dir)
-            if path.is_socket()
-            else JobStore(path, durable=False, host_delay=host_delay)
-        )
+        job_store: Any
+        if path.is_socket():  # on a machine that has joined; other workers do not pay the import
+            from paise2nb.workers.machines.remote import RemoteStore
+
+            job_store = RemoteStore(path, settings.data_dir)
+        else:
+            job_store = JobStore(path, durable=False, host_delay=host_delay)
         worker = job_store.register(received["pool"], threads)
     except NewerFormat as error:
         sys.exit(f"this worker can't start: {error}")
@@ -101,6 +101,8 @@ class _Process:
             provider = f"task_queue.provider {settings.task_queue.provider}"
             raise WorkersError(f"{provider} gives a worker no jobs of {job_store.path}")
         if job_store.is_remote:
+            from paise2nb.workers.machines.remote import use_remote_parts
+
             use_remote_parts(self.app.parts)
         self.huey.work_for(worker)
         if worker.pool == DEFAULT_POOL and self.huey.claims.brief:
@@ -208,6 +210,8 @@ class _Relay(_Process):
         """Relay until SIGTERM, or the end of the supervisor."""
         signal.signal(signal.SIGTERM, self._on_term)
         try:
+            from paise2nb.workers.machines.relay import Relay
+
             Relay(self.app.parts, self.lasts).run()
         finally:
             self.app.close()

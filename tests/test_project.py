@@ -133,13 +133,18 @@ def test_no_module_imports_the_root_package() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("started", ["paise2nb.commands", "paise2nb.notebook", "paise2nb.app"])
-def test_starting_imports_no_extraction_library(started: str) -> None:
+@pytest.mark.parametrize(
+    "started", ["paise2nb.commands", "paise2nb.notebook", "paise2nb.app", "paise2nb.worker"]
+)
+def test_starting_imports_no_extraction_library_and_nothing_for_other_machines(
+    started: str,
+) -> None:
     code = f"import sys, {started}; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     heavy = {"chardetng_py", "feedparser", "htmldate", "lxml", "pypdfium2", "trafilatura", "xberg"}
+    heavy |= {"redis", "paise2nb.workers.machines.relay", "paise2nb.workers.machines.remote"}
     assert heavy & set(result.stdout.split()) == set()
 
 

@@ -133,10 +133,15 @@ class Workers(WorkersInspection):
             UsageError: The pool is unknown, the concurrency is out of range, or jobs run in the
                 process that enqueues them.
             PluginError: A plugin can't be loaded.
-            WorkersError: The queue has no workers.
+            WorkersError: The queue has no workers, or the provider redis needs redis-py.
         """
         self._parts.plugins.require_all()
-        if self._parts.settings.task_queue.provider == "none":
+        provider = self._parts.settings.task_queue.provider
+        if provider == "redis":
+            from paise2nb.workers.machines.messages import require_redis
+
+            require_redis()
+        if provider == "none":
             raise WorkersError(
                 "task_queue.provider is none: jobs run where they are enqueued; "
                 "use a profile with provider sqlite"

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -464,3 +466,19 @@ def test_a_password_is_in_no_row_log_or_error(tmp_path: Path) -> None:
         assert not any(word in text for text in texts for word in ("pass-word", "wrong-one"))
     finally:
         place.close()
+
+
+def test_a_start_without_redis_py_says_what_to_install_and_starts_nothing(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['redis'] = None\n"
+        "import paise2nb\n"
+        "settings = {'task_queue.provider': 'redis'}\n"
+        f"app = paise2nb.open('development', data_dir={str(tmp_path)!r}, settings=settings)\n"
+        "with app:\n"
+        "    try: app.workers.start()\n"
+        "    except paise2nb.PaiseError as error: print(error, app.workers.status().workers)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "type: pip install 'paise2nb[redis]' []" in ended.stdout

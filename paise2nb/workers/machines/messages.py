@@ -26,6 +26,19 @@ READ_SECONDS = 1
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+def require_redis() -> None:
+    """Require redis-py.
+
+    Raises:
+        WorkersError: It is not installed.
+    """
+    try:
+        import redis  # noqa: F401  # only whether it can be imported
+    except ImportError:
+        reason = "task_queue.provider redis needs redis-py; type: pip install 'paise2nb[redis]'"
+        raise WorkersError(reason) from None
+
+
 def redis_url(settings: RedisSettings) -> str:
     """The URL of the server. PAISE2_REDIS_URL, which may have a password, overrides the setting."""
     return os.environ.get("PAISE2_REDIS_URL") or settings.url
@@ -71,13 +84,11 @@ class Server:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            import redis
-            from redis.backoff import NoBackoff
-            from redis.retry import Retry
-        except ImportError:
-            reason = "task_queue.provider redis needs redis-py; type: pip install 'paise2nb[redis]'"
-            raise WorkersError(reason) from None
+        require_redis()
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
         self.url = without_credentials(url)
         self.errors = (redis.RedisError, OSError)
         try:
