@@ -196,6 +196,14 @@ class Place:
         self._apps.append(app)
         return app
 
+    def home_with_machine(self) -> App:
+        """Open an app with a running pool ``home``, whose queue one machine has joined."""
+        app = self.home()
+        app.workers.start(pool="home")
+        self.join()
+        self.joined(app)
+        return app
+
     def join(self, *words: str, url: str | None = None, **environment: str) -> Machine:
         """Start a machine, without waiting for it."""
         directory = self.directory / f"machine-{len(self.machines)}"

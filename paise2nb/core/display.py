@@ -2,6 +2,7 @@
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class Message(Displayable):
         return render.plain(self.text)
 
 
-class Record(Displayable):
+class Record(Displayable, ABC):
     """An object whose annotated attributes are read from a row.
 
     Annotations declare each attribute once: editors complete it, and JSON keys are derived from it.
@@ -80,8 +81,8 @@ class Record(Displayable):
         for name in cls.fields:
             setattr(cls, name, property(methodcaller("_value", name)))
 
-    def _value(self, name: str) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _value(self, name: str) -> Any: ...
 
 
 class Listing(Displayable, Sequence[RowT]):
@@ -120,9 +121,9 @@ class Listing(Displayable, Sequence[RowT]):
         part._rows = self._rows[index]
         return part
 
+    @abstractmethod
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return all rows as dictionaries."""
-        raise NotImplementedError
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the JSON form, which is a list: the same as `to_dicts`."""

@@ -1,6 +1,7 @@
 """A web server on loopback, for the site of the demo and for tests of plugins."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -14,7 +15,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {"Content-Type": "text/plain"}
 
 
-class LoopbackServer(ThreadingHTTPServer):
+class LoopbackServer(ThreadingHTTPServer, ABC):
     """Serves on 127.0.0.1 from creation until `server_close`. A context manager.
 
     Attributes:
@@ -26,9 +27,9 @@ class LoopbackServer(ThreadingHTTPServer):
         self.base = f"http://127.0.0.1:{self.server_port}/"
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
+    @abstractmethod
     def answer(self, path: str) -> Answer:
         """Return the response for a path, which begins with a slash. Called in many threads."""
-        raise NotImplementedError
 
     def server_close(self) -> None:
         """Stop serving. The end of the ``with`` block calls it; a second call does nothing."""

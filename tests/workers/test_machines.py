@@ -74,10 +74,7 @@ def test_pages_are_fetched_and_extracted_there_and_stored_at_home(place: Place, 
 
 
 def test_a_file_is_read_at_home_only(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     job = app.enqueue("fetch", "/etc/hostname")
     app.enqueue("where", "after").wait(60)
     assert job.state == "queued"
@@ -109,10 +106,7 @@ def test_a_job_whose_arguments_are_damaged_is_left_to_home(place: Place) -> None
 
 
 def test_a_task_that_needs_the_collection_goes_home_uncharged(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     job = app.enqueue("needs-items", "x")
     until(lambda: job.attempts)
     assert [attempt["outcome"] for attempt in job.attempts] == ["released"]
@@ -133,10 +127,7 @@ def test_the_state_of_a_plugin_counts_each_job_once(place: Place) -> None:
 
 
 def test_bytes_travel_in_both_directions(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     size = 3_000_000
     made = app.enqueue("put-bytes", size, 7)
     made.wait(60)
@@ -196,10 +187,7 @@ def test_crashes_and_limits_are_charged_as_at_home(place: Place) -> None:
 
 
 def test_progress_is_shown_at_home(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     gate = place.directory / "gate"
     job = app.enqueue("hold", str(gate), "word")
     until(lambda: job.row()["progress"] == json.dumps([1, 2]))
@@ -207,10 +195,7 @@ def test_progress_is_shown_at_home(place: Place) -> None:
 
 
 def test_home_away_for_three_leases_kills_nothing(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     gate = place.directory / "gate"
     job = app.enqueue("hold", str(gate), "word")
     until(lambda: Path(f"{gate}.ran").exists())
@@ -227,10 +212,7 @@ def test_home_away_for_three_leases_kills_nothing(place: Place) -> None:
 
 
 def test_a_relay_that_is_killed_loses_nothing(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     jobs = app.enqueue_many("count-up", [f"{n}" for n in range(300)])
     for _ in range(3):
         relay = next(w for w in app.workers.status().workers if w["pool"] == "relay")
@@ -287,10 +269,7 @@ def test_a_message_that_can_not_be_used_stops_nothing(place: Place) -> None:
 
 
 def test_outcomes_that_can_not_be_written_are_written_later(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     gate = place.directory / "gate"
     job = app.enqueue("hold", str(gate), "word")
     until(lambda: app.queue.job_store.leases() and app.queue.job_store.leases()[0]["started"])
@@ -307,10 +286,7 @@ def test_outcomes_that_can_not_be_written_are_written_later(place: Place) -> Non
 
 
 def test_a_redis_that_comes_back_empty_loses_nothing(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     jobs = app.enqueue_many("count-up", [f"{n}" for n in range(300)])
     until(lambda: any(job.state == "completed" for job in jobs))
     for _ in range(2):
@@ -381,10 +357,7 @@ def test_a_saved_plugin_runs_where_it_is_accepted(place: Place) -> None:
 
 
 def test_workers_of_machines_get_the_settings_of_a_restarted_home(place: Place) -> None:
-    app = place.home()
-    app.workers.start(pool="home")
-    place.join()
-    place.joined(app)
+    app = place.home_with_machine()
     app.workers.stop()
     app = place.home(workers__concurrency=2)
     app.workers.start(pool="home")
