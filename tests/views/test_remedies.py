@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,17 @@ def test_a_remedy_is_a_command_that_exists(word: str, settings: Settings) -> Non
     remedy = remedy_for(word, settings)
     for command in filter(None, (remedy.command, remedy.then)):
         assert command.format(error_class=word, id=1).split()[1] in table.commands
+
+
+def test_every_setting_in_an_advice_exists(settings: Settings) -> None:
+    named = {
+        key
+        for remedy in REMEDIES.values()
+        for key in re.findall(r"\b(?:fetch|extract|workers|task_queue)\.\w+", remedy.advice)
+    }
+    assert "fetch.allow_private_addresses" in named
+    for key in named:
+        attrgetter(key)(settings)
 
 
 def test_the_base_of_tasks_errors_is_retried(settings: Settings) -> None:
