@@ -211,7 +211,7 @@ def test_failures_are_grouped_with_the_command_that_helps(app: App) -> None:
     panel.refresh()
     assert "2 × 404 Not Found" in shown(panel)
     assert "1 × 403 Forbidden" in shown(panel)
-    assert "A page that is gone stays failed" in shown(panel)
+    assert "A page that is gone, or behind a login, stays failed" in shown(panel)
     assert "%paise2 retry" not in shown(panel)
     assert "%paise2 replay 4" in shown(panel)
     assert "ValueError: over" in shown(panel)
