@@ -16,6 +16,14 @@ from paise2nb.config.settings import KEYS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = (ROOT / "docs/commands.md").read_text("utf-8")
+SETTINGS = (ROOT / "docs/settings.md").read_text("utf-8")
+# Every document, with the links and files that it names.
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+]
 DEFAULTS = ROOT / "paise2nb/config/profiles/base.yaml"
 NOTEBOOKS = "\n".join(path.read_text("utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -35,14 +43,14 @@ def commands(group: click.Group = table, *names: str) -> list[tuple[str, click.C
 def test_a_command_has_help_and_is_described(words: str, command: click.Command) -> None:
     assert command.help
     last = words.split()[-1]
-    assert f"`{words}" in README or f"`{last}" in README or f"%paise2 {words}" in NOTEBOOKS
+    assert f"`{words}" in COMMANDS or f"`{last}" in COMMANDS or f"%paise2 {words}" in NOTEBOOKS
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.help, f"{words} {option.opts} has no help"
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_setting_is_described_beside_its_default_and_in_the_readme(key: str) -> None:
+def test_every_setting_is_described_beside_its_default_and_in_the_reference(key: str) -> None:
     text = DEFAULTS.read_text("utf-8")
     section, line = parse(text, "line"), ""
     for part in key.split("."):
@@ -51,7 +59,11 @@ def test_every_setting_is_described_beside_its_default_and_in_the_readme(key: st
     described = text.splitlines()[int(line.removeprefix("line:")) - 1]
     meaning = described.partition("  # ")[2]
     assert meaning
-    assert re.search(rf"^\| `{key}` \|.*\| {re.escape(meaning)} \|$", README, re.MULTILINE)
+    assert re.search(rf"^\| `{key}` \|.*\| {re.escape(meaning)} \|$", SETTINGS, re.MULTILINE)
+
+
+def test_the_reference_describes_no_setting_that_does_not_exist() -> None:
+    assert set(re.findall(r"^\| `([\w.]+)` \|", SETTINGS, re.MULTILINE)) == set(KEYS)
 
 
 @pytest.mark.parametrize("name", sorted(set(paise2nb.__all__) - {"__version__"}))
@@ -64,7 +76,7 @@ def test_a_public_name_has_a_docstring(name: str) -> None:
         assert bare == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_only_files_that_exist(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
@@ -74,6 +86,11 @@ def test_documents_name_only_files_that_exist(document: str) -> None:
     # Where the code is described, paths are relative to the package.
     roots = (ROOT, ROOT / "paise2nb")
     assert [n for n in named if not any((root / n).exists() for root in roots)] == []
+
+
+def test_the_readme_is_short_and_leads_to_every_document() -> None:
+    assert len(README.splitlines()) < 120
+    assert [name for name in DOCUMENTS if name != "README.md" and f"]({name})" not in README] == []
 
 
 def test_the_readme_has_the_two_commands_for_a_new_machine() -> None:
