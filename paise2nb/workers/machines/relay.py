@@ -13,18 +13,18 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from paise2nb.content.fetch import robots
 from paise2nb.core.errors import StorageError, WorkersError
 from paise2nb.core.wakeup import Listener, Notifier
 from paise2nb.jobs.leases import HOME_ONLY, Lease
-from paise2nb.jobs.models import Claim, Limits, Outcome
+from paise2nb.jobs.models import Limits, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash
 from paise2nb.jobs.transfer import outcome_from_json
 from paise2nb.workers.machines.bytes_in_parts import Receiver, part_of
+from paise2nb.workers.machines.home import HomeParts
 from paise2nb.workers.machines.joined import Leased, Machine
 from paise2nb.workers.machines.messages import (
     HOME,
@@ -37,8 +37,7 @@ from paise2nb.workers.machines.messages import (
     setup_digest,
     shared_secret,
 )
-from paise2nb.workers.machines.remote import item_key
-from paise2nb.workers.machines.versions import saved_sources, tasks_for
+from paise2nb.workers.machines.versions import tasks_for
 
 logger = logging.getLogger("paise2nb.worker")
 
@@ -63,6 +62,7 @@ class Relay:
 
     def __init__(self, parts: Parts, lasts: Callable[[], bool]) -> None:
         self._parts = parts
+        self._home = HomeParts(parts)
         self._store = parts.job_store
         self._lasts = lasts
         self._settings = parts.settings.task_queue.redis
@@ -270,26 +270,11 @@ class Relay:
             jobs = []
             for token, _, claim, limits in given:
                 try:
-                    jobs.append([token, claim, limits, self._extras(claim)])
+                    jobs.append([token, claim, limits, self._home.extras(claim)])
                 except (LookupError, TypeError, ValueError):  # damaged arguments
                     at_home = Outcome("released", "queued", error_class=HOME_ONLY)
                     self._ended.append((machine, token, at_home))
             self._send(machine, "jobs", {"beat": machine.beat, "jobs": jobs})
-
-    def _extras(self, claim: Claim) -> dict[str, Any]:
-        """What a fetch needs from home: the item with its validators, and the robots rules."""
-        if claim.task != "fetch":
-            return {}
-        url, key = str(json.loads(claim.args)[0]), item_key(claim.args)
-        item_id = self._parts.store.find(key)
-        found = None if item_id is None else self._parts.store.get(item_id)
-        row = found and {name: found[name] for name in ("id", "sha256", "metadata")}
-        extras: dict[str, Any] = {"item": {"key": key, "row": row}}
-        if row and row["sha256"] in self._parts.cache:
-            extras["cached"] = row["sha256"]
-        if rules := robots.stored_rules(self._parts.data_dir / robots.DIRECTORY, url):
-            extras["robots"] = rules
-        return extras
 
     # Messages ----------------------------------------------------------------------------------
 
@@ -328,7 +313,7 @@ class Relay:
             case "want":
                 self._send(machine, "part", part_of(self._parts.cache, *body))
             case "ask":
-                value = self._reply(body["kind"], body["body"])
+                value = self._home.reply(body["kind"], body["body"])
                 self._send(machine, "reply", {"name": body["name"], "value": value})
 
     def _values(self, beat: dict[str, Any], problem: str | None) -> dict[str, Any]:
@@ -409,11 +394,6 @@ class Relay:
                 outcome = _RELEASED
             self._ended.append((machine, token, outcome))
 
-    def _reply(self, kind: str, body: Any) -> Any:
-        if kind == "state":
-            return self._store.plugin_value(*body)
-        return sorted(self._store.plugin_keys(*body))
-
     def _answer_all(self) -> None:
         """Answer heartbeats and outcomes."""
         for machine in self._machines.values():
@@ -427,24 +407,9 @@ class Relay:
                 "stop": machine.stop,
                 "lease": self._settings.lease,
             }
-            setup = self._setup(machine)
+            setup = self._home.setup(accepts_plugins=machine.about["accepts_plugins"])
             if machine.about["setup"] != setup_digest(setup):
                 body["setup"] = setup
             self._send(machine, "answer", body)
             machine.acknowledged, machine.drop, machine.answer = [], [], False
             machine.cancel, machine.stop = set(), False
-
-    def _setup(self, machine: Machine) -> dict[str, Any]:
-        """The settings without paths and secrets of this machine, and the saved plugins."""
-        plugins = saved_sources(self._parts.plugins) if machine.about["accepts_plugins"] else {}
-        return {"settings": self._settings_for_machines, "plugins": plugins}
-
-    @cached_property
-    def _settings_for_machines(self) -> str:
-        own: dict[str, Any] = {
-            "data_dir": "/",
-            "task_queue.sqlite.path": None,
-            "data_storage.sqlite.path": None,
-            "alerts": [],  # with the addresses of people
-        }
-        return self._parts.settings.without_secrets().override(own, "home").to_json()

@@ -1,0 +1,58 @@
+"""What machines get from home: settings, plugins, what a fetch needs, and answers to questions."""
+
+import json
+from functools import cached_property
+from typing import Any
+
+from paise2nb.content.fetch import robots
+from paise2nb.jobs.models import Claim
+from paise2nb.jobs.parts import Parts
+from paise2nb.workers.machines.remote import item_key
+from paise2nb.workers.machines.versions import saved_sources
+
+
+class HomeParts:
+    """The parts of the app at home, as far as machines get them.
+
+    Args:
+        parts: Those of the app.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def extras(self, claim: Claim) -> dict[str, Any]:
+        """What a fetch needs from home: the item with its validators, and the robots rules."""
+        if claim.task != "fetch":
+            return {}
+        url, key = str(json.loads(claim.args)[0]), item_key(claim.args)
+        item_id = self._parts.store.find(key)
+        found = None if item_id is None else self._parts.store.get(item_id)
+        row = found and {name: found[name] for name in ("id", "sha256", "metadata")}
+        extras: dict[str, Any] = {"item": {"key": key, "row": row}}
+        if row and row["sha256"] in self._parts.cache:
+            extras["cached"] = row["sha256"]
+        if rules := robots.stored_rules(self._parts.data_dir / robots.DIRECTORY, url):
+            extras["robots"] = rules
+        return extras
+
+    def reply(self, kind: str, body: Any) -> Any:
+        """Answer a question of a task: the value of a key of its plugin's state, or the keys."""
+        if kind == "state":
+            return self._parts.job_store.plugin_value(*body)
+        return sorted(self._parts.job_store.plugin_keys(*body))
+
+    def setup(self, *, accepts_plugins: bool) -> dict[str, Any]:
+        """The settings without paths and secrets of this machine, and the saved plugins."""
+        plugins = saved_sources(self._parts.plugins) if accepts_plugins else {}
+        return {"settings": self._settings, "plugins": plugins}
+
+    @cached_property
+    def _settings(self) -> str:
+        own: dict[str, Any] = {
+            "data_dir": "/",
+            "task_queue.sqlite.path": None,
+            "data_storage.sqlite.path": None,
+            "alerts": [],  # with the addresses of people
+        }
+        return self._parts.settings.without_secrets().override(own, "home").to_json()
