@@ -90,7 +90,8 @@ def test_documents_name_only_files_that_exist(document: str) -> None:
 
 def test_the_readme_is_short_and_leads_to_every_document() -> None:
     assert len(README.splitlines()) < 120
-    assert [name for name in DOCUMENTS if name != "README.md" and f"]({name})" not in README] == []
+    elsewhere = set(DOCUMENTS) - {"README.md", "docs/index.md"}  # the index is the site's own
+    assert {name for name in elsewhere if f"]({name})" not in README} == set()
 
 
 def test_the_readme_has_the_two_commands_for_a_new_machine() -> None:
