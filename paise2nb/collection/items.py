@@ -342,24 +342,18 @@ def _public(row: sqlite3.Row) -> dict[str, Any]:
     return public
 
 
-def belong_together(settings: Settings, path: Path, jobs: Path) -> bool:
-    """Whether a database of items and one of jobs are those of one data directory."""
-    return jobs.parent == path.parent and settings.task_queue.provider in ("sqlite", "none")
-
-
-def lost_database(path: Path, jobs: Path) -> tuple[Path, Path] | None:
+def lost_database(settings: Settings, data_dir: Path) -> tuple[Path, Path] | None:
     """Return which of the two databases is missing or empty while the other one has content.
 
     An app creates the items first. So each look is at what is created later, and an app that is
     being opened at this moment is never taken for a loss.
 
-    Args:
-        path: The database of items.
-        jobs: The database of jobs.
-
     Returns:
-        The lost one and the other one.
+        The lost one and the other one; None also if they are not those of one data directory.
     """
+    jobs, path = settings.databases(data_dir)
+    if jobs.parent != path.parent or settings.task_queue.provider not in ("sqlite", "none"):
+        return None
     if size_of(jobs) and not size_of(path):
         return path, jobs
     with suppress(sqlite3.DatabaseError):  # damaged, or of another format: told when it is opened
@@ -376,9 +370,6 @@ def data_storage_provider(app: AppInfo) -> ItemStore:
         StorageError: The database of items or of jobs beside it is missing or empty, while the
             other one shows that it had content.
     """
-    settings = app.settings
-    path = settings.data_storage.sqlite.path or app.data_dir / "items.db"
-    jobs = settings.task_queue.sqlite.path or app.data_dir / "tasks.db"
-    if belong_together(settings, path, jobs) and (found := lost_database(path, jobs)):
+    if found := lost_database(app.settings, app.data_dir):
         raise lost(*found)
-    return ItemStore(path)
+    return ItemStore(app.settings.databases(app.data_dir)[1])

@@ -104,10 +104,8 @@ def _line_text(line: int, lines: list[str]) -> str:
 def _run_process(order: list[Any], output: IO[bytes], seconds: float, memory_mb: float) -> str:
     """Run `main` in a separate process, and say how it ended."""
     mark = processes.new_mark()
-    path = [entry or os.getcwd() for entry in sys.path]  # the same imports work there
-    code = f"import sys; sys.path[:] = {path!r}; from {__name__} import main; main()"
     child = Popen(
-        [sys.executable, "-c", code],
+        processes.program(__name__),
         stdin=PIPE,
         stdout=output,
         stderr=output,

@@ -274,6 +274,11 @@ class Settings(Section):
         """Return these settings with another data directory, as for profile test."""
         return self.override({"data_dir": path}, f"profile {self.profile}")
 
+    def databases(self, data_dir: Path) -> tuple[Path, Path]:
+        """Return the files of the jobs and the items, which are in a data directory by default."""
+        jobs, items = self.task_queue.sqlite.path, self.data_storage.sqlite.path
+        return jobs or data_dir / "tasks.db", items or data_dir / "items.db"
+
     def without_secrets(self) -> Settings:
         """Return these settings without what may be in no database, listing or message."""
         url = without_credentials(self.task_queue.redis.url)

@@ -82,14 +82,11 @@ class FairFileLock:
 
     def _spin(self) -> bool:
         for attempt in range(self._spins):
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if attempt == 0 and self._others_sleep():
-                    break  # further attempts could overtake them
-                os.sched_yield()
-            else:
+            if _try(self.file):
                 return True
+            if attempt == 0 and self._others_sleep():
+                return False  # further attempts could overtake them
+            os.sched_yield()
         return False
 
     def _sleep_in_queue(self, deadline: float) -> bool:
@@ -109,9 +106,7 @@ class FairFileLock:
         return False
 
     def _others_sleep(self) -> bool:
-        try:
-            fcntl.flock(self._sleepers, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _try(self._sleepers):
             return True
         fcntl.flock(self._sleepers, fcntl.LOCK_UN)
         return False
@@ -119,6 +114,14 @@ class FairFileLock:
     def _opened(self, suffix: str) -> FileIO:
         path = f"{self.path}{suffix}"
         return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+
+
+def _try(file: FileIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class _Waiter:

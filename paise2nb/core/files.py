@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from paise2nb.core.errors import StorageError, UsageError
@@ -86,28 +86,8 @@ def write_atomically(
     Raises:
         OSError: The file can't be written. The old content is still there.
     """
-    # Not by `replacement`, which opens the file three times: see tests.benchmarks.folder.
-    partial = _partial(path)
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with open(descriptor, "wb", buffering=0) as file:
-            remaining = memoryview(data.encode() if isinstance(data, str) else data)
-            while remaining:
-                remaining = remaining[file.write(remaining) :]
-            if sync:
-                os.fsync(descriptor)
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(partial)
-        raise
-    if sync:
-        sync_to_disk(path.parent)
-
-
-def _partial(path: Path) -> str:
-    """The path of a partial file. In the same directory: a rename works only in one filesystem."""
-    return f"{path.parent}/{PARTIAL}{os.urandom(8).hex()}"
+    with replacement(path, mode=mode, sync=sync) as partial:
+        partial.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 @contextmanager
@@ -119,7 +99,8 @@ def replacement(path: Path, *, mode: int = 0o600, sync: bool = True) -> Iterator
         mode: The permissions of the file, from which the umask is subtracted.
         sync: Whether the new content must survive a power cut.
     """
-    partial = Path(_partial(path))
+    # In the same directory: a rename works only in one filesystem.
+    partial = path.with_name(f"{PARTIAL}{os.urandom(8).hex()}")
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     try:
         yield partial

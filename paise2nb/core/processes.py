@@ -9,6 +9,7 @@ with the wall clock.
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from paise2nb.core.clock import boot
+from paise2nb.core.files import working_directory
 
 DYING_SECONDS = 5.0
 COMMAND_LENGTH = 80  # characters of a command line in a message
@@ -46,6 +48,19 @@ def _stat(pid: int) -> list[bytes] | None:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     return stat[stat.rindex(b")") + 2 :].split()  # the command may contain spaces and brackets
+
+
+def program(module: str, *words: str) -> list[str]:
+    """Return the command that calls ``main`` of a module in a new process.
+
+    It has the same import path as this process, so that the same modules can be imported.
+
+    Raises:
+        UsageError: The working directory was deleted.
+    """
+    path = [entry or str(working_directory()) for entry in sys.path]
+    text = f"import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+    return [sys.executable, "-c", text, *words]
 
 
 def usable_cores() -> int:
@@ -103,11 +118,8 @@ def send(name: str, number: signal.Signals) -> bool:
 
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped, by Ctrl-Z or a debugger."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return stat[stat.rindex(b")") + 2 :][:1] in (b"T", b"t")
+    fields = _stat(pid)
+    return fields is not None and fields[0] in (b"T", b"t")
 
 
 def command_line(pid: int) -> str:

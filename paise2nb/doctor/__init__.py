@@ -23,7 +23,7 @@ from paise2nb.core.render import TONES, amount, escape, one_line, panel
 from paise2nb.core.version import __version__
 from paise2nb.doctor import data
 from paise2nb.doctor.findings import Finding
-from paise2nb.jobs.alerts import INSTALL_APPRISE, UNCHECKED, read_states, supervised
+from paise2nb.jobs.alerts import INSTALL_APPRISE, UNCHECKED, read_states
 from paise2nb.jobs.database import FORMAT as JOBS_FORMAT
 from paise2nb.jobs.workers_status import silent_processes
 from paise2nb.plugins import Plugins
@@ -162,7 +162,7 @@ def _alerts(app: App) -> Iterator[Finding]:
         return
     if any(alert.notify for alert in alerts) and find_spec("apprise") is None:
         yield Finding("wrong", "alerts", "notify needs Apprise", INSTALL_APPRISE)
-    if not app.immediate and not supervised(job_store):
+    if not app.immediate and not job_store.running_supervisor():
         problem, _, advice = UNCHECKED.partition("; ")
         yield Finding("warning", "alerts", problem, advice)
     states = read_states(job_store)

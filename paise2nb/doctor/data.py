@@ -88,9 +88,8 @@ def _kinds_and_permissions(directory: Path) -> Iterator[Finding]:
 
 def check_databases(settings: Settings, directory: Path) -> Iterator[Finding]:
     """Check both databases, and the cache beside them."""
-    jobs = settings.task_queue.sqlite.path or directory / "tasks.db"
-    path = settings.data_storage.sqlite.path or directory / "items.db"
-    pair = items.lost_database(path, jobs) if items.belong_together(settings, path, jobs) else None
+    jobs, path = settings.databases(directory)
+    pair = items.lost_database(settings, directory)
     for check, database, known in (("jobs", jobs, JOBS_FORMAT), ("items", path, items.FORMAT)):
         log = database.with_name(f"{database.name}-wal")
         beside = pair[1] if pair and pair[0] == database else companion(database)

@@ -1,7 +1,5 @@
 """What alerts and the health check measure, and what is stored about the alerts."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator
@@ -112,12 +110,6 @@ def free_space(settings: Settings, job_store: Path) -> tuple[Path, int]:
     return min(free.items(), key=lambda pair: pair[1])
 
 
-def supervised(job_store: JobStore) -> bool:
-    """Whether a supervisor runs."""
-    supervisor = job_store.supervisor()
-    return supervisor is not None and supervisor["presence"] in RUNNING
-
-
 def workers_missing(job_store: JobStore, *, none_needed: bool = False) -> Iterator[str]:
     """Yield how workers are missing or stopped while there is work.
 
@@ -125,8 +117,8 @@ def workers_missing(job_store: JobStore, *, none_needed: bool = False) -> Iterat
         job_store: The job store.
         none_needed: Whether jobs run elsewhere, or wait on purpose.
     """
-    supervisor = job_store.supervisor()
-    if supervisor and supervisor["problem"] and supervisor["presence"] in RUNNING:
+    supervisor = job_store.running_supervisor()
+    if supervisor and supervisor["problem"]:
         yield f"{supervisor['problem']}; fix it, then: paise2 worker restart"
     counts, now = job_store.counts()[0], job_store.now()
     due = job_store.next_time()

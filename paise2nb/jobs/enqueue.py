@@ -1,7 +1,5 @@
 """Adding jobs: those of users and sources, with their duplicates, and follow-up jobs."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The values that go into and come out of the job store."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence

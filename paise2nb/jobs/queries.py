@@ -1,7 +1,5 @@
 """The queries about jobs. Nothing here changes a row."""
 
-from __future__ import annotations
-
 import json
 import re
 import sqlite3

@@ -1,7 +1,5 @@
 """The queries about the history, and how it becomes coarser as it grows older."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections import Counter, defaultdict

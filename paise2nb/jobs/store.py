@@ -1,7 +1,5 @@
 """The job store: the one place that knows the state of every job."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import time

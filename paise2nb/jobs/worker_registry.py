@@ -115,6 +115,11 @@ class WorkerRegistry(JobDatabase):
             return {**row, "presence": presence}
         return None
 
+    def running_supervisor(self) -> dict[str, Any] | None:
+        """The supervisor's row while its process runs, here or elsewhere."""
+        row = self.supervisor()
+        return row if row is not None and row["presence"] in RUNNING else None
+
     @transaction
     def take_supervision(self, tx: Transaction, options: str, settings: str) -> bool:
         """Make this process the one supervisor; False if another one runs."""

@@ -4,6 +4,7 @@ A backup is a directory. Its ``backup.json`` is written last: where it is missin
 interrupted.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -144,12 +145,8 @@ def restore(path: Path, settings: Settings) -> Message:
         raise UsageError(f"profile {settings.profile} has no data directory; name one: --data-dir")
     made = _read_manifest(path)
     directory = settings.data_dir
-    targets = {
-        JOBS: settings.task_queue.sqlite.path or directory / JOBS,
-        ITEMS: settings.data_storage.sqlite.path or directory / ITEMS,
-        CACHE: directory / CACHE,
-        PLUGINS: directory / PLUGINS,
-    }
+    targets = {name: directory / name for name in (CACHE, PLUGINS)}
+    targets[JOBS], targets[ITEMS] = settings.databases(directory)
     _require_empty(directory, targets.values())
     is_new = not directory.exists()
     make_private_directory(directory)
@@ -253,7 +250,8 @@ def _removed_on_error(written: list[Path], doing: str) -> Iterator[None]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-        if is_disk_full(error):
+        # copytree() puts the errors of all files into the text of one.
+        if is_disk_full(error) or os.strerror(errno.ENOSPC) in str(error):
             raise DiskFull(f"can't {doing}: no space left on the disk") from error
         if isinstance(error, OSError | sqlite3.DatabaseError):
             reason = getattr(error, "strerror", None) or str(error)

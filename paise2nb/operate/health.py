@@ -17,7 +17,6 @@ from paise2nb.jobs.alerts import (
     free_space,
     oldest_waiting,
     recurring_failed,
-    supervised,
     workers_missing,
 )
 from paise2nb.jobs.store import JobStore
@@ -53,7 +52,7 @@ def check(
     if directory is None or not directory.is_dir():
         return _answer([])  # there is no work yet
     queue = settings.task_queue
-    path = queue.sqlite.path or directory / "tasks.db"
+    path, _ = settings.databases(directory)
     reasons = [*_disk(settings, path)]
     known = queue.provider in ("sqlite", "none")  # a plugin's job store may be anywhere
     try:
@@ -90,7 +89,7 @@ def _jobs(
         yield Reason("paused", text)
     for text in workers_missing(job_store, none_needed=bool(pools) or runs_here):
         yield Reason("workers_missing", text)
-    if settings.alerts and not runs_here and not supervised(job_store):
+    if settings.alerts and not runs_here and not job_store.running_supervisor():
         yield Reason("workers_missing", UNCHECKED)
     waited = oldest_waiting(job_store)
     if max_age is not None and waited > max_age:

@@ -34,14 +34,11 @@ def _lost(settings: Settings) -> list[tuple[Any, ...]]:
     directory = settings.data_dir
     if directory is None:
         return []
-    jobs = settings.task_queue.sqlite.path or directory / "tasks.db"
-    path = settings.data_storage.sqlite.path or directory / "items.db"
-    pair = items.lost_database(path, jobs) if items.belong_together(settings, path, jobs) else None
+    jobs, path = settings.databases(directory)
+    lost, _ = items.lost_database(settings, directory) or (None, None)
     return [
         entry
         for entry in ((path, items.FORMAT, 4096), (jobs, FORMAT, PAGE_SIZE))
         if not size_of(entry[0])
-        and (
-            put_aside(entry[0]) or companion(entry[0]) or (pair is not None and pair[0] == entry[0])
-        )
+        and (put_aside(entry[0]) or companion(entry[0]) or entry[0] == lost)
     ]

@@ -1,12 +1,17 @@
-"""Metrics for Prometheus, and how it gets them: from a server, or from a file."""
+"""Metrics for Prometheus, and how it gets them: from a server, or from a file.
+
+``metrics.json`` has the help and the labels of each.
+"""
 
 import copy
+import json
 import re
 import shutil
 import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from threading import Lock, Thread
 from types import SimpleNamespace
@@ -22,6 +27,7 @@ from prometheus_client.core import (
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from paise2nb.app import App
+from paise2nb.core.damage import size_of
 from paise2nb.core.display import Message
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.files import write_atomically
@@ -31,6 +37,7 @@ from paise2nb.jobs.history import Series, Sums, value
 from paise2nb.jobs.models import HERE, RUNNING
 from paise2nb.jobs.statistics import OTHER_HOSTS
 
+_FAMILIES = json.loads(Path(__file__).with_name("metrics.json").read_text("utf-8"))
 HOSTS = 20  # with the most waiting jobs; the others are added up
 ERROR_CLASSES = 50  # the most frequent ones; a plugin may make up any number of them
 OTHER = "(other)"
@@ -56,32 +63,16 @@ class Collector:
 
     def collect(self) -> Iterator[Metric]:
         """Read all metrics."""
-        yield self._gauge(
-            "info",
-            "The version and the profile.",
-            {(__version__, self._app.profile): 1},
-            "version",
-            "profile",
-        )
+        yield _metric("info", {(__version__, self._app.profile): 1})
         yield from self._queue()
         yield from self._ended()
         yield from self._processes()
         yield from self._disk()
 
-    @staticmethod
-    def _gauge(name: str, text: str, samples: Mapping[Any, float], *labels: str) -> Metric:
-        unit = next((unit for unit in ("bytes", "seconds") if name.endswith(unit)), "")
-        family = GaugeMetricFamily(f"paise2_{name}", text, labels=labels, unit=unit)
-        for key, number in samples.items():
-            family.add_metric(key if isinstance(key, tuple) else (key,), number)
-        return family
-
     def _queue(self) -> Iterator[Metric]:
-        app, store, gauge = self._app, self._store, self._gauge
-        yield gauge("pages", "Pages by state.", dict(store.page_counts()), "state")
-        yield gauge(
-            "jobs", "Jobs by state, parts of pages included.", dict(store.counts()[0]), "state"
-        )
+        app, store = self._app, self._store
+        yield _metric("pages", store.page_counts())
+        yield _metric("jobs", store.counts()[0])
         pools = dict.fromkeys((row["pool"] for row in store.workers()), 0.0)
         pools |= dict.fromkeys(map(app.parts.pool_of, app.plugins.tasks), 0.0)
         ready, oldest = dict(pools), dict(pools)
@@ -89,18 +80,14 @@ class Collector:
             pool = app.parts.pool_of(task)
             ready[pool] = ready.get(pool, 0) + number
             oldest[pool] = max(oldest.get(pool, 0), store.now() - since)
-        yield gauge("ready_jobs", "Jobs that may start now.", ready, "pool")
-        text = "For how long the oldest job that may start now could have been started."
-        yield gauge("oldest_ready_job_age_seconds", text, oldest, "pool")
+        yield _metric("ready_jobs", ready)
+        yield _metric("oldest_ready_job_age_seconds", oldest)
         waiting = store.waiting_for_hosts()
         hosts = dict(waiting[:HOSTS]) | {OTHER_HOSTS: sum(n for _, n in waiting[HOSTS:])}
-        text = "Jobs that wait for their host: one request at a time, with a pause."
-        yield gauge("host_waiting_jobs", text, hosts, "host")
-        paused = {pool or "(all)": 1.0 for pool in store.paused_pools()}
-        yield gauge("paused", "1 for a pool that is paused.", paused, "pool")
-        text = "Recurring jobs whose last run failed."
-        yield gauge("recurring_failed_jobs", text, {(): len(store.recurring_failed())})
-        yield gauge("items", "Stored items.", {(): app.store.count()})
+        yield _metric("host_waiting_jobs", hosts)
+        yield _metric("paused", {pool or "(all)": 1 for pool in store.paused_pools()})
+        yield _metric("recurring_failed_jobs", {(): len(store.recurring_failed())})
+        yield _metric("items", {(): app.store.count()})
 
     def _ended(self) -> Iterator[Metric]:
         pages: Counter[str] = Counter()
@@ -121,20 +108,10 @@ class Collector:
             runs[key] += sums.run
             error = series.error_class if series.error_class in known else OTHER
             attempts[(*key, series.outcome, error)] += sums.number
-        text = "Pages that have ended, by state."
-        ended = CounterMetricFamily("paise2_pages_ended", text, labels=["state"])
-        for state, number in pages.items():
-            ended.add_metric([state], number)
-        yield ended
-        labels = ["task", "pool", "outcome", "error_class"]
-        text = "Executions that have ended."
-        counter = CounterMetricFamily("paise2_attempts", text, labels=labels)
-        for names, number in attempts.items():
-            counter.add_metric(names, number)
-        yield counter
-        text = "How long jobs could have been started before they were."
-        yield _histogram("wait_seconds", text, waits)
-        yield _histogram("run_seconds", "How long executions have taken.", runs)
+        yield _metric("pages_ended", pages, CounterMetricFamily)
+        yield _metric("attempts", attempts, CounterMetricFamily)
+        yield _histogram("wait_seconds", waits)
+        yield _histogram("run_seconds", runs)
 
     def _sums(self) -> dict[Series, Sums]:
         """All that has ended. What is older than some minutes is read once."""
@@ -149,56 +126,53 @@ class Collector:
         return found
 
     def _processes(self) -> Iterator[Metric]:
-        workers, supervisor = self._store.workers(), self._store.supervisor()
-        present = [row for row in workers if row["presence"] in RUNNING]
-        states = Counter((row["pool"], row["state"]) for row in present)
-        yield self._gauge("workers", "Worker processes.", dict(states), "pool", "state")
+        present = [row for row in self._store.workers() if row["presence"] in RUNNING]
+        yield _metric("workers", Counter((row["pool"], row["state"]) for row in present))
         memory: Counter[str] = Counter()
         for row in present:
             if row["presence"] == HERE:
                 memory[row["pool"]] += int(resident_mb(row["pid"]) * 1e6)
-        text = "Memory of the worker processes on this machine."
-        yield self._gauge("workers_resident_memory_bytes", text, dict(memory), "pool")
-        runs = supervisor is not None and supervisor["presence"] in RUNNING
-        yield self._gauge("supervisor_up", "1 if the supervisor of the workers runs.", {(): runs})
-        text = "Other machines that have joined the queue."
-        yield self._gauge("machines", text, self._store.machine_states(), "state")
+        yield _metric("workers_resident_memory_bytes", memory)
+        yield _metric("supervisor_up", {(): self._store.running_supervisor() is not None})
+        yield _metric("machines", self._store.machine_states())
 
     def _disk(self) -> Iterator[Metric]:
-        app, gauge = self._app, self._gauge
+        app = self._app
         directories = [path for path in app.parts.write_dirs() if path.is_dir()]
         usage = {str(path): shutil.disk_usage(path) for path in directories}
-        free = {path: use.free for path, use in usage.items()}
-        yield gauge("disk_free_bytes", "Free space at a directory of the data.", free, "path")
-        total = {path: use.total for path, use in usage.items()}
-        yield gauge("disk_size_bytes", "Size of the disk of such a directory.", total, "path")
-        settings = app.settings.data_storage.sqlite
-        files = {"jobs": self._store.path, "items": settings.path or app.data_dir / "items.db"}
-        sizes = {name: _size(path) for name, path in files.items()}
-        yield gauge("database_bytes", "The file of a database.", sizes, "database")
-        logs = {name: _size(Path(f"{path}-wal")) for name, path in files.items()}
-        yield gauge("wal_bytes", "Its write-ahead log.", logs, "database")
+        yield _metric("disk_free_bytes", {path: use.free for path, use in usage.items()})
+        yield _metric("disk_size_bytes", {path: use.total for path, use in usage.items()})
+        items = app.settings.databases(app.data_dir)[1]
+        files = {"jobs": self._store.path, "items": items}
+        yield _metric("database_bytes", {name: size_of(path) for name, path in files.items()})
+        logs = {name: size_of(Path(f"{path}-wal")) for name, path in files.items()}
+        yield _metric("wal_bytes", logs)
         measured_at, kept = self._sizes
         if time.monotonic() - measured_at > SIZES_SECONDS:
-            kept = {"cache": sum(map(_size, (app.data_dir / "cache").glob("*/*")))}
-            kept |= _index_size(files["items"])
+            kept = {"cache": sum(map(size_of, (app.data_dir / "cache").glob("*/*")))}
+            kept |= _index_size(items)
             self._sizes = (time.monotonic(), kept)
         for name, size in kept.items():
-            yield gauge(f"{name}_bytes", _KEPT[name], {(): size})
+            yield _metric(f"{name}_bytes", {(): size})
 
 
-_KEPT = {
-    "cache": "Raw bytes of pages and documents.",
-    "index": "The index of the full-text search; a part of the database of the items.",
-}
+def _family(kind: Any, name: str) -> Any:
+    unit = next((unit for unit in ("bytes", "seconds") if name.endswith(unit)), "")
+    about = _FAMILIES[name]
+    return kind(f"paise2_{name}", about["help"], labels=about["labels"], unit=unit)
 
 
-def _histogram(
-    name: str, text: str, found: dict[tuple[str, str], Counter[int]]
-) -> HistogramMetricFamily:
+def _metric(name: str, samples: Mapping[Any, float], kind: Any = GaugeMetricFamily) -> Any:
+    """A metric by the values of its labels: a tuple, or one value."""
+    family = _family(kind, name)
+    for key, number in samples.items():
+        family.add_metric(key if isinstance(key, tuple) else (key,), number)
+    return family
+
+
+def _histogram(name: str, found: dict[tuple[str, str], Counter[int]]) -> Any:
     """A histogram by task and pool. Its sum is that of the history's buckets: 4.4 % off at most."""
-    labels = ["task", "pool"]
-    family = HistogramMetricFamily(f"paise2_{name}", text, labels=labels, unit="seconds")
+    family = _family(HistogramMetricFamily, name)
     for key, buckets in found.items():
         below = [
             (str(bound), float(sum(n for b, n in buckets.items() if value(b) < bound)))
@@ -209,23 +183,13 @@ def _histogram(
     return family
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # it is not there yet, or not any more
-        return 0
-
-
 def _index_size(items: Path) -> dict[str, int]:
     """The size of the index, if SQLite was built with what measures it."""
     try:
-        connection = sqlite3.connect(f"{items.as_uri()}?mode=ro", uri=True)
-        try:
+        with closing(sqlite3.connect(f"{items.as_uri()}?mode=ro", uri=True)) as connection:
             [(size,)] = connection.execute(
                 "SELECT sum(pgsize) FROM dbstat WHERE aggregate = TRUE AND name GLOB 'words_*'"
             )
-        finally:
-            connection.close()
     except sqlite3.Error:
         return {}
     return {"index": size or 0}

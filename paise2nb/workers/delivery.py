@@ -20,10 +20,9 @@ from urllib.parse import unquote
 
 from paise2nb.config.alerts import Alert
 from paise2nb.core.errors import HIDDEN, redacted, shortened
-from paise2nb.core.processes import DYING_SECONDS
+from paise2nb.core.processes import DYING_SECONDS, program
 from paise2nb.core.render import duration, one_line
 from paise2nb.jobs.alerts import INSTALL_APPRISE
-from paise2nb.workers.spawn import program
 
 ERROR_LENGTH = 300  # characters
 ERROR_BYTES = 100_000  # of what a program prints

@@ -120,8 +120,7 @@ def rescue_orphans(job_store: JobStore, settings: Settings) -> None:
 
     Does nothing while a supervisor runs, because only that process knows which workers it killed.
     """
-    supervisor = job_store.supervisor()
-    if supervisor is not None and supervisor["presence"] in RUNNING:
+    if job_store.running_supervisor():
         return
     for row in job_store.workers():
         if row["presence"] not in RUNNING and row["state"] != "failed":

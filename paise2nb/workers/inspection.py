@@ -117,8 +117,8 @@ class WorkersInspection:
         """Return the supervisor if its process is running: its row, pid and decoded options."""
         if self._child is not None:
             self._child.poll()  # so that an ended one is no zombie
-        row = self._job_store.supervisor()
-        if row is None or row["presence"] not in RUNNING:
+        row = self._job_store.running_supervisor()
+        if row is None:
             return None
         pid, options = processes.pid_of(row["process"]), json.loads(row["options"])
         return {**row, "pid": pid, "options": options}

@@ -200,7 +200,7 @@ def open_job_store(parts: Parts, path: Path | None = None) -> JobStore:
 
     On a machine that has joined a queue, the path is the socket of its supervisor.
     """
-    path = path or parts.settings.task_queue.sqlite.path or parts.data_dir / "tasks.db"
+    path = path or parts.settings.databases(parts.data_dir)[0]
     if path.is_socket():
         from paise2nb.workers.machines.remote import RemoteStore
 

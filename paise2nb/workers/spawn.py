@@ -9,7 +9,6 @@ from typing import Any
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
-from paise2nb.core.files import working_directory
 from paise2nb.workers.logs import log_path
 
 STOP_SECONDS = 30.0  # how long the drain of `worker stop` may take by default
@@ -43,7 +42,7 @@ def spawn(
     log = os.open(log_path(data_dir), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         child = subprocess.Popen(
-            program(PROGRAMS[role], "paise2nb", role),
+            processes.program(PROGRAMS[role], "paise2nb", role),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -56,19 +55,6 @@ def spawn(
     with child.stdin as pipe:
         pipe.write(json.dumps(message).encode())
     return child
-
-
-def program(module: str, *words: str) -> list[str]:
-    """Return the command that calls ``main`` of a module in a new process.
-
-    It has the same import path as this process, so that the same modules can be imported.
-
-    Raises:
-        UsageError: The working directory was deleted.
-    """
-    path = [entry or str(working_directory()) for entry in sys.path]
-    text = f"import sys; sys.path[:] = {path!r}; from {module} import main; main()"
-    return [sys.executable, "-c", text, *words]
 
 
 def receive_message() -> tuple[Settings, dict[str, Any]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from paise2nb.content.engine import ocr, office, pdf
 from paise2nb.content.engine.result import EngineError, Extracted
+from paise2nb.core.processes import program
 
 __all__ = ["EngineError", "Extracted", "extract", "is_used"]
 
@@ -69,13 +70,9 @@ def extract(
         with _lock, _memory_limit(memory_mb):
             return _extract(data, kind, languages)
     order = json.dumps({"kind": kind, "memory_mb": memory_mb, "languages": languages}).encode()
-    path = [entry or os.getcwd() for entry in sys.path]  # the same modules as here
-    program = f"import sys; sys.path[:] = {path!r}; from {__name__} import main; main()"
-    command = [sys.executable, "-c", program]
+    sent = order + b"\n" + data
     try:
-        done = subprocess.run(
-            command, input=order + b"\n" + data, capture_output=True, timeout=seconds
-        )
+        done = subprocess.run(program(__name__), input=sent, capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise EngineError(f"took more than {seconds:g} seconds", "timeout") from error
     if done.returncode:

@@ -13,11 +13,11 @@ from typing import Any
 
 from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.core.errors import WorkersError, message
+from paise2nb.core.processes import program
 from paise2nb.plugins.saved import SavedPlugins
 from paise2nb.workers.machines.machine import Link
 from paise2nb.workers.machines.messages import Server, shared_secret
 from paise2nb.workers.machines.remote import serve
-from paise2nb.workers.spawn import program
 from paise2nb.workers.supervisor import Supervisor
 
 JOIN_SECONDS = 60.0  # for which a join waits for home
