@@ -16,7 +16,10 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from tests import alternative_plugins
-from tests.site import site as site  # a fixture for every test
+from tests.clock import clock as clock  # fixtures for every test
+from tests.clock import store as store
+from tests.clock import worker as worker
+from tests.site import site as site
 
 # Its tests run where it is installed: see tests/plugins/test_plugin_package.py.
 collect_ignore = ["plugin_package"]

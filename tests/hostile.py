@@ -28,6 +28,15 @@ FEED = (
 SITEMAP = b"<urlset><url><loc>http://127.0.0.1:9/a</loc></url></urlset>"
 
 
+def damaged(data: bytes, dice: random.Random) -> bytes:
+    """Bytes with a few short pieces replaced by random ones."""
+    changed = bytearray(data)
+    for _ in range(dice.choice([1, 5, 50])):
+        at = dice.randrange(len(changed) + 1)
+        changed[at : at + dice.randrange(20)] = dice.randbytes(dice.randrange(20))
+    return bytes(changed)
+
+
 # Bombs ---------------------------------------------------------------------------------------
 
 

@@ -709,11 +709,16 @@ WHERE ready = 0 AND worker IS NOT NULL AND state = 'running' AND started_at >= ?
 GROUP BY task, pool, host
 
 -- name: ready_by_task
-SELECT task, number, (SELECT coalesce(due_at, enqueued_at) FROM jobs WHERE id = oldest)
-FROM (
-    SELECT task, count(*) AS number, min(id) AS oldest FROM jobs INDEXED BY jobs_active
-    WHERE ready = 1 GROUP BY task
+-- One of the first 100 of each is the oldest: see oldest_queued.
+SELECT task, number, (
+    SELECT min(coalesce(due_at, enqueued_at)) FROM jobs WHERE id IN (
+        SELECT id FROM jobs INDEXED BY jobs_active
+        WHERE ready = 1 AND task = tasks.task ORDER BY id LIMIT 100
+    )
 )
+FROM (
+    SELECT task, count(*) AS number FROM jobs INDEXED BY jobs_active WHERE ready = 1 GROUP BY task
+) AS tasks
 
 -- name: first_to_roll_up
 -- Not yet a row of a period: one with another start, or with buckets.

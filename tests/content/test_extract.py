@@ -373,15 +373,13 @@ from paise2nb.content.extract import documents as through_library
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Source
 from tests import documents
+from tests.hostile import damaged
 dice = random.Random({name!r})
 intact = documents.{name}("A needle in a haystack")
 for _ in range(60):
-    data = bytearray(intact)
-    for _ in range(dice.choice([1, 5, 50])):
-        at = dice.randrange(len(data) + 1)
-        data[at : at + dice.randrange(20)] = dice.randbytes(dice.randrange(20))
+    data = damaged(intact, dice)
     with suppress(PermanentError):
-        through_library.read(bytes(data), Source("u", {kind!r}), in_process=True)
+        through_library.read(data, Source("u", {kind!r}), in_process=True)
 print("all read", flush=True)
 os._exit(0)
 """

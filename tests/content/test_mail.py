@@ -17,6 +17,7 @@ from paise2nb.content.extract import mail, outlook
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Document, Source
 from tests import documents
+from tests.hostile import damaged
 
 SOURCE = Source("https://example.org/m.eml", "message/rfc822")
 HEAD = "From: Ada <ada@example.org>\nSubject: Tides\n"
@@ -387,12 +388,9 @@ def test_random_damage_gives_parts_or_a_permanent_error() -> None:
     message.add_attachment(letter())
     intact = message.as_bytes()
     for _ in range(400):
-        data = bytearray(intact)
-        for _ in range(dice.choice([1, 5, 50])):
-            at = dice.randrange(len(data) + 1)
-            data[at : at + dice.randrange(20)] = dice.randbytes(dice.randrange(20))
+        data = damaged(intact, dice)
         with suppress(PermanentError):
-            list(mail.parts(bytes(data), SOURCE))
+            list(mail.parts(data, SOURCE))
             list(mail.messages(b"From a Tue 08:00\n" + data))
 
 

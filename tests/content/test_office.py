@@ -203,13 +203,17 @@ def ods() -> bytes:
     return saved(document)
 
 
-def odp() -> bytes:
-    document = opendocument.OpenDocumentPresentation()
+def new_page(document: opendocument.OpenDocument) -> draw.Page:
     layout = style.PageLayout(name="layout")
     document.automaticstyles.addElement(layout)
     master = style.MasterPage(name="Standard", pagelayoutname=layout)
     document.masterstyles.addElement(master)
-    page = draw.Page(masterpagename=master)
+    return draw.Page(masterpagename=master)
+
+
+def odp() -> bytes:
+    document = opendocument.OpenDocumentPresentation()
+    page = new_page(document)
     for place, words in ((page, "slideword"), (presentation.Notes(), "noteword")):
         frame = draw.Frame(width="5cm", height="2cm")
         frame.addElement(draw.TextBox())
@@ -223,11 +227,7 @@ def odp() -> bytes:
 
 def odg() -> bytes:
     document = opendocument.OpenDocumentDrawing()
-    layout = style.PageLayout(name="layout")
-    document.automaticstyles.addElement(layout)
-    master = style.MasterPage(name="Standard", pagelayoutname=layout)
-    document.masterstyles.addElement(master)
-    page, frame = draw.Page(masterpagename=master), draw.Frame(width="5cm", height="2cm")
+    page, frame = new_page(document), draw.Frame(width="5cm", height="2cm")
     frame.addElement(draw.TextBox())
     frame.firstChild.addElement(text.P(text="drawnword"))
     page.addElement(frame)

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from paise2nb.jobs.models import Limits, NewJob, Outcome
 from paise2nb.jobs.store import JobStore
-from tests.jobs.test_recurring import Clock
+from tests.clock import Clock
 
 TASKS = {name: Limits(None, None) for name in ("fetch", "extract", "store", "count")}
 STORED = Outcome("completed", "completed", result='{"item": 1}')
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    store = JobStore(tmp_path / "tasks.db", durable=False, host_delay=1.0)
-    store.now = lambda: clock.now  # type: ignore[method-assign]  # the test moves the time
-    yield store
-    store.close()
 
 
 def end_pages(store: JobStore, number: int) -> None:

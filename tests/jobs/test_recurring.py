@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from paise2nb.jobs.models import Claim, Limits, NewJob, Outcome, Worker
 from paise2nb.jobs.store import JobStore
+from tests.clock import Clock
 
 LIMITS = {"work": Limits(60, 512)}
 HOUR, DAY = 3600.0, 86400.0
 COMPLETED = Outcome("completed", "completed")
 FAILED = Outcome("failed", "failed", None, "http_4xx", "404 Not Found")
 RETRYING = Outcome("failed", "retrying", None, "timeout", "too slow", retry_in=HOUR)
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    now = 1e9
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    store = JobStore(tmp_path / "tasks.db", durable=False)
-    store.now = lambda: clock.now  # type: ignore[method-assign]  # the test moves the time
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def worker(store: JobStore) -> Worker:
-    return store.register("default", 1)
 
 
 def daily(store: JobStore) -> int:
@@ -78,10 +52,11 @@ def test_a_job_that_has_waited_for_long_is_seen_beside_one_that_runs_again(
     daily(store)
     store.end(take(store, worker), COMPLETED)
     began = clock.now
-    store.add([NewJob("other", "[]", 4)])
+    store.add([NewJob("work", "[1]", 4)])
     clock.now += DAY + 1
     store.end(take(store, worker), Outcome("released", "queued"))
     assert store.oldest_queued() == began
+    assert store.ready_by_task() == [("work", 2, began)]
 
 
 def test_missed_runs_are_caught_up_once(store: JobStore, worker: Worker, clock: Clock) -> None:

@@ -6,8 +6,6 @@ import math
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,7 @@ from paise2nb.jobs.models import Limits, NewJob, Outcome, Worker
 from paise2nb.jobs.statistics import DAY, HOSTS, HOUR, OTHER_HOSTS
 from paise2nb.jobs.store import JobStore
 from paise2nb.views.stats import take_stats
-from tests.jobs.test_recurring import Clock
+from tests.clock import Clock
 
 TASKS = {name: Limits(None, None) for name in ("fetch", "extract", "store", "count")}
 DONE = Outcome("completed", "completed", "null")
@@ -25,24 +23,6 @@ TIMEOUT = Outcome("failed", "retrying", None, "timeout", "too slow", retry_in=60
 GONE = Outcome("failed", "failed", None, "http_4xx", "404 Not Found")
 CRASH = Outcome("crashed", "retrying", None, "crash", "died", retry_in=10.0)
 RELEASED = Outcome("released", "queued")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    store = JobStore(tmp_path / "tasks.db", durable=False)
-    store.now = lambda: clock.now  # type: ignore[method-assign]  # the test moves the time
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def worker(store: JobStore) -> Worker:
-    return store.register("default", 1)
 
 
 def run(
