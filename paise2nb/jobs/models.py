@@ -12,6 +12,7 @@ from paise2nb.core.errors import UsageError
 STATES = ("queued", "scheduled", "running", "retrying", "completed", "failed", "cancelled")
 UNFINISHED = STATES[:4]
 PAGE_TASKS = ("fetch", "links")  # a `links` job that a user enqueues is no page
+PAGE_PARTS = ("extract", "render", "store")  # the tasks that follow from a page's own
 PAGE_STATES = (*UNFINISHED, "stored", "unchanged", "failed", "cancelled", "skipped")
 CLEANED_AT = "cleaned_at"  # the key of the time of the last cleanup
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
@@ -268,7 +269,7 @@ def page_of(task: str, job_id: int, parent: Claim | None) -> int | None:
     """The id of the page that a new job is a part of, see ``schema.sql``; None if of none."""
     if task == "fetch" or (task == "links" and parent is not None):
         return job_id
-    return parent.page_id if parent is not None and task in ("extract", "store") else None
+    return parent.page_id if parent is not None and task in PAGE_PARTS else None
 
 
 def argument_tuples(arguments: Iterable[Any]) -> list[tuple[Any, ...]]:

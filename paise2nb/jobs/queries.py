@@ -79,8 +79,8 @@ class QueryMixin(StatisticsMixin):
         """The parts of those jobs that are pages.
 
         Returns:
-            By id the ids of the page's fetch, its extract and its store, as far as there are any,
-            and when the last of the others finished.
+            By id the ids of the page's fetch and of what follows from it, as far as there is
+            any, and when the last of the others finished.
         """
         rows = self._read(SQL["page_parts"], (json.dumps(list(ids)),))
         return {

@@ -14,8 +14,9 @@
 -- counted. No id is used twice.
 --
 -- A page is a fetch, its newest extract and that one's newest store: page_id is the id of the fetch
--- in all three, page_state the page's state in the row of the fetch. A `links` job that follows from
--- another one counts as a fetch, because it hands its bytes to an extract, too. The counters
+-- in all three, page_state the page's state in the row of the fetch. A page that a browser renders
+-- has a `render` in place of the extract, or between extract and store. A `links` job that follows
+-- from another one counts as a fetch, because it hands its bytes to an extract, too. The counters
 -- have the states of pages and of the jobs that are parts of them; "other" jobs are the rest.
 --
 -- "history" counts what has ended, and outlives the jobs: executions with the buckets of their

@@ -16,26 +16,30 @@ INSERT INTO counters VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs, roots = roots + excluded.roots
 
 -- name: newest_parts
--- Of a page: what follows from its fetch, and what follows from that. See schema.sql.
-LEFT JOIN jobs AS extract ON extract.id = (
+-- Of a page: what follows from its fetch, what follows from that, and so on. See schema.sql.
+LEFT JOIN jobs AS second ON second.id = (
     SELECT id FROM jobs WHERE parent_id = page.id AND page_id = page.id ORDER BY id DESC LIMIT 1
 )
-LEFT JOIN jobs AS store ON store.id = (
-    SELECT id FROM jobs WHERE parent_id = extract.id AND page_id = page.id ORDER BY id DESC LIMIT 1
+LEFT JOIN jobs AS third ON third.id = (
+    SELECT id FROM jobs WHERE parent_id = second.id AND page_id = page.id ORDER BY id DESC LIMIT 1
+)
+LEFT JOIN jobs AS fourth ON fourth.id = (
+    SELECT id FROM jobs WHERE parent_id = third.id AND page_id = page.id ORDER BY id DESC LIMIT 1
 )
 
 -- name: page_state
 -- A cancelled follow-up leaves a page that is neither of the others: cancelled.
 CASE
     WHEN page.state = 'cancelled' THEN 'cancelled'
-    WHEN 'running' IN (page.state, extract.state, store.state) THEN 'running'
-    WHEN 'queued' IN (extract.state, store.state) THEN 'running'
-    WHEN 'retrying' IN (page.state, extract.state, store.state) THEN 'retrying'
-    WHEN 'scheduled' IN (page.state, extract.state, store.state) THEN 'scheduled'
+    WHEN 'running' IN (page.state, second.state, third.state, fourth.state) THEN 'running'
+    WHEN 'queued' IN (second.state, third.state, fourth.state) THEN 'running'
+    WHEN 'retrying' IN (page.state, second.state, third.state, fourth.state) THEN 'retrying'
+    WHEN 'scheduled' IN (page.state, second.state, third.state, fourth.state) THEN 'scheduled'
     WHEN page.state = 'queued' THEN 'queued'
-    WHEN 'failed' IN (page.state, extract.state, store.state) THEN 'failed'
-    WHEN 'cancelled' IN (extract.state, store.state) THEN 'cancelled'
-    WHEN iif(json_valid(store.result), store.result ->> 'item', NULL) IS NOT NULL THEN 'stored'
+    WHEN 'failed' IN (page.state, second.state, third.state, fourth.state) THEN 'failed'
+    WHEN 'cancelled' IN (second.state, third.state, fourth.state) THEN 'cancelled'
+    WHEN iif(json_valid(third.result), third.result ->> 'item', NULL) IS NOT NULL THEN 'stored'
+    WHEN iif(json_valid(fourth.result), fourth.result ->> 'item', NULL) IS NOT NULL THEN 'stored'
     WHEN iif(json_valid(page.result), page.result ->> 'status', NULL) = 304 THEN 'unchanged'
     ELSE 'skipped'
 END
@@ -308,13 +312,13 @@ ORDER BY left DESC LIMIT 1
 
 -- name: parts_to_retry
 -- Of pages whose fetch has completed.
-SELECT page.id AS page_id, coalesce(store.id, extract.id) AS id,
-    coalesce(store.error_class, extract.error_class) AS error_class,
-    coalesce(store.args, extract.args) AS args
+SELECT page.id AS page_id, coalesce(fourth.id, third.id, second.id) AS id,
+    coalesce(fourth.error_class, third.error_class, second.error_class) AS error_class,
+    coalesce(fourth.args, third.args, second.args) AS args
 FROM json_each(?) AS ids
     JOIN jobs AS page ON page.id = ids.value AND page.page_id = page.id AND page.state = 'completed'
 {newest_parts}
-WHERE coalesce(store.state, extract.state) IN ('failed', 'cancelled', 'retrying', 'scheduled')
+WHERE coalesce(fourth.state, third.state, second.state) IN ('failed', 'cancelled', 'retrying', 'scheduled')
 
 -- name: retryable
 SELECT id, key, state, parent_id, page_id, host, host_slot, worker, (
@@ -507,8 +511,8 @@ SELECT coalesce(page_id, id) FROM jobs AS part WHERE error_class = ? AND NOT EXI
 )
 
 -- name: page_parts
-SELECT page.id AS page, extract.id AS extract, store.id AS store,
-    coalesce(store.finished_at, extract.finished_at) AS finished_at
+SELECT page.id AS page, second.id AS second, third.id AS third, fourth.id AS fourth,
+    coalesce(fourth.finished_at, third.finished_at, second.finished_at) AS finished_at
 FROM json_each(?) AS ids JOIN jobs AS page ON page.id = ids.value AND page.page_id = page.id
 {newest_parts}
 

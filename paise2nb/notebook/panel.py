@@ -16,7 +16,7 @@ import ipywidgets as widgets
 from paise2nb.app import App
 from paise2nb.config.settings import DEFAULT_POOL
 from paise2nb.core.render import amount
-from paise2nb.jobs.models import PAGE_TASKS
+from paise2nb.jobs.models import PAGE_PARTS, PAGE_TASKS
 from paise2nb.jobs.workers_status import pause_reason
 from paise2nb.notebook import panel_html as html
 from paise2nb.notebook.panel_widgets import (
@@ -35,7 +35,7 @@ from paise2nb.views.snapshot import Snapshot
 REREAD_SECONDS = 5.0  # between two full reads: a process that dies changes no row
 DISPLAY_SECONDS = 10.0  # within which a frontend must report that it shows the panel
 CONFIRM_SECONDS = 5.0
-_OF_PAGES = (*PAGE_TASKS, "extract", "store")
+_OF_PAGES = (*PAGE_TASKS, *PAGE_PARTS)
 PARTS = ("head", "counts", "message", "problems", "facts", "workers", "items", "log")
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from paise2nb.jobs.models import (
+    PAGE_PARTS,
     PAGE_STATES,
     STATES,
     UNFINISHED,
@@ -28,8 +29,14 @@ from paise2nb.jobs.models import (
 )
 from paise2nb.jobs.store import JobStore
 
-LIMITS = {task: Limits(60, 512) for task in ("fetch", "extract", "store", "feed", "links", "count")}
-FOLLOWS = {"fetch": ["extract"], "extract": ["store"], "links": ["links", "extract"]}
+TASKS = ("fetch", "extract", "render", "store", "feed", "links", "count")
+LIMITS = {task: Limits(60, 512) for task in TASKS}
+FOLLOWS = {
+    "fetch": ["extract"],
+    "extract": ["store"],
+    "render": ["store"],
+    "links": ["links", "extract"],
+}
 RETRYABLE = ("failed", "cancelled", "retrying", "scheduled")
 NUMBERS = st.lists(st.integers(0, 99), max_size=4)
 WORKERS = st.integers(0, 1)
@@ -86,7 +93,7 @@ class Job:
     def page(self) -> Job | None:
         if self.task == "fetch" or (self.task == "links" and self.parent):
             return self
-        return self.parent.page if self.parent and self.task in ("extract", "store") else None
+        return self.parent.page if self.parent and self.task in PAGE_PARTS else None
 
 
 class Model(dict[int, Job]):
@@ -99,7 +106,7 @@ class Model(dict[int, Job]):
         return [job, *(part for child in self.below(job) for part in self.tree(child))]
 
     def parts(self, page: Job) -> list[Job]:
-        """The fetch, its newest extract, and the newest store of that."""
+        """The fetch, the newest job that follows from it, the newest that follows from that, …"""
         parts = [page]
         while follow := [job for job in self.below(parts[-1]) if job.page is page]:
             parts.append(follow[-1])
@@ -116,7 +123,7 @@ class Model(dict[int, Job]):
             if state in states:
                 return state
         assert set(states) == {"completed"}
-        if len(parts) == 3 and parts[2].result == RESULTS["item"]:
+        if any(part.result == RESULTS["item"] for part in parts[2:]):
             return "stored"
         return "unchanged" if page.result == RESULTS["status 304"] else "skipped"
 
@@ -408,7 +415,8 @@ class PageHistories(RuleBasedStateMachine):
         outcome, result, follow, fetches = execution
         full = OUTCOMES.get(outcome)
         if full is None:
-            tasks = FOLLOWS.get(claim.task, []) * follow
+            is_rendered = claim.task in ("fetch", "extract") and fetches == 1
+            tasks = (["render"] if is_rendered else FOLLOWS.get(claim.task, [])) * follow
             tasks += ["fetch"] * fetches if claim.task in ("feed", "links") else []
             followups = [NewJob(task, "[]", 4, priority=claim.priority) for task in tasks]
             full = Outcome("completed", "completed", RESULTS[result], followups=followups)
