@@ -29,6 +29,7 @@ _TRACKER_PREFIXES = ("utm_", "pk_", "piwik_", "mtm_")
 # The value of a parameter may be followed by the path of an archive's member, after "!/".
 _SECRET = re.compile(rf"([?&;#]{SECRET_NAME}=)(?:(?!!/)[^&#])+", re.IGNORECASE)
 _HIDDEN_SECRET = re.compile(rf"[?&;#]{SECRET_NAME}=(?:{HIDDEN}|%E2%80%A6)", re.IGNORECASE)
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?]*)")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -201,6 +202,35 @@ def name_of(url: str) -> str:
         return ""
     names = [name for name in unquote(path).split("/") if name not in ("", ".")]
     return names[-1] if names else ""
+
+
+def short_url(url: str, length: int = 60) -> tuple[str, str]:
+    """Return the host of a URL and the end of its path, with which a list has room for it.
+
+    Args:
+        url: A URL or a path.
+        length: The most characters of both. What is left out in the middle is an ellipsis.
+
+    Returns:
+        The host, which is empty for a file, and the path with the query:
+        ``("example.org", "/…/2026/tides.html")``.
+    """
+    text = shown_url(url).partition("#")[0]
+    readable = unquote(text)
+    text = text if "\ufffd" in readable else readable
+    authority = _AUTHORITY.match(text)
+    host = authority[1] if authority else ""
+    path = text[authority.end() :] if authority else text
+    if len(host) > length // 2:
+        host = f"…{host[-length // 2 :]}"
+    path = "" if host and path == "/" else path
+    room = max(length - len(host), 8) - 2
+    if len(path) > room + 2:
+        end = path[-room:]
+        # Whole segments, but not if much would be lost.
+        first = end.find("/", 0, room // 2)
+        path = f"/…{end[max(first, 0) :]}"
+    return host, path
 
 
 def suffix_of(url: str) -> str:

@@ -165,6 +165,12 @@ class JobDatabase:
         rows = self._read(sql, parameters)
         return kind(rows[0][0]) if rows and rows[0][0] is not None else None
 
+    def _column(
+        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[Any]:
+        """Return the first column of a query."""
+        return [row[0] for row in self._read(sql, parameters)]
+
     def version(self) -> int:
         """A number that changes when another thread or process has written to the job store.
 

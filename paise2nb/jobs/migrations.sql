@@ -180,3 +180,6 @@ CREATE TABLE history (
     PRIMARY KEY (start, series, host, wait, run)
 ) WITHOUT ROWID;
 DELETE FROM counters WHERE kind IN ('completed', 'failed');
+
+-- Pages are counted by tag, and listed in windows.
+CREATE INDEX jobs_pages ON jobs (tag, page_state) WHERE page_state IS NOT NULL;

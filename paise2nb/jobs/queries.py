@@ -4,14 +4,14 @@ import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 from paise2nb.jobs.host_limits import WAITING, reason_to_wait
 from paise2nb.jobs.models import PAGE_STATES, STATES, UNFINISHED, Claim
+from paise2nb.jobs.page_queries import PageQueryMixin
 from paise2nb.jobs.sql import SQL
-from paise2nb.jobs.statistics import StatisticsMixin
 
 # What is listed: also what failed below a root, such as a sitemap in a sitemap index.
 LISTED = "(page_id = id OR (page_id IS NULL AND (parent_id IS NULL OR state = 'failed')))"
@@ -35,7 +35,7 @@ Counts: TypeAlias = Counter[str]
 Kind: TypeAlias = Literal["all", "public", "listed"]  # of columns, see `QueryMixin.rows`
 
 
-class QueryMixin(StatisticsMixin):
+class QueryMixin(PageQueryMixin):
     """The methods that only read."""
 
     def find(
@@ -87,12 +87,6 @@ class QueryMixin(StatisticsMixin):
             page: ([part for part in (page, *others) if part is not None], finished_at)
             for page, *others, finished_at in map(tuple, rows)
         }
-
-    def _column(
-        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
-    ) -> list[Any]:
-        """Return the first column of a query."""
-        return [row[0] for row in self._read(sql, parameters)]
 
     def rows(self, ids: Iterable[int], kind: Kind = "all") -> dict[int, dict[str, Any]]:
         """The rows of jobs by id, with ``args`` decoded; without ids that are gone.

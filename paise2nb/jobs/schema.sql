@@ -89,6 +89,7 @@ CREATE INDEX jobs_isolated ON jobs (pool) WHERE isolated = 1 AND finished_at IS 
 CREATE INDEX jobs_key ON jobs (key, id) WHERE key IS NOT NULL;
 CREATE INDEX jobs_children ON jobs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX jobs_failed ON jobs (finished_at) WHERE state = 'failed';
+CREATE INDEX jobs_pages ON jobs (tag, page_state) WHERE page_state IS NOT NULL;
 CREATE TABLE attempts (
     job_id INTEGER NOT NULL,
     run INTEGER NOT NULL,

@@ -658,13 +658,28 @@ SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))
 -- name: recurring_failed
 {listed} INDEXED BY jobs_recurring WHERE {last_run_failed} ORDER BY id
 
+-- name: http_status
+iif(error GLOB '[45][0-9][0-9] *', substr(error, 1, 3), NULL)
+
 -- name: failures
 SELECT found.*, task, {short_args}, error
 FROM (
-    SELECT error_class, iif(error GLOB '[45][0-9][0-9] *', substr(error, 1, 3), NULL) AS status,
+    SELECT error_class, {http_status} AS status,
         count(*) AS jobs, max(id) AS id
     FROM jobs WHERE state = 'failed' GROUP BY 1, 2
 ) AS found JOIN jobs USING (id) ORDER BY jobs DESC, found.error_class, status
+
+-- name: pages_by_tag
+SELECT tag, page_state, count(*) FROM jobs INDEXED BY jobs_pages
+WHERE page_state IS NOT NULL GROUP BY tag, page_state
+
+-- name: pages_of_tag
+SELECT id FROM jobs INDEXED BY jobs_pages WHERE page_state IS NOT NULL AND tag IS ? AND page_state = ?
+
+-- name: failed_of_group
+SELECT coalesce(page_id, id) AS page FROM jobs INDEXED BY jobs_failed
+WHERE state = 'failed' AND error_class IS ? AND {http_status} IS ?
+GROUP BY page ORDER BY max(finished_at) DESC
 
 -- name: unfinished_arguments
 SELECT args FROM jobs WHERE state IN ('queued', 'scheduled', 'running', 'retrying')

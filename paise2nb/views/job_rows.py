@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from paise2nb.core import render
@@ -31,6 +31,16 @@ def progress(row: Mapping[str, Any]) -> str:
     if row["state"] != "running" or not isinstance(reported, list):
         return ""
     return " of ".join(f"{number:,}" for number in reported if isinstance(number, int | float))
+
+
+def items_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    """The items that the results of jobs name: ``{"item": id}``, or ``{"items": [ids]}``."""
+    found: list[int] = []
+    for row in rows:
+        result = value_of(row["result"])
+        if isinstance(result, dict):
+            found += result.get("items") or ([result["item"]] if "item" in result else [])
+    return found
 
 
 class JobRecord(Record):

@@ -31,6 +31,7 @@ from paise2nb.views.job_rows import (
     TIMES,
     JobRecord,
     as_pages,
+    items_of,
     public,
     summary_of,
     table_row,
@@ -47,7 +48,7 @@ class _JobActions:
     @property
     def items(self) -> Items:
         """The items stored by the jobs and their descendants, in the order of the jobs."""
-        ids = dict.fromkeys(item for tree in self._trees().values() for item in _items_of(tree))
+        ids = dict.fromkeys(item for tree in self._trees().values() for item in items_of(tree))
         rows = filter(None, map(self._client.items.get, ids))
         return Items(list(rows), self._client.items)
 
@@ -260,16 +261,6 @@ class Job(_JobActions, JobRecord):
         )
 
 
-def _items_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:
-    """The items that the results of jobs name: ``{"item": id}``, or ``{"items": [ids]}``."""
-    found: list[int] = []
-    for row in rows:
-        result = value_of(row["result"])
-        if isinstance(result, dict):
-            found += result.get("items") or ([result["item"]] if "item" in result else [])
-    return found
-
-
 class Jobs(_JobActions, Listing[Job]):
     """Jobs in a given order.
 
@@ -347,7 +338,10 @@ class Jobs(_JobActions, Listing[Job]):
             tree = trees[job_id]
             completed = {"state": "completed" if tree else None, "error": None}
             decisive = next((row for row in tree if row["state"] != "completed"), completed)
-            item = next(filter(None, map(self._client.items.get, _items_of(tree))), {})
+            item = next(
+                filter(None, map(self._client.items.get, items_of(tree))),
+                {},
+            )
             row = {
                 "id": job_id,
                 "input": arguments(tree[0]["args"]) if tree else None,

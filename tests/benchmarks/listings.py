@@ -1,7 +1,7 @@
 """The speed of long listings: ``python -m tests.benchmarks.listings [--jobs 100000]``.
 
-Prints how long it takes to show 20 rows of many jobs and items, as text and as HTML, and to make
-data frames of all of them.
+Prints how long it takes to show 20 rows of many jobs and items, as text and as HTML, to read 50
+rows for the panel, and to make data frames of all of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pandas
 import paise2nb
 from paise2nb.app import App
 from paise2nb.plugins import Document
+from paise2nb.views.page_rows import SORTS, window
 
 DATES = ("2026-01-02", "2026-01-02T03:04:05Z", None)
 
@@ -38,6 +40,9 @@ def measurements(app: App) -> Iterator[tuple[str, Callable[[], object]]]:
     yield f"{items:,} items, as HTML", lambda: app.items()._repr_html_()
     yield f"{jobs:,} jobs, as text", lambda: str(app.jobs())
     yield f"{jobs:,} jobs, as HTML", lambda: app.jobs()._repr_html_()
+    for sort in SORTS:
+        yield f"50 of {jobs:,} pages by {sort}", partial(window, app.client, sort=sort)
+    yield f"pages of {jobs:,} with a word", partial(window, app.client, words="example/77")
     yield f"{items:,} items, data frame", lambda: app.items().to_frame()
     yield f"{jobs:,} jobs, data frame", lambda: app.jobs().to_frame()
 
@@ -59,7 +64,7 @@ def main() -> None:
             start, used = time.perf_counter(), time.process_time()
             measured()
             seconds, cpu = time.perf_counter() - start, time.process_time() - used
-            print(f"{name:28} {seconds:8.3f} s ({cpu:.3f} s of a core)")
+            print(f"{name:32} {seconds:8.3f} s ({cpu:.3f} s of a core)")
 
 
 if __name__ == "__main__":

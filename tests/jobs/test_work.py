@@ -118,4 +118,4 @@ def test_a_page_from_fetch_to_store(store: JobStore, worker: Worker) -> None:
     statements, commits, pages = work_of(store, run)
     assert store.page_counts()["stored"] == 1
     assert (statements, commits) == (51, 4)
-    assert pages <= 23
+    assert pages <= 25  # two are those of the index by which pages are listed
