@@ -34,12 +34,14 @@ class Lease(NamedTuple):
         machine: The id of the machine.
         claim: The execution.
         limits: Its limits.
+        sequence: The number of the message that carries it to the machine.
     """
 
     token: str
     machine: int
     claim: Claim
     limits: Limits
+    sequence: int
 
 
 @dataclass
@@ -93,7 +95,7 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
     def exchange(
         self,
         tx: Transaction,
-        outcomes: Iterable[tuple[str, Outcome]],
+        outcomes: Sequence[tuple[str, Outcome]],
         pools: Mapping[str, dict[str, Limits]],
         machines: Sequence[Capacity],
     ) -> tuple[set[str], list[Lease]]:
@@ -107,7 +109,7 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         Returns:
             The tokens whose outcomes were accepted, and the new claims.
         """
-        accepted = {token for token, outcome in outcomes if self._end_lease(tx, token, outcome)}
+        accepted = self._end_leases(tx, outcomes)
         leases = []
         if any(machine.slots or machine.ahead for machine in machines):
             now = self.now()
@@ -119,14 +121,19 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
                     leases += self._claim_for(tx, pool, limits, machines)
         return accepted, leases
 
-    def _end_lease(self, tx: Transaction, token: str, outcome: Outcome) -> bool:
-        row = tx.execute(SQL["leased_job"], (token,)).fetchone()
-        tx.execute("DELETE FROM leases WHERE token = ?", (token,))
-        if row is None or not self._end(tx, claim_of(row), outcome):
-            return False
-        if outcome.error_class == HOME_ONLY:
-            tx.execute("UPDATE jobs SET home = 1 WHERE id = ?", (row["id"],))
-        return True
+    def _end_leases(self, tx: Transaction, outcomes: Sequence[tuple[str, Outcome]]) -> set[str]:
+        tokens = json.dumps([token for token, _ in outcomes])
+        claims = {row[0]: Claim(*row[1:]) for row in tx.execute(SQL["leased_jobs"], (tokens,))}
+        tx.execute(SQL["delete_leases"], (tokens,))
+        accepted = set()
+        for token, outcome in outcomes:
+            claim = claims.pop(token, None)
+            if claim is None or not self._end(tx, claim, outcome):
+                continue
+            accepted.add(token)
+            if outcome.error_class == HOME_ONLY:
+                tx.execute("UPDATE jobs SET home = 1 WHERE id = ?", (claim.id,))
+        return accepted
 
     def _claim_for(
         self,
@@ -160,9 +167,10 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
             if claim is not None:
                 chosen.give(pool, bool(row["isolated"]))
                 token = secrets.token_hex(16)
-                values = (token, claim.id, chosen.machine, chosen.sequence)
-                tx.execute("INSERT INTO leases VALUES (?, ?, ?, ?, 0)", values)
-                leases.append(Lease(token, chosen.machine, claim, limits[row["task"]]))
+                limit = limits[row["task"]]
+                leases.append(Lease(token, chosen.machine, claim, limit, chosen.sequence))
+        values = [(lease.token, lease.claim.id, lease.machine, lease.sequence) for lease in leases]
+        tx.executemany("INSERT INTO leases VALUES (?, ?, ?, ?, 0)", values)
         return leases
 
     @transaction

@@ -455,8 +455,12 @@ WHERE isolated = 1 AND finished_at IS NULL AND (ready = 1 OR (ready = 0 AND run_
 SELECT leases.*, task, pool, jobs.state, isolated, host
 FROM leases JOIN jobs ON jobs.id = job_id AND worker = -machine
 
--- name: leased_job
-SELECT jobs.* FROM leases JOIN jobs ON jobs.id = job_id AND worker = -machine WHERE token = ?
+-- name: leased_jobs
+SELECT token, {claim_columns} FROM leases JOIN jobs ON jobs.id = job_id AND worker = -machine
+WHERE token IN (SELECT value FROM json_each(?))
+
+-- name: delete_leases
+DELETE FROM leases WHERE token IN (SELECT value FROM json_each(?))
 
 -- name: jobs_of_machine
 SELECT jobs.*, started FROM leases JOIN jobs ON jobs.id = job_id AND worker = -machine

@@ -3,11 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from paise2nb.jobs.leases import Capacity
+from paise2nb.jobs.leases import Capacity, Lease
 from paise2nb.workers.machines.bytes_in_parts import Receiver
 from paise2nb.workers.machines.messages import Channel
 
-AHEAD = 64  # brief jobs that may wait on a machine, in each pool
+# Brief jobs that may wait on a machine, in each pool: what it ends in a short time. `python -m
+# tests.benchmarks.redis`: with a fixed 64, a job costs a fifth more processor time.
+AHEAD, MOST_AHEAD = 64, 512
+AHEAD_SECONDS = 0.1
 
 
 @dataclass
@@ -38,7 +41,10 @@ class Machine:
         stop: Whether it has to stop.
         receiver: The bytes that home wants from it.
         tasks: What it may run.
-        answer: Whether it waits for an answer.
+        ended: How many jobs it has ended in this second.
+        ahead: How many brief jobs may wait there, in each pool.
+        given: Claims that were not sent to it yet.
+        answer: What waits for an answer: ``beat`` for a heartbeat, ``report``, or nothing.
     """
 
     row: int
@@ -54,7 +60,10 @@ class Machine:
     stop: bool = False
     receiver: Receiver = field(init=False)
     tasks: frozenset[str] = frozenset()
-    answer: bool = False
+    ended: int = 0
+    ahead: int = AHEAD
+    given: list[Lease] = field(default_factory=list)
+    answer: str = ""
 
     @property
     def name(self) -> str:
@@ -70,7 +79,7 @@ class Machine:
         if any(lease.isolated for lease in self.leases.values()) or not self.tasks:
             return None
         slots = dict(self.about.get("pools", {}))
-        ahead = dict.fromkeys(slots, AHEAD if brief else 0)
+        ahead = dict.fromkeys(slots, self.ahead if brief else 0)
         for lease in self.leases.values():
             slots[lease.pool] = slots.get(lease.pool, 0) - 1
         if not any(free + ahead.get(pool, 0) > 0 for pool, free in slots.items()):

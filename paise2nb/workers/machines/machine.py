@@ -258,11 +258,6 @@ class Link:
                 return
             kind, body = message
             match kind:
-                case "jobs":
-                    # Older than the heartbeat that home had read when it claimed them.
-                    age = time.monotonic() - self._beats.get(body["beat"], float("-inf"))
-                    if age < STALE_SECONDS and not self.stopping:
-                        self.store.add(map(execution_from_json, body["jobs"]))
                 case "answer":
                     self._take_answer(body)
                 case "want":
@@ -284,3 +279,7 @@ class Link:
         self.stopping |= body["stop"]
         if (setup := body.get("setup")) is not None and setup != self.setup:
             self.setup = setup
+        # Older than the heartbeat that home had read when it claimed them.
+        age = time.monotonic() - self._beats.get(body["beat"], float("-inf"))
+        if body["jobs"] and age < STALE_SECONDS and not self.stopping:
+            self.store.add(map(execution_from_json, body["jobs"]))

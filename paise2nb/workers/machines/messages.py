@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,15 @@ class Server:
         # No other characters: Huey's cleaning of names could make two of them one.
         name = f"paise2_{collection}_{receiver}"
         return RedisStorage(name, connection_pool=self._pool, read_timeout=READ_SECONDS)
+
+    def deliver(self, collection: str, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Send messages to their receivers in one round trip. Raises one of `errors`."""
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for receiver, data in messages:
+                mailbox = self.mailbox(collection, receiver)
+                mailbox.conn = pipeline
+                mailbox.enqueue(data)
+            pipeline.execute()
 
     def require_noeviction(self) -> None:
         """Refuse a server that may delete messages. Raises WorkersError."""

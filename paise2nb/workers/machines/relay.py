@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,14 +18,14 @@ from typing import Any
 from paise2nb.content.fetch import robots
 from paise2nb.core.errors import StorageError, WorkersError
 from paise2nb.core.wakeup import Listener, Notifier
-from paise2nb.jobs.leases import HOME_ONLY, Lease
+from paise2nb.jobs.leases import HOME_ONLY
 from paise2nb.jobs.models import Limits, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash
 from paise2nb.jobs.transfer import outcome_from_json
 from paise2nb.workers.machines.bytes_in_parts import Receiver, part_of
 from paise2nb.workers.machines.home import HomeParts
-from paise2nb.workers.machines.joined import Leased, Machine
+from paise2nb.workers.machines.joined import AHEAD, AHEAD_SECONDS, MOST_AHEAD, Leased, Machine
 from paise2nb.workers.machines.messages import (
     HOME,
     Channel,
@@ -73,7 +73,8 @@ class Relay:
         self._nonce = new_name()
         self._budget = self._settings.blob_mb * 1_000_000  # of all machines together
         self._collection = self._store.collection()
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, Channel] = {}  # of machines, those that were lost included
+        self._outgoing: list[tuple[str, bytes]] = []  # with their receivers
         self._machines: dict[str, Machine] = {}
         self._incoming: deque[bytes] = deque()
         self._ended: list[tuple[Machine, str, Outcome]] = []  # with their tokens
@@ -123,6 +124,7 @@ class Relay:
         now = time.monotonic()
         names = {row["id"]: row["name"] for row in self._store.machines()}
         for machine_id, name in names.items():
+            self._channels[name] = self._channel(name)
             self._machines[name] = self._new_machine(machine_id, name, now)
         for row in self._store.leases():
             # Messages of an earlier session can't be read any more: they count as read.
@@ -139,10 +141,10 @@ class Relay:
         return machine
 
     def _channel(self, name: str) -> Channel:
-        if name not in self._channels:
-            key = session_key(self._secret, self._collection, self._nonce, name)
-            self._channels[name] = Channel(key, self._collection, HOME, name)
-        return self._channels[name]
+        if (known := self._channels.get(name)) is not None:
+            return known
+        key = session_key(self._secret, self._collection, self._nonce, name)
+        return Channel(key, self._collection, HOME, name)
 
     def _grant(self) -> None:
         """Give each machine a full lease: it was this process that heard nothing."""
@@ -182,6 +184,9 @@ class Relay:
             self._watch(now)
         self._exchange(now)
         self._answer_all()
+        # Those that Redis does not take are lost, which both sides can tell.
+        outgoing, self._outgoing = self._outgoing, []
+        self._server.deliver(self._collection, outgoing)
 
     def _watch(self, now: float) -> None:
         """Take jobs back: of silent machines, and those that did not begin."""
@@ -192,6 +197,8 @@ class Relay:
             machine.receiver.step()
             machine.cancel = cancelled & machine.leases.keys()
             machine.stop = machine.name in stopping
+            machine.ahead = min(max(AHEAD, int(machine.ended * AHEAD_SECONDS)), MOST_AHEAD)
+            machine.ended = 0
             if now - machine.heard_at > self._settings.lease:
                 self._lose(machine, "has been silent")
                 continue
@@ -257,29 +264,21 @@ class Relay:
             raise
         for machine, token, _ in ended:
             machine.acknowledged.append(token)
-            machine.answer = True
+            machine.answer = machine.answer or "report"
+            machine.ended += 1
         if any(outcome.followups for _, token, outcome in ended if token in accepted):
             self._notifier.notify()
-        by_machine: dict[Machine, list[Lease]] = {}
-        for lease in leases:  # all before the first message: without it, they are found to be lost
+        for lease in leases:
             machine, claim = machines[lease.machine], lease.claim
-            by_machine.setdefault(machine, []).append(lease)
-            sequence, isolated = machine.channel.sent + 1, bool(claim.isolated)
-            machine.leases[lease.token] = Leased(sequence, now, claim.pool, isolated)
-        for machine, given in by_machine.items():
-            jobs = []
-            for token, _, claim, limits in given:
-                try:
-                    jobs.append([token, claim, limits, self._home.extras(claim)])
-                except (LookupError, TypeError, ValueError):  # damaged arguments
-                    at_home = Outcome("released", "queued", error_class=HOME_ONLY)
-                    self._ended.append((machine, token, at_home))
-            self._send(machine, "jobs", {"beat": machine.beat, "jobs": jobs})
+            machine.leases[lease.token] = Leased(
+                lease.sequence, now, claim.pool, bool(claim.isolated)
+            )
+            machine.given.append(lease)
 
     # Messages ----------------------------------------------------------------------------------
 
     def _send(self, machine: Machine, kind: str, body: Any) -> None:
-        machine.channel.send(self._server, kind, body)
+        self._outgoing.append((machine.name, machine.channel.seal(kind, body)))
 
     def _receive(self, data: bytes) -> None:
         """Take one message. A crafted, replayed or damaged one is ignored."""
@@ -291,6 +290,7 @@ class Relay:
             return
         if message is None:
             return
+        self._channels[name] = channel  # now that the sender is known to have the secret
         kind, body = message
         machine = self._machines.get(name)
         if machine is None:
@@ -339,7 +339,7 @@ class Relay:
         machine.drop += [token for token in beat["held"] if token not in machine.leases]
         for token, (done, total) in beat["progress"].items():
             self._store.progress_of(token, done, total)
-        machine.answer = True
+        machine.answer = "beat"
         if beat.get("leaves"):
             self._exchange(time.monotonic())
             self._lose(machine, "has left")
@@ -355,7 +355,7 @@ class Relay:
         for token, values in outcomes.items():
             if token not in machine.leases:  # late, twice, or refused
                 machine.acknowledged.append(token)
-                machine.answer = True
+                machine.answer = machine.answer or "report"
             elif token not in machine.pending:
                 sizes = values.get("bytes", {})
                 missing = {key for key in sizes if key not in self._parts.cache}
@@ -395,9 +395,9 @@ class Relay:
             self._ended.append((machine, token, outcome))
 
     def _answer_all(self) -> None:
-        """Answer heartbeats and outcomes."""
+        """Answer heartbeats and outcomes, and send the new claims."""
         for machine in self._machines.values():
-            due = machine.answer or machine.cancel or machine.stop or machine.drop
+            due = machine.answer or machine.cancel or machine.stop or machine.drop or machine.given
             if not (due and machine.about):  # there is no heartbeat yet since this relay began
                 continue
             body: dict[str, Any] = {
@@ -406,10 +406,25 @@ class Relay:
                 "cancel": list(machine.cancel),
                 "stop": machine.stop,
                 "lease": self._settings.lease,
+                "beat": machine.beat,
+                "jobs": list(self._given(machine)),
             }
-            setup = self._home.setup(accepts_plugins=machine.about["accepts_plugins"])
-            if machine.about["setup"] != setup_digest(setup):
-                body["setup"] = setup
+            if machine.answer == "beat":
+                setup = self._home.setup(accepts_plugins=machine.about["accepts_plugins"])
+                if machine.about["setup"] != setup_digest(setup):
+                    body["setup"] = setup
             self._send(machine, "answer", body)
-            machine.acknowledged, machine.drop, machine.answer = [], [], False
-            machine.cancel, machine.stop = set(), False
+            machine.acknowledged, machine.drop, machine.answer = [], [], ""
+            machine.cancel, machine.stop, machine.given = set(), False, []
+
+    def _given(self, machine: Machine) -> Iterator[list[Any]]:
+        """The new claims for a machine, with what they need."""
+        for token, _, claim, limits, _ in machine.given:
+            try:
+                given = [token, claim, limits, self._home.extras(claim)]
+            except (LookupError, TypeError, ValueError):  # damaged arguments
+                at_home = Outcome("released", "queued", error_class=HOME_ONLY)
+                self._ended.append((machine, token, at_home))
+            else:
+                machine.leases[token].sequence = machine.channel.sent + 1
+                yield given
