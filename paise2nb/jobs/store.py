@@ -124,8 +124,8 @@ class JobStore(LeaseMixin, WorkerRegistry):
 
     def progress_of(self, token: str, done: float, total: float | None) -> None:
         """Store the progress of an execution, if it still has its job."""
-        for row in self._read(SQL["leased_job"], (token,)):
-            self.progress(claim_of(row), done, total)
+        for _, *claim in self._read(SQL["leased_jobs"], (json.dumps([token]),)):
+            self.progress(Claim(*claim), done, total)
 
     def prune(self, before: float) -> int:
         """Delete jobs that finished before a time, with their attempts; roll the history up.

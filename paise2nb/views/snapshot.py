@@ -13,6 +13,7 @@ from typing import Any
 from paise2nb.core import render
 from paise2nb.core.display import arguments
 from paise2nb.core.render import Column
+from paise2nb.jobs.models import ELSEWHERE
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import COLUMNS
 from paise2nb.plugins import DataStorageProvider
@@ -40,7 +41,8 @@ class Snapshot:
     Attributes:
         at: when it was read, in seconds since the epoch.
         status: the status.
-        workers: the entries of the status, with their jobs and the time of their heartbeat.
+        workers: the entries of the status, and one for each machine that has joined the queue,
+            with the first of their jobs and the time of their heartbeat.
         retries: the next retries; ``due`` is in seconds since the epoch.
         failures: the first groups of failures, with the remedy for each.
         left: the estimated time left, as text; None if nothing is left.
@@ -72,7 +74,8 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
         log: the last lines of the workers' log.
     """
     job_store, now = client.job_store, time.time()
-    ids = [job_id for worker in status.workers for job_id in worker["jobs"]]
+    workers = [*status.workers, *map(_machine, status.machines)]
+    ids = [job_id for worker in workers for job_id in worker["jobs"][: JOBS_SHOWN + 1]]
     running = job_store.rows(ids, "listed")
     waited = status.oldest_queued_seconds
     minute = int(job_store.now() // 60)
@@ -80,7 +83,7 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
     return Snapshot(
         at=now,
         status=status,
-        workers=[_worker(job_store, worker, running) for worker in status.workers],
+        workers=[_worker(job_store, worker, running) for worker in workers],
         retries=[_retry(job_store, row) for row in job_store.retries(RETRIES)],
         failures=[_failure(job_store, group) for group in status.failures[:FAILURES]],
         left=status.left.text if status.left else None,
@@ -89,6 +92,12 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
         items=[_item(client.items, row) for row in client.items.list(limit=ITEMS)],
         log=log,
     )
+
+
+def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of a machine that has joined the queue, as one of a worker."""
+    pools = ", ".join(sorted(machine["pools"]))
+    return {**machine, "pool": pools, "presence": ELSEWHERE, "error": machine["problem"]}
 
 
 def _worker(
@@ -161,15 +170,16 @@ def _activity(worker: Mapping[str, Any], now: float) -> str:
         number = f"{row['id']} ({reported})" if reported else f"{row['id']}"
         passed = f" · {render.duration(round(seconds))}" if seconds >= 1 else ""
         words.append(f"job {number}: {row['task']} {arguments(row['args'])}{passed}")
-    if more := len(worker["running"][JOBS_SHOWN:]):
-        words.append(f"and {more} more")
+    if (more := len(worker["jobs"]) - JOBS_SHOWN) > 0 and words:
+        words.append(f"and {more:,} more")
     return worker["error"] or ", ".join(words)
 
 
 def worker_rows(snapshot: Snapshot, now: float) -> tuple[list[dict[str, Any]], Sequence[Column]]:
     """The rows and columns of the table of workers."""
     rows = [{**worker, "doing": _activity(worker, now)} for worker in snapshot.workers]
-    return rows, _WORKER_COLUMNS
+    places = [Column("host", title="machine")] if snapshot.status.machines else []
+    return rows, (*places, *_WORKER_COLUMNS)
 
 
 def sparkline(numbers: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from paise2nb.core.errors import NotFound, WorkersError
+from paise2nb.views import snapshot
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
 from paise2nb.workers.machines.relay import Relay
 from tests.machines import Place, RedisServer
@@ -42,6 +43,8 @@ def test_two_machines_run_what_may_run_anywhere_and_home_the_rest(place: Place) 
     jobs = app.enqueue_many("hold", [(str(gate), f"{n}") for n in range(2)])
     until(lambda: [job.state for job in jobs] == ["running"] * 2)
     until(lambda: all(row["jobs"] for row in app.workers.status().machines))
+    shown = snapshot.text(app.snapshot(), 0)
+    assert shown.count("hold") == 2, shown
     gate.touch()
     jobs.wait(60)
     directories = {job.result(0) for job in jobs}

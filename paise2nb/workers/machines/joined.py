@@ -23,6 +23,7 @@ class Leased:
     isolated: bool
     started: bool = False
     waits: bool = False  # the machine has said that it has not begun it
+    progress: list[float | None] | None = None
 
 
 @dataclass(eq=False)

@@ -90,14 +90,10 @@ class MemoryStore:
             return {e.token: int(e.worker is not None) for e in self._executions.values()}
 
     def progress_by_token(self) -> dict[str, tuple[float, float | None]]:
-        """The latest progress of each execution that has reported some; each is returned once."""
-        found = {}
+        """The latest progress of each execution that has reported some."""
         with self._lock:
-            for execution in self._executions.values():
-                if execution.progress is not None:
-                    found[execution.token] = execution.progress
-                    execution.progress = None
-        return found
+            executions = self._executions.values()
+            return {e.token: e.progress for e in executions if e.progress is not None}
 
     def drop(self, tokens: Collection[str] | None, *, grace: bool) -> None:
         """Give up executions: those that have begun are killed, and none is reported.

@@ -337,8 +337,10 @@ class Relay:
             if lease.sequence <= beat["read"] and not known:
                 self._release(machine, token)  # its message was lost
         machine.drop += [token for token in beat["held"] if token not in machine.leases]
-        for token, (done, total) in beat["progress"].items():
-            self._store.progress_of(token, done, total)
+        for token, progress in beat["progress"].items():
+            if (lease := machine.leases.get(token)) and lease.progress != progress:
+                lease.progress = progress
+                self._store.progress_of(token, *progress)
         machine.answer = "beat"
         if beat.get("leaves"):
             self._exchange(time.monotonic())
