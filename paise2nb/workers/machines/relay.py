@@ -338,8 +338,9 @@ class Relay:
                 self._release(machine, token)  # its message was lost
         machine.drop += [token for token in beat["held"] if token not in machine.leases]
         for token, progress in beat["progress"].items():
-            if (lease := machine.leases.get(token)) and lease.progress != progress:
-                lease.progress = progress
+            found = machine.leases.get(token)
+            if found is not None and found.progress != progress:
+                found.progress = progress
                 self._store.progress_of(token, *progress)
         machine.answer = "beat"
         if beat.get("leaves"):
