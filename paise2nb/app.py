@@ -244,7 +244,7 @@ class App:
     def _dry_run(self, row: Mapping[str, Any]) -> Replay:
         context = Context.trial(self.parts, row)
         value = call_function(self.parts, context, row["args"])
-        return Replay(context.job.id, context.job.task, value, context.followups)
+        return Replay(context.job.id, context.job.task, value, context.next_jobs)
 
     # Reading ---------------------------------------------------------------------------------
 

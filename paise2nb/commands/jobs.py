@@ -23,7 +23,7 @@ from paise2nb.views.status import Status
 from paise2nb.views.waiting import STOPPED
 
 PROGRESS_FROM = 2000  # arguments from which on an enqueue shows its progress
-_TASK_OPTIONS = ("recursive", "depth", "same_host", "pattern")
+_TASK_OPTIONS = ("recursive", "depth", "same_host", "pattern", "max_pages")
 ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs=-1)
 
 
@@ -41,6 +41,7 @@ ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs
 @option("--depth N", "links: how many links to follow (default 1).", type=int)
 @option("--same-host/--any-host", "links: only the page's host, or any.", default=None)
 @option("--pattern GLOB", "folder, links: only matches.", multiple=True)
+@option("--max-pages N", "links: stop after so many pages.", type=int)
 @option("--wait", "Return when the jobs have finished.", "and_wait")
 def enqueue(
     session: Session,

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from paise2nb.config.settings import Settings
+from paise2nb.content import crawl
 from paise2nb.content.extract.types import PAGES, SUFFIXES, choose
 from paise2nb.content.fetch import item_with_url, robots
 from paise2nb.core import urls
@@ -23,7 +24,7 @@ from paise2nb.core.errors import HomeOnly, NotFound, PermanentError, UsageError,
 from paise2nb.core.files import expand_user, working_directory
 from paise2nb.core.text import count_words
 from paise2nb.jobs.context import Context
-from paise2nb.jobs.models import CLEANED_AT, UNFINISHED
+from paise2nb.jobs.models import CLEANED_AT, UNFINISHED, NewJob
 from paise2nb.jobs.store import NOT_CACHED
 from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, Source, task
 
@@ -31,7 +32,7 @@ Facts: TypeAlias = Mapping[str, Any]  # about fetched bytes, see `hand_over`
 DAY = 86400.0
 VALIDATORS = ("etag", "last_modified", "mtime_ns")  # by which a later fetch detects a change
 # What an item keeps about its bytes, for extracting or fetching them again.
-ANSWER_FACTS = ("name", "truncated", *VALIDATORS)
+ANSWER_FACTS = ("name", "truncated", "robots", *VALIDATORS)
 SOURCE_FACTS = ("mime_type", "charset", "final_url", "fetched_at", *ANSWER_FACTS)
 _DOMAIN = re.compile(r"([\w-]+\.)+[A-Za-z]{2,}(:\d+)?")
 
@@ -261,7 +262,10 @@ def store(context: Context, url: str, document_key: str, facts: Facts) -> dict[s
     """Store an item for each document that an extraction has put into the cache."""
     data = _cached(context, document_key, "extracted text is", url)
     entries = []
-    for document in (Document(**fields) for fields in json.loads(data)):
+    documents = [Document(**fields) for fields in json.loads(data)]
+    if reason := _reason_to_skip(context, url, documents, facts):
+        return {"skipped": reason}
+    for document in documents:
         item_url = urls.shown_url(document.url or url)
         member = document.metadata.get("source")  # a member of an archive has facts of its own
         about = facts if member is None else {"fetched_at": facts["fetched_at"], **member}
@@ -281,6 +285,26 @@ def store(context: Context, url: str, document_key: str, facts: Facts) -> dict[s
         entries.append((dataclasses.replace(document, title=title, metadata=metadata), provenance))
     ids = context.items.put_many(entries)
     return {"item": ids[0], "items": ids} if len(ids) > 1 else {"item": ids[0]}
+
+
+def _reason_to_skip(
+    context: Context, url: str, documents: list[Document], facts: Facts
+) -> str | None:
+    """Why a page of a crawl is not stored; None if it is, or if it belongs to no crawl."""
+    if len(documents) > 1 or (of := crawl.of_page(context, url)) is None:
+        return None
+    text, metadata = documents[0].text, documents[0].metadata
+    robots = crawl.directives(context, facts.get("robots"), *metadata.get("robots", ()))
+    claims = crawl.Claims(robots, metadata.get("canonical"), crawl.digest(text, "item"))
+
+    def page_job(url: str) -> NewJob:
+        [job] = context.new_jobs(
+            "fetch", [(url,)], tag=context.job.tag, priority=context.job.priority
+        )
+        return job
+
+    final_url = facts.get("final_url") or url
+    return crawl.reason_to_skip(context, of, url, final_url, claims, page_job) or None
 
 
 # cleanup -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 from paise2nb.config.settings import Settings
 from paise2nb.core.wakeup import Notifier
-from paise2nb.jobs.models import Claim, HostDelay, NewJob, StateEntry
+from paise2nb.jobs.models import Claim, Found, HostDelay, NewJob, StateEntry
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.plugin_state import State
 from paise2nb.jobs.store import JobStore
@@ -29,6 +29,7 @@ class Context:
         job: The execution: ``id``, ``task``, ``args``, ``tag``, ``attempt``, ``parent_id``,
             ``root_id``.
         followups: The jobs that `enqueue` has collected.
+        found: The links that become pages of its crawl.
         host_delays: The delays that hosts have asked for.
         settings: The resolved settings.
         data_dir: The directory of the databases, the cache and the logs.
@@ -43,6 +44,7 @@ class Context:
     def __init__(self, parts: Parts, claim: Claim) -> None:
         self.job = claim
         self.followups: list[NewJob] = []
+        self.found: Found | None = None
         self.host_delays: list[HostDelay] = []
         self.settings: Settings = parts.settings
         self.data_dir: Path = parts.data_dir
@@ -86,6 +88,11 @@ class Context:
     def state_entries(self) -> list[StateEntry]:
         """Return the values of plugins' states that this execution has read or written."""
         return [entry for state in self._states.values() for entry in state.entries()]
+
+    @property
+    def next_jobs(self) -> list[NewJob]:
+        """The jobs that follow from this execution, with the pages of its crawl."""
+        return self.followups + (self.found.jobs if self.found else [])
 
     @property
     def is_replay(self) -> bool:

@@ -74,7 +74,9 @@ class EnqueueMixin(JobDatabase):
                 if job.interval and job.interval != row["interval"]:
                     tx.execute(SQL["change_interval"], {**row, "interval": job.interval})
                 return row["id"], "waiting"
-        latest = next((row for row in rows if row["state"] == "completed"), None)
+        completed = (row for row in rows if row["state"] == "completed")
+        # A user who asks for a page that a crawl has skipped wants it.
+        latest = next((row for row in completed if row["page_state"] != "skipped"), None)
         if latest is None or is_fresh is None or job.interval:
             return None
         age = self.now() - latest["finished_at"]

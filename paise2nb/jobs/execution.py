@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from paise2nb.jobs.crawls import CrawlMixin
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.enqueue import EnqueueMixin
 from paise2nb.jobs.history import execution
@@ -36,7 +37,7 @@ def _without_fetch(tasks: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in tasks if name != "fetch")
 
 
-class ExecutionMixin(EnqueueMixin):
+class ExecutionMixin(EnqueueMixin, CrawlMixin):
     """The methods of an execution."""
 
     def claimable(self, tasks: Sequence[str]) -> bool:
@@ -91,6 +92,7 @@ class ExecutionMixin(EnqueueMixin):
         limits: Mapping[str, Limits],
         *,
         tree: int | None = None,
+        page: int | None = None,
         beside: Collection[str] | None = None,
     ) -> Claim | None:
         """Claim the next job: the one with the highest priority, then the oldest.
@@ -103,6 +105,7 @@ class ExecutionMixin(EnqueueMixin):
                 gets none.
             limits: the tasks to choose from, each with the limits of one execution.
             tree: only jobs of the tree below this job.
+            page: of these only this job and, if it is a page, its parts.
             beside: the tasks whose jobs may run beside others, if others run in the process.
         """
         now = self.now()
@@ -110,7 +113,7 @@ class ExecutionMixin(EnqueueMixin):
             if tree is None:
                 found = self._next(tx, worker, limits, now)
             else:
-                found = self._next_in_tree(tx, tree, limits, now)
+                found = self._next_in_tree(tx, tree, page, limits, now)
             if found is None:
                 return None
             if not tx.host_limits.is_crowded(found["host"]):
@@ -170,10 +173,10 @@ class ExecutionMixin(EnqueueMixin):
         return find(SQL["next_job"], tasks)
 
     def _next_in_tree(
-        self, tx: Transaction, tree: int, limits: Mapping[str, Limits], now: float
+        self, tx: Transaction, tree: int, page: int | None, limits: Mapping[str, Limits], now: float
     ) -> sqlite3.Row | None:
         self._promote(tx, now)
-        parameters = {"ids": f"[{tree}]", "tasks": _as_json(tuple(limits))}
+        parameters = {"ids": f"[{tree}]", "page": page, "tasks": _as_json(tuple(limits))}
         found: sqlite3.Row | None = tx.execute(SQL["next_in_tree"], parameters).fetchone()
         if found is None:  # a job of another tree, which no worker runs, may have the slot
             waiting = tx.execute(SQL["next_waiting_in_tree"], parameters).fetchone()
@@ -261,7 +264,8 @@ class ExecutionMixin(EnqueueMixin):
             tx.execute(SQL["schedule_again"], {**claim._asdict(), "now": now})
         tx.counters.move("running", state, claim.is_root, claim.page_id)
         self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
-        self._add_followups(tx, claim, outcome.followups)
+        pages = self._new_pages(tx, claim, outcome.found) if outcome.found else []
+        self._add_followups(tx, claim, [*outcome.followups, *pages])
         return True
 
     @transaction

@@ -157,6 +157,16 @@ CREATE TABLE leases (
     started INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
+-- A crawl knows which URLs it has found.
+CREATE TABLE crawls (
+    crawl INTEGER NOT NULL,
+    key INTEGER NOT NULL,
+    depth INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    url TEXT NOT NULL,
+    PRIMARY KEY (crawl, key)
+) WITHOUT ROWID;
+
 -- What has ended is counted for longer than an hour, with its waiting and run time.
 ALTER TABLE jobs ADD COLUMN due_at REAL;
 UPDATE jobs SET due_at = run_at WHERE ready = 0 AND run_at IS NOT NULL;

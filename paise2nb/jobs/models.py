@@ -133,6 +133,35 @@ class StateEntry(NamedTuple):
     written: bool
 
 
+class Link(NamedTuple):
+    """A URL that a page of a crawl links to.
+
+    Attributes:
+        key: equal for all spellings of the URL.
+        depth: how far the links of its page are followed.
+        reason: why it is left out, empty if it is not.
+        job: makes it a page.
+    """
+
+    key: int
+    url: str
+    depth: int
+    reason: str
+    job: NewJob | None
+
+
+class Found(NamedTuple):
+    """The links that an execution has found for its crawl, and the most pages of the crawl."""
+
+    links: Sequence[Link]
+    max_pages: int
+
+    @property
+    def jobs(self) -> list[NewJob]:
+        """The jobs of all links that are not left out."""
+        return [link.job for link in self.links if link.job is not None and not link.reason]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How an execution ended.
@@ -145,6 +174,7 @@ class Outcome:
         retry_in: seconds until the next attempt.
         max_attempts: executions in all, if the error's policy changes the number.
         isolated: the job has to run alone in its process next.
+        found: links that become pages of the crawl.
         host_delays: the delays that hosts asked for.
     """
 
@@ -157,6 +187,7 @@ class Outcome:
     retry_in: float | None = None
     max_attempts: int | None = None
     followups: Sequence[NewJob] = ()
+    found: Found | None = None
     state_entries: Sequence[StateEntry] = ()
     isolated: bool = False
     host_delays: Sequence[HostDelay] = ()

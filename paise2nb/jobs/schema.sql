@@ -26,6 +26,10 @@
 -- a day they are JSON: the first bucket, then the number in that one and in each that follows.
 -- An hour or a day has a row for all hosts, whose host is empty, and others for the busiest ones.
 --
+-- "crawls" holds the URLs that a crawl has found, by the id of its first job: those that are pages,
+-- without the URL; those that are left out, with the reason; and the texts of pages, each with the
+-- first URL of it. A counter of kind "crawl" has the number of pages.
+--
 -- Columns "file" of workers and supervisor: the file that the process has opened, as DEVICE:INODE.
 -- In a copy of the file such rows are those of other processes. "host" is the machine's name.
 --
@@ -102,6 +106,14 @@ CREATE TABLE attempts (
     traceback TEXT,
     retry_in REAL,
     PRIMARY KEY (job_id, run)
+) WITHOUT ROWID;
+CREATE TABLE crawls (
+    crawl INTEGER NOT NULL,
+    key INTEGER NOT NULL,
+    depth INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    url TEXT NOT NULL,
+    PRIMARY KEY (crawl, key)
 ) WITHOUT ROWID;
 CREATE TABLE counters (
     kind TEXT NOT NULL,

@@ -79,7 +79,8 @@ INSERT INTO jobs (
 SELECT value FROM json_each(:keys) WHERE EXISTS (SELECT 1 FROM jobs WHERE key = value)
 
 -- name: twins
-SELECT id, task, state, interval, result, finished_at FROM jobs WHERE key = :key ORDER BY id DESC
+SELECT id, task, state, interval, result, finished_at, page_state FROM jobs
+WHERE key = :key ORDER BY id DESC
 
 -- name: change_interval
 -- With a slot of its host, or waiting for one, a job is due: its time is then that of the slot.
@@ -142,6 +143,7 @@ ORDER BY id LIMIT ?
 {tree}
 SELECT id, task, state, host FROM tree CROSS JOIN jobs USING (id)
 WHERE ready = 1 AND task IN (SELECT value FROM json_each(:tasks))
+    AND (:page IS NULL OR :page IN (id, page_id))
 ORDER BY priority DESC, coalesce(page_id, root_id), id LIMIT 1
 
 -- name: ready_in_tree
@@ -151,7 +153,8 @@ ORDER BY priority DESC, coalesce(page_id, root_id), id
 
 -- name: next_waiting_in_tree
 {tree}
-SELECT id, host FROM tree CROSS JOIN jobs USING (id) WHERE host_slot = 1
+SELECT id, host FROM tree CROSS JOIN jobs USING (id)
+WHERE host_slot = 1 AND (:page IS NULL OR :page IN (id, page_id))
 ORDER BY priority DESC, id LIMIT 1
 
 -- name: due_jobs
@@ -746,3 +749,39 @@ FROM (
 -- name: first_to_roll_up
 -- Not yet a row of a period: one with another start, or with buckets.
 SELECT min(start) FROM history WHERE start < ? AND (start % ? > 0 OR typeof(wait) = 'integer')
+
+
+-- Crawls --------------------------------------------------------------------------------------
+
+-- name: crawled
+SELECT key, depth, reason FROM crawls
+WHERE crawl = ? AND key IN (SELECT value FROM json_each(?))
+
+-- name: crawl_pages
+SELECT jobs FROM counters WHERE kind = 'crawl' AND name = ?
+
+-- name: crawl_text
+SELECT url FROM crawls WHERE crawl = ? AND key = ?
+
+-- name: leave_out
+INSERT INTO crawls (crawl, key, depth, reason, url) VALUES (?, ?, 0, ?, ?)
+ON CONFLICT DO UPDATE SET reason = excluded.reason, url = excluded.url
+
+-- name: crawl_of
+SELECT iif(page.task = 'links', page.args, parent.args), page.task = 'links'
+FROM jobs AS page JOIN jobs AS parent ON parent.id = page.parent_id
+WHERE page.id = ? AND parent.task = 'links'
+
+-- name: left_out
+SELECT reason, number, json_group_array(url) AS examples FROM (
+    SELECT reason, url, count(*) OVER (PARTITION BY reason) AS number,
+        row_number() OVER (PARTITION BY reason) AS place
+    FROM crawls WHERE crawl = ? AND reason NOT IN ('', 'text')
+)
+WHERE place <= 3 GROUP BY reason ORDER BY number DESC, reason
+
+-- name: forget_crawls
+DELETE FROM crawls WHERE crawl IN (SELECT value FROM json_each(?))
+
+-- name: forget_crawl_pages
+DELETE FROM counters WHERE kind = 'crawl' AND name IN (SELECT value FROM json_each(?))

@@ -185,19 +185,22 @@ class JobStore(LeaseMixin, WorkerRegistry):
             if row["page_id"] is not None:
                 tx.counters.add_parts(row["state"], -1)
         tx.counters.pages.update(row["page_id"] for row in jobs if row["page_id"])
-        ids = json.dumps([row["id"] for row in jobs])
+        deleted = [row["id"] for row in jobs]
+        JobStore._forget_crawls(tx, deleted)
+        ids = json.dumps(deleted)
         tx.execute(SQL["delete_attempts"], (ids,))
         return tx.execute(SQL["delete_jobs"], (ids,)).rowcount
 
     @transaction
     def clear(self, tx: Transaction) -> int:
         """Delete every job; returns the number of jobs."""
-        for table in ("attempts", "history", "hosts", "leases", "plugin_state"):
+        for table in ("attempts", "crawls", "history", "hosts", "leases", "plugin_state"):
             tx.execute(f"DELETE FROM {table}")
         tx.execute("UPDATE counters SET jobs = (SELECT last FROM ids) WHERE kind = 'id'")
         tx.execute(
             "UPDATE counters SET jobs = 0, roots = 0 WHERE kind IN ('state', 'page', 'part')"
         )
+        tx.execute("DELETE FROM counters WHERE kind = 'crawl'")
         return tx.execute("DELETE FROM jobs").rowcount
 
     # Jobs of workers that have ended ---------------------------------------------------------

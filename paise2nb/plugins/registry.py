@@ -44,6 +44,7 @@ ENTRY_POINTS = "paise2"  # the group
 BUILT_IN = (
     "paise2nb.content.tasks",
     "paise2nb.content.sources",
+    "paise2nb.content.sources.links",
     "paise2nb.content.fetch",
     "paise2nb.content.extract",
     "paise2nb.workers.queue",

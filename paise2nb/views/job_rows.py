@@ -12,6 +12,7 @@ from paise2nb.jobs.models import value_of
 from paise2nb.jobs.queries import Kind
 from paise2nb.jobs.store import JobStore
 from paise2nb.views.history import local_time
+from paise2nb.views.left_out import REASONS
 
 ARGUMENT_LENGTH = 1000  # characters in the line about a job
 LATER = ("scheduled", "retrying")  # the states of a job that waits for a time
@@ -158,9 +159,18 @@ def summary_of(job_store: JobStore, known: Mapping[str, Any], answer: str | None
         words.append(f"— {row['error']}")
     elif row["error"] and known["interval"]:
         words.append(f"— the last run failed: {row['error']}")
-    elif isinstance(value := value_of(known.get("result")), dict) and "warning" in value:
-        words.append(f"— {value['warning']}")
+    elif isinstance(value := _result(job_store, known, row), dict):
+        told = (value.get("warning"), value.get("note"), value.get("skipped"))
+        words += [f"— {REASONS.get(text, text)}" for text in told if text]
     return render.one_line(" ".join(words))
+
+
+def _result(job_store: JobStore, known: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
+    """The value of a job; of a page that is not stored, that of the part that decided it."""
+    if row["state"] == "skipped":
+        [(ids, _)] = job_store.page_parts([row["id"]]).values() or [([row["id"]], None)]
+        known = job_store.rows(ids[-1:]).get(ids[-1], known)
+    return value_of(known.get("result"))
 
 
 def _answered(row: Mapping[str, Any], answer: str | None) -> str | None:

@@ -36,6 +36,7 @@ from paise2nb.views.job_rows import (
     summary_of,
     table_row,
 )
+from paise2nb.views.left_out import left_out
 from paise2nb.views.waiting import Progress, block, wait_async, waiting
 
 
@@ -173,7 +174,16 @@ class Job(_JobActions, JobRecord):
             traceback = next((last["traceback"] for last in self.attempts[-1:]), None)
             reason = f"{row['state']}: {row['error']}" if row["error"] else row["state"]
             raise JobFailed(f"job {self.id} ({row['task']}) {reason}", traceback or "")
-        return value_of(row["result"])
+        return self._value_of(row)
+
+    def _value_of(self, row: Mapping[str, Any]) -> Any:
+        """The value of the job's function; of a crawl with what all of its pages have left out."""
+        value = value_of(row["result"])
+        if row["task"] == "links" and row["parent_id"] is None and isinstance(value, dict):
+            value.pop("left_out", None)
+            if left_out := self._client.job_store.left_out(self.id):
+                value["left_out"] = left_out
+        return value
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``job ID``: also ``result``, ``attempts``, ``children``, and ``every`` in
@@ -182,7 +192,7 @@ class Job(_JobActions, JobRecord):
         return {
             **public(row, self._client.job_store.iso_time),
             "every": row["interval"],
-            "result": without_secrets(value_of(row["result"])),
+            "result": without_secrets(self._value_of(row)),
             "attempts": self.attempts,
             "children": self._client.job_store.children(self.id),
         }
@@ -230,6 +240,7 @@ class Job(_JobActions, JobRecord):
             lines.append(f"  runs next at {self.run_at}")
         lines.append(render.text_table(executions(job_store, parts), COLUMNS, limit=None))
         lines += self._below([part["id"] for part in parts])
+        lines += left_out(self._value_of(row))
         if len(argument := arguments(self.args)) > ARGUMENT_LENGTH:
             lines.append(f"\nArgument:\n{render.plain(argument)}")
         for title, traceback in self._tracebacks(parts):

@@ -230,7 +230,7 @@ class Claims:
         for (claim, _), was_accepted in zip(ended, accepted, strict=True):
             if not was_accepted:
                 logger.warning("the outcome of job %s is refused: it was taken back", claim.id)
-        if any(outcome.followups for _, outcome in ended):
+        if any(outcome.followups or outcome.found for _, outcome in ended):
             self.idle_waiter.wake()
             self._notifier.notify()
 

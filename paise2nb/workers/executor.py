@@ -107,6 +107,7 @@ class Executor:
                 "completed",
                 _to_json(task.name, value),
                 followups=context.followups,
+                found=context.found,
                 state_entries=context.state_entries(),
                 host_delays=context.host_delays,
             )

@@ -85,10 +85,10 @@ class ImmediateRunner:
         claim = partial(self._job_store.claim, worker, limits)
         while (claimed := claim(tree=root)) is not None:
             yield claimed
-            # Each with what follows from it. To search the whole tree for each claim would make
+            # Each with the parts of its page. To search the whole tree for each claim would make
             # the time of a large folder grow with the square of its files.
             for job_id in [] if root is None else self._job_store.ready_in_tree(root):
-                while (claimed := claim(tree=job_id)) is not None:
+                while (claimed := claim(tree=job_id, page=job_id)) is not None:
                     yield claimed
 
     def _limits(self) -> dict[str, Limits]:

@@ -19,7 +19,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.content import sources
-from paise2nb.content.sources.reading import feed_entries, page_links, sitemap_entries
+from paise2nb.content.sources.reading import feed_entries, read_page, sitemap_entries
 from paise2nb.core.errors import UsageError
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import Fetched
@@ -628,15 +628,15 @@ def test_links_are_resolved_as_in_a_browser() -> None:
         "<base href='http://b.example/x/'><a href=' y '>1</a><a>2</a><a href=''>3</a><area href=z>"
     )
     fetched = Fetched(html.encode(), "http://a.example/", "text/html")
-    assert list(page_links(fetched)) == ["http://b.example/x/y", "http://b.example/x/z"]
+    assert list(read_page(fetched).links) == ["http://b.example/x/y", "http://b.example/x/z"]
     for data in (b"", b"\0\xff", b"<!--"):
-        assert list(page_links(Fetched(data, "http://a.example/"))) == []
+        assert list(read_page(Fetched(data, "http://a.example/")).links) == []
 
 
 DAMAGED = {
     "feed": (feed_entries, rss(("http://example.org/a?b&amp;c", 1.0), ("../d", None))),
     "sitemap": (sitemap_entries, sitemap("<loc>http://x/1</loc><lastmod>2024-01-01</lastmod>")),
-    "page": (lambda fetched: list(page_links(fetched)), page("/a", "http://[x", "b#c")),
+    "page": (lambda fetched: list(read_page(fetched).links), page("/a", "http://[x", "b#c")),
 }
 
 

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from lxml.etree import XPath
 from trafilatura import metadata
 
 from paise2nb.content.extract.dates import published
+from paise2nb.core.urls import canonical_url
 
 logger = logging.getLogger("paise2nb.content.extract")
 
@@ -81,3 +83,17 @@ def _may_have_byline(tree: Any, attributes: str) -> bool:
         names = " ".join(_NAMES(tree)).lower()
         return any(name in names for name in BYLINES)
     return tree.find(".//author") is not None
+
+
+def claims(tree: Any, url: str) -> dict[str, Any]:
+    """What a page asks of crawlers: ``robots``, and its ``canonical`` URL unless it is this one."""
+    robots, canonical = [], url
+    for element in tree.iter("meta", "link"):
+        name, rel = (element.get(key, "").lower() for key in ("name", "rel"))
+        if name in ("robots", "paise2nb") and element.tag == "meta":
+            robots.append(element.get("content", ""))
+        elif "canonical" in rel.split() and element.get("href"):
+            with suppress(ValueError):
+                canonical = urljoin(url, element.get("href").strip())
+    is_own = canonical_url(canonical) == canonical_url(url)
+    return {"robots": robots, "canonical": None if is_own else canonical}

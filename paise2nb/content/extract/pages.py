@@ -50,11 +50,13 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
     about = page_metadata.read(
         tree, source.url, attributes, american=language == "en-US", thorough=precise
     )
+    claims = page_metadata.claims(tree, source.url)
     body = embedded.completed(_body(tree, source.url, attributes, precise=precise), tree, scripts)
     if len(body) < SHORT:
         visible = trafilatura.html2txt(tree).strip()
         body = visible if len(body) < SHARE * len(visible) else body
     more = {"site": about.sitename, "description": about.description, "license": about.license}
+    more |= claims
     return Document(
         body,
         title=about.title or " ".join((tree.findtext(".//title") or "").split()) or None,

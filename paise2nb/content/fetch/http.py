@@ -68,9 +68,9 @@ def get(
         read_bytes: Read only the first bytes of the body. None reads all, at most ``max_bytes``.
 
     Returns:
-        The decoded bytes. ``meta`` holds ``status``, and ``etag``, ``last_modified`` and the
-        ``name`` of the file if the server sent them; ``truncated`` if it closed the connection too
-        early. Status 304, without bytes, means unchanged since the known answer.
+        The decoded bytes. ``meta`` holds ``status``, and ``etag``, ``last_modified``, ``robots``
+        (X-Robots-Tag) and the ``name`` of the file if the server sent them; ``truncated`` if it
+        closed the connection too early. Status 304, without bytes, means unchanged since then.
 
     Raises:
         PermanentError: ``bad_address``, ``blocked``, ``http_4xx``, ``redirects``, ``tls``,
@@ -204,6 +204,8 @@ def _fetched(
         # With these of half a page, it would never be fetched whole.
         if header in response.headers and "truncated" not in meta:
             meta[header.lower().replace("-", "_")] = _printable(response.headers[header])
+    if robots := response.headers.get("X-Robots-Tag"):
+        meta["robots"] = _printable(robots)
     if name := head.file_name(response.headers.get("Content-Disposition", "")):
         meta["name"] = name
     return Fetched(bytes(data[:limit]), url, mime_type, charset, meta)

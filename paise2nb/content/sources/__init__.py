@@ -6,7 +6,7 @@ in pages, feeds and sitemaps are followed only if they are http or https.
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial, wraps
@@ -14,17 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from paise2nb.content.extract.types import PAGES
+from paise2nb.content.crawl import fetchable
 from paise2nb.content.fetch import item_with_url, visit
 from paise2nb.content.sources import reading
-from paise2nb.content.tasks import hand_over, is_up_to_date
+from paise2nb.content.tasks import is_up_to_date
 from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, UsageError
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import UNFINISHED, NewJob
 from paise2nb.plugins import AppInfo, ContentSource, Task, hookimpl, task
 
-MAX_URLS = 50_000  # URLs of one run; the limit of the sitemap protocol
 PORTION = 500  # pages that are enqueued together
 
 
@@ -43,13 +42,6 @@ def check_url(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _host(args: tuple[Any, ...]) -> str | None:
     return urls.host_of(args[0])
-
-
-def check_links(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Accept a URL and a depth. Raises UsageError."""
-    if len(args) > 1 and not (isinstance(args[1], int) and 1 <= args[1] <= 100):
-        raise UsageError(f"depth is {args[1]!r}; give a number from 1 to 100")
-    return check_url(app, args)
 
 
 def check_folder(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -79,7 +71,7 @@ def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, Any]:
     is_robots = urls.name_of(fetched.url) == "robots.txt"
     if maps and (inner or (is_robots and context.job.parent_id is not None)):
         raise PermanentError(f"a sitemap index in another one: {fetched.url}", "unsupported")
-    for map_url in _fetchable(maps):
+    for map_url in fetchable(maps):
         context.enqueue("sitemap", map_url, *([] if is_robots else [True]))
     if maps:
         return {**enqueue_new(context, pages, None), "sitemaps": len(maps)}
@@ -111,37 +103,6 @@ def _files(path: str, recursive: bool, pattern: Sequence[str]) -> Iterator[tuple
                 yield str(file), file.stat().st_mtime
 
 
-@task("links", check=check_links, host=_host)
-def links(
-    context: Context, url: str, depth: int = 1, same_host: bool = True, pattern: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Enqueue the pages that a page links to. A depth above 1 follows their links, too."""
-    fetched = visit(context, url)
-    is_page, is_first = reading.kind_of(fetched) in PAGES, context.job.parent_id is None
-    if is_first and not is_page:
-        raise reading.wrong_task("page", fetched)
-    host = urls.parse(fetched.url).host
-    found = {
-        link: None
-        for link in _fetchable(reading.page_links(fetched) if is_page else ())
-        if (not same_host or urls.parse(link).host == host)
-        and (not pattern or any(fnmatchcase(link, glob) for glob in pattern))
-    }
-    if not is_first:  # a page on the way becomes an item, too
-        hand_over(context, url, fetched)
-    if depth == 1:
-        limits = " on its host" * same_host + " that matches the patterns" * bool(pattern)
-        return enqueue_new(context, found, f"no link to a page{limits}" if is_first else None)
-    # Each page is read once in a run, however many other pages link to it.
-    job_store, root_id = context.job_store, context.job.root_id
-    began = job_store.rows([root_id])[root_id]["started_at"]
-    jobs = _new_jobs(context, "links", [(link, depth - 1, same_host, [*pattern]) for link in found])
-    latest = job_store.latest(job.key for job in jobs)
-    new = [j for j in jobs if j.key not in latest or latest[j.key]["enqueued_at"] < began]
-    context.followups += new
-    return {"found": len(found), "new": len(new)}
-
-
 @hookimpl
 def source_task(name: str, source: ContentSource, plugin: str) -> Task:
     """The task that enqueues the URLs of a plugin's source, of all schemes with a fetcher."""
@@ -150,7 +111,7 @@ def source_task(name: str, source: ContentSource, plugin: str) -> Task:
     def run(context: Context, *arguments: Any) -> dict[str, Any]:
         schemes = context.plugins.schemes() - {"file"}  # only users and folders may name files
         found = dict.fromkeys(source.addresses(context, *arguments))
-        select = partial(_fetchable, schemes=schemes)
+        select = partial(fetchable, schemes=schemes)
         return enqueue_new(context, found, "the source has no URLs", select)
 
     return Task(name, run, plugin=plugin)
@@ -159,27 +120,11 @@ def source_task(name: str, source: ContentSource, plugin: str) -> Task:
 # Enqueueing new URLs -------------------------------------------------------------------------
 
 
-def _fetchable(
-    found: Iterable[str], schemes: Collection[str] = tuple(urls.DEFAULT_PORTS)
-) -> Iterator[str]:
-    """The valid URLs of some schemes, each once and at most `MAX_URLS`."""
-    seen: set[str] = set()
-    for url in found:
-        scheme = urls.scheme_of(url.strip())
-        is_valid = scheme not in urls.DEFAULT_PORTS or urls.host_of(url) is not None
-        is_valid = is_valid and not urls.has_hidden_secret(url)
-        if scheme not in schemes or not is_valid or len(seen) == MAX_URLS:
-            continue
-        if (key := urls.canonical_url(url)) not in seen:
-            seen.add(key)
-            yield url.partition("#")[0].strip()
-
-
 def enqueue_new(
     context: Context,
     found: Mapping[str, float | None],
     why: str | None,
-    select: Callable[[Iterable[str]], Iterable[str]] = _fetchable,
+    select: Callable[[Iterable[str]], Iterable[str]] = fetchable,
 ) -> dict[str, Any]:
     """Enqueue a fetch of each URL that is new or has changed.
 
@@ -208,7 +153,7 @@ def _enqueue_new(
     while portion := dict(islice(pages, PORTION)):
         if number and not context.add_followups():
             break
-        jobs = _new_jobs(context, "fetch", [(url,) for url in portion])
+        jobs = new_jobs(context, "fetch", [(url,) for url in portion])
         latest = context.job_store.latest(job.key for job in jobs)
         # Not by `context.enqueue`: these keep their keys, so a user who enqueues one finds it.
         followups = [
@@ -224,7 +169,8 @@ def _enqueue_new(
     return {"found": number, "new": new}
 
 
-def _new_jobs(context: Context, task: str, every_args: list[tuple[Any, ...]]) -> list[NewJob]:
+def new_jobs(context: Context, task: str, every_args: list[tuple[Any, ...]]) -> list[NewJob]:
+    """Jobs with the tag and the priority of the one that found them."""
     return context.new_jobs(task, every_args, tag=context.job.tag, priority=context.job.priority)
 
 

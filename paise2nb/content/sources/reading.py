@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urljoin
 
 from paise2nb.content.extract.text import chunks, decode
@@ -25,6 +25,7 @@ from paise2nb.plugins import Fetched
 Entry: TypeAlias = tuple[Any, list[tuple[Any, Any]], float | None]
 MAX_BYTES = 50 << 20  # of an unpacked sitemap; the limit of its protocol
 MAX_TAGS = 500_000  # of a feed; its parser takes a kilobyte and fifty microseconds for each
+MAX_LINKS = 100_000  # of a page
 MEDIA = ("audio/", "video/", "image/")  # enclosures without text
 _AMPERSAND = re.compile(
     rb"<!\[CDATA\[.*?\]\]>|&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-f]+);)",
@@ -182,39 +183,76 @@ def _sitemap_tags(data: bytes) -> Iterator[tuple[bool, str, float | None]]:
     parser.close()
 
 
-def page_links(fetched: Fetched) -> Iterator[str]:
-    """The URLs that a page links to, as soon as the parser finds them."""
+class Page(NamedTuple):
+    """A page as a crawl reads it.
+
+    Attributes:
+        links: The URLs that it links to, each with whether all of these links are ``nofollow``.
+        canonical: The URL that it names as its own, or None.
+        robots: The contents of its robots meta elements.
+        text: Its text and the URLs of its images.
+    """
+
+    links: dict[str, bool]
+    canonical: str | None
+    robots: list[str]
+    text: str
+
+
+def read_page(fetched: Fetched) -> Page:
+    """Read the links of a page, and what it says about itself."""
     from lxml import html
 
     text = decode(fetched.data, fetched.charset, fetched.url).encode("utf-8", "replace")
-    if not text:
-        return
-    found = _Links(fetched.url)
-    parser = html.HTMLParser(target=found, encoding="utf-8", huge_tree=True)
-    for chunk in chunks(text):
-        parser.feed(chunk)
-        yield from found.urls
-        found.urls.clear()
-    parser.close()
-    yield from found.urls
+    reader = _PageReader(fetched.url)
+    if text:
+        parser = html.HTMLParser(target=reader, encoding="utf-8", huge_tree=True)
+        for chunk in chunks(text):
+            parser.feed(chunk)
+        parser.close()
+    return Page(reader.links, reader.canonical, reader.robots, "".join(reader.text))
 
 
-class _Links:
-    """A parser target that collects the URLs that a page links to."""
+class _PageReader:
+    """A parser target that collects what is in a `Page`."""
 
     def __init__(self, base: str) -> None:
         self.base = base
-        self.urls: list[str] = []
+        self.links: dict[str, bool] = {}
+        self.canonical: str | None = None
+        self.robots: list[str] = []
+        self.text: list[str] = []
+        self._is_code = False
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        if tag not in ("base", "a", "area"):
+        self._is_code = tag in ("script", "style")
+        names = attributes.get("rel", "").lower().replace(",", " ").split()
+        match tag:
+            case "meta" if attributes.get("name", "").lower() in ("robots", "paise2nb"):
+                self.robots.append(attributes.get("content", ""))
+            case "img":
+                self.text.append(attributes.get("src", "").partition("?")[0])
+            case "base" | "a" | "area" | "link":
+                with suppress(KeyError, ValueError):
+                    self._link(tag, names, attributes["href"].strip())
+
+    def _link(self, tag: str, names: list[str], href: str) -> None:
+        url = urljoin(self.base, href)
+        if tag == "base":
+            self.base = url
+        elif not href:
             return
-        with suppress(ValueError):
-            url = urljoin(self.base, attributes.get("href", "").strip())
-            if tag == "base":
-                self.base = url
-            elif attributes.get("href"):
-                self.urls.append(url)
+        elif tag == "link":
+            self.canonical = url if "canonical" in names else self.canonical
+        elif url in self.links or len(self.links) < MAX_LINKS:
+            self.links[url] = self.links.get(url, True) and "nofollow" in names
+
+    def end(self, tag: str) -> None:
+        self._is_code = False
+
+    def data(self, text: str) -> None:
+        if not self._is_code:
+            self.text += text.split()
 
     def close(self) -> None:
         """Do nothing: the parser requires this method."""
