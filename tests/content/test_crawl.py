@@ -18,7 +18,6 @@ from paise2nb.app import App
 from paise2nb.content import crawl, traps
 from paise2nb.content.crawl import Crawl, sorted_links
 from paise2nb.core.errors import UsageError
-from paise2nb.plugins import Fetched
 from tests.site import Behaviour, Site, Visit
 from tests.waiting import until
 
