@@ -63,21 +63,6 @@ def feed(context: Context, url: str) -> dict[str, Any]:
     return enqueue_new(context, reading.feed_entries(visit(context, url)), why)
 
 
-@task("sitemap", check=check_url, host=_host)
-def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, Any]:
-    """Enqueue the pages of a sitemap, and the sitemaps of a sitemap index."""
-    fetched = visit(context, url)
-    pages, maps = reading.sitemap_entries(fetched)
-    is_robots = urls.name_of(fetched.url) == "robots.txt"
-    if maps and (inner or (is_robots and context.job.parent_id is not None)):
-        raise PermanentError(f"a sitemap index in another one: {fetched.url}", "unsupported")
-    for map_url in fetchable(maps):
-        context.enqueue("sitemap", map_url, *([] if is_robots else [True]))
-    if maps:
-        return {**enqueue_new(context, pages, None), "sitemaps": len(maps)}
-    return enqueue_new(context, pages, "it names no sitemap" if is_robots else "it lists no page")
-
-
 @task("folder", check=check_folder)
 def folder(
     context: Context, path: str, recursive: bool = False, pattern: Sequence[str] = ()
