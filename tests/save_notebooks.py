@@ -1,31 +1,57 @@
-"""Run the notebooks and save them with their outputs: ``python -m tests.save_notebooks``.
+"""Run the notebooks and save them with their outputs: ``python -m tests.save_notebooks [FILE…]``.
 
-Run it after a change of what results look like. Only the last state of a progress bar is saved,
-and nothing that differs between runs, such as times.
+Run it after a change of what results look like. An output that differs from the saved one only in
+what tests/nbval.cfg names, such as times, stays as it is. Only the last state of a progress bar is
+saved.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbval.plugin import get_sanitize_patterns
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[1]
+PATTERNS = get_sanitize_patterns((ROOT / "tests/nbval.cfg").read_text("utf-8"))
+FOLDER = next(pattern for pattern in PATTERNS if "tutorial" in pattern[0])
+# Where a tutorial, the package and the environment are is nothing that a reader wants to see.
+PATHS = [FOLDER, *((re.escape(str(path)), "…") for path in (ROOT, sys.prefix))]
 
 
 def save(path: Path) -> None:
     """Run one notebook in its folder and write it back. Raises if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
+    saved = {cell.id: cell.get("outputs") for cell in notebook.cells}
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(
         notebook, resources=folder, timeout=120, coalesce_streams=True, record_timing=False
     ).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = nbformat.from_dict(json.loads(replace(json.dumps(cell.outputs), *PATHS)))
+            if comparable(cell.outputs) == comparable(saved[cell.id]):
+                cell.outputs = saved[cell.id]
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)
 
 
+def replace(text: str, *patterns: tuple[str, str]) -> str:
+    for regex, replacement in patterns:
+        text = re.sub(regex, replacement, text)
+    return text
+
+
+def comparable(outputs: list[nbformat.NotebookNode]) -> str:
+    return replace(json.dumps(outputs, sort_keys=True), *PATTERNS)
+
+
 if __name__ == "__main__":
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    paths = map(Path, sys.argv[1:]) if sys.argv[1:] else (ROOT / "notebooks").glob("*.ipynb")
+    for path in sorted(paths):
         save(path)
         print(path.name)

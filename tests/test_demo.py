@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import html
+import os
 import re
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import chdir, nullcontext
+from pathlib import Path
 
 import pytest
 
-from paise2nb.demo import DemoSite, run_demo
+import paise2nb
+from paise2nb.core import processes
+from paise2nb.demo import DemoSite, logbook, notebook, run_demo
 from paise2nb.demo.run import QUERY
 from paise2nb.demo.site import FLAKY, GONE, PAGES
+from tests.waiting import until
 
 
 def status(url: str) -> int:
@@ -76,6 +83,55 @@ def test_the_phrase_of_each_page_is_on_no_other_page(site: DemoSite) -> None:
 def test_each_page_has_a_title_of_its_own(site: DemoSite) -> None:
     texts = html_pages(site)
     assert len(set(titles(texts))) == len(texts)
+
+
+def test_the_log_has_a_hundred_pages_of_which_some_are_busy_or_gone(site: DemoSite) -> None:
+    answers = {url.rpartition("/")[2]: status(url) for url in site.logbook}
+    assert len(answers) == 100
+    assert {file for file, code in answers.items() if code == 410} == logbook.TORN_OUT
+    assert {file for file, code in answers.items() if code == 503} == logbook.BUSY
+    site.reopen()
+    assert [status(url) for url in site.logbook].count(410) == 0
+
+
+def test_a_tutorial_has_a_collection_of_its_own_until_it_is_closed(tmp_path: Path) -> None:
+    mine = {"PAISE2_DATA_DIR": str(tmp_path), "PAISE2_PROFILE": "production"}
+    with chdir(tmp_path), pytest.MonkeyPatch.context() as patch:
+        for name, value in mine.items():
+            patch.setenv(name, value)
+        tutorial = notebook()
+        folder = Path.cwd()
+        with paise2nb.open() as app:
+            assert app.profile == "development"
+            assert app.data_dir.is_relative_to(folder)
+            app.workers.start()
+            [item] = app.enqueue("fetch", tutorial.base).wait(timeout=30).items
+            assert item.title == "An Almanac of Patient Things"
+        tutorial.close()
+        assert not folder.exists()
+        assert Path.cwd() == tmp_path
+        assert {name: os.environ[name] for name in mine} == mine
+        assert "PAISE2_CONFIG_DIR" not in os.environ
+        with pytest.raises(urllib.error.URLError):
+            status(tutorial.base)
+        tutorial.close()
+
+
+def test_a_tutorial_that_is_not_closed_ends_with_its_process() -> None:
+    code = """
+import os, paise2nb
+from paise2nb import demo
+
+demo.notebook()
+with paise2nb.open() as app:
+    app.workers.start()
+    print(app.workers.status().supervisor["pid"], os.getcwd())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    pid, folder = ended.stdout.split()
+    assert not Path(folder).exists()
+    until(lambda: processes.identity(int(pid)) is None)
 
 
 def test_a_closed_site_does_not_answer() -> None:

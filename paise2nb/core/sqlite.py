@@ -254,7 +254,8 @@ class Database:
 
     def _close_ended_threads(self) -> None:
         for thread in list(self._connections):
-            if thread is not None and not thread.is_alive():
+            # In a handler of atexit the main thread counts as ended, although it runs the handler.
+            if thread not in (None, threading.current_thread()) and not thread.is_alive():
                 self._close(thread)
 
     def _close(self, thread: threading.Thread | None) -> None:

@@ -5,5 +5,6 @@ The site needs no network, so a failure here is a failure of the installation.
 
 from paise2nb.demo.run import run_demo
 from paise2nb.demo.site import DemoSite
+from paise2nb.demo.tutorial import notebook
 
-__all__ = ["DemoSite", "run_demo"]
+__all__ = ["DemoSite", "notebook", "run_demo"]

@@ -45,6 +45,7 @@ def run_demo(say: Say = print, progress: Bar = lambda label: nullcontext()) -> M
     directory = Path(tempfile.mkdtemp(prefix="paise2-demo-"))
     try:
         settings = read_file(Path(__file__).with_name("settings.yaml"))
+        settings["workers"]["idle_exit"] = 30  # so that none stay behind a demo that was killed
         with DemoSite() as site, open("development", directory, settings) as app:
             demo = _collect(site, app, say, progress)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from paise2nb.core.loopback import Answer, LoopbackServer
+from paise2nb.demo import logbook
 
 
 class Page(NamedTuple):
@@ -32,24 +33,28 @@ class DemoSite(LoopbackServer):
     """The bundled site, served on 127.0.0.1 from creation until `close`. A context manager.
 
     ``ferry.html`` answers 503 twice, then 200; ``reading-room.html`` answers 410 until `reopen`.
+    Some of the hundred pages of the logbook are busy at first, gone or unreadable.
 
     Attributes:
         base: the URL of the site.
-        urls: the URLs of all pages, the busy one and the gone one last.
+        urls: the URLs of all pages but the logbook's, the busy one and the gone one last.
         flaky, gone: these two URLs.
+        logbook: the URLs of a lighthouse's log, a page for each of a hundred days.
     """
 
     def __init__(self) -> None:
         self._files = {file.name: file.read_bytes() for file in (_FOLDER / "pages").iterdir()}
         self._visits: Counter[str] = Counter()
-        self._closed = {GONE.file}
+        self._busy = {FLAKY.file, *logbook.BUSY}
+        self._closed = {GONE.file, *logbook.TORN_OUT}
         self._lock = threading.Lock()
         super().__init__()
         self.urls = [self.base + page.file for page in (*PAGES, FLAKY, GONE)]
         *_, self.flaky, self.gone = self.urls
+        self.logbook = [self.base + name for name in logbook.FILES]
 
     def reopen(self) -> None:
-        """Let the page that is gone answer from now on."""
+        """Let the pages that are gone answer from now on."""
         with self._lock:
             self._closed.clear()
 
@@ -64,8 +69,10 @@ class DemoSite(LoopbackServer):
             self._visits[file] += 1
             if file in self._closed:
                 return Answer(b"This room has closed for good.\n", HTTPStatus.GONE)
-            if file == FLAKY.file and self._visits[file] <= BUSY_ANSWERS:
+            if file in self._busy and self._visits[file] <= BUSY_ANSWERS:
                 return Answer(b"Not now. Ask again.\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        if file in logbook.FILES:
+            return logbook.answer(file)
         if file not in self._files:
             return Answer(b"No such entry.\n", HTTPStatus.NOT_FOUND)
         kind = TYPES.get(file.rpartition(".")[2], "text/plain")
