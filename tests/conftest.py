@@ -16,9 +16,9 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from tests import alternative_plugins
-from tests.clock import clock as clock  # fixtures for every test
-from tests.clock import store as store
-from tests.clock import worker as worker
+from tests.job_stores import clock as clock  # fixtures for every test
+from tests.job_stores import store as store
+from tests.job_stores import worker as worker
 from tests.site import site as site
 
 # Its tests run where it is installed: see tests/plugins/test_plugin_package.py.

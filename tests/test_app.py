@@ -82,7 +82,7 @@ def end_next(app: App, outcome: Outcome) -> int:
     worker = job_store.register("default", 1)
     claim = job_store.claim(worker, app.parts.limits())
     assert claim is not None
-    assert job_store.end(claim, outcome)[0]
+    assert job_store.end(claim, outcome)
     job_store.leave(worker)
     return claim.id
 

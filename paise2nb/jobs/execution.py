@@ -200,31 +200,6 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
     # Outcomes --------------------------------------------------------------------------------
 
     @transaction
-    def end(
-        self,
-        tx: Transaction,
-        claim: Claim,
-        outcome: Outcome,
-        worker: Worker | None = None,
-        limits: Mapping[str, Limits] | None = None,
-    ) -> tuple[bool, Claim | None]:
-        """Write the outcome of an execution with its follow-up jobs, and claim the next job.
-
-        Args:
-            claim: the execution.
-            outcome: its outcome.
-            worker: claims the next job in the same transaction; None claims none.
-            limits: the tasks of the next claim; none claims none.
-
-        Returns:
-            Whether the outcome was accepted, and the next claim. It is refused if the job was
-            cancelled or given to another worker in the meantime.
-        """
-        accepted = self._end(tx, claim, outcome)
-        next_claim = self._claim(tx, worker, limits) if worker is not None and limits else None
-        return accepted, next_claim
-
-    @transaction
     def end_several(
         self,
         tx: Transaction,
@@ -242,6 +217,12 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         return accepted, claims
 
     def _end(self, tx: Transaction, claim: Claim, outcome: Outcome) -> bool:
+        """Write the outcome of an execution with its follow-up jobs.
+
+        Returns:
+            Whether it was accepted. It is refused if the job was cancelled or given to another
+            worker in the meantime.
+        """
         now = self.now()
         outcome = self._write_plugin_state(tx, claim, outcome)
         token = (claim.id, claim.run, claim.started_at)
@@ -267,6 +248,8 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         pages = self._new_pages(tx, claim, outcome.found) if outcome.found else []
         self._add_followups(tx, claim, [*outcome.followups, *pages])
         return True
+
+    end = transaction(_end)
 
     @transaction
     def add_followups(self, tx: Transaction, claim: Claim, jobs: Sequence[NewJob]) -> bool:

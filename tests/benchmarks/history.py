@@ -28,6 +28,7 @@ from paise2nb.jobs.statistics import DAY, HOSTS, HOUR
 from paise2nb.jobs.store import JobStore
 from paise2nb.operate import health, metrics
 from tests.benchmarks.queue import Workspace
+from tests.job_stores import end_and_claim
 
 TASKS = ("fetch", "extract", "store", "noop")
 LIMITS = dict.fromkeys(TASKS, Limits(None, None))
@@ -118,7 +119,7 @@ class Drain:
         while claim is not None:
             follow = [NewJob(FOLLOWS[claim.task], "[]", 4)] if claim.task in FOLLOWS else []
             done = Outcome("completed", "completed", '{"item": 1}', followups=follow)
-            _, claim = self.store.end(claim, done, self.worker, LIMITS)
+            _, claim = end_and_claim(self.store, claim, done, self.worker, LIMITS)
             executions += 1
         return (time.process_time() - began) / executions * 1e6
 

@@ -28,6 +28,7 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.jobs.models import Claim, NewJob, Outcome
 from paise2nb.jobs.store import JobStore
+from tests.job_stores import end_and_claim
 
 PLUGIN = """
 import time
@@ -309,7 +310,9 @@ def finished(app: App, number: int) -> None:
     limits = app.parts.limits("default")
     claim: Claim | None = job_store.claim(worker, limits)
     while claim is not None:
-        _, claim = job_store.end(claim, Outcome("completed", "completed", "null"), worker, limits)
+        _, claim = end_and_claim(
+            job_store, claim, Outcome("completed", "completed", "null"), worker, limits
+        )
     job_store.leave(worker)
     job_store.close()
 

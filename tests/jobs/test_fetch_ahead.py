@@ -10,6 +10,7 @@ import pytest
 from paise2nb.jobs.execution import MOST_AHEAD
 from paise2nb.jobs.models import Limits, NewJob, Outcome, Worker
 from paise2nb.jobs.store import JobStore
+from tests.job_stores import end_and_claim
 
 LIMITS = {name: Limits(60, 512) for name in ("fetch", "extract", "store", "other")}
 FETCH = {name: LIMITS[name] for name in ("fetch", "other")}
@@ -52,7 +53,7 @@ def test_files_are_fetched_further_when_few_extractions_wait(
     assert store.is_ahead(tuple(FETCH))
     assert next_task(store, fetcher, FETCH) is None
     assert claim is not None
-    _, claim = store.end(claim, DONE, extractor, EXTRACT)
+    _, claim = end_and_claim(store, claim, DONE, extractor, EXTRACT)
     assert claim is not None
     assert not store.is_ahead(tuple(FETCH))
     assert next_task(store, fetcher, FETCH) == "fetch"

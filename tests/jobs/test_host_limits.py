@@ -20,6 +20,7 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.jobs.models import Claim, HostDelay, Limits, NewJob, Outcome, Worker
 from paise2nb.jobs.store import JobStore
+from tests.job_stores import end_and_claim
 from tests.site import PAGE, Site, Visit
 from tests.workers.test_workers import until
 
@@ -157,7 +158,7 @@ def test_without_a_delay_many_jobs_of_a_host_run_at_once(make: Callable[[float],
     ids = add(store, *["a"] * 300)
     taken = [take(store, worker) for _ in range(256)]
     assert store.claim(worker, LIMITS) is None
-    _, next_claim = store.end(taken[0], COMPLETED, worker, LIMITS)
+    _, next_claim = end_and_claim(store, taken[0], COMPLETED, worker, LIMITS)
     assert next_claim is not None
     assert next_claim.id == ids[256], "the end of an execution frees a slot"
 
@@ -210,11 +211,11 @@ def test_the_outcome_of_a_snoozed_execution_is_accepted_once(
     add(store, "a")
     snoozed = Outcome("snoozed", "queued", host="b", resume='["x", "y"]')
     claim = take(store, worker)
-    assert store.end(claim, snoozed)[0]
+    assert store.end(claim, snoozed)
     again = take(store, worker)
-    assert not store.end(claim, snoozed)[0]
+    assert not store.end(claim, snoozed)
     assert store.runs(again)
-    assert store.end(again, COMPLETED)[0]
+    assert store.end(again, COMPLETED)
 
 
 def test_a_retried_job_waits_for_its_own_host_when_its_cancelled_run_is_snoozed(
@@ -330,7 +331,7 @@ def test_many_waiting_jobs_cost_the_others_nothing(store: JobStore, worker: Work
 
         add(store, host)
         connection.set_progress_handler(count, 1)
-        store.end(take(store, worker), COMPLETED, worker, LIMITS)
+        end_and_claim(store, take(store, worker), COMPLETED, worker, LIMITS)
         connection.set_progress_handler(None, 1)
         return counted[0]
 

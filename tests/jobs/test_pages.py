@@ -28,6 +28,7 @@ from paise2nb.jobs.models import (
     Worker,
 )
 from paise2nb.jobs.store import JobStore
+from tests.job_stores import end_and_claim
 
 TASKS = ("fetch", "extract", "render", "store", "feed", "links", "count")
 LIMITS = {task: Limits(60, 512) for task in TASKS}
@@ -421,10 +422,12 @@ class PageHistories(RuleBasedStateMachine):
             followups = [NewJob(task, "[]", 4, priority=claim.priority) for task in tasks]
             full = Outcome("completed", "completed", RESULTS[result], followups=followups)
         accepted = self._ends(claim, full)
-        found, next_claim = self.store.end(claim, full, worker, LIMITS if worker else {})
+        if worker is None:
+            assert self.store.end(claim, full) == accepted
+            return None
+        found, next_claim = end_and_claim(self.store, claim, full, worker, LIMITS)
         assert found == accepted
-        if worker is not None:
-            self._claimed(next_claim)
+        self._claimed(next_claim)
         return next_claim
 
     def _ends(self, claim: Claim, outcome: Outcome) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from paise2nb.jobs.models import Limits, NewJob, Outcome
 from paise2nb.jobs.store import JobStore
-from tests.clock import Clock
+from tests.job_stores import Clock
 
 TASKS = {name: Limits(None, None) for name in ("fetch", "extract", "store", "count")}
 STORED = Outcome("completed", "completed", result='{"item": 1}')

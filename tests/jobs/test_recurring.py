@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paise2nb.jobs.models import Claim, Limits, NewJob, Outcome, Worker
 from paise2nb.jobs.store import JobStore
-from tests.clock import Clock
+from tests.job_stores import Clock
 
 LIMITS = {"work": Limits(60, 512)}
 HOUR, DAY = 3600.0, 86400.0

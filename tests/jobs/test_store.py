@@ -31,6 +31,7 @@ from paise2nb.jobs.models import (
     Worker,
 )
 from paise2nb.jobs.store import JobStore
+from tests.job_stores import end_and_claim
 
 LIMITS = {"work": Limits(60, 512)}
 HOSTS = st.sampled_from([None, "a", "b"])
@@ -81,7 +82,7 @@ def test_a_tree_that_has_begun_is_finished_before_another_begins(
         order.append((claim.task, claim.root_id))
         followups = [NewJob("end", "[]", 4)] if claim.task == "begin" else []
         outcome = Outcome("completed", "completed", followups=followups)
-        _, claim = store.end(claim, outcome, worker, limits)
+        _, claim = end_and_claim(store, claim, outcome, worker, limits)
     assert order == [("begin", first), ("end", first), ("begin", second), ("end", second)]
 
 
@@ -116,7 +117,7 @@ def job_in(store: JobStore, worker: Worker, state: str) -> int:
     if state == "running" or state in outcomes:
         claim = take(store, worker)
         if state in outcomes:
-            assert store.end(claim, outcomes[state]) == (True, None)
+            assert store.end(claim, outcomes[state])
     assert state_of(store, job_id) == state.partition(",")[0]
     return job_id
 
@@ -175,7 +176,7 @@ def test_an_outcome_is_accepted_from_a_running_job_only(
     attempts = store.attempts(job_id)
     outcome, expected = OUTCOMES[kind]
     followed = Outcome(**{**vars(outcome), "followups": [new()]})
-    accepted, _ = store.end(late_claim(store, job_id), followed)
+    accepted = store.end(late_claim(store, job_id), followed)
     assert accepted == (state == "running")
     if accepted:
         assert state_of(store, job_id) == expected
@@ -268,10 +269,10 @@ def test_a_late_outcome_of_an_earlier_execution_is_refused(store: JobStore, work
     later = take(store, store.register("default", 1))
     assert later.run == early.run + 1
     late = Outcome("completed", "completed", '"late"', followups=[new()])
-    assert store.end(early, late) == (False, None)
+    assert not store.end(early, late)
     assert state_of(store, job_id) == "running"
     assert row_of(store, job_id)["worker"] == later.worker
-    assert store.end(later, COMPLETED)[0] is True
+    assert store.end(later, COMPLETED)
     assert row_of(store, job_id)["result"] == '"done"'
     assert store.children(job_id) == []
 
@@ -282,7 +283,7 @@ def test_a_late_failure_of_an_earlier_execution_is_not_recorded(
     [job_id] = add(store)
     early = take(store, worker)
     store.rescue_jobs(worker.id, lambda row, only: RELEASED)
-    assert store.end(early, FAILED)[0] is False
+    assert not store.end(early, FAILED)
     assert state_of(store, job_id) == "queued"
     assert [a["outcome"] for a in store.attempts(job_id)] == ["released"]
 
@@ -305,7 +306,7 @@ def test_a_worker_that_was_declared_dead_gets_no_more_jobs(store: JobStore, work
     add(store, new(), new())
     claim = take(store, worker)
     store.rescue_jobs(worker.id, lambda row, only: RELEASED)
-    assert store.end(claim, COMPLETED, worker, LIMITS) == (False, None)
+    assert end_and_claim(store, claim, COMPLETED, worker, LIMITS) == (False, None)
     assert store.claim(worker, LIMITS) is None
     assert store.heartbeat(worker, "ready") is False
 
@@ -341,7 +342,7 @@ def test_a_cancelled_running_job_stays_claimed_until_its_run_ends(
     claim = take(store, worker)
     store.cancel([job_id])
     assert [row["id"] for row in store.claimed()] == [job_id]
-    accepted, _ = store.end(claim, Outcome("completed", "completed", "1", followups=[new()]))
+    accepted = store.end(claim, Outcome("completed", "completed", "1", followups=[new()]))
     assert not accepted
     assert store.claimed() == []
     row = row_of(store, job_id)
@@ -361,7 +362,7 @@ def test_a_cancelled_job_that_is_retried_waits_for_its_run_to_end(
     assert [row["id"] for row in store.claimed()] == [job_id]
     other = store.register("default", 1)
     assert store.claim(other, LIMITS) is None
-    assert store.end(claim, COMPLETED) == (False, None)
+    assert not store.end(claim, COMPLETED)
     again = take(store, other)
     assert (again.id, again.run) == (job_id, 2)
     assert row_of(store, job_id)["waiting_for"] is None
@@ -534,7 +535,7 @@ def test_a_worker_without_tasks_claims_no_due_job(store: JobStore, worker: Worke
 
 def test_the_next_claim_comes_with_an_outcome(store: JobStore, worker: Worker) -> None:
     one, two = add(store, new(), new())
-    accepted, next_claim = store.end(take(store, worker), COMPLETED, worker, LIMITS)
+    accepted, next_claim = end_and_claim(store, take(store, worker), COMPLETED, worker, LIMITS)
     assert accepted
     assert next_claim is not None
     assert [state_of(store, i) for i in (one, two)] == ["completed", "running"]
@@ -592,7 +593,7 @@ def test_a_cancelled_recurring_job_does_not_come_back(store: JobStore, worker: W
     [job_id] = add(store, new(interval=1.0))
     claim = take(store, worker)
     store.cancel([job_id])
-    assert not store.end(claim, COMPLETED)[0]
+    assert not store.end(claim, COMPLETED)
     assert state_of(store, job_id) == "cancelled"
 
 
@@ -943,9 +944,11 @@ class Histories(RuleBasedStateMachine):
         added = [new(host=host) for host in followups]
         full = Outcome(**{**vars(outcome), "followups": added, "host_delays": host_delays})
         worker = next((w for w in self.workers if w.id == claim.worker), None)
-        accepted, next_claim = self.store.end(
-            claim, full, worker if claims_next else None, LIMITS if claims_next else None
-        )
+        next_claim = None
+        if worker is not None and claims_next:
+            accepted, next_claim = end_and_claim(self.store, claim, full, worker, LIMITS)
+        else:
+            accepted = self.store.end(claim, full)
         assert accepted == current
         if next_claim is not None:
             self.claims.append(next_claim)

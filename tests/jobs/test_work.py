@@ -14,6 +14,7 @@ import pytest
 from paise2nb.jobs.database import PAGE_SIZE
 from paise2nb.jobs.models import Claim, Limits, NewJob, Outcome, Wanted, Worker
 from paise2nb.jobs.store import JobStore
+from tests.job_stores import end_and_claim
 
 LIMITS = {name: Limits(60, 512) for name in ("work", "fetch", "extract", "store")}
 FRAME = (
@@ -45,7 +46,9 @@ def end_all(store: JobStore, worker: Worker, number: int) -> None:
     claim = store.claim(worker, LIMITS)
     for _ in range(number):
         assert claim is not None
-        _, claim = store.end(claim, Outcome("completed", "completed", "null"), worker, LIMITS)
+        _, claim = end_and_claim(
+            store, claim, Outcome("completed", "completed", "null"), worker, LIMITS
+        )
 
 
 def work_of(store: JobStore, work: Callable[[], object]) -> tuple[int, int, int]:
@@ -87,7 +90,9 @@ def test_an_end_with_the_next_claim(store: JobStore, worker: Worker) -> None:
     claim = store.claim(worker, LIMITS)
     assert claim is not None
     outcome = Outcome("completed", "completed", "null")
-    statements, commits, pages = work_of(store, lambda: store.end(claim, outcome, worker, LIMITS))
+    statements, commits, pages = work_of(
+        store, lambda: end_and_claim(store, claim, outcome, worker, LIMITS)
+    )
     assert (statements, commits) == (6, 1)
     assert pages <= 4
 
@@ -113,7 +118,7 @@ def test_a_page_from_fetch_to_store(store: JobStore, worker: Worker) -> None:
             name = followups[claim.task]
             added = [NewJob(name, "[]", 4)] if name else []
             outcome = Outcome("completed", "completed", '{"item": 1}', followups=added)
-            _, claim = store.end(claim, outcome, worker, LIMITS)
+            _, claim = end_and_claim(store, claim, outcome, worker, LIMITS)
 
     statements, commits, pages = work_of(store, run)
     assert store.page_counts()["stored"] == 1

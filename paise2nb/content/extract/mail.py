@@ -7,7 +7,6 @@ like those of an archive.
 import binascii
 import dataclasses
 import hashlib
-import quopri
 import re
 import struct
 from codecs import BOM_UTF8
@@ -15,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC
 from email import message_from_bytes
-from email.errors import MessageError
+from email.errors import HeaderParseError, MessageError
+from email.header import decode_header
 from email.message import Message
 from email.policy import Compat32
 from email.utils import getaddresses, parsedate_to_datetime
-from itertools import groupby
 from mimetypes import guess_extension
 from typing import Any, NamedTuple
 
@@ -41,8 +40,9 @@ _FROM_LINE = re.compile(
     rb"^From (?>[^\r\n]*\d:\d\d[^\r\n]*|\S*)\r?\n(?=>?[!-9;-~]++[: ])", re.MULTILINE
 )
 _QUOTED_FROM = re.compile(rb"^>(?=>*From )", re.MULTILINE)
-_WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?]*)\?=")  # RFC 2047
-_WORDS = re.compile(rf"{_WORD.pattern}(?:\s*{_WORD.pattern})*")
+_WORD = r"=\?[^?\s]+\?[bBqQ]\?[^?]*\?="  # RFC 2047
+# No more at once: the time of decode_header() grows with the square of their number.
+_WORDS = re.compile(rf"{_WORD}(?:\s*{_WORD}){{0,999}}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
 _SIGNATURES = ("application/pgp-signature", "application/pkcs7-signature")
 _ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
@@ -287,26 +287,14 @@ def _decoded(value: str) -> str:
 
     Words of one encoding are decoded together: some programs cut characters in two.
     """
-    return _WORDS.sub(_decoded_words, value).strip()
 
+    def decoded(match: re.Match[str]) -> str:
+        with suppress(HeaderParseError):
+            words = decode_header(match[0])
+            return "".join(_text(word, str(label).partition("*")[0]) for word, label in words)
+        return match[0]
 
-def _decoded_words(match: re.Match[str]) -> str:
-    text = ""
-    for label, words in groupby(_WORD.findall(match[0]), lambda word: word[0].partition("*")[0]):
-        data = b""
-        for _, encoding, content in words:
-            raw = content.encode("utf-8", "surrogateescape")
-            try:
-                is_base64 = encoding in "bB"
-                data += (
-                    binascii.a2b_base64(raw + b"==")
-                    if is_base64
-                    else quopri.decodestring(raw, header=True)
-                )
-            except binascii.Error:
-                data += raw
-        text += _text(data, label)
-    return text
+    return _WORDS.sub(decoded, value).strip()
 
 
 def _file_name(text: str) -> str:

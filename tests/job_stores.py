@@ -1,13 +1,13 @@
-"""A job store whose time a test moves."""
+"""A job store whose time a test moves, and what tests of job stores do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from paise2nb.jobs.models import Worker
+from paise2nb.jobs.models import Claim, Limits, Outcome, Wanted, Worker
 from paise2nb.jobs.store import JobStore
 
 
@@ -33,3 +33,11 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
 @pytest.fixture
 def worker(store: JobStore) -> Worker:
     return store.register("default", 1)
+
+
+def end_and_claim(
+    store: JobStore, claim: Claim, outcome: Outcome, worker: Worker, limits: Mapping[str, Limits]
+) -> tuple[bool, Claim | None]:
+    """Write an outcome and claim the next job in one transaction, as a worker does."""
+    [accepted], claims = store.end_several([(claim, outcome)], worker, Wanted(limits))
+    return accepted, next(iter(claims), None)
