@@ -17,7 +17,7 @@ from typing import Any
 
 from paise2nb.app import App
 from paise2nb.config.settings import DEFAULT_POOL, RELAY, Settings
-from paise2nb.content import engine
+from paise2nb.content import engine, render
 from paise2nb.core import processes
 from paise2nb.core.errors import NewerFormat, PaiseError, StorageError, WorkersError, message
 from paise2nb.core.wakeup import Listener
@@ -71,6 +71,7 @@ def main() -> None:
         logger.exception("this worker can't start")
         job_store.heartbeat(worker, "failed", message(error))
         sys.exit(START_FAILED)
+    render.close_browser()
     job_store.leave(worker)
     job_store.close()
     # Python would wait for the threads that jobs have left running, and xberg might abort.

@@ -29,7 +29,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGE = ROOT / "paise2nb"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Installed by an extra, or part of newer Pythons (compression, since 3.14).
-OPTIONAL = {"apprise", "redis", "pandas", "pyarrow", "compression", "pytest", "matplotlib"}
+OPTIONAL = {
+    "playwright",
+    "apprise",
+    "redis",
+    "pandas",
+    "pyarrow",
+    "compression",
+    "pytest",
+    "matplotlib",
+}
 # The layers: what `from paise2nb import …` may name inside the package.
 LAYERS = {path.stem for path in PACKAGE.iterdir() if path.stem != "__init__"}
 

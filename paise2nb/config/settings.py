@@ -24,6 +24,7 @@ from paise2nb.config.parser import parse, parse_mapping, read_file, shown
 from paise2nb.config.specs import (
     Choices,
     Entry,
+    FieldSpec,
     Key,
     Layer,
     MappingSpec,
@@ -86,6 +87,15 @@ _POOLS = MappingSpec(
 )
 _POLICIES = MappingSpec(
     RetryRules, complete=False, pattern=r"[\w:.-]+", allowed="an error class, or TASK.CLASS"
+)
+RENDER_MODES = ("never", "auto", "always")
+RENDER = "render"  # the task, and its pool
+RENDER_THREADS = 2  # most of the time of a page is waiting: tests.benchmarks.render
+_RENDER_HOSTS = MappingSpec(
+    FieldSpec(str, choices=Choices(RENDER_MODES)),
+    complete=True,
+    pattern=r"(\*\.)?[^\s/*@:\[\]]+|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*",
+    allowed="a host such as example.org, or *.example.org for all hosts below it",
 )
 
 
@@ -162,6 +172,10 @@ class FetchSettings(Section):
     robots: bool
     allow_private_addresses: bool
     proxy: Proxy | None
+    render: Annotated[str, Choices(RENDER_MODES)]
+    render_hosts: Annotated[Mapping[str, str], _RENDER_HOSTS]
+    render_sandbox: bool
+    render_executable: Path | None
 
 
 class ExtractSettings(Section):
@@ -258,6 +272,7 @@ class Settings(Section):
                 ) from None
             path = shared if profile == "production" else shared / profile
             entries["data_dir",] = data_dir._replace(value=str(path))
+        _add_render_pool(entries)
         _complete_pools(entries)
         check_alerts(*entries["alerts",])
         return cls(profile, entries=MappingProxyType(entries), **specs.build(cls, entries))
@@ -382,6 +397,18 @@ def _nested(entries: Mapping[Key, Entry]) -> dict[str, Any]:
         section = reduce(lambda value, part: value.setdefault(part, {}), outer, nested)
         section[name] = copy(entry.value)
     return nested
+
+
+def _add_render_pool(entries: dict[Key, Entry]) -> None:
+    """Add the pool that renders if pages may be rendered, unless another pool does."""
+    hosts = [entry for key, entry in entries.items() if key[:-1] == ("fetch", "render_hosts")]
+    on = [entry for entry in (entries["fetch", "render"], *hosts) if entry.value != "never"]
+    pools = [key for key in entries if key[:2] == ("workers", "pools") and key[3:] == ("tasks",)]
+    path = ("workers", "pools", RENDER)
+    if on and not any(RENDER in entries[key].value for key in pools):
+        entries.setdefault(path, Entry({}, on[0].origin))
+        entries[*path, "tasks"] = Entry([RENDER], on[0].origin)
+        entries.setdefault((*path, "threads"), Entry(RENDER_THREADS, on[0].origin))
 
 
 def _complete_pools(entries: dict[Key, Entry]) -> None:

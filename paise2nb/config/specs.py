@@ -10,7 +10,7 @@ Neither pydantic nor msgspec replaces this: their errors know no lines and no ne
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -63,7 +63,7 @@ _TYPES: dict[Any, str] = {
 }
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class Section:
     """Base class of the sections. Each is a frozen dataclass."""
 
@@ -98,11 +98,12 @@ class Choices(NamedTuple):
 class MappingSpec(NamedTuple):
     """A mapping with arbitrary keys.
 
-    ``section`` declares the values, and ``complete`` tells whether they have all of its keys or
-    only those that were written. Keys match ``pattern``, which ``allowed`` describes.
+    ``values`` declares the values: a section, of which ``complete`` tells whether they have all
+    keys or only those that were written; a single value; or another mapping. Keys match
+    ``pattern``, which ``allowed`` describes.
     """
 
-    section: type
+    values: "type | FieldSpec | MappingSpec"
     complete: bool
     pattern: str
     allowed: str
@@ -231,11 +232,7 @@ def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[
     for name, spec in field_specs(section).items():
         path = (*above, name)
         if spec.mapping:
-            inner, complete, *_ = spec.mapping
-            named = {k[-1]: build(inner, entries, k) for k in entries if k[:-1] == path}
-            values[name] = MappingProxyType(
-                {k: inner(**v) if complete else MappingProxyType(v) for k, v in named.items()}
-            )
+            values[name] = _mapping(spec.mapping, entries, path)
         elif spec.is_section:
             values[name] = spec.kind(**build(spec.kind, entries, path))
         elif spec.element:
@@ -245,6 +242,20 @@ def build(section: type, entries: Mapping[Key, Entry], above: Key = ()) -> dict[
             value = entries[path].value
             values[name] = _python_value(spec.kind, value)
     return values
+
+
+def _mapping(spec: MappingSpec, entries: Mapping[Key, Entry], path: Key) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    for key in [key for key in entries if key[:-1] == path]:
+        match spec.values:
+            case FieldSpec(kind):
+                found[key[-1]] = _python_value(kind, entries[key].value)
+            case MappingSpec() as inner:
+                found[key[-1]] = _mapping(inner, entries, key)
+            case section:
+                built = build(section, entries, key)
+                found[key[-1]] = section(**built) if spec.complete else MappingProxyType(built)
+    return MappingProxyType(found)
 
 
 _REMOVED: Any = object()
@@ -291,12 +302,7 @@ class Layer(NamedTuple):
             if spec is None or (tail and spec.is_value):
                 raise self._unknown(origin, (*above, str(key)), section)
             if spec.is_value:
-                try:
-                    yield path, Entry(spec.checked(value, self.base), origin)
-                except UsageError as error:
-                    raise SettingsError(f"{origin}: {'.'.join(path)}: {error}") from None
-                except (ValueError, TypeError, RuntimeError):
-                    raise _wrong(origin, path, spec.shown(value), spec.allowed) from None
+                yield path, self._value(spec, path, value, origin)
                 continue
             if spec.element:
                 yield path, Entry(self._elements(spec.element, value, path, origin), origin)
@@ -317,14 +323,17 @@ class Layer(NamedTuple):
     def _mapping(
         self, spec: MappingSpec, written: Mapping[str, Any], above: Key
     ) -> Iterator[tuple[Key, Entry]]:
-        known = field_specs(spec.section)
+        inner = spec.values
+        known = field_specs(inner) if isinstance(inner, type) else {}
         for key, value in written.items():
             origin = getattr(key, "origin", self.name)
             name, _, last = str(key).rpartition(".")
-            if name and last in known:
+            is_nested = not isinstance(inner, FieldSpec)
+            is_mapping = value is None or isinstance(value, Mapping)
+            if name and is_nested and (last in known or not (known or is_mapping)):
                 value = {WrittenKey(last, origin): value}
-            elif name and not (value is None or isinstance(value, Mapping)):
-                raise self._unknown(origin, (*above, name, last), spec.section)
+            elif name and isinstance(inner, type) and not is_mapping:
+                raise self._unknown(origin, (*above, name, last), inner)
             else:
                 name = str(key)
             path = (*above, name)
@@ -333,12 +342,26 @@ class Layer(NamedTuple):
                 raise SettingsError(f"{where} can't have {shown(name)}; allowed: {spec.allowed}")
             if value is None:
                 yield path, Entry(_REMOVED, origin)
+            elif isinstance(inner, FieldSpec):
+                yield path, self._value(inner, path, value, origin)
             elif isinstance(value, Mapping):
                 yield path, Entry({}, origin)
-                yield from self._section(spec.section, value, path)
+                if isinstance(inner, MappingSpec):
+                    yield from self._mapping(inner, value, path)
+                else:
+                    yield from self._section(inner, value, path)
             else:
-                allowed = f"a mapping of {', '.join(known)}, or null to remove it"
-                raise _wrong(origin, path, shown(value), allowed)
+                keys = ", ".join(known) or "NAME: VALUE"
+                allowed = f"a mapping of {keys}, or null to remove it"
+                raise _wrong(origin, path, shown(value) if known else "no mapping", allowed)
+
+    def _value(self, spec: FieldSpec, path: Key, value: Any, origin: str) -> Entry:
+        try:
+            return Entry(spec.checked(value, self.base), origin)
+        except UsageError as error:
+            raise SettingsError(f"{origin}: {'.'.join(path)}: {error}") from None
+        except (ValueError, TypeError, RuntimeError):
+            raise _wrong(origin, path, spec.shown(value), spec.allowed) from None
 
     def _elements(self, section: type, written: Any, path: Key, origin: str) -> list[Any]:
         """Check a list of sections. Its errors show no value, which may be secret."""

@@ -1,1 +1,1 @@
-"""From a URL to an item: the four core tasks, and the fetchers, extractors and sources they use."""
+"""From a URL to an item: the core tasks, and the fetchers, extractors and sources they use."""

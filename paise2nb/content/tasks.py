@@ -1,4 +1,6 @@
-"""The four core tasks. Fetch, extract and store lead from a URL to an item. Cleanup tidies up.
+"""The core tasks. Fetch, extract and store lead from a URL to an item. Cleanup tidies up.
+
+Where a browser has to make the text of a page, render takes the place of extract or follows it.
 
 Each task hands an identifier to the next, never contents, and may run twice: its effects are found
 by a key, and older content never replaces newer.
@@ -17,8 +19,9 @@ from urllib.parse import quote
 
 from paise2nb.config.settings import Settings
 from paise2nb.content import crawl
-from paise2nb.content.extract.types import PAGES, SUFFIXES, choose
+from paise2nb.content.extract.types import PAGES, SUFFIXES, choose, media_type
 from paise2nb.content.fetch import item_with_url, robots
+from paise2nb.content.render import ALWAYS, AUTO, render_mode
 from paise2nb.core import urls
 from paise2nb.core.errors import HomeOnly, NotFound, PermanentError, UsageError, without_secrets
 from paise2nb.core.files import expand_user, working_directory
@@ -33,7 +36,7 @@ DAY = 86400.0
 VALIDATORS = ("etag", "last_modified", "mtime_ns")  # by which a later fetch detects a change
 # What an item keeps about its bytes, for extracting or fetching them again.
 ANSWER_FACTS = ("name", "truncated", "robots", *VALIDATORS)
-SOURCE_FACTS = ("mime_type", "charset", "final_url", "fetched_at", *ANSWER_FACTS)
+SOURCE_FACTS = ("mime_type", "charset", "final_url", "fetched_at", "rendered", *ANSWER_FACTS)
 _DOMAIN = re.compile(r"([\w-]+\.)+[A-Za-z]{2,}(:\d+)?")
 
 
@@ -106,7 +109,7 @@ def is_up_to_date(settings: Settings, result: Any, age: float, args: tuple[Any, 
 
 
 def hand_over(context: Context, url: str, fetched: Fetched, started: float | None = None) -> str:
-    """Put bytes into the cache and enqueue their extraction.
+    """Put bytes into the cache, and enqueue their extraction, or the rendering of their page.
 
     Args:
         context: The execution that fetched them.
@@ -127,7 +130,11 @@ def hand_over(context: Context, url: str, fetched: Fetched, started: float | Non
         "final_url": urls.shown_url(fetched.url),
         **{name: fetched.meta[name] for name in ANSWER_FACTS if name in fetched.meta},
     }
-    context.enqueue("extract", shown, key, facts)
+    is_page = media_type(fetched.mime_type, fetched.data, urls.suffix_of(fetched.url)) in PAGES
+    if is_page and render_mode(context.settings.fetch, fetched.url) == ALWAYS:
+        context.enqueue("render", shown, facts)
+    else:
+        context.enqueue("extract", shown, key, facts)
     return key
 
 
@@ -208,6 +215,9 @@ def extract(
     about = Source(url, kind, facts.get("charset"))
     made = extractor.function(context.of(extractor.plugin), data, about)
     documents = made if isinstance(made, list) else [made]
+    if kind in PAGES and not facts.get("rendered") and _is_shell(context, data, about):
+        context.enqueue("render", url, facts)
+        return {"mime_type": kind, "shell": True}
     _check_documents(documents, url, kind)
     documents = [document for document in documents if document.text.strip()]
     text = json.dumps([dataclasses.asdict(document) for document in documents])
@@ -218,6 +228,15 @@ def extract(
     if isinstance(left_out := documents[0].metadata.get("left_out"), list):
         result |= {"warning": f"left out: {'; '.join(map(str, left_out))}"}
     return {**result, "words": number}
+
+
+def _is_shell(context: Context, data: bytes, source: Source) -> bool:
+    """Whether only a browser can make the text of a page, and the user wants that."""
+    if render_mode(context.settings.fetch, source.url) != AUTO:
+        return False
+    from paise2nb.content.extract import shells, text  # need what only extraction imports
+
+    return shells.is_shell(text.decode(data, source.charset, source.url))
 
 
 def _item(items: DataStorageProvider, source: str | int) -> dict[str, Any]:
@@ -252,6 +271,35 @@ def _check_documents(documents: list[Any], url: str, kind: str) -> None:
     if len(distinct) < len(documents):
         problem = "several documents with the same URL; give each a `url` of its own"
         raise PermanentError(f"the extractor for {kind} returned {problem}: {url}", "plugin")
+
+
+# render --------------------------------------------------------------------------------------
+
+
+@task("render", host=lambda args: urls.host_of(args[0]))
+def render(context: Context, url: str, facts: Facts) -> dict[str, Any]:
+    """Load a fetched page in a browser, and extract the text that its scripts have made."""
+    from paise2nb.content.render.visit import render_page  # imports the browser
+
+    started = time.time()
+    start = facts["final_url"]
+    if urls.has_hidden_secret(start):
+        page = context.job.page_id
+        start = context.job_store.rows([page])[page]["args"][0] if page else url
+    fetched = render_page(context, start)
+    key = context.cache.put(fetched.data)
+    # Without what a later fetch compares: the answer is the same, whatever the scripts load.
+    about = {
+        **{name: facts[name] for name in ("robots",) if name in facts},
+        "mime_type": fetched.mime_type,
+        "charset": fetched.charset,
+        "size": len(fetched.data),
+        "fetched_at": started,
+        "final_url": urls.shown_url(fetched.url),
+        "rendered": True,
+    }
+    found = {"url": about["final_url"], "sha256": key, "size": len(fetched.data), **fetched.meta}
+    return {**found, **extract(context, url, key, about)}
 
 
 # store ---------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from paise2nb.core.files import working_directory
 DYING_SECONDS = 5.0
 COMMAND_LENGTH = 80  # characters of a command line in a message
 MARK = "PAISE2_MARK"  # an environment variable: all descendants of a process inherit its value
+LASTING_THREADS = set[int]()  # native ids of threads that outlast a job, as do their children
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 

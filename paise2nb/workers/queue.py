@@ -151,10 +151,10 @@ class JobHuey(HueyInterface):
     def _end_left_behind(self, claim: Claim, threads: int) -> None:
         """Kill the child processes that a job has left behind.
 
-        Beside other jobs, only the children of this thread are killed. Threads can't be ended: a
-        worker process with too many of them is recycled.
+        Beside other jobs, or a browser that outlasts them, only the children of this thread are
+        killed. Threads can't be ended: a worker process with too many of them is recycled.
         """
-        alone = self.claims.runs_alone(claim)
+        alone = self.claims.runs_alone(claim) and not processes.LASTING_THREADS
         of_threads = None if alone else [threading.get_native_id()]
         if processes.has_children() and (left := processes.end_children(of_threads)):
             logger.warning("job %s has left %d processes behind; they are killed", claim.id, left)

@@ -69,6 +69,10 @@ fetch:
   robots: true
   allow_private_addresses: false
   proxy: null
+  render: never
+  render_hosts: {}
+  render_sandbox: true
+  render_executable: null
 extract:
   precision: false
   ocr: never
@@ -633,7 +637,8 @@ def test_the_output_of_config_show_is_a_valid_file(place: Place) -> None:
 
 def _sections(section: type) -> list[type]:
     inner = [d.kind for d in field_specs(section).values() if d.is_section]
-    inner += [d.mapping.section for d in field_specs(section).values() if d.mapping]
+    mapped = [d.mapping.values for d in field_specs(section).values() if d.mapping]
+    inner += [values for values in mapped if isinstance(values, type)]
     return [section, *(deeper for part in inner for deeper in _sections(part))]
 
 

@@ -170,7 +170,8 @@ def _fetched(
 ) -> Fetched:
     """Read the body of a successful response, or raise the error for any other."""
     if not 200 <= response.status < 300:
-        raise _refusal(url, response)
+        after = response.headers.get("Retry-After")
+        raise refusal(url, response.status, response.reason, after)
     codings = response.headers.get("Content-Encoding", "").lower().replace(",", " ").split()
     unknown = [name for name in codings if name not in ENCODINGS]
     response.headers["Content-Encoding"] = ", ".join(n for n in codings if n not in unknown)
@@ -227,7 +228,10 @@ def _next_url(
     else:
         location = response.headers.get("Location")
     if not (location or fetched):
-        raise PermanentError(f"{_status(response)} without a Location header: {here}", "redirects")
+        raise PermanentError(
+            f"{_status(response.status, response.reason)} without a Location header: {here}",
+            "redirects",
+        )
     target = location or ""
     # Headers are decoded as Latin-1, but URLs in them that are not ASCII are UTF-8.
     with suppress(UnicodeError):
@@ -250,14 +254,19 @@ def _next_url(
     return target
 
 
-def _refusal(url: str, response: BaseHTTPResponse) -> TaskError:
+def refusal(url: str, status: int, reason: str | None, after: str | None) -> TaskError:
     """The error for a response that is not successful.
+
+    Args:
+        url: What was asked for.
+        status: Of the response.
+        reason: The phrase beside it.
+        after: The header Retry-After.
 
     Source: RFC 9110, section 15; RFC 6585 for 429; RFC 8470 for 425.
     """
-    status = response.status
-    message = f"{_status(response)}: {url}"
-    pause = retry_after(response.headers.get("Retry-After"))
+    message = f"{_status(status, reason)}: {url}"
+    pause = retry_after(after)
     if status == 429 or (status == 503 and pause is not None):
         return TransientError(message, "throttled", retry_after=pause, host=urls.host_of(url))
     if status in (408, 425):
@@ -290,10 +299,10 @@ def _failure(url: str, error: Exception, settings: FetchSettings) -> TaskError:
     return TransientError(f"{what}: {url}", "connection")
 
 
-def _status(response: BaseHTTPResponse) -> str:
+def _status(status: int, reason: str | None) -> str:
     """``404 Not Found``, with the standard's phrase if there is one."""
-    phrase = client.responses.get(response.status) or _printable(response.reason or "")
-    return f"{response.status} {phrase}".strip()
+    phrase = client.responses.get(status) or _printable(reason or "")
+    return f"{status} {phrase}".strip()
 
 
 def _printable(header: str) -> str:

@@ -1,0 +1,208 @@
+"""One browser in each process, and a context of its own for each page.
+
+Playwright runs in the event loop of one thread, whichever threads ask for pages. The browser's
+processes descend from this one: their memory counts, and they end with it.
+"""
+
+import asyncio
+import atexit
+import os
+import shutil
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from paise2nb.config.settings import FetchSettings
+from paise2nb.content.render.policy import Policy
+from paise2nb.content.render.proxy import Proxy
+from paise2nb.core import processes
+from paise2nb.core.errors import PermanentError, TransientError
+from paise2nb.core.urls import without_credentials
+from paise2nb.core.version import __version__
+from paise2nb.plugins import Fetched
+
+IDLE_SECONDS = 60.0  # without a page, after which the browser is ended
+CLOSE_SECONDS = 5.0
+NO_PLAYWRIGHT = "rendering needs Playwright: pip install 'paise2nb[browser]'"
+NO_BROWSER = (
+    "rendering needs Chromium: playwright install chromium, or apt-get install chromium, or its "
+    "path in fetch.render_executable"
+)
+NO_SANDBOX = (
+    "Chromium's sandbox can't run {why}: run the workers as another user, or, if you trust the "
+    "pages, set fetch.render_sandbox to false"
+)
+# Of Chromium. Names are resolved by the proxy only. WebRTC and QUIC would not use it.
+_SWITCHES = [
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--disable-quic",
+]
+_NO_PROXY = "http://127.0.0.1:9"  # of the browser's own requests: nothing listens there
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+T = TypeVar("T")
+
+
+class Browser:
+    """The browser of this process. It starts with the first page, and ends when it is idle."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._launching = asyncio.Lock()
+        self._playwright: Any = None
+        self._browser: Any = None
+        self._started_with: tuple[bool, Path | None] | None = None
+        self._pages = 0
+        self._idle: asyncio.TimerHandle | None = None
+
+    def render(self, url: str, settings: FetchSettings, policy: Policy) -> Fetched:
+        """Load a page, and return its HTML when its scripts have made its text.
+
+        Args:
+            url: An http or https URL.
+            settings: ``fetch.timeout`` is for the whole page.
+            policy: Which requests are made. Its methods are called in other threads.
+
+        Raises:
+            TaskError: As of a fetch; ``browser``: there is no browser that can be used.
+            Snoozed: The policy raised it.
+        """
+        return self._run(self._render(url, settings, policy))
+
+    def close(self) -> None:
+        """End the browser."""
+        if self._loop is not None:
+            with suppress(TimeoutError):
+                self._run(asyncio.wait_for(self._end(), CLOSE_SECONDS))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._serve, args=(self._loop,), name="browser", daemon=True
+                ).start()
+                atexit.register(self.close)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # Ctrl-C
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        processes.LASTING_THREADS.add(threading.get_native_id())
+        loop.run_forever()
+
+    async def _render(self, url: str, settings: FetchSettings, policy: Policy) -> Fetched:
+        proxy, context = Proxy(settings), None
+        self._pages += 1
+        try:
+            async with asyncio.timeout(settings.timeout):
+                await self._launch(settings)
+                context = await self._browser.new_context(
+                    proxy={"server": await proxy.start(), "bypass": "<-loopback>"},
+                    user_agent=settings.user_agent or self._user_agent(),
+                    service_workers="block",
+                    accept_downloads=False,
+                )
+                # Imported here, because it imports Playwright.
+                from paise2nb.content.render.page import Page
+
+                page = Page(await context.new_page(), proxy, settings, policy)
+                return await page.load(url)
+        except TimeoutError:
+            limit = f"{settings.timeout:g} s (fetch.timeout)"
+            shown = without_credentials(url)
+            raise TransientError(f"no page within {limit}: {shown}", "timeout") from None
+        finally:
+            proxy.close()
+            await self._closed(context)
+            self._pages -= 1
+
+    async def _closed(self, context: Any) -> None:
+        """Close the context of a page, and the browser if that is not possible."""
+        try:
+            if context is not None:
+                await asyncio.wait_for(context.close(), CLOSE_SECONDS)
+        except Exception:  # the browser hangs, or is gone
+            self._browser = None
+            processes.end_children([threading.get_native_id()])
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_idle)
+
+    def _end_idle(self) -> None:
+        if not self._pages:
+            self._ending = asyncio.ensure_future(self._end())
+
+    async def _end(self) -> None:
+        async with self._launching:
+            playwright, self._playwright, self._browser = self._playwright, None, None
+            if playwright is not None:
+                await playwright.stop()  # which ends the browser
+
+    def _user_agent(self) -> str:
+        """That of the browser, which pages expect, and the product."""
+        major = self._browser.version.partition(".")[0]
+        system = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"
+        return f"{system} Chrome/{major}.0.0.0 Safari/537.36 paise2nb/{__version__}"
+
+    async def _launch(self, settings: FetchSettings) -> None:
+        """Start the browser unless it runs.
+
+        Raises:
+            PermanentError: ``browser``: it can't be started. The message says what to do.
+        """
+        async with self._launching:
+            if settings.render_sandbox and os.geteuid() == 0:
+                raise PermanentError(NO_SANDBOX.format(why="as root"), "browser")
+            wanted = (settings.render_sandbox, settings.render_executable)
+            if self._browser is not None and self._browser.is_connected():
+                if self._started_with == wanted:
+                    return
+                await self._browser.close()  # another app of this process has other settings
+            self._started_with = wanted
+            try:
+                from playwright.async_api import Error, async_playwright
+            except ImportError:
+                raise PermanentError(NO_PLAYWRIGHT, "browser") from None
+            if self._playwright is None:
+                self._playwright = await async_playwright().start()
+            chromium = self._playwright.chromium
+            try:
+                self._browser = await chromium.launch(
+                    executable_path=_executable(chromium.executable_path, settings),
+                    args=_SWITCHES,
+                    chromium_sandbox=settings.render_sandbox,
+                    ignore_default_args=["--disable-popup-blocking"],
+                    proxy={"server": _NO_PROXY},
+                    handle_sigint=False,
+                    handle_sigterm=False,
+                    handle_sighup=False,
+                )
+            except Error as error:
+                if settings.render_sandbox and "sandbox" in error.message.lower():
+                    why = NO_SANDBOX.format(why="here")
+                else:
+                    why = f"Chromium can't be started: {error.message.splitlines()[0]}"
+                raise PermanentError(why, "browser") from error
+
+
+def _executable(own: str, settings: FetchSettings) -> Path | str | None:
+    """The program to start; None is Playwright's own."""
+    if settings.render_executable is not None:
+        return settings.render_executable
+    if os.path.exists(own):
+        return None
+    found = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    if found is None:
+        raise PermanentError(NO_BROWSER, "browser")
+    return found
+
+
+browser = Browser()

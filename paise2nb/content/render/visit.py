@@ -1,0 +1,71 @@
+"""The rendering of one page for a job: paced by its host, and within robots.txt."""
+
+import json
+
+from paise2nb.content.fetch import http, robots
+from paise2nb.content.render.browser import browser
+from paise2nb.core.errors import PermanentError, Snoozed
+from paise2nb.core.urls import host_of, without_credentials
+from paise2nb.jobs.context import Context
+from paise2nb.jobs.models import HostDelay
+from paise2nb.plugins import Fetched
+
+
+class Visit:
+    """Decides which requests of a page are made.
+
+    The document waits for a slot of its host, and robots.txt must allow it. What it loads from
+    there belongs to it, so it needs no slot, but robots.txt must allow it, too. For other hosts'
+    scripts and data, theirs would have to be fetched first, so their address alone is checked.
+
+    Args:
+        context: The execution that renders.
+        url: The URL to begin with.
+    """
+
+    def __init__(self, context: Context, url: str) -> None:
+        self._context = context
+        self._settings = context.settings.fetch
+        # A snoozed execution goes on at the last of some redirects.
+        self.chain: list[str] = json.loads(context.job.resume or "[]") or [url]
+        self._host = context.job.host or host_of(self.chain[-1])
+
+    def check_document(self, url: str) -> None:
+        """Raise Snoozed if the document is of another host, PermanentError if it is disallowed."""
+        settings, host = self._settings, host_of(url)
+        is_paced = bool(self._context.job.host and settings.host_delay)
+        if host and host != self._host and is_paced and not self._context.is_replay:
+            if len(self.chain) > settings.max_redirects:
+                limit = f"{settings.max_redirects} times (fetch.max_redirects)"
+                shown = without_credentials(self.chain[0])
+                raise PermanentError(f"redirected more than {limit}: {shown}", "redirects")
+            raise Snoozed(host, json.dumps([*self.chain, url]))
+        self._host = host
+        delay = self._check_robots(url)
+        if delay is not None and host and is_paced:
+            self._context.host_delays.append(HostDelay(host, delay))
+
+    def allows(self, url: str) -> bool:
+        """Whether robots.txt allows a part of the page; that of another host is not asked."""
+        if host_of(url) != self._host:
+            return True
+        try:
+            self._check_robots(url)
+        except PermanentError as error:
+            return error.error_class != "robots"
+        return True
+
+    def _check_robots(self, url: str) -> float | None:
+        if not self._settings.robots:
+            return None
+        agent, directory = http.user_agent(self._settings), self._context.data_dir
+        return robots.check(url, agent, directory / robots.DIRECTORY, self._fetch_rules)
+
+    def _fetch_rules(self, url: str) -> Fetched:
+        return http.get(url, self._settings, read_bytes=robots.MAX_BYTES)
+
+
+def render_page(context: Context, url: str) -> Fetched:
+    """Load a page in the browser. See `paise2nb.content.render.browser.Browser.render`."""
+    visit = Visit(context, url)
+    return browser.render(visit.chain[-1], context.settings.fetch, visit)
