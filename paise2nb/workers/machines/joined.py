@@ -32,6 +32,7 @@ class Machine:
 
     Attributes:
         row: Its id in the job store.
+        host: The name of its host.
         heard_at: When its last message came (monotonic).
         beat: The number of its last heartbeat.
         about: Its last heartbeat.
@@ -49,6 +50,7 @@ class Machine:
     """
 
     row: int
+    host: str
     heard_at: float
     channel: Channel
     beat: int = 0

@@ -122,17 +122,18 @@ class Relay:
     def _load(self) -> None:
         """Know the leases that an earlier relay has given. Each machine gets a full lease."""
         now = time.monotonic()
-        names = {row["id"]: row["name"] for row in self._store.machines()}
-        for machine_id, name in names.items():
+        names = {}
+        for row in self._store.machines():
+            name = names[row["id"]] = row["name"]
             self._channels[name] = self._channel(name)
-            self._machines[name] = self._new_machine(machine_id, name, now)
+            self._machines[name] = self._new_machine(row["id"], row["host"], name, now)
         for row in self._store.leases():
             # Messages of an earlier session can't be read any more: they count as read.
             lease = Leased(0, now, row["pool"], bool(row["isolated"]), bool(row["started"]))
             self._machines[names[row["machine"]]].leases[row["token"]] = lease
 
-    def _new_machine(self, machine_id: int, name: str, now: float) -> Machine:
-        machine = Machine(machine_id, now, self._channel(name))
+    def _new_machine(self, row: int, host: str, name: str, now: float) -> Machine:
+        machine = Machine(row, host, now, self._channel(name))
         machine.receiver = Receiver(
             lambda key, offset: self._send(machine, "want", [key, offset]),
             lambda key, data: self._keep(machine, key, data),
@@ -215,7 +216,7 @@ class Relay:
         def decide(row: dict[str, Any], alone: bool) -> Outcome:
             if not row["started"] or machine.about.get("leaves"):
                 return _RELEASED
-            reason = f"its machine {machine.about.get('host', '')} was lost while it ran"
+            reason = f"its machine {machine.host} was lost while it ran"
             if alone and row["isolated"]:
                 return charge_crash(self._parts.settings, row, "crashed", reason, policies)
             return Outcome("released", "queued", error_class="lost", error=reason, isolated=True)
@@ -223,7 +224,7 @@ class Relay:
         # What the machine did not say to wait may have begun, and may be what ended it.
         self._store.leases_started([t for t, x in machine.leases.items() if not x.waits])
         jobs = self._store.lose_machine(machine.row, decide)
-        logger.warning("machine %s %s; its jobs %s return", machine.about.get("host"), why, jobs)
+        logger.warning("machine %s %s; its jobs %s return", machine.host, why, jobs)
         del self._machines[machine.name]
         self._notifier.notify()
         self._server.mailbox(self._collection, machine.name).flush_queue()
@@ -297,7 +298,9 @@ class Relay:
             if kind != "beat" or body.get("leaves"):
                 return
             row = self._store.put_machine(name, self._values(body, None))
-            machine = self._machines[name] = self._new_machine(row, name, time.monotonic())
+            machine = self._machines[name] = self._new_machine(
+                row, body["host"], name, time.monotonic()
+            )
             logger.info("machine %s (pid %s) has joined", body["host"], body["pid"])
         machine.heard_at = time.monotonic()
         match kind:
@@ -385,7 +388,7 @@ class Relay:
             del machine.pending[token]
             values = {name: value for name, value in values.items() if name != "bytes"}
             for level, line in values.pop("log", ()):
-                logger.log(int(level), "%s: %s", machine.about.get("host"), line)
+                logger.log(int(level), "%s: %s", machine.host, line)
             for key, at in values.pop("visited", {}).items():
                 self._parts.store.visited(key, at)
             if rules := values.pop("robots", None):
