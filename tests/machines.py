@@ -16,6 +16,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
+from tests.namespaces import Host
 from tests.waiting import until
 
 PLUGIN = """
@@ -32,7 +33,7 @@ def where(context, word):
 @task("hold", runs="anywhere")
 def hold(context, path, word):
     with Path(path + ".ran").open("a") as file:
-        file.write(f"{word} {os.getpid()}\\n")
+        file.write(f"{word} {context.data_dir}\\n")
     context.progress(1, 2)
     while not Path(path).exists():
         time.sleep(0.02)
@@ -85,6 +86,10 @@ def say(context, word):
 """
 
 
+SECRET = "a word that both sides know"
+OPEN = ("--bind", "0.0.0.0", "--protected-mode", "no")
+
+
 class RedisServer:
     """A redis-server on a free port, without persistence."""
 
@@ -119,15 +124,28 @@ class RedisServer:
 
 
 class Machine:
-    """``worker join`` in a session of its own: it stands for another machine."""
+    """``worker join`` in a session of its own: it stands for another machine.
 
-    def __init__(self, url: list[str], directory: Path, *words: str, **environment: str) -> None:
+    Args:
+        host: Where it runs, if that is not this machine.
+    """
+
+    def __init__(
+        self,
+        url: list[str],
+        directory: Path,
+        *words: str,
+        host: Host | None = None,
+        **environment: str,
+    ) -> None:
         directory.mkdir(exist_ok=True)
         self.directory = directory
+        self.host = host
+        there = host.command if host else []
         values = {"HOME": str(directory), "TMPDIR": str(directory), **environment}
         with (directory / "output").open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "paise2nb", "worker", "join", *url, *words],
+                [*there, sys.executable, "-m", "paise2nb", "worker", "join", *url, *words],
                 env={**os.environ, **values}, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
 
@@ -183,18 +201,22 @@ class Place:
 
     def home(self, data: str = "data", profile: str = "development", **settings: Any) -> App:
         """Open an app whose queue is on the Redis server."""
+        values = self.settings(**settings)
+        app = paise2nb.open(profile, data_dir=self.directory / data, settings=values)
+        self._apps.append(app)
+        return app
+
+    def settings(self, **chosen: Any) -> dict[str, Any]:
+        """The settings of a home, and the chosen ones, with two underscores for a dot."""
         plugin = self.directory / "extra.py"
         plugin.write_text(self.plugin)
-        values = {
+        return {
             "task_queue.provider": "redis", "task_queue.redis.url": self.redis.url,
             "task_queue.redis.lease": 3, "plugins": [str(plugin)], "workers.concurrency": 1,
             "workers.pools.home": {"tasks": ["store", "cleanup", "at-home", "get-bytes"]},
             "workers.retry.retry_delay": 0.1,
-            **{key.replace("__", "."): value for key, value in settings.items()},
+            **{key.replace("__", "."): value for key, value in chosen.items()},
         }  # fmt: skip
-        app = paise2nb.open(profile, data_dir=self.directory / data, settings=values)
-        self._apps.append(app)
-        return app
 
     def home_with_machine(self) -> App:
         """Open an app with a running pool ``home``, whose queue one machine has joined."""
@@ -209,6 +231,14 @@ class Place:
         directory = self.directory / f"machine-{len(self.machines)}"
         urls = [] if "PAISE2_REDIS_URL" in environment else [url or self.redis.url]
         machine = Machine(urls, directory, *words, **environment)
+        self.machines.append(machine)
+        return machine
+
+    def join_from(self, host: Host) -> Machine:
+        """Start a machine on another host, which needs the secret and a server that lets it in."""
+        directory = self.directory / f"machine-{len(self.machines)}"
+        url = f"redis://{host.gateway}:{self.redis.port}/0"
+        machine = Machine([url], directory, host=host, PAISE2_QUEUE_SECRET=SECRET)
         self.machines.append(machine)
         return machine
 
@@ -227,6 +257,8 @@ class Place:
     def close(self) -> None:
         for machine in self.machines:
             machine.kill()
+            if machine.host:
+                machine.host.close()
         for app in self._apps:
             app.workers.stop(timeout=0)
             app.close()

@@ -44,6 +44,7 @@ logger = logging.getLogger("paise2nb.worker")
 TICK_SECONDS = 0.5
 RENEW_SECONDS = 1.0  # between two renewals of the key that names this home
 GAP_SECONDS = 2.0  # a longer pause of this process is none of the machines
+SILENT_SECONDS = 2.0  # after which a machine gets no more jobs until it is heard again
 RECALL_SECONDS = 2.0  # after which a job that has not begun goes to another machine
 _RELEASED = Outcome("released", "queued")
 
@@ -252,7 +253,11 @@ class Relay:
             machine.leases.pop(token, None)
         pools = self._pools()
         brief = frozenset(name for pool in pools for name in self._parts.brief_tasks(pool))
-        machines = {machine.row: machine for machine in self._machines.values()}
+        machines = {
+            machine.row: machine
+            for machine in self._machines.values()
+            if now - machine.heard_at < SILENT_SECONDS
+        }
         capacities = [c for m in machines.values() if (c := m.capacity(brief))]
         tasks = [name for pool in pools.values() for name in pool]
         if not (ended or (capacities and tasks and self._store.claimable(tasks))):
