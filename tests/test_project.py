@@ -1,24 +1,17 @@
-"""The project around the package: declared and pinned dependencies, code limits, Binder."""
+"""The project around the package: declared and pinned dependencies, code limits."""
 
 from __future__ import annotations
 
 import ast
-import json
-import os
 import re
 import subprocess
 import sys
 import tokenize
 import tomllib
-import venv
 from importlib import metadata
 from pathlib import Path
 
-import nbformat
 import pytest
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -155,49 +148,3 @@ def test_starting_imports_no_extraction_library_and_nothing_for_other_machines(
     heavy = {"chardetng_py", "feedparser", "htmldate", "lxml", "pypdfium2", "trafilatura", "xberg"}
     heavy |= {"redis", "paise2nb.workers.machines.relay", "paise2nb.workers.machines.remote"}
     assert heavy & set(result.stdout.split()) == set()
-
-
-@pytest.mark.slow
-def test_the_quickstart_runs_on_what_binder_installs(tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = str(tmp_path / "venv/bin/python")
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "-r", "binder/requirements.txt"],
-        cwd=ROOT,
-        env=clean,
-        check=True,
-        stdin=subprocess.DEVNULL,
-    )
-    specification = {
-        "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Binder",
-        "language": "python",
-        "env": {"PYTHONPATH": ""},
-    }
-    (tmp_path / "kernels/binder").mkdir(parents=True)
-    (tmp_path / "kernels/binder/kernel.json").write_text(json.dumps(specification))
-    notebook = nbformat.read(ROOT / "notebooks/01-quickstart.ipynb", as_version=4)
-    expected = outputs(notebook)
-    cell = nbformat.v4.new_code_cell("import paise2nb; print(paise2nb.__file__)")
-    notebook.cells.append(cell)
-    kernel = AsyncKernelManager(
-        kernel_name="binder",
-        kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(tmp_path / "kernels")]),
-    )
-    folder = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(
-        notebook, km=kernel, resources=folder, timeout=120, coalesce_streams=True
-    ).execute()
-    *actual, [location] = outputs(notebook)
-    assert Path(location.strip()).is_relative_to(tmp_path / "venv")
-    assert actual == expected
-
-
-def outputs(notebook: nbformat.NotebookNode) -> list[list[str]]:
-    """The text of each output of each code cell."""
-    return [
-        [output.data["text/plain"] if "data" in output else output.text for output in cell.outputs]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]

@@ -129,9 +129,7 @@ def jupyter_lab(folder: Path, home: Path, shots: Path) -> Iterator[Lab]:
         shots: where screenshots land.
     """
     assert CHROMIUM is not None
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     token = secrets.token_hex(16)
     settings = home / "settings/@jupyterlab"
     # Every cell is drawn, also those out of sight, and nothing asks the network for news.
@@ -160,7 +158,7 @@ def jupyter_lab(folder: Path, home: Path, shots: Path) -> Iterator[Lab]:
             start_new_session=True,
         )  # fmt: skip
     try:
-        _wait_until_it_answers(f"{base}/api/status?token={token}", server, home / "lab.log")
+        wait_until_it_answers(f"{base}/api/status?token={token}", server, home / "lab.log")
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=CHROMIUM, args=["--no-sandbox"], timeout=SECONDS * 1000
@@ -178,7 +176,14 @@ def jupyter_lab(folder: Path, home: Path, shots: Path) -> Iterator[Lab]:
             server.wait()
 
 
-def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_it_answers(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     while server.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=SECONDS):
