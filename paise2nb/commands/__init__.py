@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from paise2nb.commands import collection, jobs, maintenance, operate, workers
+from paise2nb.commands import collection, jobs, logins, maintenance, operate, workers
 from paise2nb.commands.cli import CommandGroup, usage_hint
 from paise2nb.commands.config import config
 from paise2nb.commands.plugin import plugin, plugins
@@ -23,8 +23,9 @@ for command in (
     maintenance.profile, jobs.enqueue, workers.worker, workers.pause, workers.resume, jobs.status,
     jobs.stats, jobs.jobs, jobs.job, jobs.wait, jobs.retry, jobs.cancel, jobs.replay,
     collection.search, collection.items, collection.item, collection.export, maintenance.watch,
-    config, plugins, operate.health, operate.metrics, operate.alerts, operate.backup,
-    operate.restore, maintenance.reset, maintenance.demo, maintenance.doctor, plugin,
+    config, logins.cookies, plugins, operate.health, operate.metrics, operate.alerts,
+    operate.backup, operate.restore, maintenance.reset, maintenance.demo, maintenance.doctor,
+    plugin,
 ):  # fmt: skip
     table.add_command(command)
 

@@ -10,7 +10,7 @@ from paise2nb.commands.session import Session
 from paise2nb.config.parser import parse_mapping
 from paise2nb.config.settings import Settings, config_files
 from paise2nb.core.display import Message, Rows
-from paise2nb.core.errors import PaiseError, UsageError
+from paise2nb.core.errors import PaiseError, SettingsError, UsageError
 from paise2nb.core.files import write_atomically
 from paise2nb.core.render import Column
 
@@ -84,7 +84,11 @@ def edit(session: Session) -> Message:
 @command("validate", group=config)
 def validate(session: Session) -> Message:
     """Check the settings that apply here."""
+    from paise2nb.content.fetch import logins
+
     settings = session.settings()
+    if problems := logins.problems(settings.fetch):
+        raise SettingsError(problems[0])
     files = [str(path) for path in config_files() if path.exists()]
     read = f"; read {', '.join(files)}" if files else ""
     return Message(

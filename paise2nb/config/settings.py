@@ -88,14 +88,27 @@ _POOLS = MappingSpec(
 _POLICIES = MappingSpec(
     RetryRules, complete=False, pattern=r"[\w:.-]+", allowed="an error class, or TASK.CLASS"
 )
+_HOSTS = r"(\*\.)?[^\s/*@:\[\]]+|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
+_ANY_HOST = "a host such as example.org, or *.example.org for all hosts below it"
 RENDER_MODES = ("never", "auto", "always")
 RENDER = "render"  # the task, and its pool
 RENDER_THREADS = 2  # most of the time of a page is waiting: tests.benchmarks.render
 _RENDER_HOSTS = MappingSpec(
-    FieldSpec(str, choices=Choices(RENDER_MODES)),
+    FieldSpec(str, choices=Choices(RENDER_MODES)), complete=True, pattern=_HOSTS, allowed=_ANY_HOST
+)
+HEADERS = "fetch.headers"
+_HEADERS = MappingSpec(
+    MappingSpec(
+        FieldSpec(Secret),
+        complete=True,
+        # Those of the connection itself, which a request must not contradict (RFC 9110).
+        pattern=r"(?!(?i:host|connection|content-length|transfer-encoding|te|upgrade|trailer"
+        r"|proxy-.*)$)[!#$%&'*+^_`|~0-9A-Za-z-]+",
+        allowed="the name of a header such as Authorization, but none of the connection's own",
+    ),
     complete=True,
-    pattern=r"(\*\.)?[^\s/*@:\[\]]+|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*",
-    allowed="a host such as example.org, or *.example.org for all hosts below it",
+    pattern=_HOSTS,
+    allowed=_ANY_HOST,
 )
 
 
@@ -172,6 +185,9 @@ class FetchSettings(Section):
     robots: bool
     allow_private_addresses: bool
     proxy: Proxy | None
+    cookies: Path | None
+    headers: Annotated[Mapping[str, Mapping[str, str]], _HEADERS] = field(repr=False)
+    keep_cookies: bool
     render: Annotated[str, Choices(RENDER_MODES)]
     render_hosts: Annotated[Mapping[str, str], _RENDER_HOSTS]
     render_sandbox: bool
@@ -298,15 +314,17 @@ class Settings(Section):
         """Return these settings without what may be in no database, listing or message."""
         url = without_credentials(self.task_queue.redis.url)
         alerts = public(self.entries["alerts",].value)
-        values = {"task_queue.redis.url": url, SECRET: None, "alerts": alerts}
+        headers = {host: dict.fromkeys(named, HIDDEN) for host, named in self.fetch.headers.items()}
+        values = {"task_queue.redis.url": url, SECRET: None, "alerts": alerts, HEADERS: headers}
         return self.override(values, "hidden")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return each key with its value and its origin, in the order of the declaration."""
         sections = {path[:end] for path in self.entries for end in range(1, len(path))}
         found = {".".join(k): entry for k, entry in self.entries.items() if k not in sections}
-        if found[SECRET].value is not None:
-            found[SECRET] = found[SECRET]._replace(value=HIDDEN)
+        for key, entry in found.items():
+            if entry.value and (key == SECRET or key.startswith(f"{HEADERS}.")):
+                found[key] = entry._replace(value=HIDDEN)
         return [
             {"key": key, "value": without_secrets(public(entry.value)), "origin": entry.origin}
             for declared in ("profile", *KEYS)

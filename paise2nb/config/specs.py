@@ -316,21 +316,21 @@ class Layer(NamedTuple):
             if not isinstance(value, Mapping):
                 raise _wrong(origin, path, shown(value), "a mapping")
             if spec.mapping:
-                yield from self._mapping(spec.mapping, value, path)
+                yield from self._mapping(spec.mapping, value, path, is_dotted=bool(tail))
             else:
                 yield from self._section(spec.kind, value, path)
 
     def _mapping(
-        self, spec: MappingSpec, written: Mapping[str, Any], above: Key
+        self, spec: MappingSpec, written: Mapping[str, Any], above: Key, *, is_dotted: bool = False
     ) -> Iterator[tuple[Key, Entry]]:
         inner = spec.values
         known = field_specs(inner) if isinstance(inner, type) else {}
         for key, value in written.items():
             origin = getattr(key, "origin", self.name)
             name, _, last = str(key).rpartition(".")
-            is_nested = not isinstance(inner, FieldSpec)
             is_mapping = value is None or isinstance(value, Mapping)
-            if name and is_nested and (last in known or not (known or is_mapping)):
+            is_inner = is_dotted and isinstance(inner, MappingSpec) and not is_mapping
+            if name and (last in known or is_inner):
                 value = {WrittenKey(last, origin): value}
             elif name and isinstance(inner, type) and not is_mapping:
                 raise self._unknown(origin, (*above, name, last), inner)

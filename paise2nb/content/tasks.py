@@ -362,6 +362,8 @@ def _reason_to_skip(
 @task("cleanup", max_retries=0, policies={"crash": {"max_retries": 0}})
 def cleanup(context: Context) -> dict[str, int]:
     """Remove old finished jobs, and old cached bytes that no unfinished job needs."""
+    from paise2nb.content.fetch.kept_cookies import KeptCookies  # here: it takes a while
+
     settings, job_store = context.settings, context.job_store
     pruned = job_store.prune(job_store.now() - settings.history.keep_days * DAY)
     needed = job_store.needed_keys()
@@ -371,6 +373,7 @@ def cleanup(context: Context) -> dict[str, int]:
                 needed.add(_item(context.items, row["args"][0])["sha256"])
     removed = context.cache.remove(needed, settings.cache.keep_days * DAY)
     robots.remove_expired(context.data_dir / robots.DIRECTORY)
+    KeptCookies(context.data_dir).remove_expired()
     job_store.database.give_back_space()
     job_store.checkpoint()
     context.items.checkpoint()

@@ -79,6 +79,7 @@ def examine(resolve: Callable[[], Settings]) -> Report:
         return Report([*findings, Finding("wrong", check, str(error), advice)])
     findings.append(Finding("ok", "settings", f"profile {settings.profile}"))
     findings += _run("plugins", _plugins, settings)
+    findings += _run("logins", _logins, settings)
     directory = settings.data_dir
     if directory is None:
         findings.append(Finding("ok", "data directory", "a temporary one for each run"))
@@ -123,6 +124,27 @@ def _installation() -> Iterator[Finding]:
 def _plugins(settings: Settings) -> Iterator[Finding]:
     loaded = Plugins(settings)
     yield Finding("ok", "plugins", f"all load; tasks: {', '.join(sorted(loaded.tasks))}")
+
+
+def _logins(settings: Settings) -> Iterator[Finding]:
+    """Check the cookies and headers for hosts with a login."""
+    from paise2nb.content.fetch import logins
+
+    fetch = settings.fetch
+    if fetch.cookies is None and not fetch.headers:
+        return
+    problems = logins.problems(fetch)
+    for problem in problems:
+        text, _, advice = problem.partition("; ")
+        yield Finding("wrong", "logins", text, advice or "fix this, then: paise2 cookies")
+    file = None if problems else logins.Session(fetch).file()
+    found = [] if file is None else [c for named in file.cookies.values() for c in named]
+    if expired := sum(cookie.is_expired for cookie in found):
+        text = f"{expired} of {amount(len(found), 'cookie')} have expired: {fetch.cookies}"
+        yield Finding("warning", "logins", text, "export them again; paise2 cookies lists them")
+    elif not problems:
+        text = f"{amount(len(found), 'cookie')}, headers for {amount(len(fetch.headers), 'host')}"
+        yield Finding("ok", "logins", text)
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:

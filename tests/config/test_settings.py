@@ -69,6 +69,9 @@ fetch:
   robots: true
   allow_private_addresses: false
   proxy: null
+  cookies: null
+  headers: {}
+  keep_cookies: false
   render: never
   render_hosts: {}
   render_sandbox: true

@@ -19,7 +19,6 @@ from paise2nb.app import App
 from paise2nb.config.settings import FetchSettings, Settings
 from paise2nb.content.fetch.head import (
     content_type,
-    cookie_header,
     file_name,
     read_head,
     refresh_target,
@@ -192,18 +191,6 @@ def test_the_name_of_a_download_gives_its_type_and_its_title(app: App, site: Sit
 
 
 # Cookies -------------------------------------------------------------------------------------
-
-
-def test_cookies_go_where_they_may() -> None:
-    here = "https://a.example.org/dir/page"
-    cookies = [
-        [here, "own=1"], [here, "site=2; Domain=example.org; Path=/"],
-        [here, "deep=3; Path=/dir/below"], ["https://other.example/", "foreign=4"],
-        [here, "old=5; Max-Age=0"], [here, "sly=6; Domain=other.example"],
-    ]  # fmt: skip
-    assert cookie_header("https://a.example.org/dir/x", cookies) == {"Cookie": "own=1; site=2"}
-    assert cookie_header("https://b.example.org/dir/x", cookies) == {"Cookie": "site=2"}
-    assert cookie_header("https://example.net/", cookies) == {}
 
 
 def test_a_redirect_may_set_a_cookie_and_lead_back(site: Site, settings: FetchSettings) -> None:

@@ -15,7 +15,7 @@ from paise2nb.core.errors import PermanentError, Snoozed, TransientError
 from paise2nb.core.urls import canonical_url, file_url, host_of, url_path
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import HostDelay
-from paise2nb.plugins import DataStorageProvider, Fetched, fetcher
+from paise2nb.plugins import AppInfo, DataStorageProvider, Fetched, fetcher, hookimpl
 
 
 def item_with_url(items: DataStorageProvider, url: str) -> dict[str, Any] | None:
@@ -54,7 +54,7 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
         TaskError: The page can't be fetched.
     """
     # Imported here because urllib3 slows down the start of processes that never fetch.
-    from paise2nb.content.fetch import http
+    from paise2nb.content.fetch import http, logins
 
     settings, job = context.settings.fetch, context.job
     # A replay is not paced: the user asks for one request, here and now.
@@ -63,7 +63,8 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
     crawl_delay: tuple[str, float] | None = None
     # A snoozed execution goes on where it stopped: at the last of some redirects, perhaps with
     # those of the robots.txt for it, and with the cookies that were set.
-    chain, rules_chain, cookies = [*json.loads(job.resume or "[[], []]"), []][:3]
+    chain, rules_chain, *state = json.loads(job.resume or "[[], []]")
+    owner = None if context.is_replay else job.id
 
     def use_slot(url: str, *resume: Sequence[str]) -> None:
         """Use the slot of the job for its only request. Any further one needs another slot."""
@@ -72,7 +73,7 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
         if not is_paced or host is None:
             return
         if host != slot_host:
-            raise Snoozed(host, json.dumps([*resume, cookies]), crawl_delay)
+            raise Snoozed(host, json.dumps([*resume, *session.state()]), crawl_delay)
         slot_host = None
 
     def fetch_rules(chain: Sequence[str], rules_url: str) -> Fetched:
@@ -96,9 +97,10 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
                 context.host_delays.append(HostDelay(host, delay))
         use_slot(chain[-1], chain, ())
 
-    return http.get(
-        url, settings, before_request=before_request, chain=chain, cookies=cookies, known=known
-    )
+    with logins.Session(settings, context.data_dir, owner, *state) as session:
+        return http.get(
+            url, settings, before_request=before_request, chain=chain, session=session, known=known
+        )
 
 
 @fetcher("file")
@@ -151,3 +153,19 @@ def read_file(url: str, settings: FetchSettings) -> Fetched:
         message = f"larger than {settings.max_bytes} bytes (fetch.max_bytes): {path}"
         raise PermanentError(message, "too_large")
     return Fetched(data, file_url(str(path)), meta={"mtime_ns": found.st_mtime_ns})
+
+
+class _Forget:
+    """Forgets the cookies of servers when everything is deleted."""
+
+    def reset(self, app: AppInfo, hard: bool) -> None:
+        from paise2nb.content.fetch.kept_cookies import KeptCookies
+
+        if hard:
+            KeptCookies(app.data_dir).clear()
+
+
+@hookimpl
+def reset_actions() -> list[_Forget]:
+    """What a reset has to do here."""
+    return [_Forget()]

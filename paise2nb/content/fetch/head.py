@@ -3,13 +3,9 @@
 import html
 import re
 from collections.abc import Sequence
-from email.message import Message
-from http.cookiejar import CookieJar
 from pathlib import PurePosixPath
-from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import unquote
-from urllib.request import Request
 
 from paise2nb.content.extract.text import metas
 
@@ -104,7 +100,7 @@ def refresh_target(header: str | None, page: bytes) -> str | None:
     if b"refresh" in page.lower():
         page = _SCRIPTS.sub(b"", page)
         scripted = _NOSCRIPT.sub(b"", page)
-        is_short = len(re.sub(rb"<[^>]*+>|\s", b"", scripted)) < _SHORT
+        is_short = len(re.sub(rb"<[^<>]*+>|\s", b"", scripted)) < _SHORT
         tags = metas(page if is_short else scripted)
         found += [
             html.unescape(values.get("content", ""))
@@ -115,23 +111,3 @@ def refresh_target(header: str | None, page: bytes) -> str | None:
         if (match := _REFRESH.match(value)) and int(match[1][:9]) <= MAX_DELAY:
             return (match[3].partition(match[2])[0] if match[2] else match[3]).strip() or None
     return None
-
-
-def cookie_header(url: str, cookies: Sequence[Sequence[str]]) -> dict[str, str]:
-    """The Cookie header of a request, if it has one.
-
-    Args:
-        url: The URL of the request.
-        cookies: Pairs of a URL and a Set-Cookie header that its answer had. The latest fifty with
-            at most 4096 characters count (RFC 6265, section 6.1).
-    """
-    if not cookies:
-        return {}
-    jar, request = CookieJar(), Request(url)
-    for sender, value in [pair for pair in cookies if len(pair[1]) <= 4096][-50:]:
-        head = Message()
-        head["Set-Cookie"] = value
-        answer: Any = SimpleNamespace(info=lambda head=head: head)
-        jar.extract_cookies(answer, Request(sender))
-    jar.add_cookie_header(request)
-    return dict(request.unredirected_hdrs)

@@ -4,7 +4,6 @@ Redirects are followed here, not by urllib3, so that each target is parsed, chec
 like the first URL.
 """
 
-import base64
 import re
 import ssl
 import time
@@ -22,6 +21,7 @@ from urllib3.util.request import ACCEPT_ENCODING
 from paise2nb.config.settings import FetchSettings
 from paise2nb.content.extract.types import PAGES, UNKNOWN, media_type
 from paise2nb.content.fetch import head
+from paise2nb.content.fetch.logins import Session
 from paise2nb.content.fetch.network import budget, pools, proxy_for, refuse_private_behind_proxy
 from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
@@ -50,7 +50,7 @@ def get(
     *,
     before_request: Callable[[Sequence[str]], None] = lambda chain: None,
     chain: Sequence[str] = (),
-    cookies: list[list[str]] | None = None,
+    session: Session | None = None,
     known: Mapping[str, Any] | None = None,
     read_bytes: int | None = None,
 ) -> Fetched:
@@ -62,7 +62,7 @@ def get(
         before_request: Called before each request with the chain of URLs that redirects led to so
             far. The last one is requested next. The time of the call does not count.
         chain: Such a chain, to go on with its last URL.
-        cookies: Those that answers of this fetch have set: pairs of a URL and a Set-Cookie header.
+        session: The cookies and headers of the requests. None: those of no login.
         known: ``etag``, ``last_modified`` and ``final_url`` of an earlier answer. The request for
             that URL is conditional (RFC 9110, section 13).
         read_bytes: Read only the first bytes of the body. None reads all, at most ``max_bytes``.
@@ -73,32 +73,32 @@ def get(
         closed the connection too early. Status 304, without bytes, means unchanged since then.
 
     Raises:
-        PermanentError: ``bad_address``, ``blocked``, ``http_4xx``, ``redirects``, ``tls``,
-            ``too_large`` or ``unsupported``.
+        PermanentError: ``bad_address``, ``blocked``, ``http_4xx``, ``login``, ``redirects``,
+            ``tls``, ``too_large`` or ``unsupported``.
         TransientError: ``connection``, ``dns``, ``http_5xx``, ``throttled`` or ``timeout``.
     """
     left = settings.timeout
     chain = [*(chain or [url])]
-    cookies = [] if cookies is None else cookies
+    session = session or Session.without_login(settings)
     first, target = _parsed(url), _parsed(chain[-1])
     while True:
         before_request(chain)
         here = urls.without_credentials(chain[-1])
         budget.begin(left, settings.max_bytes + HEADERS)
-        same = known if known and known.get("final_url") == urls.shown_url(here) else {}
-        conditions = {header: same[name] for header, name in _CONDITIONS if same.get(name)}
-        headers = {**_FIXED_HEADERS, "User-Agent": user_agent(settings), **conditions}
-        headers |= _credentials(first, target) | head.cookie_header(here, cookies)
-        response = _request(here, target, headers, settings)
+        may_be_login = len(chain) > 1 and session.has_login(here)  # and was stored as a page
+        conditions = {} if may_be_login else _conditions(known, here)
+        headers = _FIXED_HEADERS | {"User-Agent": user_agent(settings)} | conditions
+        response = _request(here, target, session.headers(first, target, headers), settings)
         try:
             if response.status == 304 and conditions:
                 return Fetched(b"", here, meta={"status": 304})
-            cookies += [[here, value] for value in response.headers.getlist("Set-Cookie")]
-            is_redirect = response.status in response.REDIRECT_STATUSES
-            fetched = None if is_redirect else _fetched(here, response, settings, read_bytes)
-            following = _next_url(chain, response, fetched, bool(cookies), settings)
+            session.take(target, response.headers.getlist("Set-Cookie"))
+            if response.status in (401, 403):
+                session.refuse(here, f"{_status(response.status, response.reason)}: {here}")
+            fetched = _fetched(here, response, settings, read_bytes)
+            following = _next_url(chain, response, fetched, session.has_set, settings)
             if fetched and (read_bytes or not following):
-                return fetched
+                return session.checked(chain, fetched)
             chain.append(following)
             target = _parsed(chain[-1])
         finally:
@@ -130,12 +130,10 @@ def _parsed(url: str) -> urls.ParsedURL:
         raise PermanentError(message, "bad_address") from None
 
 
-def _credentials(first: urls.ParsedURL, target: urls.ParsedURL) -> dict[str, str]:
-    """Those of one origin, which are not sent to another (RFC 9110, section 15.4)."""
-    if first.credentials is None or target.origin != first.origin:
-        return {}
-    token = base64.b64encode(first.credentials.encode()).decode("ascii")
-    return {"Authorization": f"Basic {token}"}
+def _conditions(known: Mapping[str, Any] | None, url: str) -> dict[str, str]:
+    """The headers with which a server answers only if it has something else than before."""
+    same = known if known and known.get("final_url") == urls.shown_url(url) else {}
+    return {header: same[name] for header, name in _CONDITIONS if same.get(name)}
 
 
 def _request(
@@ -167,8 +165,10 @@ def _request(
 
 def _fetched(
     url: str, response: BaseHTTPResponse, settings: FetchSettings, read_bytes: int | None
-) -> Fetched:
-    """Read the body of a successful response, or raise the error for any other."""
+) -> Fetched | None:
+    """Read the body of a response, None for a redirect. Raise the error for any other."""
+    if response.status in response.REDIRECT_STATUSES:
+        return None
     if not 200 <= response.status < 300:
         after = response.headers.get("Retry-After")
         raise refusal(url, response.status, response.reason, after)

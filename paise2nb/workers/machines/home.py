@@ -54,5 +54,7 @@ class HomeParts:
             "task_queue.sqlite.path": None,
             "data_storage.sqlite.path": None,
             "alerts": [],  # with the addresses of people
+            "fetch.cookies": None,
+            "fetch.headers": dict.fromkeys(self._parts.settings.fetch.headers),
         }
         return self._parts.settings.without_secrets().override(own, "home").to_json()
