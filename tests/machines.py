@@ -80,6 +80,13 @@ def kill_machine(context, word):
 def too_long(context, word):
     time.sleep(600)
 
+@task("grow", memory_mb=200, max_retries=0)
+def grow(context, word):
+    kept = []
+    while True:
+        kept.append(bytearray(10_000_000))
+        time.sleep(0.01)
+
 @task("say", runs="anywhere")
 def say(context, word):
     context.log.info("it says %s", word)

@@ -74,15 +74,23 @@ class Trouble:
             if worker["pool"] == "relay":
                 self.place.machines[0].send_to(worker["pid"], signal.SIGKILL)
 
+    def supervisor(self) -> None:
+        """Kill the supervisor at home, and start another one."""
+        supervisor = self.app.workers.status().supervisor
+        assert supervisor is not None
+        self.place.machines[0].send_to(supervisor["pid"], signal.SIGKILL)
+        until(lambda: self.app.workers.status().supervisor is None)
+        self.app.workers.start(pool="home")
+
     def redis(self) -> None:
         """Let Redis restart without its messages."""
         self.place.redis.kill()
         self.place.redis.start()
 
     def frozen_redis(self) -> None:
-        """Let Redis stop for longer than a client waits."""
+        """Let Redis stop for longer than a client waits and a lease lasts."""
         self.place.redis.process.send_signal(signal.SIGSTOP)
-        time.sleep(6)
+        time.sleep(7)
         self.place.redis.process.send_signal(signal.SIGCONT)
 
 
@@ -103,6 +111,7 @@ def run(tmp_path: Path, jobs: int, rounds: int, seed: int) -> None:
         trouble = Trouble(place, app, rng)
         kinds: list[Callable[[], None]] = [
             trouble.machine, trouble.worker, trouble.relay, trouble.redis, trouble.frozen_redis,
+            trouble.supervisor,
         ]  # fmt: skip
         for number in range(rounds):
             done = number * jobs // rounds
@@ -120,7 +129,7 @@ def run(tmp_path: Path, jobs: int, rounds: int, seed: int) -> None:
 
 
 def test_nothing_is_lost_when_machines_relay_and_redis_fail(tmp_path: Path) -> None:
-    run(tmp_path, jobs=200, rounds=5, seed=1)
+    run(tmp_path, jobs=200, rounds=6, seed=1)
 
 
 @pytest.mark.slow
