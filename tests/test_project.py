@@ -26,6 +26,7 @@ OPTIONAL = {
     "playwright",
     "apprise",
     "redis",
+    "sidecar",
     "pandas",
     "pyarrow",
     "compression",

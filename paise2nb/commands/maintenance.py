@@ -76,9 +76,12 @@ def doctor(session: Session) -> Any:
 
 
 @command("watch")
-def watch(session: Session) -> Any:
-    """Show the status live, until Ctrl-C."""
+@option("--side", "Show the panel beside the notebook.")
+def watch(session: Session, side: bool) -> Any:
+    """Show the status live: as a panel in a notebook, until Ctrl-C in a terminal."""
     app = session.app
+    if side:
+        return session.beside(app.watch() if session.in_notebook else None)
     if session.in_notebook:
         return app.watch()
     from rich.console import Console

@@ -107,6 +107,10 @@ class Session:
     def reload(self, settings: Settings | None = None) -> None:
         """Read the settings again. Here nothing is open: the next command reads them anyway."""
 
+    def beside(self, panel: Any) -> Message:
+        """Show a panel beside the notebook. Raises UsageError: there is none."""
+        raise UsageError("--side works in a notebook: %paise2 watch --side")
+
     def plugins_changed(self) -> None:
         """Load the plugins again. Here nothing is open: the next command loads them anyway."""
 

@@ -108,14 +108,18 @@ class QueryMixin(PageQueryMixin):
         jobs = [decoded(row) for row in rows]
         waiting = [j for j in jobs if j["host_slot"] == WAITING or (j["host_slot"] and j["run_at"])]
         if waiting:
-            hosts = json.dumps(list({job["host"] for job in waiting}))
-            parameters = {"hosts": hosts, "host_delay": self.host_delay, "now": self.now()}
-            rows = self._read(SQL["delays"], parameters)
-            reasons = {row["host"]: reason_to_wait(row["delay"], row["left"]) for row in rows}
+            reasons = self.reasons_to_wait({job["host"] for job in waiting})
             for job in waiting:
                 reason = f" ({reasons[job['host']]})" if job["host"] in reasons else ""
                 job["waiting_for"] = f"{job['host']}{reason}"
         return jobs
+
+    def reasons_to_wait(self, hosts: Iterable[str]) -> dict[str, str]:
+        """Why jobs wait for each of some hosts, without hosts that are unknown."""
+        names = json.dumps(list(hosts))
+        parameters = {"hosts": names, "host_delay": self.host_delay, "now": self.now()}
+        rows = self._read(SQL["delays"], parameters)
+        return {row["host"]: reason_to_wait(row["delay"], row["left"]) for row in rows}
 
     def latest(self, keys: Iterable[int | None]) -> dict[int, dict[str, Any]]:
         """The last job of each key: its state, result and times; without keys that have none."""
@@ -230,6 +234,10 @@ class QueryMixin(PageQueryMixin):
     def retries(self, limit: int) -> list[dict[str, Any]]:
         """The next retries; the first ones are due and wait for their host or a worker."""
         return self._decoded(self._read(SQL["retries"], (limit,)))
+
+    def scheduled(self, limit: int) -> list[dict[str, Any]]:
+        """The jobs that wait for their time, the next first."""
+        return self._decoded(self._read(SQL["scheduled"], (limit,)))
 
     def recurring_failed(self) -> list[dict[str, Any]]:
         """The recurring jobs whose last run failed, oldest first."""

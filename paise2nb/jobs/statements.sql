@@ -668,6 +668,10 @@ SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))
 -- name: http_status
 iif(error GLOB '[45][0-9][0-9] *', substr(error, 1, 3), NULL)
 
+-- name: scheduled
+{listed} INDEXED BY jobs_due
+WHERE ready = 0 AND run_at IS NOT NULL AND state = 'scheduled' ORDER BY run_at, id LIMIT ?
+
 -- name: failures
 SELECT found.*, task, {short_args}, error
 FROM (

@@ -1,109 +1,96 @@
 """The live panel: what the background work is doing, and the buttons that change it.
 
-It uses ipywidgets and no JavaScript: each part is a piece of HTML that is sent again when it has
-changed. Buttons may be pressed while a cell runs, so their work runs in threads and shared state
-is locked.
+The widget sends a state and a heartbeat, which ``panel.js`` draws. The browser asks for more and
+for changes by messages. They may come while a cell runs, in another thread than the cell's: what
+takes a while runs in threads of its own, and shared state is locked.
 """
 
+from __future__ import annotations
+
+import os
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import ipywidgets as widgets
+import anywidget
+import traitlets
+from IPython.core.getipython import get_ipython
+from IPython.display import display
 
 from paise2nb.app import App
 from paise2nb.config.settings import DEFAULT_POOL
+from paise2nb.core.errors import UsageError
 from paise2nb.core.render import amount
-from paise2nb.jobs.models import PAGE_PARTS, PAGE_TASKS
-from paise2nb.jobs.workers_status import pause_reason
-from paise2nb.notebook import panel_html as html
-from paise2nb.notebook.panel_widgets import (
-    Button,
-    Look,
-    Number,
-    Row,
-    RowGroup,
-    SubshellWidget,
-    inside,
-)
+from paise2nb.notebook.panel_commands import CHANGES, OF_WORKERS, QUESTIONS
+from paise2nb.notebook.panel_state import saved, sentence, state
 from paise2nb.notebook.poller import Poller
-from paise2nb.views.jobs import Jobs
-from paise2nb.views.snapshot import Snapshot
+from paise2nb.views.status import Status
 
 REREAD_SECONDS = 5.0  # between two full reads: a process that dies changes no row
+READING_SHARE = 0.015  # of a core, at most, which readings of the state may take on average
 DISPLAY_SECONDS = 10.0  # within which a frontend must report that it shows the panel
-CONFIRM_SECONDS = 5.0
-_OF_PAGES = (*PAGE_TASKS, *PAGE_PARTS)
-PARTS = ("head", "counts", "message", "problems", "facts", "workers", "items", "log")
+BEAT_SECONDS = 1.0
+SAVED_SECONDS = 30.0  # between two changes of the picture in the notebook: each marks it as unsaved
+CLOSED = "The app was closed. Run the cell again."
+_FOLDER = Path(__file__).parent
 
 
-class Panel(SubshellWidget, widgets.VBox):
+class SubshellWidget:
+    """A widget whose messages reach the kernel while a cell runs.
+
+    ipykernel 7.4 hands a frontend's message to the shell that last sent one on the comm. If that
+    is the main shell, a click waits for the cell. Without that record the frontend chooses.
+    """
+
+    comm: Any
+
+    def open(self) -> None:
+        """Open the comm."""
+        super().open()  # type: ignore[misc]  # a method of the widget class beside this one
+        self._forget_shell()
+
+    def _send(self, msg: Any, buffers: Any = None) -> None:
+        super()._send(msg, buffers)  # type: ignore[misc]  # as in open
+        self._forget_shell()
+
+    def _forget_shell(self) -> None:
+        getattr(self.comm, "__dict__", {}).pop("_reply_subshell_id", None)
+
+
+class Panel(SubshellWidget, anywidget.AnyWidget):
     """The panel of one app. However often it is displayed, it is the same panel.
 
-    Args:
-        app: what it shows.
-        poller: updates it while it is displayed.
+    Attributes:
+        state: what the panel shows, see `panel_state`.
+        beat: when the kernel last gave a sign, in seconds since the epoch.
     """
+
+    _esm = _FOLDER / "panel.js"
+    _css = _FOLDER / "panel.css"
+    state = traitlets.Dict().tag(sync=True)
+    beat = traitlets.Float().tag(sync=True)
 
     def __init__(self, app: App, poller: Poller) -> None:
         self.app = app
         self._poller = poller
         self._lock = threading.RLock()
-        self._snapshot: Snapshot | None = None
+        self._status: Status | None = None
         self._version = -1
-        self._read_at = 0.0
+        self._read_at = self._cost = 0.0
         self._displayed_at = -DISPLAY_SECONDS
-        self._action = ""  # what a thread is doing, such as stopping the workers
+        self._actions: list[str] = []  # what threads are doing, such as stopping the workers
         self._message = ""
         self._size: int | None = None  # of the running pool default
-        self._look = look = Look()
-        self._html = {name: look.text() for name in PARTS}
-        start = partial(self._run, "starting workers", self._start_workers)
-        stop = partial(self._run, "stopping workers", self._stop_workers)
-        self._start = Button(look, "Start workers", start, "Start the background workers")
-        self._stop = Button(look, "Stop workers", stop, "Running jobs finish first")
-        self._pause = Button(look, "Pause", self._pause_or_resume)
-        retry = partial(self._retry, self._everything_failed)
-        self._retry_failed = Button(look, "Retry failed", retry, "Retry everything that failed")
-        refresh = Button(look, "Refresh", self._on_refresh, "Update the panel now")
-        self.concurrency = Number(
-            description="Concurrency",
-            tooltip="Number of processes in the pool default; a change scales running workers",
-            value=app.settings.workers.concurrency,
-            min=1,
-            max=1024,
-            style={"description_width": "initial"},
-            layout={"width": "150px"},
-        )
-        self._retries = RowGroup(
-            look,
-            "Next retries",
-            "id",
-            ("Retry now", "Retry now instead of at that time", self._retry_one),
-            ("Cancel", "Cancel this job", self._cancel),
-        )
-        self._failures = RowGroup(
-            look,
-            "Failures",
-            "group",
-            ("Retry", "Retry the job shown below", self._retry_one),
-            ("Retry all", "Retry every job of this group", self._retry_all),
-        )
-        controls = (
-            self._start, self._stop, self._pause, self.concurrency, self._retry_failed, refresh,
-        )  # fmt: skip
-        style = look.text(look.hidden)
-        style.value = html.STYLES
-        bar = widgets.Box(controls, layout=look.line)
-        lists = [w for group in (self._retries, self._failures) for w in (group.title, group.box)]
-        head, counts, *middle, items, log = self._html.values()
-        super().__init__([style, head, counts, bar, *middle, *lists, items, log], _view_count=0)
-        self.add_class("paise2-watch")
-        self.observe(lambda _: poller.wake(), "_view_count")
+        self._concurrency: int = app.settings.workers.concurrency
+        self._saved_id = uuid4().hex
+        self._saved, self._saved_at = "", 0.0
+        super().__init__(_view_count=0)
+        self.on_msg(self._receive)
+        self.observe(lambda _: self._poller.wake(), "_view_count")
         self.refresh()
-        self.concurrency.observe(lambda _: self._scale(), "value")
 
     @property
     def displayed(self) -> bool:
@@ -112,26 +99,48 @@ class Panel(SubshellWidget, widgets.VBox):
             return False
         return bool(self._view_count) or time.monotonic() - self._displayed_at < DISPLAY_SECONDS
 
-    def close(self) -> None:
-        """Close the panel and every widget in it."""
-        for widget in (*inside(self), *vars(self._look).values()):
-            widget.close()
-        super().close()
-
     def __repr__(self) -> str:
-        return repr(self._snapshot.status) if self._snapshot else "watch"
+        return repr(self._status) if self._status else "watch"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         self.refresh()
         self._displayed_at = time.monotonic()
         self._poller.wake()
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
-        bundle["text/plain"] = repr(self)
-        if self._snapshot is not None:
-            bundle["text/html"] = html.fallback(self._snapshot.status)
-        return bundle
+        if self._status is not None:
+            self._save_picture(again=True)
+        return self.bundle()
+
+    def bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what a notebook shows and keeps, by type."""
+        data, metadata = super()._repr_mimebundle_() or ({}, {})
+        if self._status is not None:
+            data["text/html"] = saved(self._status)
+        return data, metadata
+
+    def _save_picture(self, again: bool = False) -> None:
+        """Put the present state into the notebook, for a time without a kernel.
+
+        It is an output of its own, above the panel, which hides it: JupyterLab shows no HTML in
+        place of a widget that is gone. nbval would take a change of it for another output.
+        """
+        assert self._status is not None
+        if "PYTEST_VERSION" in os.environ or not hasattr(get_ipython(), "kernel"):
+            return
+        form, now = saved(self._status), time.monotonic()
+        if again or (form != self._saved and now - self._saved_at >= SAVED_SECONDS):
+            data = {"text/html": saved(self._status, time.time()), "text/plain": repr(self)}
+            publish: Any = display  # IPython declares no types here
+            publish(data, raw=True, display_id=self._saved_id, update=not again)
+            self._saved, self._saved_at = form, now
 
     # Showing ---------------------------------------------------------------------------------
+
+    def show(self, app: App) -> None:
+        """Show another app, because the settings have changed."""
+        with self._lock:
+            self.app, self._version, self._size = app, -1, None
+            self._concurrency = app.settings.workers.concurrency
+            self.refresh()
 
     def refresh(self, *, reread: bool = True) -> None:
         """Show the current state. Errors are shown in the panel, never raised.
@@ -140,168 +149,102 @@ class Panel(SubshellWidget, widgets.VBox):
             reread: read everything, even if no row of the database has changed.
         """
         with self._lock:
-            if self.app.closed:
-                text = "The app was closed. Run the cell again."
-                self._html["message"].value = html.block(text)
-                return
+            now = time.time()
+            if not 0 <= now - self.beat < BEAT_SECONDS:
+                self.beat = now
             try:
-                self._show(self._read(reread), time.time())
+                if self.app.closed:
+                    raise UsageError(CLOSED)
+                if reread or self._is_old():
+                    self._read()
+                problem = ""
             except Exception as error:
-                text = str(error) or type(error).__name__
-                self._html["problems"].value = html.block(html.problem(text))
+                problem = sentence(str(error) or type(error).__name__)
+            self._show(problem)
+            if not reread and not problem:
+                self._save_picture()
 
-    def _read(self, reread: bool) -> Snapshot:
-        now = time.monotonic()
-        if not reread:  # called by the poller's thread, whose connection sees others' writes
-            version = self.app.queue.job_store.version()
-            reread = version != self._version or now - self._read_at >= REREAD_SECONDS
-            self._version = version
-        if reread or self._snapshot is None:
-            self._snapshot, self._read_at = self.app.snapshot(), now
-            self._show_size(self.app.workers.sizes().get(DEFAULT_POOL))
-        return self._snapshot
+    def _is_old(self) -> bool:
+        """Whether to read the state again: something has changed, or may have without a trace.
 
-    def _show(self, snapshot: Snapshot, now: float) -> None:
-        status = snapshot.status
-        message = self._message
-        if self._action:
-            running, stopping = status.jobs["running"], self._action == "stopping workers"
-            finishing = f"; {amount(running, 'job')} still running" if running and stopping else ""
-            message = f"{self._action}{finishing} …"
-        parts = {
-            "head": html.head(status, time.strftime("%H:%M:%S", time.localtime(now))),
-            "counts": html.counts(status),
-            "message": html.message(message) if message else "",
-            "problems": html.problems(status),
-            "facts": html.facts(snapshot, now),
-            "workers": html.workers(snapshot, now),
-            "items": html.latest_items(snapshot),
-            "log": html.log(snapshot),
-        }
-        for name, value in parts.items():
-            self._html[name].value = value
-        self._retry_failed.disabled = not (status.pages["failed"] or status.failures)
-        paused = status.paused == pause_reason()
-        self._pause.description = "Resume" if paused else "Pause"
-        self._pause.tooltip = (
-            "Claim jobs again" if paused else "Claim no more jobs; running jobs go on"
-        )
-        self._start.button_style = "" if status.workers else "primary"
-        self._start.disabled = self._stop.disabled = bool(self._action)
-        for row in self._retries.show(snapshot.retries, status.jobs["retrying"]):
-            row.text.value = html.retry(row.entry, now)
-        for row in self._failures.show(snapshot.failures, len(status.failures)):
-            row.text.value = html.failure(row.entry)
-            row.details.value = html.failure_details(row.entry)
-            jobs, retry_all = row.entry["jobs"], row.buttons[1]
-            confirm = time.monotonic() < row.confirm_until
-            retry_all.description = f"Really retry {jobs:,}?" if confirm else f"Retry all {jobs:,}"
-            retry_all.button_style = "warning" if confirm else ""
-            retry_all.layout = self._look.hidden if jobs == 1 else self._look.button
+        Only the poller's thread asks; its connection sees what others have written.
+        """
+        passed = time.monotonic() - self._read_at
+        if passed < self._cost / READING_SHARE:
+            return False
+        version = self.app.queue.job_store.version()
+        changed, self._version = version != self._version, version
+        return changed or passed >= REREAD_SECONDS
 
-    # Buttons ---------------------------------------------------------------------------------
+    def _read(self) -> None:
+        began = time.thread_time()
+        self._status = self.app.status()
+        size = self.app.workers.sizes().get(DEFAULT_POOL)
+        if size is not None and size != self._size:  # another process may have changed it
+            self._concurrency = size
+        self._size = size
+        self._seen = state(self.app, self._status)
+        self._read_at, self._cost = time.monotonic(), time.thread_time() - began
 
-    def _run(self, action: str, work: Callable[[], str]) -> None:
-        """Run what may take a while in a thread, and show the message that it returns."""
-
-        def run() -> None:
-            try:
-                message = work()
-            except Exception as error:
-                message = str(error) or type(error).__name__
-            with self._lock:
-                self._action, self._message = "", message
-            self._poller.wake()
-
-        with self._lock:
-            if self._action:
-                return
-            self._action = action
-            self.refresh()
-        threading.Thread(target=run, name=f"paise2 {action}", daemon=True).start()
-
-    def _start_workers(self) -> str:
-        while True:
-            number = self.concurrency.value
-            status = self.app.workers.start(concurrency=number)
-            if self.concurrency.value == number:  # not changed meanwhile
-                return status.message or ""
-
-    def _scale(self) -> None:
-        """Scale running workers to the number that the user has chosen."""
-        if self._size not in (None, self.concurrency.value):
-            self._run("scaling workers", self._start_workers)
-
-    def _show_size(self, size: int | None) -> None:
-        """Show the size of the running pool, which another process may have changed."""
-        changed, self._size = size != self._size, size
-        if size is not None and changed:
-            self.concurrency.value = size
-
-    def _pause_or_resume(self) -> None:
-        if self.app.workers.pauses().paused is None:
-            self._run("pausing", self._pause_queue)
-        else:
-            self._run("resuming", self._resume_queue)
-
-    def _pause_queue(self) -> str:
-        self.app.workers.pause()
-        return ""  # the pause itself is shown
-
-    def _resume_queue(self) -> str:
-        self.app.workers.resume()
-        return "resumed"
-
-    def _stop_workers(self) -> str:
-        return self.app.workers.stop().message or "stopped"
-
-    def _on_refresh(self) -> None:
-        """Update the panel, and send again what a frontend has missed."""
-        self.refresh()
-        for widget in inside(self):
-            if isinstance(widget, widgets.HTML | Button):
-                widget.send_state()
-
-    def _retry(self, selected: Callable[[], Jobs]) -> None:
-        self._run("retrying", lambda: f"{amount(len(selected().retry()), 'job')} back in the queue")
-
-    def _everything_failed(self) -> Jobs:
-        recurring = (group["id"] for group in self.app.status().failures if group["recurs"])
-        ids = {*self._failed().ids, *recurring}
-        return self.app.jobs(*ids) if ids else self._failed()
-
-    def _failed(self, error: str | None = None) -> Jobs:
-        """The pages that failed, and the other jobs."""
-        pages = self.app.jobs(state="failed", error=error)
-        rows = self.app.jobs(state="failed", error=error, all=True).to_dicts()
-        ids = {*pages.ids, *(row["id"] for row in rows if row["task"] not in _OF_PAGES)}
-        return self.app.jobs(*ids) if ids else pages
-
-    def _retry_one(self, row: Row) -> None:
-        job_id = row.entry["id"]
-        self._retry(lambda: self.app.jobs(job_id))
-
-    def _cancel(self, row: Row) -> None:
-        job = self.app.job(row.entry["id"])
-        self._run("cancelling", lambda: f"{amount(len(job.cancel()), 'job')} cancelled")
-
-    def _retry_all(self, row: Row) -> None:
-        """Retry the jobs of a row's group. It takes a second click to confirm."""
-        if time.monotonic() >= row.confirm_until:
-            row.confirm_until = time.monotonic() + CONFIRM_SECONDS
-            self.refresh()
+    def _show(self, problem: str) -> None:
+        if self._status is None:
+            self.state = {"problems": [problem]}
             return
-        row.confirm_until = 0.0
-        error_class, status = row.entry["error_class"], row.entry["status"]
+        problems = [problem] if problem else self._seen["problems"]
+        self.state = {
+            **self._seen,
+            "problems": problems,
+            "concurrency": self._concurrency,
+            "scales": self._size is not None,
+            "action": self._action(),
+            "message": sentence(self._message),
+        }
 
-        def selected() -> Jobs:
-            failed = self._failed(error=error_class)
-            if status is None:
-                return failed
-            ids = (job["id"] for job in failed.to_dicts() if job["error"].startswith(status))
-            return self.app.jobs(*ids)
+    def _action(self) -> str:
+        if not self._actions or self._status is None:
+            return ""
+        running, stopping = self._status.jobs["running"], "stopping workers" in self._actions
+        finishing = f"; {amount(running, 'job')} still running" if running and stopping else ""
+        return f"{', '.join(self._actions)}{finishing} …"
 
-        self._retry(selected)
+    # Messages --------------------------------------------------------------------------------
+
+    def _receive(self, _widget: object, message: Any, _buffers: object) -> None:
+        """Answer a message of a browser: ``{"call", "do", …}``, with the arguments of a command."""
+        arguments = dict(message)
+        call, name = arguments.pop("call"), arguments.pop("do")
+        if name in QUESTIONS:
+            self.send({"call": call, **self._answer(name, arguments)})
+            return
+        action = CHANGES[name][0]
+        with self._lock:
+            others = [CHANGES[other][0] for other in OF_WORKERS]
+            if name in OF_WORKERS and any(other in self._actions for other in others):
+                self.send({"call": call, "error": f"not now: {self._action()}"})
+                return
+            self._actions.append(action)
+            if name in ("start", "scale"):
+                self._concurrency = arguments["concurrency"]
+            self._show("")
+        work = partial(self._change, call, name, arguments)
+        threading.Thread(target=work, name=f"paise2 {action}", daemon=True).start()
+
+    def _change(self, call: object, name: str, arguments: dict[str, Any]) -> None:
+        answer = self._answer(name, arguments)
+        with self._lock:
+            self._actions.remove(CHANGES[name][0])
+            if name != "enqueue":  # it is told beside the box
+                self._message = str(answer.get("result", ""))
+        self.refresh()
+        self.send({"call": call, **answer})
+
+    def _answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Run a command; return what it returns, or its error."""
+        command = QUESTIONS[name] if name in QUESTIONS else CHANGES[name][1]
+        try:
+            return {"result": command(self.app, **arguments)}
+        except Exception as error:
+            return {"error": sentence(str(error) or type(error).__name__)}
 
 
 # One panel for each app ----------------------------------------------------------------------
@@ -328,6 +271,13 @@ def panel_of(app: App) -> Panel:
     if app not in _panels:
         _panels[app] = Panel(app, _poller)
     return _panels[app]
+
+
+def show_instead(app: App, new: App) -> None:
+    """Let the panel of an app show another app, unless that one has a panel."""
+    if new not in _panels and (panel := _panels.pop(app, None)) is not None:
+        _panels[new] = panel
+        panel.show(new)
 
 
 def close_panels() -> None:

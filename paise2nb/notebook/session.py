@@ -2,15 +2,19 @@
 
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
 
 from paise2nb import app as apps
 from paise2nb.app import App
 from paise2nb.commands.session import Progress, Session
 from paise2nb.config.settings import Settings
+from paise2nb.core.display import Message
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.render import in_cell_words, progress_line
 from paise2nb.plugins import Plugins
@@ -73,6 +77,7 @@ class NotebookSession(Session):
             if current is None or wanted != current.settings:
                 opened = self._open(settings)
                 if current is not None:
+                    self._rebind(current, opened)
                     current.close()
                 apps.make_current(opened)
                 current = opened
@@ -99,10 +104,33 @@ class NotebookSession(Session):
             settings = settings.with_data_dir(current.data_dir)
         reopened = self._open(settings)
         apps.make_current(reopened)
+        self._rebind(current, reopened)
         # Results still use the old app; it is closed with the others.
         self.others.setdefault(current.settings.to_json(), current)
         if problem := reopened.workers.status().problem:
             self.say(problem)
+
+    @staticmethod
+    def _rebind(app: App, new: App) -> None:
+        """Let the open panel of an app show the new one."""
+        if panel := sys.modules.get("paise2nb.notebook.panel"):
+            panel.show_instead(app, new)
+
+    def beside(self, panel: Any) -> Message:
+        """Show the panel beside the notebook.
+
+        Raises:
+            PaiseError: the package sidecar is not installed.
+        """
+        try:
+            from sidecar import Sidecar
+        except ImportError:
+            raise PaiseError("--side needs sidecar: pip install 'paise2nb[lab]'") from None
+        data, _ = panel.bundle()
+        publish: Any = display  # IPython declares no types here
+        with Sidecar(title="paise2"):
+            publish(data, raw=True)
+        return Message("the panel is open beside the notebook")
 
     def _open(self, settings: Settings) -> App:
         """Open an app, and say which plugins can't be loaded."""

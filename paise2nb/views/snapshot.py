@@ -123,13 +123,11 @@ def _retry(job_store: JobStore, row: dict[str, Any]) -> dict[str, Any]:
 
 def _failure(job_store: JobStore, group: dict[str, Any]) -> dict[str, Any]:
     attempts = job_store.attempts(group["id"])
-    remedy, status, recurs = group["remedy"], group["status"], group["recurs"]
-    name = f"{status} {_PHRASES.get(status, '')}".strip() if status else remedy.name
+    remedy = group["remedy"]
     return {
         **group,
-        "group": (group["error_class"], status, group["id"] if recurs else None),
         "argument": arguments(group["args"]),
-        "name": f"{recurs}: {name}{group['next']}" if recurs else name,
+        "name": failure_name(group),
         "advice": remedy.advice,
         "command": remedy.command,
         "attempts": len(attempts),
@@ -137,6 +135,13 @@ def _failure(job_store: JobStore, group: dict[str, Any]) -> dict[str, Any]:
             filter(None, (shown_traceback(a["traceback"]) for a in attempts[::-1])), ""
         ),
     }
+
+
+def failure_name(group: Mapping[str, Any]) -> str:
+    """The name of a group of failures, or of a recurring job with its failure and next time."""
+    status, recurs = group["status"], group["recurs"]
+    name = f"{status} {_PHRASES.get(status, '')}".strip() if status else group["remedy"].name
+    return f"{recurs}: {name}{group['next']}" if recurs else name
 
 
 def _item(items: DataStorageProvider, row: dict[str, Any]) -> dict[str, Any]:

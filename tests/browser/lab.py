@@ -140,7 +140,8 @@ def jupyter_lab(folder: Path, home: Path, shots: Path) -> Iterator[Lab]:
         (settings / extension).mkdir(parents=True)
         (settings / extension / f"{file}.jupyterlab-settings").write_text(text)
     environment = {
-        **os.environ,
+        # By this name the panel knows a kernel of nbval.
+        **{name: value for name, value in os.environ.items() if name != "PYTEST_VERSION"},
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),

@@ -1,0 +1,772 @@
+// Draws the panel from the state that the kernel sends, and asks the kernel for what is opened.
+//
+// What a job says never becomes HTML: `h` makes elements, and texts are set as text. Elements stay
+// while their rows do, so what is open, selected or focused stays so.
+
+// The states in the order of the bars: what is done, what goes on, what waits.
+const SIGNS = {
+  stored: "✓", unchanged: "=", skipped: "–", failed: "✗", cancelled: "⊘",
+  running: "▶", retrying: "↻", scheduled: "◷", queued: "○",
+};
+const OTHER_SIGNS = { completed: "✓", released: "⊘", crashed: "✗", timeout: "✗", memory: "✗" };
+const SILENT_SECONDS = 3; // without a heartbeat
+const CONFIRM_SECONDS = 5;
+const WINDOW = 50; // rows of failures, as the kernel sends them
+const END_LENGTH = 40; // characters of the end of a URL
+const RANGES = { "15 min": 900, "1 h": 3600, "1 d": 86400 };
+
+// Elements -----------------------------------------------------------------------------------
+
+function h(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") node.addEventListener(name, value);
+    else set(node, name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function set(node, name, value) {
+  const text = value === true ? "" : String(value);
+  if (value === false || value === undefined) node.removeAttribute(name);
+  else if (node.getAttribute(name) !== text) node.setAttribute(name, text);
+}
+
+// An element that does not change keeps what is selected in it.
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function show(node, shown) {
+  node.hidden = !shown;
+}
+
+let ids = 0;
+function newId() {
+  ids += 1;
+  return `paise2-${ids}`;
+}
+
+function iconOf(state) {
+  const sign = SIGNS[state] ?? OTHER_SIGNS[state] ?? "·";
+  return h("span", { class: "sign", "data-state": state, "aria-hidden": true }, sign);
+}
+
+function stateText(state) {
+  return h("span", { class: "state", "data-state": state }, iconOf(state), ` ${state}`);
+}
+
+function target(row, title) {
+  const text = title || (row.url ? shortUrl(row.url) : row.text);
+  if (!row.url) return h("span", { class: "target", title: row.text }, text);
+  const safe = { href: row.url, target: "_blank", rel: "noopener noreferrer", title: row.url };
+  return h("a", { class: "target", ...safe }, text);
+}
+
+// The host and the end of the path: what tells pages apart.
+function shortUrl(url) {
+  let parts;
+  try {
+    parts = new URL(url);
+  } catch {
+    return url;
+  }
+  const path = parts.pathname + parts.search;
+  if (path.length <= END_LENGTH) return parts.host + (path === "/" ? "" : path);
+  const slash = path.indexOf("/", path.length - END_LENGTH);
+  return `${parts.host}/…${path.slice(slash < 0 ? -END_LENGTH : slash)}`;
+}
+
+// Many errors end in the URL, which is shown beside them.
+function reasonOf(row) {
+  return row.error.replace(`: ${row.url || row.text}`, "");
+}
+
+// Words --------------------------------------------------------------------------------------
+
+const count = (number) => number.toLocaleString("en-US");
+const amount = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+const sum = (numbers) => Object.values(numbers).reduce((total, number) => total + number, 0);
+
+function duration(seconds) {
+  const left = Math.max(0, Math.round(seconds));
+  const [days, hours, minutes] = [left / 86400, (left / 3600) % 24, (left / 60) % 60].map(Math.floor);
+  const two = (number) => String(number).padStart(2, "0");
+  if (days) return `${days} d ${hours} h`;
+  return hours ? `${hours}:${two(minutes)}:${two(left % 60)}` : `${minutes}:${two(left % 60)}`;
+}
+
+function rateText(perMinute) {
+  if (!perMinute) return "";
+  return perMinute < 60 ? `${perMinute.toFixed(0)} pages/min` : `${(perMinute / 60).toFixed(0)} pages/s`;
+}
+
+function countsText(counts) {
+  const states = Object.keys({ ...SIGNS, ...OTHER_SIGNS }).filter((state) => counts[state]);
+  return states.map((state) => `${count(counts[state])} ${state}`).join(", ");
+}
+
+// Lists --------------------------------------------------------------------------------------
+
+// Keeps a row for each entry. While the list is held, rows stay where they are: those of entries
+// that are gone are marked, and new ones are counted.
+class Rows {
+  constructor(container, keyOf, make) {
+    Object.assign(this, { container, keyOf, make, fresh: 0 });
+  }
+
+  sync(entries, held) {
+    const known = new Map([...this.container.children].map((node) => [node.key, node]));
+    const keys = entries.map((entry) => this.keyOf(entry));
+    const nodes = entries.map((entry, index) => known.get(keys[index]) ?? (held ? null : this.made(entry)));
+    this.fresh = nodes.filter((node) => node === null).length;
+    entries.forEach((entry, index) => nodes[index]?.update(entry));
+    if (held) {
+      for (const [key, node] of known) set(node, "data-gone", !keys.includes(key));
+    } else if (nodes.some((node, index) => node !== this.container.children[index])
+               || nodes.length !== this.container.children.length) {
+      this.container.replaceChildren(...nodes);
+    }
+  }
+
+  made(entry) {
+    const node = this.make(entry);
+    node.key = this.keyOf(entry);
+    node.update ??= () => {};
+    return node;
+  }
+}
+
+// A part with a title that opens and closes it.
+class Section {
+  constructor(panel, title, open) {
+    Object.assign(this, { panel, title, released: false });
+    this.body = h("div", { class: "body", id: newId() });
+    this.toggle = h("button", { class: "toggle", type: "button", click: () => this.open(!this.isOpen) });
+    this.fresh = h("button", { class: "fresh", type: "button", hidden: true, click: () => this.release() });
+    this.tools = h("span", { class: "tools" });
+    const bar = h("div", { class: "bar" }, h("h3", {}, this.toggle), this.fresh, this.tools);
+    this.node = h("section", {}, bar, this.body);
+    set(this.toggle, "aria-controls", this.body.id);
+    say(this.toggle, title);
+    this.isOpen = !open;
+    this.open(open);
+  }
+
+  open(open) {
+    this.isOpen = open;
+    set(this.toggle, "aria-expanded", String(open));
+    show(this.body, open);
+    this.opened?.();
+  }
+
+  get busy() {
+    return this.node.matches(":hover, :focus-within");
+  }
+
+  release() {
+    this.released = true;
+    this.panel.update();
+    this.released = false;
+  }
+
+  // Shows the number of all entries, and hides the part if there are none.
+  count(number, held) {
+    say(this.toggle, number === null ? this.title : `${this.title} (${count(number)})`);
+    if (!held || number) show(this.node, number !== 0);
+  }
+
+  list(rows, entries, held) {
+    rows.sync(entries, held && !this.released);
+    say(this.fresh, `${count(rows.fresh)} new`);
+    show(this.fresh, rows.fresh > 0);
+  }
+}
+
+function more(number) {
+  return number > 0 ? `and ${count(number)} more` : "";
+}
+
+// The kernel ---------------------------------------------------------------------------------
+
+// Sends commands, and returns what the kernel answers.
+class Kernel {
+  constructor(model) {
+    Object.assign(this, { model, calls: new Map() });
+    model.on("msg:custom", (message) => this.receive(message));
+  }
+
+  ask(name, values = {}) {
+    const call = Math.random().toString(36).slice(2);
+    return new Promise((resolve, reject) => {
+      this.calls.set(call, { resolve, reject });
+      this.model.send({ call, do: name, ...values });
+    });
+  }
+
+  receive({ call, result, error }) {
+    const promise = this.calls.get(call); // none: another view has asked
+    this.calls.delete(call);
+    if (error !== undefined) promise?.reject(new Error(error));
+    else promise?.resolve(result);
+  }
+}
+
+// A button that sends a command, and waits for the answer.
+function action(panel, name, run, attributes = {}) {
+  const button = h("button", { type: "button", ...attributes, click: async () => {
+    button.waits = true;
+    button.disabled = true;
+    try {
+      await run(button);
+    } catch (error) {
+      panel.complain(error);
+    }
+    button.waits = false;
+    button.disabled = false;
+    panel.update();
+  } }, name);
+  return button;
+}
+
+function enable(button, enabled) {
+  button.disabled = button.waits || !enabled;
+}
+
+// A button that has to be pressed a second time.
+function confirmed(panel, run, attributes) {
+  let until = 0;
+  const button = action(panel, "", async () => {
+    if (Date.now() < until) {
+      until = 0;
+      await run();
+    } else {
+      until = Date.now() + CONFIRM_SECONDS * 1000;
+    }
+  }, attributes);
+  button.call = (name, number) => {
+    const asks = Date.now() < until;
+    say(button, asks ? `Really ${name.toLowerCase()} ${count(number)}?` : `${name} ${count(number)}`);
+    set(button, "class", asks ? "warning" : "");
+  };
+  return button;
+}
+
+// The parts ----------------------------------------------------------------------------------
+
+function header(panel) {
+  const [profile, live, clock] = [h("strong"), h("span", { class: "live" }), h("span", { class: "updated" })];
+  const node = h("div", { class: "header" }, h("span", { class: "name" }, "paise2 · ", profile), live, clock);
+  const update = (state) => {
+    const work = state.paused ? "paused" : sum(state.pages) && state.all_running ? "running" : "idle";
+    const workers = state.immediate ? "jobs run in this kernel" : amount(state.all_workers, "worker");
+    say(profile, state.profile);
+    set(profile, "title", state.data_dir);
+    set(live, "data-live", panel.alive ? work : "gone");
+    say(live, panel.alive ? `${work} · ${workers}` : "not connected");
+    say(clock, `updated ${panel.clock(panel.beat)}`);
+    set(clock, "title", state.zone);
+  };
+  return { node, update };
+}
+
+function notice(panel) {
+  const node = h("div", { class: "notice", role: "status", hidden: true });
+  const update = () => {
+    const since = panel.clock(panel.beat);
+    const restarted = `kernel restarted: run this cell again. This is how it was at ${since}.`;
+    const silent = `no sign of the kernel since ${since}. If it was restarted, run this cell again.`;
+    show(node, !panel.alive);
+    say(node, panel.alive ? "" : panel.restarted ? restarted : silent);
+  };
+  return { node, update };
+}
+
+function bar(name) {
+  const label = h("span", { class: "tag", title: name }, name);
+  const strip = h("span", { class: "strip", role: "img" });
+  const numbers = h("span", { class: "numbers" });
+  const node = h("div", { class: "gauge" }, label, strip, numbers);
+  const parts = Object.keys(SIGNS).map((state) => h("span", { "data-state": state }));
+  strip.append(...parts);
+  node.update = ({ pages }) => {
+    const total = sum(pages);
+    for (const part of parts) {
+      part.style.width = `${(100 * (pages[part.dataset.state] ?? 0)) / (total || 1)}%`;
+    }
+    set(strip, "aria-label", `${name}: ${countsText(pages) || "no pages"}`);
+    const done = total - ["running", "retrying", "scheduled", "queued"]
+      .reduce((left, state) => left + (pages[state] ?? 0), 0);
+    say(numbers, `${count(done)} of ${count(total)}`);
+    set(numbers, "title", countsText(pages));
+  };
+  return node;
+}
+
+// The only element that counts the pages in a state.
+function counter(state) {
+  const number = h("span", { class: "paise2-count", "data-state": state });
+  const node = h("li", {}, iconOf(state), number, h("span", { class: "word" }, ` ${state}`));
+  node.update = (value) => {
+    set(number, "data-value", value);
+    say(number, count(value));
+    set(node, "class", value ? "" : "zero");
+  };
+  return node;
+}
+
+function bars(panel) {
+  const counters = Object.fromEntries(Object.keys(SIGNS).map((state) => [state, counter(state)]));
+  const [whole, tags] = [bar("all pages"), h("div")];
+  const [facts, hosts] = [h("div", { class: "facts" }), h("div", { class: "facts hosts" })];
+  const rows = new Rows(tags, (tag) => tag.tag, (tag) => bar(tag.tag));
+  const list = h("ul", { class: "counts", "aria-label": "pages by state" }, ...Object.values(counters));
+  const node = h("div", { class: "bars" }, whole, list, facts, hosts, tags);
+  const update = (state) => {
+    whole.update(state);
+    for (const [name, value] of Object.entries(state.pages)) counters[name].update(value);
+    rows.sync(state.tags, false);
+    const waited = state.oldest ? panel.now() - state.oldest : 0;
+    const others = countsText(state.others);
+    say(facts, [
+      rateText(state.rate), state.left && `left: ${state.left}`, amount(state.items, "item"),
+      waited > 1 && `longest wait ${duration(waited)}`, others && `other jobs: ${others}`,
+    ].filter(Boolean).join(" · "));
+    say(hosts, state.hosts.map((host) => `${host.host}: ${count(host.waiting)} waiting, ${host.why}`).join(" · "));
+    show(hosts, state.hosts.length);
+  };
+  return { node, update };
+}
+
+function problems() {
+  const node = h("div", { class: "problems", role: "status" });
+  const rows = new Rows(node, (text) => text, (text) => h("div", { class: "problem" }, text));
+  return { node, update: (state) => rows.sync(state.problems, false) };
+}
+
+function controls(panel) {
+  const number = h("input", { type: "number", min: 1, max: 1024, step: 1, change: () => scale() });
+  const size = () => Math.min(Math.max(Math.round(Number(number.value)) || 1, 1), 1024);
+  const scale = () => panel.state.scales && panel.change("scale", { concurrency: size() });
+  const start = action(panel, "Start workers", () => panel.change("start", { concurrency: size() }));
+  const stop = action(panel, "Stop workers", () => panel.change("stop"), { title: "Running jobs finish first" });
+  const pause = action(panel, "Pause", () => panel.change(panel.state.paused ? "resume" : "pause"));
+  const retry = action(panel, "Retry failed", () => panel.change("retry_failed"), { title: "Retry everything that failed" });
+  const label = h("label", { title: "Processes of the pool default; a change scales running workers" }, "Concurrency ", number);
+  const message = h("span", { class: "message", role: "status" });
+  const node = h("div", { class: "controls" }, start, stop, pause, label, retry, message);
+  const update = (state) => {
+    const moving = /(starting|stopping|scaling) workers/.test(state.action);
+    enable(start, !moving);
+    enable(stop, !moving && state.all_workers);
+    set(start, "class", state.all_workers ? "" : "primary");
+    say(pause, state.paused ? "Resume" : "Pause");
+    set(pause, "title", state.paused ? "Claim jobs again" : "Claim no more jobs; running jobs go on");
+    enable(retry, state.pages.failed || state.groups.length);
+    if (document.activeElement !== number) number.value = state.concurrency;
+    say(message, state.action || state.message);
+    set(message, "title", message.textContent);
+  };
+  return { node, update };
+}
+
+// A box to paste URLs, and one to search; both show their results below.
+function boxes(panel) {
+  const said = h("div", { class: "said", role: "status" });
+  const urls = h("textarea", { rows: 2, "aria-label": "URLs", placeholder: "Paste URLs, one on a line" });
+  const tag = h("input", { type: "text", "aria-label": "Tag", placeholder: "tag", size: 12 });
+  const add = action(panel, "Fetch", async () => {
+    const answer = await panel.kernel.ask("enqueue", { text: urls.value, tag: tag.value, start: panel.first });
+    urls.value = "";
+    say(said, answer);
+  }, { class: "primary" });
+  const paste = h("div", { class: "paste" }, urls, tag, add);
+  const results = h("ol", { class: "results" });
+  const words = h("input", { type: "search", "aria-label": "Search", placeholder: "Search the stored pages" });
+  const find = async () => {
+    const found = words.value.trim() ? await panel.kernel.ask("search", { words: words.value }) : [];
+    results.replaceChildren(...found.map(result));
+    say(said, words.value.trim() && !found.length ? `no item contains ${words.value}` : "");
+  };
+  const button = action(panel, "Search", find);
+  const key = (event) => event.key === "Enter" && button.click(); // JupyterLab lets no form be submitted
+  const search = h("div", { class: "search", role: "search", keydown: key, search: () => button.click() }, words, button);
+  panel.complain = (error) => say(said, error.message);
+  const node = h("div", { class: "boxes" }, h("div", { class: "pair" }, paste, search), said, results);
+  return { node, update: () => show(search, !panel.first) };
+}
+
+function result(row) {
+  const pieces = row.snippet.map((piece, index) => (index % 2 ? h("mark", {}, piece) : piece));
+  const title = target(row, row.title || "(no title)");
+  return h("li", {}, title, h("div", { class: "snippet" }, ...pieces), h("div", { class: "dim" }, row.url ? shortUrl(row.url) : row.text));
+}
+
+// What failed --------------------------------------------------------------------------------
+
+function needsYou(panel) {
+  const section = new Section(panel, "Needs you", true);
+  const list = h("div");
+  const rest = h("div", { class: "dim" });
+  section.body.append(list, rest);
+  const rows = new Rows(list, (group) => group.key, (group) => failureGroup(panel, group));
+  section.update = (state, held) => {
+    section.count(state.groups.reduce((jobs, group) => jobs + group.jobs, 0), held);
+    section.list(rows, state.groups, held);
+    say(rest, more(state.more_groups));
+  };
+  return section;
+}
+
+function failureGroup(panel, group) {
+  const body = h("div", { class: "failures", id: newId(), hidden: true });
+  const name = h("span", { class: "bad" });
+  const toggle = h("button", { class: "toggle", type: "button", "aria-expanded": "false", "aria-controls": body.id }, name);
+  const [advice, command] = [h("span", { class: "advice" }), h("code")];
+  const retryAll = confirmed(panel, () => panel.change("retry_group", { key: group.key }));
+  const retryOne = action(panel, "Retry", () => panel.change("retry_group", { key: group.key }));
+  const csv = action(panel, "Export CSV", () => exportCsv(panel, group));
+  const node = h("div", { class: "group" },
+    h("div", { class: "line" }, toggle, h("span", { class: "tools" }, csv, retryAll, retryOne)),
+    h("div", { class: "help" }, advice, " ", command), body);
+  const list = group.recurs ? way(panel, group.id) : failureList(panel, group);
+  body.append(list.node);
+  toggle.addEventListener("click", () => {
+    show(body, body.hidden);
+    set(toggle, "aria-expanded", String(!body.hidden));
+    if (!body.hidden) list.load();
+  });
+  node.update = (now) => {
+    if (now.jobs !== group.jobs && !body.hidden && !node.matches(":hover, :focus-within")) list.load();
+    group = now;
+    say(name, `${group.recurs ? "" : `${count(group.jobs)} × `}${group.name}`);
+    say(advice, group.advice);
+    say(command, group.command);
+    show(csv, !group.recurs);
+    show(retryOne, group.recurs || (group.retry && group.jobs === 1));
+    show(retryAll, group.retry && !group.recurs && group.jobs > 1);
+    retryAll.call("Retry all", group.jobs);
+    list.update?.(group);
+  };
+  return node;
+}
+
+// Every job of a group, in windows.
+function failureList(panel, group) {
+  const chosen = new Set();
+  const list = h("div", { class: "rows" });
+  let entries = [];
+  const load = async (further = false) => {
+    const rows = await panel.kernel.ask("failures", { key: group.key, offset: further ? entries.length : 0 });
+    entries = further ? [...entries, ...rows] : rows;
+    synced.sync(entries, false);
+    update(group);
+  };
+  const next = action(panel, "Show more", () => load(true));
+  const selected = action(panel, "Retry selected", async () => {
+    await panel.change("retry", { ids: [...chosen] });
+    chosen.clear();
+    await load();
+  });
+  const choose = (id, on) => {
+    if (on) chosen.add(id);
+    else chosen.delete(id);
+    update(group);
+  };
+  const synced = new Rows(list, (row) => row.id, (row) => failureRow(panel, row, () => group.retry, choose));
+  const update = (now) => {
+    group = now;
+    show(next, group.jobs > entries.length && entries.length >= WINDOW);
+    show(selected, chosen.size);
+    say(selected, `Retry selected (${count(chosen.size)})`);
+    [...list.children].forEach((node) => node.refresh());
+  };
+  return { node: h("div", {}, list, next, selected), load: () => load().catch(panel.complain), update };
+}
+
+function failureRow(panel, row, canRetry, choose) {
+  const box = h("input", { type: "checkbox", "aria-label": `Select ${row.text}`, change: () => choose(row.id, box.checked) });
+  const retry = action(panel, "Retry", () => panel.change("retry", { ids: [row.id] }), { "aria-label": `Retry ${row.text}` });
+  const details = way(panel, row.id);
+  const [reason, facts] = [h("div", { class: "reason" }), opener("", details)];
+  const node = h("div", { class: "row" },
+    h("div", { class: "line" }, box, target(row), facts, retry), reason, details.node);
+  node.refresh = () => [box, retry].forEach((part) => show(part, canRetry()));
+  node.update = (now) => {
+    say(reason, reasonOf(now));
+    say(facts, `${amount(now.attempts, "attempt")} · ${panel.clock(now.at)}`);
+  };
+  node.refresh();
+  return node;
+}
+
+// A button that opens the way of a job below it.
+function opener(name, details) {
+  const button = h("button", { class: "toggle", type: "button", "aria-expanded": "false" }, name);
+  set(button, "aria-controls", details.node.id);
+  button.addEventListener("click", () => {
+    show(details.node, details.node.hidden);
+    set(button, "aria-expanded", String(!details.node.hidden));
+    if (!details.node.hidden) details.load();
+  });
+  show(details.node, false);
+  return button;
+}
+
+// The way of a page or a job: its executions, tracebacks, and what it stored.
+function way(panel, id) {
+  const node = h("div", { class: "way", id: newId() });
+  const load = async () => {
+    const found = await panel.kernel.ask("page", { id });
+    const runs = found.runs.map((run) => h("tr", {},
+      h("td", {}, run.task), h("td", {}, stateText(run.outcome)), h("td", { class: "time" }, run.started),
+      h("td", { class: "number" }, run.took), h("td", { class: "reason" }, run.message)));
+    const table = h("table", {}, h("thead", {}, h("tr", {}, ...["step", "outcome", "started", "took", "message"]
+      .map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...runs));
+    const tracebacks = found.tracebacks.map(([name, text]) => h("pre", { tabindex: 0, "aria-label": `traceback of ${name}` }, text));
+    node.replaceChildren(
+      h("div", { class: "whole" }, target(found, found.text), " ", h("code", {}, found.command)),
+      h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "executions" }, table),
+      ...tracebacks, ...found.items.map(preview));
+  };
+  return { node, load: () => load().catch(panel.complain) };
+}
+
+function preview(item) {
+  const words = item.words ? ` · ${amount(item.words, "word")}` : "";
+  return h("article", {}, h("div", { class: "dim" }, `item ${item.id}${words}`),
+    h("h4", {}, item.title || "(no title)"), h("pre", { tabindex: 0, "aria-label": "stored text" }, item.text));
+}
+
+async function exportCsv(panel, group) {
+  const text = await panel.kernel.ask("failures_csv", { key: group.key });
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  h("a", { href: url, download: `${group.name.replace(/\W+/g, "-")}.csv` }).click();
+  URL.revokeObjectURL(url);
+}
+
+// What waits and what runs -------------------------------------------------------------------
+
+function retrying(panel) {
+  const make = (row) => {
+    const [due, reason] = [h("span", { class: "soon" }), h("div", { class: "reason" })];
+    const now = action(panel, "Retry now", () => panel.change("retry", { ids: [row.id] }));
+    const attempt = h("span", { class: "dim" });
+    const node = h("div", { class: "row entry" }, h("div", { class: "line" }, due, target(row), attempt, now, canceller(panel, row)), reason);
+    node.update = (entry) => {
+      row = entry;
+      say(attempt, `${row.attempt} · job ${row.id}: ${row.task}`);
+      say(reason, reasonOf(row));
+      node.tick();
+    };
+    node.tick = () => say(due, row.waits_for ? `waits for ${row.waits_for}` : countdown(panel, row.due));
+    return node;
+  };
+  return jobList(panel, "Retrying", true, make, (state) => [state.retries, state.retrying]);
+}
+
+function countdown(panel, due) {
+  const left = due - panel.now();
+  return left >= 1 ? `in ${duration(left)}` : "now";
+}
+
+function canceller(panel, row) {
+  return action(panel, "Cancel", () => panel.change("cancel", { id: row.id }));
+}
+
+function scheduled(panel) {
+  const make = (row) => {
+    const due = h("span", { class: "soon" });
+    const every = h("span", { class: "dim" });
+    const node = h("div", { class: "row" }, h("div", { class: "line" }, due, target(row), every, canceller(panel, row)));
+    node.update = (entry) => {
+      row = entry;
+      say(every, [row.task, row.every].filter(Boolean).join(" · "));
+      node.tick();
+    };
+    node.tick = () => say(due, `${panel.clock(row.due)}, ${countdown(panel, row.due)}`);
+    return node;
+  };
+  return jobList(panel, "Scheduled", false, make, (state) => [state.later, state.scheduled]);
+}
+
+function running(panel) {
+  const make = (row) => {
+    const [passed, progressed] = [h("span", { class: "busy" }), h("span", { class: "dim" })];
+    const node = h("div", { class: "row" }, h("div", { class: "line" }, passed, target(row), progressed));
+    node.update = (entry) => {
+      row = entry;
+      say(progressed, [`job ${row.id}: ${row.task}`, row.progress, row.pid && `pid ${row.pid}`].filter(Boolean).join(" · "));
+      node.tick();
+    };
+    node.tick = () => say(passed, duration(panel.now() - row.since));
+    return node;
+  };
+  return jobList(panel, "Running jobs", false, make, (state) => [state.running, state.all_running]);
+}
+
+// A list of the next jobs, with the number of all.
+function jobList(panel, title, open, make, read) {
+  const section = new Section(panel, title, open);
+  const [list, rest] = [h("div", { class: "rows" }), h("div", { class: "dim" })];
+  const rows = new Rows(list, (row) => row.id, make);
+  section.body.append(list, rest);
+  section.update = (state, held) => {
+    const [entries, number] = read(state);
+    section.count(number, held);
+    section.list(rows, entries, held);
+    say(rest, more(number - entries.length));
+  };
+  section.tick = () => [...list.children].forEach((node) => node.tick());
+  return section;
+}
+
+function workers(panel) {
+  const section = new Section(panel, "Workers", false);
+  const [body, rest] = [h("tbody"), h("div", { class: "dim" })];
+  const names = ["machine", "pool", "pid", "state", "jobs", "heartbeat", "message"];
+  const table = h("table", {}, h("thead", {}, h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name)))), body);
+  const rows = new Rows(body, (row) => `${row.host} ${row.pid}`, () => {
+    const cells = names.map((name) => h("td", { class: name === "pid" || name === "jobs" ? "number" : "" }));
+    const node = h("tr", {}, ...cells);
+    node.update = (row) => {
+      const beat = row.heartbeat ? panel.clock(row.heartbeat) : "";
+      const texts = [row.host, row.pool, row.pid, row.state, row.jobs, beat, row.error];
+      cells.forEach((cell, index) => say(cell, String(texts[index])));
+      set(cells[3], "data-state", row.state);
+    };
+    return node;
+  });
+  section.body.append(h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "workers" }, table), rest);
+  section.update = (state, held) => {
+    section.count(state.all_workers, held);
+    section.list(rows, state.workers, held);
+    say(rest, more(state.all_workers - state.workers.length));
+  };
+  return section;
+}
+
+function log(panel) {
+  const section = new Section(panel, "Log", false);
+  const lines = h("pre", { tabindex: 0, "aria-label": "the workers' log" });
+  section.body.append(lines);
+  const load = async () => say(lines, (await panel.kernel.ask("log")).join("\n") || "the log is empty");
+  section.opened = () => section.isOpen && load().catch(panel.complain);
+  section.update = () => {
+    if (section.isOpen && !section.busy) section.opened();
+  };
+  return section;
+}
+
+// The whole ----------------------------------------------------------------------------------
+
+class Panel {
+  constructor(model, el) {
+    Object.assign(this, { model, el, kernel: new Kernel(model), heard: Date.now() });
+    this.top = [header, notice, bars, problems, controls, boxes].map((part) => part(this));
+    this.sections = [needsYou, retrying, running, scheduled, workers, log].map((part) => part(this));
+    const nodes = [...this.top, ...this.sections].map((part) => part.node);
+    this.fields = h("fieldset", {}, ...nodes);
+    this.root = h("div", { class: "paise2-watch", role: "region", "aria-label": "paise2 panel", "data-lm-suppress-shortcuts": "true" }, this.fields);
+    for (const event of ["pointerleave", "focusout"]) {
+      this.fields.addEventListener(event, () => setTimeout(() => this.update()));
+    }
+    el.append(this.root);
+    this.beatChanged();
+    this.update();
+  }
+
+  get state() {
+    return this.model.get("state");
+  }
+
+  get beat() {
+    return this.model.get("beat");
+  }
+
+  // The kernel's clock, which may differ from the browser's.
+  now() {
+    return Date.now() / 1000 + this.offset;
+  }
+
+  clock(seconds) {
+    const time = new Date((seconds + this.state.utc_offset) * 1000).toISOString();
+    const today = new Date((this.now() + this.state.utc_offset) * 1000).toISOString();
+    return time.slice(0, 10) === today.slice(0, 10) ? time.slice(11, 19) : time.slice(0, 16).replace("T", " ");
+  }
+
+  change(name, values = {}) {
+    return this.kernel.ask(name, values);
+  }
+
+  beatChanged() {
+    this.restarted = false;
+    this.heard = Date.now();
+    this.offset = this.beat - this.heard / 1000;
+  }
+
+  get alive() {
+    return !this.restarted && Date.now() - this.heard < SILENT_SECONDS * 1000;
+  }
+
+  // Without any job, worker or item there is only one thing to do.
+  get first() {
+    const { pages, others, items, all_workers: all } = this.state;
+    return !sum(pages) && !sum(others) && !items && !all;
+  }
+
+  tick() {
+    if (this.alive !== this.wasAlive) this.update();
+    if (this.alive) this.sections.forEach((section) => section.tick?.());
+  }
+
+  update() {
+    const state = this.state;
+    this.wasAlive = this.alive;
+    this.fields.disabled = !this.alive;
+    if (!state.pages) { // it could not be read yet
+      this.el.textContent = state.problems?.join(" ") ?? "";
+      return;
+    }
+    if (!this.root.isConnected) this.el.replaceChildren(this.root);
+    set(this.root, "data-first", this.first);
+    this.top.forEach((part) => part.update(state));
+    // Rows above the pointer or the focus would move it, too.
+    const lowest = this.sections.findLastIndex((section) => section.busy);
+    this.sections.forEach((section, index) => section.update(state, index <= lowest));
+  }
+}
+
+function render({ model, el }) {
+  const panel = new Panel(model, el);
+  const update = () => panel.update();
+  const beat = () => {
+    panel.beatChanged();
+    panel.update();
+  };
+  const lost = () => {
+    panel.restarted = true;
+    panel.update();
+  };
+  model.on("change:state", update);
+  model.on("change:beat", beat);
+  // JupyterLab says so when the kernel restarts. Should it have been something else, it beats on.
+  model.on("comm_live_update", lost);
+  const timer = setInterval(() => panel.tick(), 500);
+  return () => {
+    clearInterval(timer);
+    model.off("change:state", update);
+    model.off("change:beat", beat);
+    model.off("comm_live_update", lost);
+  };
+}
+
+export default { render };

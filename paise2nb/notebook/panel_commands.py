@@ -1,0 +1,270 @@
+"""What the panel in a browser may ask of the kernel: to show more, and to change something.
+
+Each command is a function of the app and of the values in the message. What it returns is JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from paise2nb.app import App
+from paise2nb.core import render
+from paise2nb.core.clock import iso
+from paise2nb.core.errors import UsageError, shortened
+from paise2nb.core.render import amount, in_cell_words
+from paise2nb.jobs.models import PAGE_PARTS, PAGE_TASKS
+from paise2nb.notebook.panel_state import brief, group_of, link
+from paise2nb.views.history import executions, parts_of, shown_traceback
+from paise2nb.views.jobs import Jobs
+from paise2nb.views.page_rows import failed_window, window
+
+WINDOW = 50  # rows
+LOG_LINES, LOG_LENGTH = 40, 500
+PREVIEW, TRACEBACK = 3000, 6000  # characters
+BARS = 60  # of the plot of the pace
+EXPORT_LIMIT = 100_000  # rows
+RESULTS = 10  # of a search
+EXPORTED = ("id", "task", "url", "error_class", "error", "attempts", "failed_at")
+_OF_PAGES = (*PAGE_TASKS, *PAGE_PARTS)
+_HIT = f"[{render.HIT_START}{render.HIT_END}]"
+
+
+# More to see ---------------------------------------------------------------------------------
+
+
+def failures(app: App, key: str, offset: int = 0) -> list[dict[str, Any]]:
+    """A window of the failed pages and jobs of a group, the latest first."""
+    error_class, status, _ = group_of(key)
+    return list(map(_row, failed_window(app.client, error_class, status, offset, WINDOW).rows))
+
+
+def pages(
+    app: App,
+    states: list[str],
+    words: str = "",
+    sort: str = "newest",
+    offset: int = 0,
+    limit: int = WINDOW,
+) -> dict[str, Any]:
+    """A window of the pages: its rows, and the number of all that fit."""
+    found = window(
+        app.client,
+        states=states,
+        words=words,
+        sort=sort,
+        offset=offset,
+        limit=min(limit, WINDOW),
+    )
+    return {"rows": list(map(_row, found.rows)), "total": found.total}
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a window, with a limit for each text."""
+    texts = ("path", "host", "title", "tag", "error", "waiting_for")
+    values = ("id", "task", "state", "attempt", "duration", "time", "item")
+    return {
+        **link([row["url"] or row["path"]]),
+        **{name: brief(row[name] or "") for name in texts},
+        **{name: row[name] for name in values},
+    }
+
+
+def failures_csv(app: App, key: str) -> str:
+    """All failed pages and jobs of a group, as CSV."""
+    error_class, status, _ = group_of(key)
+    client, file = app.client, io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(EXPORTED)
+    for row in failed_window(client, error_class, status, limit=EXPORT_LIMIT).rows:
+        texts = (row["task"], row["url"] or row["path"], row["error_class"], row["error"])
+        cells = [_cell(render.plain(text or "")) for text in texts]
+        writer.writerow([row["id"], *cells, row["attempt"], iso(row["time"])])
+    return file.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A cell that no spreadsheet runs: OWASP, "CSV injection"."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def page(app: App, id: int) -> dict[str, Any]:
+    """The way of a page or a job, and the beginning of what it stored."""
+    job = app.job(id)
+    job_store = app.queue.job_store
+    parts = parts_of(job_store, job.row())
+    tracebacks = (
+        (part["id"], shown_traceback(attempt["traceback"]))
+        for part in parts
+        for attempt in job_store.attempts(part["id"])
+    )
+    return {
+        **link(parts[0]["args"]),
+        "state": job.page_state or job.state,
+        "command": in_cell_words(f"paise2 job {id}"),
+        "runs": [
+            {
+                "task": brief(row["task"], 40),
+                "number": row.get("number"),
+                "outcome": row["outcome"],
+                "started": row.get("started") or "",
+                "took": row.get("took") or "",
+                "message": brief(row.get("message") or "", 500),
+            }
+            for row in executions(job_store, parts)[-WINDOW:]
+        ],
+        "tracebacks": [
+            [f"job {job_id}", render.plain(shortened(text, TRACEBACK))]
+            for job_id, text in tracebacks
+            if text
+        ][-3:],
+        "items": [
+            {
+                "id": item.id,
+                "title": brief(item.title or ""),
+                "words": item.words,
+                "text": render.plain((item.text or "")[:PREVIEW]),
+            }
+            for item in job.items[:3]
+        ],
+    }
+
+
+def search(app: App, words: str) -> list[dict[str, Any]]:
+    """The best results of a search. Every second piece of a snippet matches."""
+    found = app.search(words, RESULTS)
+    return [
+        {
+            "id": row["id"],
+            "title": brief(row["title"] or ""),
+            **link([row["url"]]),
+            "snippet": [render.plain(piece) for piece in re.split(_HIT, row["snippet"])],
+        }
+        for row in found.first(RESULTS)
+    ]
+
+
+def pace(app: App, seconds: float) -> dict[str, Any]:
+    """The pages and other jobs that ended in each part of the last seconds."""
+    job_store = app.queue.job_store
+    step = seconds / BARS
+    last = int(job_store.now() // step)
+    first = last - BARS + 1
+    bars = {"completed": [0] * BARS, "failed": [0] * BARS}
+    for at, completed, failed in job_store.ended(first * step):
+        if 0 <= (number := int(at // step) - first) < BARS:
+            bars["completed"][number] += completed
+            bars["failed"][number] += failed
+    return {"start": job_store.clock.wall(first * step), "step": step, **bars}
+
+
+def log(app: App) -> list[str]:
+    """The last lines of the workers' log."""
+    return [brief(line, LOG_LENGTH) for line in app.logs(LOG_LINES).lines]
+
+
+# Changes -------------------------------------------------------------------------------------
+
+
+def start(app: App, concurrency: int) -> str:
+    """Start workers, or scale those that run."""
+    return app.workers.start(concurrency=concurrency).message or "workers started"
+
+
+def stop(app: App) -> str:
+    """Stop the workers; running jobs finish first."""
+    return app.workers.stop().message or "workers stopped"
+
+
+def pause(app: App) -> str:
+    """Claim no more jobs."""
+    app.workers.pause()
+    return ""  # the pause itself is shown
+
+
+def resume(app: App) -> str:
+    """Claim jobs again."""
+    app.workers.resume()
+    return "resumed"
+
+
+def retry(app: App, ids: list[int]) -> str:
+    """Retry some jobs."""
+    return _retried(app.jobs(*ids)) if ids else "nothing is selected"
+
+
+def retry_group(app: App, key: str) -> str:
+    """Retry all failed jobs of a group."""
+    error_class, status, recurring = group_of(key)
+    if recurring is not None:
+        return _retried(app.jobs(recurring))
+    return retry(app, app.queue.job_store.failed_of_group(error_class, status))
+
+
+def retry_failed(app: App) -> str:
+    """Retry everything that failed: pages, other jobs, and recurring ones."""
+    pages = app.jobs(state="failed").ids
+    others = (
+        row["id"]
+        for row in app.jobs(state="failed", all=True).to_dicts()
+        if row["task"] not in _OF_PAGES
+    )
+    recurring = (group["id"] for group in app.status().failures if group["recurs"])
+    return retry(app, list(dict.fromkeys([*pages, *others, *recurring])))
+
+
+def _retried(jobs: Jobs) -> str:
+    return f"{amount(len(jobs.retry()), 'job')} back in the queue"
+
+
+def cancel(app: App, id: int) -> str:
+    """Cancel a job, with all that follows from it."""
+    return f"{amount(len(app.job(id).cancel()), 'job')} cancelled"
+
+
+def enqueue(app: App, text: str, tag: str = "", start: bool = False) -> str:
+    """Fetch pages.
+
+    Args:
+        app: the app.
+        text: one URL or path on a line; several URLs may share a line.
+        tag: their tag.
+        start: start workers, too, unless some run.
+    """
+    found = list(_targets(text))
+    if not found:
+        raise UsageError("paste at least one URL")
+    enqueued = app.enqueue_many("fetch", found, tag=tag.strip() or None)
+    if start and not app.immediate and not app.workers.present():
+        app.workers.start()
+    parts = {"new": enqueued.new, "already waiting": enqueued.waiting}
+    parts["already up to date"] = enqueued.fresh
+    return ", ".join(f"{number:,} {answer}" for answer, number in parts.items() if number)
+
+
+def _targets(text: str) -> Iterable[str]:
+    for line in filter(None, map(str.strip, text.splitlines())):
+        yield from line.split() if "://" in line else [line]
+
+
+Command = Callable[..., Any]
+QUESTIONS: dict[str, Command] = {
+    function.__name__: function for function in (failures, failures_csv, pages, page, search, pace, log)
+}
+# Those that change something, with what the panel says meanwhile.
+CHANGES: dict[str, tuple[str, Command]] = {
+    "start": ("starting workers", start),
+    "scale": ("scaling workers", start),
+    "stop": ("stopping workers", stop),
+    "pause": ("pausing", pause),
+    "resume": ("resuming", resume),
+    "retry": ("retrying", retry),
+    "retry_group": ("retrying", retry_group),
+    "retry_failed": ("retrying", retry_failed),
+    "cancel": ("cancelling", cancel),
+    "enqueue": ("enqueueing", enqueue),
+}
+OF_WORKERS = ("start", "scale", "stop")  # one at a time
