@@ -169,7 +169,7 @@ class Section {
   }
 
   get busy() {
-    return this.node.matches(":hover, :focus-within");
+    return this.body.matches(":hover, :focus-within");
   }
 
   release() {
@@ -353,9 +353,13 @@ function problems() {
 }
 
 function controls(panel) {
-  const number = h("input", { type: "number", min: 1, max: 1024, step: 1, change: () => scale() });
+  const scale = () => {
+    if (!panel.state.scales || size() === panel.state.concurrency) return;
+    panel.change("scale", { concurrency: size() }).catch(panel.complain);
+  };
+  const key = (event) => event.key === "Enter" && scale(); // JupyterLab takes it from the browser
+  const number = h("input", { type: "number", min: 1, max: 1024, step: 1, change: scale, keydown: key });
   const size = () => Math.min(Math.max(Math.round(Number(number.value)) || 1, 1), 1024);
-  const scale = () => panel.state.scales && panel.change("scale", { concurrency: size() });
   const start = action(panel, "Start workers", () => panel.change("start", { concurrency: size() }));
   const stop = action(panel, "Stop workers", () => panel.change("stop"), { title: "Running jobs finish first" });
   const pause = action(panel, "Pause", () => panel.change(panel.state.paused ? "resume" : "pause"));
@@ -397,7 +401,7 @@ function boxes(panel) {
     say(said, words.value.trim() && !found.length ? `no item contains ${words.value}` : "");
   };
   const button = action(panel, "Search", find);
-  const key = (event) => event.key === "Enter" && button.click(); // JupyterLab lets no form be submitted
+  const key = (event) => event.key === "Enter" && button.click();
   const search = h("div", { class: "search", role: "search", keydown: key, search: () => button.click() }, words, button);
   panel.complain = (error) => say(said, error.message);
   const node = h("div", { class: "boxes" }, h("div", { class: "pair" }, paste, search), said, results);
@@ -502,7 +506,7 @@ function failureRow(panel, row, canRetry, choose) {
   node.refresh = () => [box, retry].forEach((part) => show(part, canRetry()));
   node.update = (now) => {
     say(reason, reasonOf(now));
-    say(facts, `${amount(now.attempts, "attempt")} · ${panel.clock(now.at)}`);
+    say(facts, `${amount(now.attempt, "attempt")} · ${panel.clock(now.time)}`);
   };
   node.refresh();
   return node;

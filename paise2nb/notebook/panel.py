@@ -25,7 +25,7 @@ from paise2nb.config.settings import DEFAULT_POOL
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import amount
 from paise2nb.notebook.panel_commands import CHANGES, OF_WORKERS, QUESTIONS
-from paise2nb.notebook.panel_state import saved, sentence, state
+from paise2nb.notebook.panel_state import lines, saved, sentence, state
 from paise2nb.notebook.poller import Poller
 from paise2nb.views.status import Status
 
@@ -99,8 +99,13 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
             return False
         return bool(self._view_count) or time.monotonic() - self._displayed_at < DISPLAY_SECONDS
 
+    def close(self) -> None:
+        """Close the panel, with the layout that every widget has."""
+        self.layout.close()
+        super().close()
+
     def __repr__(self) -> str:
-        return repr(self._status) if self._status else "watch"
+        return "\n".join(lines(self._status)) if self._status else "watch"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         self.refresh()

@@ -252,7 +252,8 @@ def _targets(text: str) -> Iterable[str]:
 
 Command = Callable[..., Any]
 QUESTIONS: dict[str, Command] = {
-    function.__name__: function for function in (failures, failures_csv, pages, page, search, pace, log)
+    function.__name__: function
+    for function in (failures, failures_csv, pages, page, search, pace, log)
 }
 # Those that change something, with what the panel says meanwhile.
 CHANGES: dict[str, tuple[str, Command]] = {

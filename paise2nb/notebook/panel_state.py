@@ -17,6 +17,7 @@ from paise2nb.app import App
 from paise2nb.core import render
 from paise2nb.core.display import arguments
 from paise2nb.core.render import escape, in_cell_words, one_line
+from paise2nb.jobs.models import UNFINISHED
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import pause_reason
 from paise2nb.views.job_rows import progress
@@ -25,8 +26,11 @@ from paise2nb.views.status import Status
 
 # The most that is shown of each list.
 TAGS, HOSTS, GROUPS, ROWS = 8, 5, 12, 12
-TEXT, URL = 200, 2000  # characters
+TEXT, URL, LINE = 200, 2000, 400  # characters
+LINES = 20  # of the status in a saved notebook
 BYTES = 6  # of JSON for each of these characters
+# The states of pages as the bars have them.
+DONE_FIRST = ("stored", "unchanged", "skipped", "failed", "cancelled", *UNFINISHED)
 _FOLDER = Path(__file__).parent
 
 
@@ -194,6 +198,11 @@ def _worker(row: Mapping[str, Any]) -> dict[str, Any]:
 # The saved picture ---------------------------------------------------------------------------
 
 
+def lines(status: Status) -> list[str]:
+    """Return the lines of a status, each with a limit."""
+    return [render.cut(line, LINE) for line in status.lines()[:LINES]]
+
+
 def saved(status: Status, at: float | None = None) -> str:
     """Return what a saved notebook shows without a kernel.
 
@@ -202,17 +211,34 @@ def saved(status: Status, at: float | None = None) -> str:
         at: its time, in seconds since the epoch. None: the form is the same for the same work, and
             it marks the counts as the live panel does.
     """
-    kind, moment = "paise2-count", ""
+    kind, count, moment = "paise2-plain", "paise2-count", ""
     if at is not None:
-        kind = "paise2-saved-count"
+        kind, count = "paise2-saved", "paise2-saved-count"
         clock = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))
-        moment = f"<p>The panel as it was on {escape(clock)}. Run the cell for the live one.</p>"
+        moment = f"as it was on {escape(clock)}; run the cell for the live panel"
     counts = "".join(
-        f'<li class="{"" if number else "zero"}"><span class="{kind}" data-state="{name}"'
-        f' data-value="{number}">{number:,}</span> {name}</li>'
+        f'<span class="{"some" if number else "none"}"><b class="{count}" data-state="{name}"'
+        f' data-value="{number}">{number:,}</b> {name}</span>'
         for name, number in status.pages.items()
     )
-    lines = "".join(f"<div>{escape(sentence(line))}</div>" for line in status.lines())
-    styles = render.style(_FOLDER / "panel_saved.css")
-    picture = f"<h4>paise2 · {escape(status.profile)}</h4><ul>{counts}</ul>{lines}{moment}"
-    return f'{styles}<div class="paise2 {"paise2-saved" if at else "paise2-plain"}">{picture}</div>'
+    known = ("profile", "pages")  # what is shown above
+    texts = [line for line in lines(status) if not line.startswith(known)]
+    shown = "".join(f"<div>{escape(in_cell_words(line))}</div>" for line in texts)
+    return (
+        f'{render.style(_FOLDER / "panel_saved.css")}<div class="paise2 {kind}"><div class="head">'
+        f"<b>paise2 · {escape(status.profile)}</b><span>{moment}</span></div>"
+        f'{_strip(status.pages)}<div class="counts">{counts}</div>{shown}</div>'
+    )
+
+
+def _strip(pages: Mapping[str, int]) -> str:
+    """The pages in each state as parts of a bar."""
+    total, x, parts = sum(pages.values()) or 1, 0.0, ""
+    for name in DONE_FIRST:
+        width = 100 * pages[name] / total
+        parts += (
+            f'<rect class="{name}" x="{x:.2f}" width="{width:.2f}" height="1"/>' if width else ""
+        )
+        x += width
+    shape = 'viewBox="0 0 100 1" preserveAspectRatio="none" role="img" aria-label="pages"'
+    return f"<svg {shape}>{parts}</svg>"

@@ -1,18 +1,20 @@
-"""The panel in a notebook: what it counts, and what its buttons do."""
+"""The panel in a notebook: what it counts, and what is saved of it.
+
+Its buttons are in a browser: see ``tests/browser/test_panel.py``.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import ipywidgets
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
 import paise2nb
 from paise2nb import App
-from tests.acceptance.support import SECONDS, Place, until
+from tests.acceptance.support import Place
 
 
 @pytest.fixture
@@ -24,29 +26,6 @@ def panel(app: App, cell: Callable[[str], Any]) -> Any:
     shown = app.watch()
     assert app.watch() is shown  # an app has one
     return shown
-
-
-def widgets(widget: Any) -> Iterator[Any]:
-    """A widget and all in it."""
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from widgets(child)
-
-
-def button(panel: Any, name: str) -> Any:
-    """The button of that name."""
-    [found] = [
-        widget
-        for widget in widgets(panel)
-        if isinstance(widget, ipywidgets.Button) and widget.description == name
-    ]
-    return found
-
-
-def press(panel: Any, name: str) -> None:
-    """Press a button, and wait until what it does is done: until then others are disabled."""
-    button(panel, name).click()
-    until(lambda: saved(panel) and not button(panel, "Start workers").disabled)
 
 
 def saved(panel: Any) -> dict[str, str]:
@@ -79,7 +58,7 @@ def test_each_state_has_one_count(panel: Any, app: App) -> None:
     assert (count(panel, "running"), count(panel, "retrying")) == ("0", "0")
 
 
-def test_a_page_that_failed_is_counted_and_retried_by_the_button(
+def test_a_page_that_failed_is_counted_with_the_command_that_helps(
     panel: Any, app: App, place: Place
 ) -> None:
     gone = place.root / "gone.md"
@@ -90,25 +69,8 @@ def test_a_page_that_failed_is_counted_and_retried_by_the_button(
         here.wait()
     assert (job.state, count(panel, "failed")) == ("failed", "1")
     assert "paise2 retry" in saved(panel)["text/html"]
-    press(panel, "Retry failed")
-    assert job.state == "queued"
+    job.retry()
     assert (count(panel, "failed"), count(panel, "queued")) == ("0", "1")
-
-
-def test_workers_are_started_and_stopped_by_the_buttons(panel: Any, app: App) -> None:
-    job = app.enqueue("shout", "a")
-    [concurrency] = [
-        widget
-        for widget in widgets(panel)
-        if isinstance(getattr(widget, "value", None), int) and hasattr(widget, "max")
-    ]
-    assert concurrency.value == 1
-    concurrency.value = 2
-    press(panel, "Start workers")
-    assert [row["pool"] for row in app.workers.status().workers] == ["default"] * 2
-    assert job.result(timeout=SECONDS) == "A"
-    press(panel, "Stop workers")
-    assert app.workers.status().workers == []
 
 
 def test_a_notebook_keeps_a_form_without_a_kernel(panel: Any, app: App) -> None:
@@ -125,6 +87,3 @@ def test_what_a_job_says_can_not_become_part_of_the_panel(
     with paise2nb.open("test", place.data) as here:
         here.enqueue("stumble", "<script>alert(1)</script>")
     assert "<script>alert" not in saved(panel)["text/html"]
-    assert "<script>alert" not in "".join(
-        widget.value for widget in widgets(panel) if isinstance(widget, ipywidgets.HTML)
-    )

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import ipywidgets
 import pytest
 from ipywidgets.widgets.widget import _instances
 
 import paise2nb
 from paise2nb.app import App
 from paise2nb.jobs.models import PAGE_STATES, HostDelay, NewJob, Outcome
-from paise2nb.notebook import panel_html
-from paise2nb.notebook.panel import Panel, close_panels
-from paise2nb.notebook.panel_widgets import Button, Look, inside
+from paise2nb.notebook.panel import Panel, close_panels, show_instead
+from paise2nb.notebook.panel_commands import CHANGES
+from paise2nb.notebook.panel_state import ROWS, saved
 from paise2nb.notebook.poller import Poller
 from paise2nb.plugins import Document
 from paise2nb.views import snapshot
@@ -62,79 +64,48 @@ def run_ready_jobs(app: App) -> None:
         here.queue.run_ready()
 
 
-def shown(panel: Panel) -> str:
-    """The text of the panel, without tags."""
-    rows = [*panel._retries.rows, *panel._failures.rows]
-    pieces = [*panel._html.values(), *(row.text for row in rows), *(row.details for row in rows)]
-    return re.sub(r"<[^>]+>", "", " ".join(piece.value for piece in pieces))
-
-
-def buttons(widget: Any) -> dict[str, Any]:
-    found = {widget.description: widget} if isinstance(widget, ipywidgets.Button) else {}
-    for child in getattr(widget, "children", ()):
-        found.update(buttons(child))
-    return found
-
-
-def press(panel: Panel, name: str) -> None:
-    """Press a button, and wait until its action has ended."""
-    until(lambda: all(row.settled for row in (*panel._retries.rows, *panel._failures.rows)))
-    buttons(panel)[name].click()
-    until(lambda: not panel._action)
-    panel.refresh()
+def ask(panel: Panel, do: str, **values: object) -> Any:
+    """Send a command as a browser does, and wait for the answer."""
+    answers: list[dict[str, Any]] = []
+    panel.send = answers.append
+    panel._receive(panel, {"call": "1", "do": do, **values}, [])
+    [answer] = until(lambda: answers)
+    assert answer.pop("call") == "1"
+    return answer.get("result", answer)
 
 
 def count(panel: Panel, state: str) -> int:
-    """The number in the only element of the panel that counts the pages in a state."""
-    whole = "".join(piece.value for piece in every(panel, ipywidgets.HTML))
-    [found] = re.findall(
-        rf'<span class="paise2-count" data-state="{state}" data-value="(\d+)">([\d,]+)</span>',
-        whole,
-    )
-    assert f"{int(found[0]):,}" == found[1]
-    return int(found[0])
+    """The number of pages in a state."""
+    number: int = panel.state["pages"][state]
+    return number
 
 
-def every(widget: Any, kind: type) -> list[Any]:
-    """All widgets of a kind in a widget."""
-    below = [found for child in getattr(widget, "children", ()) for found in every(child, kind)]
-    return [widget, *below] if isinstance(widget, kind) else below
-
-
-def test_pages_are_counted_in_each_state(app: App, tmp_path: Path) -> None:
+def test_pages_are_counted_in_each_state_and_by_tag(app: App, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# A page\n\nWith words.")
     (tmp_path / "odd.bin").write_bytes(bytes(range(256)))
-    app.enqueue_many("fetch", [str(tmp_path / name) for name in ("page.md", "odd.bin")])
+    app.enqueue_many("fetch", [str(tmp_path / name) for name in ("page.md", "odd.bin")], tag="a")
     app.enqueue("stumble", "x")
     panel = app.watch()
     assert [count(panel, state) for state in PAGE_STATES] == [2, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert panel.state["tags"] == [{"tag": "a", "pages": {"queued": 2}}]
+    app.enqueue("fetch", "http://127.0.0.1:9/", delay=3600)
     run_ready_jobs(app)
     panel.refresh()
     assert (count(panel, "stored"), count(panel, "failed"), count(panel, "queued")) == (1, 1, 0)
-    assert "other jobs: 1 failed" in shown(panel)
-    assert "A page With words." in re.sub(r"<[^>]+>|\s+", " ", panel._html["items"].value)
+    assert panel.state["others"] == {"failed": 1}
+    assert panel.state["tags"] == [
+        {"tag": "a", "pages": {"failed": 1, "stored": 1}},
+        {"tag": "no tag", "pages": {"scheduled": 1}},
+    ]
 
 
-def test_counts_of_thousands_are_readable(app: App) -> None:
-    app.enqueue_many("fetch", [f"http://127.0.0.1:9/{number}" for number in range(1200)])
-    assert count(app.watch(), "queued") == 1200
-
-
-def test_the_buttons_have_their_names(app: App) -> None:
-    panel = app.watch()
-    assert {"Start workers", "Stop workers", "Retry failed", "Pause"} <= set(buttons(panel))
-    assert panel.concurrency.value == 1
-
-
-def test_buttons_start_and_stop_workers(app: App) -> None:
+def test_commands_start_and_stop_workers(app: App) -> None:
     panel = app.watch()
     app.enqueue("shout", "a")
-    panel.concurrency.value = 2
-    press(panel, "Start workers")
-    assert "3 workers (default 2, fetch 1) started" in shown(panel)
+    assert ask(panel, "start", concurrency=2) == "3 workers (default 2, fetch 1) started"
+    assert panel.state["message"] == "3 workers (default 2, fetch 1) started"
     app.wait(timeout=60)
-    press(panel, "Stop workers")
-    assert "workers stopped" in shown(panel)
+    assert "workers stopped" in ask(panel, "stop")
     assert app.workers.status().workers == []
 
 
@@ -144,62 +115,78 @@ def test_the_number_of_processes_scales_running_workers_and_follows_them(app: Ap
 
     app.workers.start(concurrency=3)
     panel = app.watch()
-    assert panel.concurrency.value == 3
-    panel.concurrency.value = 1
-    until(lambda: not panel._action)
-    panel.refresh()
-    assert "scaled" in shown(panel)
+    assert (panel.state["concurrency"], panel.state["scales"]) == (3, True)
+    assert "scaled" in ask(panel, "scale", concurrency=1)
     until(lambda: running() == 1)
     app.workers.start(concurrency=2)
     panel.refresh()
-    assert panel.concurrency.value == 2
-    assert not panel._action
-    press(panel, "Stop workers")
-    panel.concurrency.value = 5
-    assert not panel._action
-    assert app.workers.status().workers == []
+    assert panel.state["concurrency"] == 2
+    ask(panel, "stop")
+    assert not panel.state["scales"]
 
 
-def test_the_queue_is_paused_and_resumed_by_one_button(app: App) -> None:
+def test_workers_are_started_or_stopped_one_at_a_time(app: App, monkeypatch: Any) -> None:
+    gate = threading.Event()
+    stop = ("stopping workers", lambda app: gate.wait(60) and "stopped")
+    monkeypatch.setitem(CHANGES, "stop", stop)
     panel = app.watch()
-    press(panel, "Pause")
+    answers: list[Any] = []
+    panel.send = answers.append
+    panel._receive(panel, {"call": "1", "do": "stop"}, [])
+    assert panel.state["action"] == "stopping workers …"
+    panel._receive(panel, {"call": "2", "do": "start", "concurrency": 1}, [])
+    assert answers == [{"call": "2", "error": "not now: stopping workers …"}]
+    panel._receive(panel, {"call": "3", "do": "pause"}, [])  # anything else goes on
+    until(lambda: app.status().paused)
+    gate.set()
+    until(lambda: len(answers) == 3)
+    assert panel.state["action"] == ""
+
+
+def test_the_queue_is_paused_and_resumed(app: App) -> None:
+    panel = app.watch()
+    ask(panel, "pause")
     assert app.status().paused is not None
-    assert shown(panel).count("the queue is paused; to go on: %paise2 resume") == 1
-    press(panel, "Resume")
+    assert panel.state["paused"]
+    assert panel.state["problems"] == ["the queue is paused; to go on: %paise2 resume"]
+    ask(panel, "resume")
     assert app.status().paused is None
-    assert "Pause" in buttons(panel)
+    assert not panel.state["paused"]
     app.pause()
     panel.refresh()
-    assert "Resume" in buttons(panel)
+    assert panel.state["paused"]
 
 
 def test_the_failure_of_a_recurring_job_is_shown_with_its_next_time(app: App) -> None:
     app.enqueue("stumble", "over", every=86400)
     run_ready_jobs(app)
     panel = app.watch()
-    assert re.search(r"stumble over every 1 d: ValueError; next \w+ \d\d:\d\d", shown(panel))
-    assert "1 × stumble" not in shown(panel)
-    press(panel, "Retry")
+    [group] = panel.state["groups"]
+    assert re.fullmatch(r"stumble over every 1 d: ValueError; next \w+ \d\d:\d\d", group["name"])
+    assert group["recurs"]
+    assert [row["every"] for row in panel.state["later"]] == ["every 1 d"]
+    assert ask(panel, "retry_group", key=group["key"]) == "1 job back in the queue"
     assert app.job(1).state == "queued"
     run_ready_jobs(app)
     panel.refresh()
-    press(panel, "Retry failed")
+    ask(panel, "retry_failed")
     assert app.job(1).state == "queued"
-    assert "1 job back in the queue" in shown(panel)
+    assert panel.state["message"] == "1 job back in the queue"
 
 
-def test_retries_are_listed_with_a_countdown(app: App) -> None:
+def test_retries_are_listed_with_their_time(app: App) -> None:
     panel = app.watch()
     app.enqueue("late", "tide")
     run_ready_jobs(app)
     panel.refresh()
-    assert re.search(r"in 1 min( \d s)? · attempt 2 of 4 · job 1: late tide", shown(panel))
-    assert "the tide" in shown(panel)
-    press(panel, "Retry now")
+    [row] = panel.state["retries"]
+    assert (row["task"], row["text"], row["attempt"]) == ("late", "tide", "attempt 2 of 4")
+    assert row["error"] == "the tide"
+    assert 0 < row["due"] - time.time() < 3600
+    assert ask(panel, "retry", ids=[row["id"]]) == "1 job back in the queue"
     assert app.job(1).state == "queued"
     run_ready_jobs(app)
-    panel.refresh()
-    press(panel, "Cancel")
+    assert ask(panel, "cancel", id=1) == "1 job cancelled"
     assert app.job(1).state == "cancelled"
 
 
@@ -207,65 +194,112 @@ def test_failures_are_grouped_with_the_command_that_helps(app: App) -> None:
     panel = app.watch()
     app.enqueue_many("refused", ["404 Not Found: a", "404 Not Found: b", "403 Forbidden: c"])
     app.enqueue("stumble", "over")
+    app.enqueue("fetch", "http://127.0.0.1:9/")
     run_ready_jobs(app)
     panel.refresh()
-    assert "2 × 404 Not Found" in shown(panel)
-    assert "1 × 403 Forbidden" in shown(panel)
-    assert "A page that is gone, or behind a login, stays failed" in shown(panel)
-    assert "%paise2 retry" not in shown(panel)
-    assert "%paise2 replay 4" in shown(panel)
-    assert "ValueError: over" in shown(panel)
-    assert "Traceback (most recent call last)" in shown(panel)
+    gone, code, *_, forbidden = panel.state["groups"]
+    assert (gone["name"], gone["jobs"], gone["retry"]) == ("404 Not Found", 2, False)
+    assert "A page that is gone, or behind a login, stays failed" in gone["advice"]
+    assert (forbidden["name"], forbidden["jobs"]) == ("403 Forbidden", 1)
+    assert (code["name"], code["command"], code["retry"]) == (
+        "ValueError",
+        "%paise2 replay 4",
+        True,
+    )
+    rows = ask(panel, "failures", key=gone["key"])
+    assert [(row["id"], row["error"], row["attempt"]) for row in rows] == [
+        (2, "404 Not Found: b", 1), (1, "404 Not Found: a", 1),
+    ]  # fmt: skip
+    assert ask(panel, "failures", key=gone["key"], offset=1) == rows[1:]
+    [(name, traceback)] = ask(panel, "page", id=4)["tracebacks"]
+    assert name == "job 4"
+    assert traceback.startswith("Traceback (most recent call last)")
+    assert ask(panel, "page", id=5)["tracebacks"] == []  # the package's own error
 
 
-def test_a_group_is_retried_after_a_second_click(app: App) -> None:
+def test_a_group_is_retried_whole_or_in_part(app: App) -> None:
     panel = app.watch()
     app.enqueue_many("refused", ["404 Not Found: a", "404 Not Found: b", "403 Forbidden: c"])
     run_ready_jobs(app)
     panel.refresh()
-    press(panel, "Retry all 2")
-    assert app.status().jobs["failed"] == 3
-    press(panel, "Really retry 2?")
+    key = panel.state["groups"][0]["key"]
+    assert ask(panel, "retry", ids=[2]) == "1 job back in the queue"
+    assert ask(panel, "retry_group", key=key) == "1 job back in the queue"
     assert [job.state for job in app.jobs()] == ["queued", "queued", "failed"]
-    press(panel, "Retry failed")
+    assert ask(panel, "retry_failed") == "1 job back in the queue"
     assert app.status().jobs["queued"] == 3
+
+
+def test_failures_are_exported_without_formulas(app: App) -> None:
+    app.enqueue_many("refused", ["404 Not Found: a", "=1+1"])
+    run_ready_jobs(app)
+    panel = app.watch()
+    texts = [ask(panel, "failures_csv", key=group["key"]) for group in panel.state["groups"]]
+    rows = [row for text in texts for row in csv.DictReader(io.StringIO(text))]
+    assert {(row["id"], row["task"], row["url"], row["error"]) for row in rows} == {
+        ("1", "refused", "404 Not Found: a", "404 Not Found: a"),
+        ("2", "refused", "'=1+1", "'=1+1"),
+    }
+    assert all(datetime.fromisoformat(row["failed_at"]).tzinfo for row in rows)
 
 
 def test_retry_failed_also_retries_what_followed_from_a_job(app: App) -> None:
     panel = app.watch()
-    assert buttons(panel)["Retry failed"].disabled
     app.enqueue("parent", "over")
     run_ready_jobs(app)
-    panel.refresh()
     assert app.status().pages["failed"] == 0
-    press(panel, "Retry failed")
+    assert ask(panel, "retry_failed") == "1 job back in the queue"
     assert [job.state for job in app.jobs(all=True)] == ["completed", "queued"]
-    assert "1 job back in the queue" in shown(panel)
 
 
-def test_a_click_on_a_row_that_has_just_changed_is_ignored(app: App) -> None:
+def test_pasted_urls_are_fetched_with_their_tag(app: App, tmp_path: Path) -> None:
     panel = app.watch()
-    app.enqueue_many("late", ["tide", "train"])
-    run_ready_jobs(app)
-    app.job(2).cancel()
-    panel.refresh()
+    (tmp_path / "a page.md").write_text("# A page\n\nWith words.")
+    text = f"http://127.0.0.1:9/a http://127.0.0.1:9/b\n\n  {tmp_path / 'a page.md'}\n"
+    assert ask(panel, "enqueue", text=text, tag=" reading ") == "3 new"
+    assert ask(panel, "enqueue", text="http://127.0.0.1:9/a") == "1 already waiting"
+    assert [job.tag for job in app.jobs()] == ["reading"] * 3
+    assert panel.state["tags"][0]["tag"] == "reading"
+    assert ask(panel, "enqueue", text=" ") == {"error": "paste at least one URL"}
+    assert "http://" in ask(panel, "enqueue", text="http://")["error"]
+    assert app.status().pages["queued"] == 3
+
+
+def test_stored_pages_are_found_listed_and_previewed(app: App, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("# A page\n\nWith words about hedgehogs.")
+    app.enqueue("fetch", str(tmp_path / "page.md"), tag="reading")
+    app.enqueue("fetch", "http://127.0.0.1:9/", delay=3600)
+    panel = app.watch()
     app.job(1).cancel()
-    app.job(2).retry()
+    app.job(1).retry()
+    settings = {"task_queue.sqlite.immediate": True}
+    with paise2nb.open("development", app.data_dir, settings) as here:
+        here.queue.run_ready()
+    [found] = ask(panel, "search", words="hedgehogs")
+    assert (found["title"], found["snippet"][1]) == ("A page", "hedgehogs")
+    listed = ask(panel, "pages", states=[])
+    assert [row["state"] for row in listed["rows"]] == ["scheduled", "stored"]
+    assert listed["total"] == 2
+    [row] = ask(panel, "pages", states=["stored"], words="hedgehogs")["rows"]
+    assert (row["title"], row["tag"]) == ("A page", "reading")
+    page = ask(panel, "page", id=row["id"])
+    assert [run["task"] for run in page["runs"]] == ["fetch", "extract", "store"]
+    assert "With words about hedgehogs." in page["items"][0]["text"]
+
+
+def test_the_pace_and_the_log_are_read_when_they_are_opened(app: App) -> None:
+    app.enqueue_many("shout", ["a", "b"])
+    app.enqueue("stumble", "x")
     run_ready_jobs(app)
-    panel.refresh()
-    buttons(panel)["Cancel"].click()
-    assert app.job(2).state == "retrying"
-    press(panel, "Cancel")
-    assert app.job(2).state == "cancelled"
-
-
-def test_a_refresh_sends_again_what_a_thread_has_set(app: App) -> None:
     panel = app.watch()
-    sent: list[Any] = []
-    comm = panel._html["counts"].comm
-    comm.send = lambda **message: sent.append(message["data"]["state"])
-    buttons(panel)["Refresh"].click()
-    assert ["value" in state for state in sent] == [True]
+    for seconds in (900, 3600, 86400):
+        pace = ask(panel, "pace", seconds=seconds)
+        assert (sum(pace["completed"]), sum(pace["failed"])) == (2, 1)
+        ended = pace["start"] + pace["step"] * len(pace["completed"])
+        assert pace["start"] <= time.time() <= ended + 1
+    (app.data_dir / "logs").mkdir(exist_ok=True)
+    (app.data_dir / "logs" / "workers.log").write_text("one\ntwo \x1b[1mbold\n")
+    assert ask(panel, "log") == ["one", "two bold"]
 
 
 def test_an_error_is_shown_and_the_panel_goes_on(app: App) -> None:
@@ -273,10 +307,11 @@ def test_an_error_is_shown_and_the_panel_goes_on(app: App) -> None:
     path = app.queue.job_store.path
     path.rename(path.with_suffix(".away"))
     panel.refresh()
-    assert "was deleted or replaced" in shown(panel)
+    assert "was deleted or replaced" in panel.state["problems"][0]
+    assert "was deleted or replaced" in ask(panel, "pages", states=[])["error"]
     path.with_suffix(".away").rename(path)
     panel.refresh()
-    assert "was deleted or replaced" not in shown(panel)
+    assert panel.state["problems"] == []
 
 
 def test_the_saved_form_is_the_same_for_the_same_work(app: App) -> None:
@@ -285,10 +320,19 @@ def test_the_saved_form_is_the_same_for_the_same_work(app: App) -> None:
     app.enqueue("fetch", "http://127.0.0.1:9/", delay=3600)
     first, second = panel._repr_mimebundle_(), panel._repr_mimebundle_()
     assert first == second
-    assert "1 queued" in first["text/plain"]
-    assert 'data-state="scheduled" data-value="1">1</span>' in first["text/html"]
-    assert not re.search(r"\d\d:\d\d|pid", first["text/html"].partition("</style>")[2])
-    assert "application/vnd.jupyter.widget-view+json" in first
+    data, _ = first
+    assert "1 queued" in data["text/plain"]
+    assert 'data-state="scheduled" data-value="1">1</b>' in data["text/html"]
+    assert not re.search(r"\d\d:\d\d|pid", data["text/html"].partition("</style>")[2])
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_the_picture_in_the_notebook_has_its_time_and_no_count_of_the_live_panel(app: App) -> None:
+    app.enqueue("fetch", "http://127.0.0.1:9/")
+    picture = saved(app.status(), 1.0)
+    assert "paise2-count" not in picture.partition("</style>")[2]
+    assert re.search(r"19(69|70)-\d\d-\d\d \d\d:\d\d:\d\d", picture)
+    assert 'data-state="queued" data-value="1">1</b>' in picture
 
 
 def test_an_app_has_one_panel_which_closes_with_it(app: App, tmp_path: Path) -> None:
@@ -298,54 +342,61 @@ def test_an_app_has_one_panel_which_closes_with_it(app: App, tmp_path: Path) -> 
     assert other.watch() is panel
     other.close()
     panel.refresh()
-    assert "was closed" in shown(panel)
+    assert "was closed" in panel.state["problems"][0]
     app.watch()
     close_panels()
     assert set(_instances) == before
 
 
+def test_the_panel_of_an_app_shows_the_one_that_replaces_it(app: App, tmp_path: Path) -> None:
+    panel = app.watch()
+    with paise2nb.open("development", tmp_path / "new", {"workers.concurrency": 3}) as new:
+        new.enqueue("fetch", "http://127.0.0.1:9/")
+        show_instead(app, new)
+        assert new.watch() is panel
+        assert (count(panel, "queued"), panel.state["concurrency"]) == (1, 3)
+        close_panels()
+
+
 def test_the_state_of_the_panel_is_small_whatever_jobs_say(app: App) -> None:
-    loud = "<\"'&\U0001f600\u202e\n" * 150_000
+    loud = "<\"'&\U0001f600\u202e\n" * 50_000
     long_url = "http://127.0.0.1:9/" + "q'&" * 30_000
-    for number in range(8):
-        app.enqueue("refused", f"40{number} {loud}{number}")
+    for number in range(13):
+        app.enqueue("refused", f"4{number + 10} {loud}{number}")
         app.enqueue("late", f"{loud}{number}")
-        app.enqueue("fetch", f"{long_url}{number}")
+        app.enqueue("fetch", f"{long_url}{number}", tag=f"{number}" + "\U0001f600" * 90)
+        app.enqueue("fetch", f"{long_url[:1900]}{number}", tag=f"{number}", delay=3600)
         app.enqueue("stumble", f"{loud}{number}", every=86400)
         app.store.put(
             Document(loud, title=loud), url=f"{long_url}{number}", key=f"{number}", size=1,
             mime_type="text/html", sha256="0" * 64, tag=None, fetched_at=1.0,
         )  # fmt: skip
-    app.logs()
     (app.data_dir / "logs").mkdir(exist_ok=True)
     (app.data_dir / "logs" / "workers.log").write_text(loud.replace("\n", "") + "\n" + "'\n" * 9)
     run_ready_jobs(app)
     panel = app.watch()
     panel._message = loud
     panel.refresh()
-    assert len(panel._failures.rows) == len(panel._retries.rows) == snapshot.FAILURES
-    assert state_bytes(panel) < 200_000
+    assert len(panel.state["groups"]) == len(panel.state["retries"]) == ROWS
+    assert len(json.dumps(panel.get_state()).encode()) < 200_000
     assert len(str(panel._repr_mimebundle_()).encode()) < 100_000
+    for command in ({"do": "pages", "states": []}, {"do": "page", "id": 1}, {"do": "log"}):
+        answer = ask(panel, **command)
+        assert "error" not in answer
+        assert len(json.dumps(answer).encode()) < 400_000
 
 
-def state_bytes(panel: Panel) -> int:
-    """The size of all traits of the panel and of every widget in it, as JSON."""
-    every_widget = {widget.model_id: widget for widget in (panel, *inside(panel))}
-    states = (json.dumps(widget.get_state(), default=str) for widget in every_widget.values())
-    return sum(len(state.encode()) for state in states)
-
-
-def test_an_unchanged_panel_sends_nothing(app: App) -> None:
+def test_an_unchanged_panel_sends_only_its_heartbeat(app: App) -> None:
     panel = app.watch()
     app.enqueue("stumble", "x")
     run_ready_jobs(app)
     panel.refresh()
     sent: list[str] = []
-    for name, piece in panel._html.items():
-        piece.observe(lambda _, name=name: sent.append(name), "value")  # type: ignore[misc]
+    panel.observe(lambda change: sent.append(change["name"]))
+    panel.beat -= 2
     for _ in range(5):
         panel.refresh()
-    assert set(sent) <= {"head", "facts"}  # the time, and for how long the oldest waits
+    assert set(sent) == {"beat"}
 
 
 def test_one_thread_refreshes_what_is_displayed_until_it_is_stopped() -> None:
@@ -387,7 +438,7 @@ def test_one_thread_keeps_all_displayed_panels_up_to_date(app: App, tmp_path: Pa
         for one in (app, hidden):
             one.enqueue("fetch", "http://127.0.0.1:9/")
         until(lambda: count(panels[0], "queued") == 1)
-        until(lambda: "was deleted or replaced" in shown(panels[1]))
+        until(lambda: "was deleted or replaced" in str(panels[1].state["problems"]))
         path.with_suffix(".away").rename(path)
         other.enqueue("fetch", "http://127.0.0.1:9/")
         until(lambda: count(panels[1], "queued") == 1)
@@ -397,11 +448,11 @@ def test_one_thread_keeps_all_displayed_panels_up_to_date(app: App, tmp_path: Pa
     assert set(threading.enumerate()) == before
 
 
-def test_the_frontend_chooses_the_shell_of_its_messages() -> None:
-    button = Button(Look(), "x", lambda: None)
-    button.comm._reply_subshell_id = None
-    button.description = "y"
-    assert "_reply_subshell_id" not in vars(button.comm)
+def test_the_frontend_chooses_the_shell_of_its_messages(app: App) -> None:
+    panel = app.watch()
+    panel.comm._reply_subshell_id = None
+    panel.beat += 1
+    assert "_reply_subshell_id" not in vars(panel.comm)
 
 
 # The words of a snapshot ---------------------------------------------------------------------
@@ -457,7 +508,6 @@ def test_the_plot_has_minutes_in_which_no_job_finished(app: App) -> None:
     assert len(minutes) == snapshot.PACE_MINUTES
     assert sum(done for _, done, _ in minutes) == 1
     assert snapshot.sparkline([0, 1, 2]) == "▁▅█"
-    assert panel_html.plot(seen).count("<rect") == 1
 
 
 def test_a_terminal_shows_the_same(app: App) -> None:

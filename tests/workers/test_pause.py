@@ -11,7 +11,7 @@ import pytest
 from paise2nb.app import App
 from paise2nb.core.errors import Timeout, UsageError, WorkersError
 from paise2nb.core.render import in_cell_words
-from paise2nb.notebook import panel_html
+from paise2nb.notebook.panel_state import state
 from paise2nb.views import snapshot
 from tests import example_plugin
 from tests.waiting import until
@@ -127,7 +127,7 @@ def test_every_view_shows_a_pause(waiting: App) -> None:
     assert str(waiting.status()).count(REASON) == 1
     assert waiting.workers.status().problem == both
     assert both in snapshot.text(waiting.snapshot(), 0.0)
-    assert in_cell_words(both) in panel_html.problems(waiting.status())
+    assert in_cell_words(both) in state(waiting, waiting.status())["problems"]
 
 
 def test_a_burst_is_refused_while_jobs_can_not_start(waiting: App) -> None:
