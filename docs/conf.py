@@ -17,7 +17,7 @@ author = copyright = "paise2nb contributors"
 release = paise2nb.__version__
 root_doc = "docs/index"
 include_patterns = ["docs/**.md", "notebooks/*.ipynb", "CONTRIBUTING.md", "CHANGELOG.md"]
-extensions = ["command_options", "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["site_directives", "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 napoleon_use_ivar = True
 nb_execution_mode = "off"

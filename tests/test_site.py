@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -75,6 +76,12 @@ def test_every_command_is_there_with_its_options(
         for option in command.params:
             if isinstance(option, click.Option) and not option.hidden:
                 assert option.opts[0] in text
+
+
+def test_every_error_class_is_there(site: Path, pages: dict[Path, html.HtmlElement]) -> None:
+    words = set(pages[site / "docs/failures.html"].xpath("//td[1]//code/span/text()"))
+    file = ROOT / "paise2nb/views/remedies.json"
+    assert words == set(json.loads(file.read_text("utf-8")))
 
 
 def test_every_public_name_is_there(site: Path, pages: dict[Path, html.HtmlElement]) -> None:

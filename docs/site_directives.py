@@ -1,4 +1,7 @@
-"""The directive ``command-options``: what ``--help`` shows of every command, from the code."""
+"""The directives of this site, which show what is in the code: commands and error classes."""
+
+import json
+from pathlib import Path
 
 import click
 from docutils import nodes
@@ -7,6 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from paise2nb.commands import table
+from paise2nb.views import remedies
 
 
 def help_texts(name: str, command: click.Command) -> dict[str, str]:
@@ -31,7 +35,20 @@ class CommandOptions(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(sections), allow_section_headings=True)
 
 
+class ErrorClasses(SphinxDirective):
+    """A table of what can fail, and what helps."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        known = json.loads(Path(remedies.__file__).with_name("remedies.json").read_text("utf-8"))
+        rows = (f"| `{word}` | {one['name']} | {one['advice']} |" for word, one in known.items())
+        return self.parse_text_to_nodes(
+            "\n".join(["| class | | what helps |", "|---|---|---|", *rows])
+        )
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """Register the directive."""
+    """Register the directives."""
     app.add_directive("command-options", CommandOptions)
+    app.add_directive("error-classes", ErrorClasses)
     return {"parallel_read_safe": True}
