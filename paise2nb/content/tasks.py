@@ -282,11 +282,10 @@ def render(context: Context, url: str, facts: Facts) -> dict[str, Any]:
     from paise2nb.content.render.visit import render_page  # imports the browser
 
     started = time.time()
-    start = facts["final_url"]
-    if urls.has_hidden_secret(start):
-        page = context.job.page_id
-        start = context.job_store.rows([page])[page]["args"][0] if page else url
-    fetched = render_page(context, start)
+    page, start = context.job.page_id, facts["final_url"]
+    # With its credentials and secrets, which no other row has.
+    asked = context.job_store.rows([page])[page]["args"][0] if page else url
+    fetched = render_page(context, asked, asked if urls.has_hidden_secret(start) else start)
     key = context.cache.put(fetched.data)
     # Without what a later fetch compares: the answer is the same, whatever the scripts load.
     about = {

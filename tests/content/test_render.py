@@ -215,6 +215,39 @@ def test_a_document_of_another_host_waits_for_a_slot_there(
 
 
 @needs_chromium
+def test_a_login_reaches_its_host_only(render: Callable[..., Any], tmp_path: Path) -> None:
+    """By cookies and headers, which no other host gets, whether by a redirect or from a script."""
+
+    def member(visit: Visit, argument: str) -> None:
+        cookie, key = visit.headers["Cookie"] or "", visit.headers["X-Key"]
+        is_member = "member=yes" in cookie and key == "secret-key"
+        visit.answer(TEXT.encode() if is_member else b"Log in first.", "text/plain")
+
+    with Site("0.0.0.0") as site:
+        away = site.url("/away", "127.0.0.2")
+        site.add("/away", b"", "text/javascript", headers={"Access-Control-Allow-Origin": "*"})
+        site.add("/out", b"", status=302, headers={"Location": away})
+        site.on("/member", member)
+        url = site.add("/page", shell(
+            f"fetch('/out', {{mode: 'no-cors'}}); fetch('{away}', {{mode: 'no-cors'}});"
+            "fetch('/member').then(a => a.text()).then(t => { root.innerText = t });"
+        ), headers={"Set-Cookie": "session=from-server"})  # fmt: skip
+        file = tmp_path / "cookies.txt"
+        lines = ("127.0.0.1", "FALSE", "/", "FALSE", "4000000000", "member", "yes")
+        file.write_text("\t".join(lines) + "\n")
+        headers = {"127.0.0.1": {"X-Key": "secret-key", "Authorization": "Bearer secret"}}
+        login = {"fetch__cookies": str(file), "fetch__headers": headers}
+        job = render(url, **login, fetch__keep_cookies=True)
+        assert job.page_state == "stored", job.error
+        assert TEXT.strip() in job.items[0].text
+        there = [r.headers for r in site.requests if r.headers["Host"].startswith("127.0.0.2")]
+        assert len(there) >= 2
+        assert not any(h["Cookie"] or h["X-Key"] or h["Authorization"] for h in there)
+        asked = [r.headers["Cookie"] for r in site.requests if r.path == "/member"]
+        assert "session=from-server" in asked[-1]
+
+
+@needs_chromium
 @pytest.mark.parametrize(
     ("path", "error_class"),
     [("/status/404", "http_4xx"), ("/status/500", "http_5xx"), ("/status/429", "throttled"),

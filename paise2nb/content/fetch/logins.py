@@ -8,7 +8,7 @@ fetch needs of it is in `KeptCookies` and not in the row of its job.
 import base64
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from http.cookiejar import CookieJar
@@ -82,19 +82,44 @@ class Session:
             SettingsError: A variable of the environment is missing.
             TransientError: ``cookies``: the file of cookies can't be used.
         """
-        host = _host(target)
-        self._load(host)
+        self._load(_host(target))
         found = HTTPHeaderDict(common)
-        for name, value in headers_of(self._settings, host).items():
-            if self._may_send(name, first, target):
-                found[name] = _with_environment(value, host, name)
-        # Those of a URL are not sent to another origin (RFC 9110, section 15.4).
-        if first.credentials is not None and target.origin == first.origin:
-            token = base64.b64encode(first.credentials.encode()).decode("ascii")
-            found["Authorization"] = f"Basic {token}"
+        for name, value in self.named_headers(first, target).items():
+            found[name] = value
         for name, value in cookies.cookie_header(self._jar, target).items():
             found[name] = f"{found[name]}; {value}" if name in found else value
         return found
+
+    def named_headers(self, first: ParsedURL, target: ParsedURL) -> dict[str, str]:
+        """Those that the settings or the URL of the fetch name. Raises SettingsError."""
+        host = _host(target)
+        found = {
+            name: _with_environment(value, host, name)
+            for name, value in headers_of(self._settings, host).items()
+            if self._may_send(name, first, target)
+        }
+        # Those of a URL are not sent to another origin (RFC 9110, section 15.4).
+        if first.credentials is not None and target.origin == first.origin:
+            token = base64.b64encode(first.credentials.encode()).decode("ascii")
+            found = {name: found[name] for name in found if name.lower() != "authorization"}
+            found["Authorization"] = f"Basic {token}"
+        return found
+
+    def cookies_for(self, host: str) -> list[cookies.Stored]:
+        """The cookies for a host, the newest last. Raises TransientError (``cookies``)."""
+        found: list[tuple[float, cookies.Stored]] = []
+        if (file := self.file()) is not None:
+            found += [(file.changed_at, cookie) for cookie in file.of(host)]
+        if self._kept is not None:
+            owners = [KEPT] if self._settings.keep_cookies else []
+            found += self._kept.of(owners if self._job is None else [*owners, self._job], host)
+        found.sort(key=itemgetter(0))
+        return [cookie for _, cookie in found if not cookie.is_expired]
+
+    def keep(self, found: Iterable[cookies.Stored]) -> None:
+        """Keep cookies that a browser got, if the settings want that."""
+        if self._settings.keep_cookies and self._kept is not None:
+            self._kept.put(KEPT, found)
 
     def take(self, sender: ParsedURL, set_cookies: Sequence[str]) -> None:
         """Take the Set-Cookie headers of an answer."""
@@ -145,14 +170,7 @@ class Session:
         if host in self._loaded:
             return
         self._loaded.add(host)
-        found: list[tuple[float, cookies.Stored]] = []
-        if (file := self.file()) is not None:
-            found += [(file.changed_at, cookie) for cookie in file.of(host)]
-        if self._kept is not None:
-            owners = [KEPT] if self._settings.keep_cookies else []
-            found += self._kept.of(owners if self._job is None else [*owners, self._job], host)
-        found.sort(key=itemgetter(0))
-        cookies.put(self._jar, (cookie for _, cookie in found if not cookie.is_expired))
+        cookies.put(self._jar, self.cookies_for(host))
 
     def file(self) -> cookies.CookieFile | None:
         """The file of cookies, None if there is none. Raises TransientError (``cookies``)."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from playwright.async_api import Error
 
@@ -16,7 +16,7 @@ from paise2nb.content.fetch.http import refusal
 from paise2nb.content.render.policy import Policy
 from paise2nb.content.render.proxy import Proxy
 from paise2nb.core.errors import PaiseError, PermanentError, TransientError
-from paise2nb.core.urls import DEFAULT_PORTS, scheme_of, without_credentials
+from paise2nb.core.urls import DEFAULT_PORTS, host_of, scheme_of, without_credentials
 from paise2nb.plugins import Fetched
 
 SETTLE_SECONDS = 10.0  # for the requests of a page that never ends to make some
@@ -25,6 +25,7 @@ POLL_SECONDS = 0.1
 # Without text, or not of this page. A stylesheet has none either, but scripts wait for it.
 _UNWANTED = ("Image", "Media", "Font", "TextTrack", "Manifest", "Ping", "Prefetch")
 _HTML = (Path(__file__).parent / "page.js").read_text("utf-8")
+T = TypeVar("T")
 
 
 class Page:
@@ -42,6 +43,7 @@ class Page:
         self._answer: Any = None  # to the request for the page that is shown
         self._session: Any = None
         self._frame = ""
+        self._hosts: set[str] = set()  # whose cookies the browser has
         self._refused: dict[str, None] = {}
 
     async def load(self, url: str) -> Fetched:
@@ -80,8 +82,10 @@ class Page:
             await page.goto(url, wait_until="commit", timeout=0)
         except Error as error:
             raise self._navigation_failure(url, error.message) from error
-        html = await self._settled()
-        return self._checked(html)
+        fetched = self._checked(await self._settled())
+        if self._settings.keep_cookies:
+            await _in_thread(self._policy.keep, await page.context.cookies())
+        return fetched
 
     async def _settled(self) -> str:
         """The HTML when the page makes no more requests, or the time for that is over."""
@@ -172,15 +176,35 @@ class Page:
         self._start(self._decide(event))
 
     async def _decide(self, event: dict[str, Any]) -> None:
-        request = {"requestId": event["requestId"]}
-        if await self._is_wanted(event["request"], event["resourceType"], event["frameId"]):
-            await self._session.send("Fetch.continueRequest", request)
+        answer: dict[str, Any] = {"requestId": event["requestId"]}
+        request, wanted = event["request"], False
+        try:
+            wanted = await self._is_wanted(request, event["resourceType"], event["frameId"])
+            if wanted and (login := await self._login(request["url"])):
+                headers = {**request["headers"], **login}
+                answer["headers"] = [{"name": n, "value": v} for n, v in headers.items()]
+        except PaiseError as error:  # which ends the page
+            self._fail(error)
+        if wanted and not self._failure.done():
+            await self._session.send("Fetch.continueRequest", answer)
         else:
-            request["errorReason"] = "BlockedByClient"
-            await self._session.send("Fetch.failRequest", request)
+            answer["errorReason"] = "BlockedByClient"
+            await self._session.send("Fetch.failRequest", answer)
+
+    async def _login(self, url: str) -> dict[str, str]:
+        """Give the browser the cookies for the host of a request. Return its other headers."""
+        host = host_of(url)
+        if host is None:  # data, blob
+            return {}
+        if host not in self._hosts:
+            self._hosts.add(host)
+            if cookies := await _in_thread(self._policy.cookies, host):
+                await self._page.context.add_cookies(cookies)
+        headers: dict[str, str] = await _in_thread(self._policy.headers, url)
+        return headers
 
     async def _is_wanted(self, request: dict[str, Any], kind: str, frame: str) -> bool:
-        """Whether to send a request. One for a document that is refused ends the page."""
+        """Whether to send a request. Raises PaiseError for a document that must not be loaded."""
         url = request["url"]
         is_image = request["headers"].get("Accept", "").startswith("image/")  # such as an icon
         if kind in _UNWANTED or is_image or (kind == "Document" and frame != self._frame):
@@ -192,16 +216,13 @@ class Page:
             if not allowed:
                 self._refused[f"{without_credentials(url)} (disallowed by robots.txt)"] = None
             return allowed
-        try:
-            self._documents += 1
-            if self._documents > self._settings.max_redirects + 1:
-                limit = f"{self._settings.max_redirects} times (fetch.max_redirects)"
-                raise PermanentError(f"redirected more than {limit}: {url}", "redirects")
-            await _in_thread(self._policy.check_document, url)
-        except PaiseError as error:
-            self._fail(error)
-        return not self._failure.done()
+        self._documents += 1
+        if self._documents > self._settings.max_redirects + 1:
+            limit = f"{self._settings.max_redirects} times (fetch.max_redirects)"
+            raise PermanentError(f"redirected more than {limit}: {url}", "redirects")
+        await _in_thread(self._policy.check_document, url)
+        return True
 
 
-async def _in_thread(function: Callable[[str], Any], url: str) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(None, function, url)
+async def _in_thread(function: Callable[[T], Any], argument: T) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(None, function, argument)

@@ -1,11 +1,15 @@
 """The rendering of one page for a job: paced by its host, and within robots.txt."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from paise2nb.content.fetch import http, robots
+from paise2nb.content.fetch.cookies import Stored
+from paise2nb.content.fetch.logins import Session
 from paise2nb.content.render.browser import browser
 from paise2nb.core.errors import PermanentError, Snoozed
-from paise2nb.core.urls import host_of, without_credentials
+from paise2nb.core.urls import host_of, parse, without_credentials
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import HostDelay
 from paise2nb.plugins import Fetched
@@ -18,14 +22,20 @@ class Visit:
     there belongs to it, so it needs no slot, but robots.txt must allow it, too. For other hosts'
     scripts and data, theirs would have to be fetched first, so their address alone is checked.
 
+    Headers of a login are sent to the host of the document only. Cookies have the browser's own
+    rules for the requests of a page to other sites (SameSite).
+
     Args:
         context: The execution that renders.
+        asked: The URL of the fetch.
         url: The URL to begin with.
     """
 
-    def __init__(self, context: Context, url: str) -> None:
+    def __init__(self, context: Context, asked: str, url: str) -> None:
         self._context = context
         self._settings = context.settings.fetch
+        self._first = parse(asked)
+        self._session = Session(self._settings, context.data_dir)
         # A snoozed execution goes on at the last of some redirects.
         self.chain: list[str] = json.loads(context.job.resume or "[]") or [url]
         self._host = context.job.host or host_of(self.chain[-1])
@@ -55,6 +65,46 @@ class Visit:
             return error.error_class != "robots"
         return True
 
+    def headers(self, url: str) -> dict[str, str]:
+        """The headers of the login for the host of the document. Raises SettingsError."""
+        if host_of(url) != self._host:
+            return {}
+        return self._session.named_headers(self._first, parse(url))
+
+    def cookies(self, host: str) -> list[dict[str, Any]]:
+        """The cookies for a host, in Playwright's form. Raises TransientError (``cookies``)."""
+        return [
+            {
+                "name": cookie.name,
+                "value": cookie.value,
+                "domain": f".{cookie.host}" if cookie.below else cookie.host,
+                "path": cookie.path,
+                "secure": cookie.secure,
+                "sameSite": "Lax",
+                "expires": -1 if cookie.expires is None else cookie.expires,
+            }
+            for cookie in self._session.cookies_for(host)
+        ]
+
+    def keep(self, cookies: Sequence[dict[str, Any]]) -> None:
+        """Keep all cookies that the browser has in the end, if the settings want that."""
+        self._session.keep(
+            Stored(
+                found["domain"].removeprefix("."),
+                found["domain"].startswith("."),
+                found["path"],
+                found["secure"],
+                found["expires"] if found["expires"] > 0 else None,
+                found["name"],
+                found["value"],
+            )
+            for found in cookies
+        )
+
+    def checked(self, fetched: Fetched) -> Fetched:
+        """Return a page. Raises PermanentError (``login``) if it is a login page."""
+        return self._session.checked([self.chain[0], fetched.url], fetched)
+
     def _check_robots(self, url: str) -> float | None:
         if not self._settings.robots:
             return None
@@ -65,7 +115,14 @@ class Visit:
         return http.get(url, self._settings, read_bytes=robots.MAX_BYTES)
 
 
-def render_page(context: Context, url: str) -> Fetched:
-    """Load a page in the browser. See `paise2nb.content.render.browser.Browser.render`."""
-    visit = Visit(context, url)
-    return browser.render(visit.chain[-1], context.settings.fetch, visit)
+def render_page(context: Context, asked: str, url: str) -> Fetched:
+    """Load a page in the browser. See `paise2nb.content.render.browser.Browser.render`.
+
+    Args:
+        context: The execution that renders.
+        asked: The URL of the fetch.
+        url: The URL to begin with.
+    """
+    visit = Visit(context, asked, url)
+    fetched = browser.render(visit.chain[-1], context.settings.fetch, visit)
+    return fetched if fetched.url == visit.chain[0] else visit.checked(fetched)
