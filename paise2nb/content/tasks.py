@@ -49,7 +49,7 @@ def check_fetch(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     Raises:
         UsageError: It is neither. The message says what it looks like.
     """
-    (given,) = args
+    given, *archived = args
     given = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(given, str) or not given.strip():
         raise UsageError(f"fetch takes a URL or a path, not {given!r}")
@@ -63,16 +63,16 @@ def check_fetch(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
             raise UsageError(f"{shown!r} is not a URL that can be fetched: {error}") from None
         if urls.has_hidden_secret(text):
             raise UsageError(f"the secret in {shown!r} is hidden; give the URL with its value")
-        return (text,)
+        return (text, *archived)
     if scheme not in (None, "file"):
         if app.plugins.fetcher(scheme):
             return (text,)
         if "://" in text:
             raise UsageError(f"no fetcher for {scheme}: URLs ({shown!r}); see `paise2 plugins`")
-    return (_existing_file(text),)
+    return (existing_file(text),)
 
 
-def _existing_file(text: str) -> str:
+def existing_file(text: str) -> str:
     """An existing file: a ``file:`` URL as it is, a path as an absolute one."""
     is_url = urls.scheme_of(text) == "file"
     try:
@@ -99,6 +99,8 @@ def is_up_to_date(settings: Settings, result: Any, age: float, args: tuple[Any, 
         age: Seconds since it finished.
         args: Of the new fetch: the URL or path.
     """
+    if "archive" in result:  # what a page was is not what it is
+        return False
     if urls.scheme_of(args[0]) not in ("file", None):
         return age < settings.fetch.max_age
     try:
@@ -143,11 +145,13 @@ def hand_over(context: Context, url: str, fetched: Fetched, started: float | Non
     check=check_fetch,
     key=lambda args: urls.canonical_url(args[0]),
     fresh=is_up_to_date,
-    host=lambda args: urls.host_of(args[0]),
+    host=lambda args: None if len(args) > 1 else urls.host_of(args[0]),
     runs="anywhere",
 )
-def fetch(context: Context, url: str) -> dict[str, Any]:
-    """Fetch the bytes of a URL or a file into the cache."""
+def fetch(context: Context, url: str, archived: Facts | None = None) -> dict[str, Any]:
+    """Fetch the bytes of a URL or a file into the cache. Those from an archive are there."""
+    if archived is not None:
+        return _from_archive(context, url, archived)
     scheme = urls.scheme_of(url) or "file"
     if scheme == "file" and not _is_named_by_user(context):
         raise PermanentError(f"only a user or a folder task may name a file: {url}", "blocked")
@@ -165,6 +169,16 @@ def fetch(context: Context, url: str) -> dict[str, Any]:
     key = hand_over(context, url, fetched, started)
     found = {"url": urls.shown_url(fetched.url), "sha256": key, "size": len(fetched.data)}
     return {**found, "mime_type": fetched.mime_type, **fetched.meta}
+
+
+def _from_archive(context: Context, url: str, archived: Facts) -> dict[str, Any]:
+    if context.job_store.is_remote:
+        raise HomeOnly("bytes in the cache of home")
+    key = archived["sha256"]
+    _cached(context, key, "bytes of this page in an archive are", url)
+    facts = {name: value for name, value in archived.items() if name != "archive"}
+    context.enqueue("extract", urls.shown_url(url), key, facts)
+    return {"url": urls.shown_url(url), **archived}
 
 
 def _is_named_by_user(context: Context) -> bool:

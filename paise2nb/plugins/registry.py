@@ -46,6 +46,7 @@ BUILT_IN = (
     "paise2nb.content.sources",
     "paise2nb.content.sources.links",
     "paise2nb.content.sources.sitemaps",
+    "paise2nb.content.sources.web_archives",
     "paise2nb.content.fetch",
     "paise2nb.content.extract",
     "paise2nb.workers.queue",

@@ -9,13 +9,17 @@ REASONS = {
     "calendar": "pages of a calendar",
     "canonical": "pages that name another URL as their own",
     "damaged": "damaged records",
+    "elsewhere": "records of pages that are in another file",
     "long_path": "URLs that are too long or repeat themselves",
     "max_pages": "pages beyond --max-pages",
+    "no_answer": "records that are no successful answer",
+    "no_page": "records that are neither a page nor a document",
     "nofollow": "links that ask not to be followed (nofollow)",
     "noindex": "pages that ask not to be stored (noindex)",
     "other_host": "other hosts",
     "pattern": "URLs that match no --pattern",
     "same_text": "pages with the same text as another one",
+    "too_large": "records larger than fetch.max_bytes",
     "up_to_date": "pages that are up to date",
 }
 

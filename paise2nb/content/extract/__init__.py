@@ -14,6 +14,7 @@ from paise2nb.content.extract.types import (
     SITEMAP,
     SUFFIXES,
     TEXTS,
+    WARC,
     XML,
     choose,
 )
@@ -87,9 +88,9 @@ def extract_saved_page(context: Context, data: bytes, source: Source) -> Documen
     return mail.read_page(data, source, precise=context.settings.extract.precision)
 
 
-@extractor(*ARCHIVES, *MAILS)
+@extractor(*ARCHIVES, *MAILS, WARC)
 def extract_archive(context: Context, data: bytes, source: Source) -> list[Document]:
-    """Archives, e-mail and mailboxes: each member by the extractor for its type."""
+    """Archives, WARC files, e-mail and mailboxes: each member by the extractor for its type."""
     from paise2nb.content.extract import archives
 
     return archives.read(context, data, source)

@@ -21,7 +21,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
-from paise2nb.content.extract import mail, outlook
+from paise2nb.content.extract import mail, outlook, warc
 from paise2nb.content.extract.mail import Member
 from paise2nb.content.extract.types import (
     ARCHIVES,
@@ -30,6 +30,7 @@ from paise2nb.content.extract.types import (
     MAX_MEMBERS,
     OUTLOOK,
     TAR,
+    WARC,
     ZIP,
     choose,
     signature,
@@ -64,7 +65,7 @@ _DAMAGED = (*_FORMAT_ERRORS, EOFError, OSError, ValueError, struct.error, Runtim
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]|^/|^[A-Za-z]:/|(^|/)\.\.(/|$)")
 
 
-CONTAINERS = (*ARCHIVES, *MAILS)
+CONTAINERS = (*ARCHIVES, *MAILS, WARC)
 
 
 class Allowance:
@@ -207,7 +208,8 @@ class _Unpacking:
         if _UNSAFE.search(path):
             self._context.log.warning("refused the member %r of %s", member.name, container)
             return
-        url = f"{container}!/{quote(posixpath.normpath(path).encode('utf-8', 'surrogateescape'))}"
+        path = quote(posixpath.normpath(path).encode("utf-8", "surrogateescape"))
+        url = member.url or f"{container}!/{path}"
         try:
             yield from self._extracted(member, url, depth)
         except PermanentError as error:  # the other members may be good
@@ -221,6 +223,8 @@ class _Unpacking:
         if isinstance(data, PermanentError):
             raise PermanentError(f"{data}: {url}", data.error_class)
         kind, extractor = choose(context.plugins, member.mime_type, data, suffix_of(url))
+        if member.url and not warc.is_page(kind, context.settings.extract.ocr):
+            return
         if extractor is None:
             raise PermanentError(f"no extractor for {kind}: {url}", "unsupported")
         source = Source(url, kind, member.charset)
@@ -238,6 +242,8 @@ class _Unpacking:
                 key = key or self._writers.submit(context.cache.put, data)
                 facts = {"mime_type": kind, "kind": kind, "final_url": url, "size": len(data)}
                 facts |= {"charset": member.charset, "sha256": key}
+                if member.fetched_at is not None:
+                    facts["fetched_at"] = member.fetched_at
                 metadata = {**document.metadata, "source": facts}
                 yield dataclasses.replace(document, url=document.url or url, metadata=metadata)
             else:
@@ -251,6 +257,8 @@ def _parts(data: bytes, source: Source, allowance: Allowance) -> Iterator[Docume
     try:
         if source.mime_type == MAILBOX:
             yield from mail.messages(data)
+        elif source.mime_type == WARC:
+            yield from warc.members(data, source.url, allowance.take)
         elif source.mime_type in MAILS:
             is_outlook = source.mime_type == OUTLOOK
             yield from mail.parts(outlook.as_email(data) if is_outlook else data, source)
@@ -267,6 +275,9 @@ def _damaged(error: Exception, url: str, kind: str = "file") -> PermanentError:
 def _members(data: bytes, url: str, allowance: Allowance) -> Iterator[Member]:
     if data.startswith(ZIP):
         yield from _zipped(data, allowance)
+        return
+    if warc.is_packed(data):
+        yield from warc.members(data, url, allowance.take)
         return
     opener = _OPENERS.get(signature(data))
     raw = io.BytesIO(data)

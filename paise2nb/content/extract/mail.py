@@ -55,12 +55,19 @@ _SHIFTED = ("utf-7", "hz")  # encodings that are valid ASCII, but as gibberish
 
 
 class Member(NamedTuple):
-    """A file in a container: its name, and its bytes or why they can't be read."""
+    """A file in a container: its name, and its bytes or why they can't be read.
+
+    Attributes:
+        url: Of a page, which does not depend on the container.
+        fetched_at: When that page was fetched, in seconds since the epoch.
+    """
 
     name: str
     data: bytes | PermanentError
     mime_type: str | None = None
     charset: str | None = None
+    url: str | None = None
+    fetched_at: float | None = None
 
 
 class _Policy(Compat32):

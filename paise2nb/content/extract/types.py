@@ -29,6 +29,7 @@ PAGES = ("text/html", "application/xhtml+xml")
 MAILBOX = "application/mbox"
 OUTLOOK = "application/vnd.ms-outlook"
 MAILS = ("message/rfc822", "message/global", MAILBOX, OUTLOOK)
+WARC = "application/warc"
 SAVED_PAGE = "multipart/related"  # MHTML
 XML = ("application/xml", "text/xml")
 ZIP = b"PK\x03\x04"

@@ -15,7 +15,9 @@ MAX_DELAY = 30  # seconds; a page that is shown for longer is not only a way to 
 
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:(.*)", re.DOTALL)
 _INTERIM = re.compile(rb"HTTP/\d\.\d\s+1(?!01)\d\d\b")
-_NEEDED = re.compile(rb"(?i)content-|transfer-|connection|location|refresh|etag|last-|retry-")
+_NEEDED = re.compile(
+    rb"(?i)content-|transfer-|connection|location|refresh|etag|last-|retry-|x-robots-"
+)
 _LIST = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"?)+')
 _PARAMETER = re.compile(r';\s*([^=;\s]+)\s*=\s*("(?:[^"\\]|\\.)*+"?|[^;]*)', re.DOTALL)
 _MIME_TYPE = re.compile(r"(?!\*/\*)[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+", re.ASCII)
