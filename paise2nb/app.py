@@ -231,20 +231,17 @@ class App:
             NotFound: no such job.
             Exception: what the task raises, raw.
         """
-        return self._dry_run(self.job(job_id).row())
+        return self.dry_run(self.job(job_id).row())
 
-    def dry_run(self, task: str, args: Sequence[Any]) -> Replay:
-        """The same for a job that was never enqueued."""
-        return self._dry_run({"task": task, "args": args})
+    def dry_run(self, row: Mapping[str, Any]) -> Replay:
+        """The same for a job that was never enqueued: its ``task`` and ``args``."""
+        context = Context.trial(self.parts, row)
+        value = call_function(self.parts, context, row["args"])
+        return Replay(context.job.id, context.job.task, value, context.next_jobs)
 
     def context(self, task: str) -> Context:
         """The context of a job of that task, to try a function with; nothing of it is stored."""
         return Context.trial(self.parts, {"task": task, "args": []})
-
-    def _dry_run(self, row: Mapping[str, Any]) -> Replay:
-        context = Context.trial(self.parts, row)
-        value = call_function(self.parts, context, row["args"])
-        return Replay(context.job.id, context.job.task, value, context.next_jobs)
 
     # Reading ---------------------------------------------------------------------------------
 

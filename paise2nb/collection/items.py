@@ -24,7 +24,7 @@ from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
 from paise2nb.core.damage import inspect, lost, size_of
 from paise2nb.core.errors import NotFound, redacted, shortened, without_secrets
-from paise2nb.core.formats import create_missing, read_format
+from paise2nb.core.formats import create_missing, execute_script, read_format
 from paise2nb.core.sqlite import Database
 from paise2nb.core.text import count_words
 from paise2nb.core.urls import canonical_url, shown_url
@@ -56,15 +56,6 @@ _ONE_LINE = ("title", "author", "date", "language")
 _TIMES = ("fetched_at", "stored_at", "visited_at")
 _ROWS_AT_ONCE = 1000  # read from the database when a list is iterated
 INDEXED_AT_ONCE = 200  # items after an upgrade, see migrations.sql; others can write in between
-_SWITCH = (
-    "DROP TRIGGER new_words_removed",
-    "DROP TRIGGER new_words_changed",
-    "DROP TRIGGER words_added",
-    "DROP TRIGGER words_removed",
-    "DROP TRIGGER words_changed",
-    "DROP TABLE words",
-    "ALTER TABLE new_words RENAME TO words",
-)
 _ANY = "SELECT 1 FROM items LIMIT 1"
 _TRIGGER = "SELECT sql FROM sqlite_master WHERE name = 'words_removed'"
 
@@ -283,8 +274,7 @@ def _index_more(connection: sqlite3.Connection) -> bool:
         return False
     if connection.execute(SQL["index_more"], (INDEXED_AT_ONCE,)).rowcount:
         return True
-    for statement in _SWITCH:
-        connection.execute(statement)
+    execute_script(connection, SQL["switch_index"])
     create_missing(connection, FORMAT)
     return False
 

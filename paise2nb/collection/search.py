@@ -13,8 +13,7 @@ import re
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from paise2nb.collection.index_text import SEPARATORS, readable, searched
-from paise2nb.collection.snippets import snippet_of
+from paise2nb.collection.index_text import SEPARATORS, readable, searched, snippet_of
 from paise2nb.collection.sql import SQL
 from paise2nb.core.sqlite import Database
 from paise2nb.core.urls import ascii_host

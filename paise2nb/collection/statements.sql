@@ -60,6 +60,15 @@ WHERE id > (SELECT coalesce(max(id), 0) FROM new_words_docsize) ORDER BY id LIMI
 
 -- Searches by words ---------------------------------------------------------------------------
 
+-- name: switch_index
+DROP TRIGGER new_words_removed;
+DROP TRIGGER new_words_changed;
+DROP TRIGGER words_added;
+DROP TRIGGER words_removed;
+DROP TRIGGER words_changed;
+DROP TABLE words;
+ALTER TABLE new_words RENAME TO words;
+
 -- name: rank_of_words
 bm25(words, {title_weight}, 1.0, 0.0)
 

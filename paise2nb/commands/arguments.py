@@ -3,27 +3,21 @@
 A URL is never changed. Everything is read and checked before anything is enqueued.
 """
 
-from __future__ import annotations
-
 import csv
 import glob
 import re
 import sys
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from html import unescape
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paise2nb.core.errors import UsageError
 from paise2nb.core.files import expand_user, working_directory
 from paise2nb.core.urls import host_of
-
-if TYPE_CHECKING:
-    from paise2nb.app import App
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _GLOB = re.compile(r"[*?\[]")
@@ -88,7 +82,7 @@ def argument_lines(text: str) -> list[str]:
     return [line for line in lines if line and line != "#" and not line.startswith("# ")]
 
 
-def read_list(source: str, column: str | None, app: App, task: str) -> list[str]:
+def read_list(source: str, column: str | None, fits: Callable[[str], bool]) -> list[str]:
     """Read the arguments in a file: one per line, or the values of one column of a ``.csv``.
 
     Of HTML, such as the bookmarks that a browser exports, take the http and https URLs of links.
@@ -96,8 +90,7 @@ def read_list(source: str, column: str | None, app: App, task: str) -> list[str]
     Args:
         source: the file, ``-`` for standard input.
         column: the name of the column; None takes whole lines.
-        app: checks the lines of a ``.csv`` for which no column was chosen.
-        task: the task that gets the arguments.
+        fits: tells whether a text is an argument, for a ``.csv`` without a chosen column.
 
     Raises:
         UsageError: the file can't be read, has no such column, or needs ``--column``.
@@ -110,7 +103,7 @@ def read_list(source: str, column: str | None, app: App, task: str) -> list[str]
         return _column_values(name, text, column)
     lines = argument_lines(text)
     if source.lower().endswith((".csv", ".tsv")):
-        _require_column(name, text, lines, app, task)
+        _require_column(name, text, lines, fits)
     return lines
 
 
@@ -165,16 +158,8 @@ def _column_values(name: str, text: str, column: str) -> list[str]:
     return [row[index] for row in rows if len(row) > index and row[index]]
 
 
-def _require_column(name: str, text: str, lines: list[str], app: App, task: str) -> None:
+def _require_column(name: str, text: str, lines: list[str], fits: Callable[[str], bool]) -> None:
     """Raise UsageError if a .csv begins with a header in place of an argument."""
-
-    def fits(value: str) -> bool:
-        try:
-            app.plugins.task(task).accept(app, tuple(expand([value], task=task)))
-        except UsageError:
-            return False
-        return True
-
     if not lines or fits(lines[0]):
         return
     names, *rows = _table(name, text)

@@ -4,7 +4,6 @@ The same commands serve the shell and the notebook.
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from paise2nb.commands import completion
 from paise2nb.commands.session import Session, pass_session
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import in_cell_words
+from paise2nb.core.text import did_you_mean
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 ALIASES = {"workers": "worker"}
@@ -137,9 +137,8 @@ class CommandGroup(_CellHelp, click.Group):
         """Return the command and its arguments. Raises UsageError with the nearest known name."""
         known_or_option = self.get_command(context, args[0]) or args[0].startswith("-")
         if not known_or_option and not context.resilient_parsing:
-            near = get_close_matches(args[0], self.commands, 1)
-            known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.commands)}"
-            raise UsageError(f"unknown command {args[0]!r}; {known}")
+            hint = did_you_mean(args[0], self.commands, "{!r}")
+            raise UsageError(f"unknown command {args[0]!r}; {hint}")
         return super().resolve_command(context, args)
 
 

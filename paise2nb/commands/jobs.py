@@ -77,9 +77,17 @@ def enqueue(
         raise UsageError(
             f"a notebook has no standard input; write lines in a cell: %%paise2 enqueue {task}"
         )
+
+    def fits(value: str) -> bool:
+        try:
+            declared.accept(app, tuple(expand([value], task=task)))
+        except UsageError:
+            return False
+        return True
+
     arguments: list[Any] = expand(words, task=task)
     if source is not None:
-        arguments += expand(read_list(source, column, app, task), task=task)
+        arguments += expand(read_list(source, column, fits), task=task)
     if body is not None:
         arguments += expand(argument_lines(body), task=task)
     single = source is None and body is None and is_literal(words, arguments)

@@ -40,16 +40,16 @@ def profile(session: Session, name: str | None) -> Any:
 @option("--yes", "Do not ask.")
 def reset(session: Session, hard: bool, yes: bool) -> Message:
     """Delete finished jobs and cached bytes; keep the items."""
-    from paise2nb.operate.lost import has_lost_database, replace_lost_databases
+    from paise2nb.operate.lost import lost_databases, replace
 
     settings = session.settings(plugins=False)
-    is_lost = has_lost_database(settings)
-    directory = settings.data_dir if is_lost else session.app.data_dir
+    databases = lost_databases(settings)
+    directory = settings.data_dir if databases else session.app.data_dir
     data = "all jobs, cached bytes and items" if hard else "the finished jobs and the cached bytes"
-    lost = ", and go on with an empty database in place of the lost one" if is_lost else ""
+    lost = ", and go on with an empty database in place of the lost one" if databases else ""
     if not yes and not session.ask(f"Delete {data} in {directory}{lost}?"):
         raise PaiseError("not confirmed; nothing was deleted")
-    replace_lost_databases(settings)
+    replace(databases)
     return session.app.reset(hard=hard)
 
 

@@ -263,7 +263,8 @@ def _try(settings: Settings, plugins: Plugins, module: str, number: int) -> dict
             if item is not None:
                 extractor = plugins.extractor(item["mime_type"], suffix_of(item["url"]))
                 if getattr(extractor, "plugin", None) == module:
-                    return _run_outcome(app, f"item {number}", app.dry_run("extract", [number]))
+                    run = app.dry_run({"task": "extract", "args": [number]})
+                    return _run_outcome(app, f"item {number}", run)
         except Exception as error:
             raise PluginError(message(error)) from error
     raise PluginError(f"the plugin handles neither job {number} nor item {number}; nothing was run")

@@ -3,11 +3,11 @@
 import operator
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cache
 from typing import NamedTuple
 
 from paise2nb.core.errors import UsageError
+from paise2nb.core.text import did_you_mean
 from paise2nb.core.units import byte_size, time_span
 
 _OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
@@ -74,9 +74,7 @@ def parse_condition(text: str) -> Condition:
         raise UsageError(f"{text!r} is not a condition; write one such as: failed_rate > 0.2")
     name, comparison, limit = match.groups()
     if name not in CONDITIONS:
-        near = get_close_matches(name, CONDITIONS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(CONDITIONS)}"
-        raise UsageError(f"unknown condition {name!r}; {hint}")
+        raise UsageError(f"unknown condition {name!r}; {did_you_mean(name, CONDITIONS)}")
     kind = CONDITIONS[name]
     if comparison is not None:
         return Condition(name, comparison, kind.parse(limit.strip()))

@@ -16,13 +16,12 @@ from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, NewType
+from typing import Annotated, Any, Literal, NewType
 
 from paise2nb.config import specs
 from paise2nb.config.alerts import Alert, check_alerts, public
 from paise2nb.config.parser import parse, parse_mapping, read_file, shown
 from paise2nb.config.specs import (
-    Choices,
     Entry,
     FieldSpec,
     Key,
@@ -198,15 +197,15 @@ class ExtractSettings(Section):
     """How text is extracted from fetched documents."""
 
     precision: bool
-    ocr: Annotated[str, Choices(("never", "auto"))]
+    ocr: Literal["never", "auto"]
     ocr_languages: tuple[str, ...]
 
 
 class LoggingSettings(Section):
     """The workers' log."""
 
-    level: Annotated[str, Choices(("debug", "info", "warning", "error"))]
-    format: Annotated[str, Choices(("text", "json"))]
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["text", "json"]
 
 
 class EntryPointSettings(Section):

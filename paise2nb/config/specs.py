@@ -15,7 +15,16 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import GenericAlias, MappingProxyType
-from typing import Any, NamedTuple, NewType, dataclass_transform, get_args, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    NewType,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from paise2nb.config.conditions import parse_condition
 from paise2nb.config.parser import WrittenKey, printable, shown
@@ -84,16 +93,6 @@ class Range(NamedTuple):
     low: float
     high: float
 
-    def contains(self, value: float) -> bool:
-        """Whether a number is allowed."""
-        return self.low <= value <= self.high
-
-
-class Choices(NamedTuple):
-    """The values that a text may have."""
-
-    values: tuple[str, ...]
-
 
 class MappingSpec(NamedTuple):
     """A mapping with arbitrary keys.
@@ -115,7 +114,7 @@ class FieldSpec(NamedTuple):
     kind: Any
     nullable: bool = False
     limits: Range | None = None
-    choices: Choices | None = None
+    choices: tuple[str, ...] = ()
     mapping: MappingSpec | None = None
 
     @property
@@ -138,7 +137,7 @@ class FieldSpec(NamedTuple):
     def allowed(self) -> str:
         """A description of the allowed values."""
         if self.choices:
-            return ", ".join(self.choices.values) + ", null" * self.nullable
+            return ", ".join(self.choices) + ", null" * self.nullable
         limits = f" from {self.limits.low:,} to {self.limits.high:,}" if self.limits else ""
         return _TYPES[self.kind] + limits + " or null" * self.nullable
 
@@ -151,9 +150,10 @@ class FieldSpec(NamedTuple):
         if value is None and self.nullable:
             return None
         accepted = _checked(self.kind, value, base)
-        if self.limits and accepted != AUTO and not self.limits.contains(accepted):
+        low, high = self.limits or (accepted, accepted)
+        if accepted != AUTO and not low <= accepted <= high:
             raise ValueError
-        if self.choices and accepted not in self.choices.values:
+        if self.choices and accepted not in self.choices:
             raise ValueError
         return accepted
 
@@ -201,8 +201,9 @@ def field_specs(section: type) -> dict[str, FieldSpec]:
         extras = {type(extra): extra for extra in getattr(annotated[name], "__metadata__", ())}
         nullable = type(None) in get_args(hint)
         kind = get_args(hint)[0] if nullable else hint
-        limits, choices = extras.get(Range), extras.get(Choices)
-        spec = FieldSpec(kind, nullable, limits, choices, extras.get(MappingSpec))
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        kind = str if choices else kind
+        spec = FieldSpec(kind, nullable, extras.get(Range), choices, extras.get(MappingSpec))
         if spec.is_value or spec.is_section or spec.mapping or spec.element:
             specs[name] = spec
     return specs

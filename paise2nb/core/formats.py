@@ -141,7 +141,7 @@ def _missing(connection: sqlite3.Connection, wanted: Format) -> list[tuple[str, 
     )
     found = {(row[0], row[1]) for row in connection.execute(sql)}
     with closing(sqlite3.connect(":memory:")) as model:
-        _execute(model, wanted.schema)
+        execute_script(model, wanted.schema)
         virtual = {row[0] for row in model.execute(_VIRTUAL)}
         rows = [tuple(row) for row in model.execute(sql)]
     # The tables in which a virtual one keeps its data come and go with it.
@@ -152,7 +152,8 @@ def _missing(connection: sqlite3.Connection, wanted: Format) -> list[tuple[str, 
     ]  # fmt: skip
 
 
-def _execute(connection: sqlite3.Connection, script: str) -> None:
+def execute_script(connection: sqlite3.Connection, script: str) -> None:
+    """Execute the statements of a script in the transaction of the connection."""
     # A statement ends at a semicolon that ends a line; those inside of triggers must not.
     script = re.sub(r";\n(?= |END)", "; ", script)
     # Not executescript(): it would commit the transaction first.
@@ -223,7 +224,7 @@ def migrate(connection: sqlite3.Connection, wanted: Format, path: Path) -> None:
     if version > wanted.version:
         raise newer_format(path, version, wanted.version)
     if version == 0:
-        _execute(connection, wanted.schema)
+        execute_script(connection, wanted.schema)
     else:
         for number, migration in enumerate(wanted.migrations[version - 1 :], version):
             if schema_hash(connection) not in migration.sources:
@@ -235,5 +236,5 @@ def migrate(connection: sqlite3.Connection, wanted: Format, path: Path) -> None:
                 copy = copy_before_migration(connection, path, version)
                 text = "%s is migrated from format %d to %d; a copy of it is %s"
                 logger.warning(text, path, version, wanted.version, copy)
-            _execute(connection, migration.script)
+            execute_script(connection, migration.script)
     connection.execute(f"PRAGMA user_version={wanted.version}")

@@ -429,16 +429,13 @@ class Database:
 _databases: WeakSet[Database] = WeakSet()
 
 
-def _for_each(method: Callable[[Database], None]) -> Callable[[], None]:
-    def call() -> None:
-        for database in list(_databases):
-            method(database)
-
-    return call
+def _for_each(method: Callable[[Database], None]) -> None:
+    for database in list(_databases):
+        method(database)
 
 
 os.register_at_fork(
-    before=_for_each(Database.before_fork),
-    after_in_parent=_for_each(Database.after_fork_in_parent),
-    after_in_child=_for_each(Database.after_fork_in_child),
+    before=partial(_for_each, Database.before_fork),
+    after_in_parent=partial(_for_each, Database.after_fork_in_parent),
+    after_in_child=partial(_for_each, Database.after_fork_in_child),
 )

@@ -22,7 +22,7 @@ from paise2nb.core.errors import PaiseError, PluginError
 from paise2nb.core.render import TONES, amount, escape, one_line, panel
 from paise2nb.core.version import __version__
 from paise2nb.doctor import data
-from paise2nb.doctor.findings import Finding
+from paise2nb.doctor.data import Finding
 from paise2nb.jobs.alerts import INSTALL_APPRISE, UNCHECKED, read_states
 from paise2nb.jobs.database import FORMAT as JOBS_FORMAT
 from paise2nb.jobs.workers_status import silent_processes

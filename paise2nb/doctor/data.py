@@ -5,6 +5,8 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from paise2nb.app import App
@@ -18,7 +20,6 @@ from paise2nb.core.errors import DiskFull, StorageError
 from paise2nb.core.formats import COPIES, Format, missing_parts, restore_indexes, schema_hash
 from paise2nb.core.render import amount, plain, size
 from paise2nb.core.sqlite import LOG_BYTES, Database
-from paise2nb.doctor.findings import Finding
 from paise2nb.jobs.database import FORMAT as JOBS_FORMAT
 from paise2nb.jobs.models import UNFINISHED
 
@@ -27,6 +28,23 @@ FAIL_BYTES = 50_000_000
 CHOOSE_DIRECTORY = "choose another with --data-dir or PAISE2_DATA_DIR"
 DIRECTORIES = ("cache", "logs", "plugins", "robots")
 SHOWN = 10  # files that an advice names
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    Attributes:
+        state: ``ok``, ``warning`` or ``wrong``.
+        check: what was checked.
+        text: what was found.
+        advice: what to do about it.
+    """
+
+    state: str
+    check: str
+    text: str
+    advice: str = ""
 
 
 def check_directory(path: Path) -> Iterator[Finding]:
@@ -160,11 +178,8 @@ def _restored(check: str, path: Path, known: Format, missing: list[str]) -> Find
     """Make missing indexes and triggers again; tables hold rows that are lost."""
     text = f"{path} has no {', '.join(missing)}"
     try:
-        database = Database(path, known, durable=True)
-        try:
+        with closing(Database(path, known, durable=True)) as database:
             database.write(restore_indexes, known)
-        finally:
-            database.close()
     except StorageError as error:
         advice = f"restore a backup into an empty directory: paise2 restore PATH ({error})"
         return Finding("wrong", check, text, advice)

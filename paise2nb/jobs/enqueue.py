@@ -22,10 +22,7 @@ class EnqueueMixin(JobDatabase):
 
     @transaction
     def add(
-        self,
-        tx: Transaction,
-        jobs: Sequence[NewJob],
-        is_fresh: IsFresh | None = None,
+        self, tx: Transaction, jobs: Sequence[NewJob], is_fresh: IsFresh | None = None
     ) -> EnqueueResult:
         """Add jobs of a user or a source, except those with an unfinished or up-to-date twin.
 

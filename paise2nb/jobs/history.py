@@ -97,12 +97,10 @@ Row: TypeAlias = tuple[int, tuple[object, ...], str, int, int, int]
 def execution(claim: Claim, outcome: Outcome, ended_at: float, number: int = 1) -> Row:
     """Return the row that counts an execution. A negative ``number`` takes it back."""
     part, began = claim.page_id is not None, claim.started_at
-    series = (
-        claim.task, claim.pool, part, outcome.outcome, outcome.error_class or "", outcome.state
-    )  # fmt: skip
+    ended = outcome.outcome, outcome.error_class or "", outcome.state
     start = int(ended_at) - int(ended_at) % MINUTE if part else int(ended_at)
     wait, run = bucket(began - (claim.due_at or began)), bucket(ended_at - began)
-    return start, series, str(claim.host or ""), wait, run, number
+    return start, (claim.task, claim.pool, part, *ended), str(claim.host or ""), wait, run, number
 
 
 def page(state: str, ended_at: float) -> Row:

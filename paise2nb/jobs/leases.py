@@ -136,11 +136,7 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         return accepted
 
     def _claim_for(
-        self,
-        tx: Transaction,
-        pool: str,
-        limits: dict[str, Limits],
-        machines: Sequence[Capacity],
+        self, tx: Transaction, pool: str, limits: dict[str, Limits], machines: Sequence[Capacity]
     ) -> list[Lease]:
         """Claim jobs of a pool for the least loaded of the machines that may run them."""
         free = sum(max(0, m.slots.get(pool, 0)) + m.ahead.get(pool, 0) for m in machines)

@@ -129,10 +129,9 @@ def charge_crash(
     # Without the task's other values: crashes have a limit of their own.
     task = Task(row["task"], charge_crash, plugin=plugin, policies={"crash": own})
     chosen = policy(settings, task, "crash")
-    delay = (
-        None if crashes > chosen.max_retries else _jittered(chosen.delay(crashes), chosen.max_delay)
-    )
-    state = "failed" if delay is None else "retrying"
+    may_retry = crashes <= chosen.max_retries
+    delay = _jittered(chosen.delay(crashes), chosen.max_delay) if may_retry else None
+    state = "retrying" if may_retry else "failed"
     error_class = "crash" if outcome == "crashed" else outcome
     return Outcome(outcome, state, error_class=error_class, error=reason, retry_in=delay)
 

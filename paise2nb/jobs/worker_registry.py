@@ -123,11 +123,8 @@ class WorkerRegistry(JobDatabase):
     @transaction
     def take_supervision(self, tx: Transaction, options: str, settings: str) -> bool:
         """Make this process the one supervisor; False if another one runs."""
-        row = tx.execute("SELECT * FROM supervisor").fetchone()
-        if row is not None:
-            presence = self._presence(row, row["heartbeat_at"], LEASE_SECONDS)
-            if presence in RUNNING:
-                return False
+        if self.running_supervisor():
+            return False
         values = {"options": options, "settings": settings, **self._myself()}
         tx.execute(SQL["take_supervision"], values)
         return True

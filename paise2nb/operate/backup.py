@@ -71,7 +71,8 @@ def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress =
         source, target = app.cache, Cache(path / CACHE)
         cached = source.copy_to(target, None if cache else needed, on_progress)
         if app.saved_plugins.directory.is_dir():
-            _copy_files(app.saved_plugins.directory, path / PLUGINS)
+            made_here = shutil.ignore_patterns("__pycache__", ".*")
+            shutil.copytree(app.saved_plugins.directory, path / PLUGINS, ignore=made_here)
         with closing(sqlite3.connect(path / ITEMS)) as connection:
             items = int(connection.execute("SELECT count(*) FROM items").fetchone()[0])
         made: dict[str, Any] = {
@@ -215,14 +216,6 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target)
     elif source.exists():
         shutil.copy2(source, target)
-
-
-def _copy_files(source: Path, target: Path) -> None:
-    """Copy the files of a directory, without directories in it such as ``__pycache__``."""
-    target.mkdir(mode=0o700)
-    for file in source.iterdir():
-        if file.is_file():
-            shutil.copy2(file, target / file.name)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ It reads the job store and nothing else, loads no plugins, and changes nothing.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,11 +58,8 @@ def check(
     known = queue.provider in ("sqlite", "none")  # a plugin's job store may be anywhere
     try:
         if size_of(path) or (known and any(directory.glob("*.db*"))):
-            job_store = JobStore(path, create=False)
-            try:
+            with closing(JobStore(path, create=False)) as job_store:
                 reasons += _jobs(job_store, settings, max_age, max_failed)
-            finally:
-                job_store.close()
     except StorageError as error:
         reasons.append(Reason("storage", str(error)))
     return _answer(reasons)

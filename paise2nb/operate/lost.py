@@ -2,35 +2,22 @@
 
 import time
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
 from paise2nb.collection import items
 from paise2nb.config.settings import Settings
 from paise2nb.core.damage import ASIDE, companion, put_aside, size_of
+from paise2nb.core.formats import Format
 from paise2nb.core.sqlite import Database
 from paise2nb.jobs.database import FORMAT, PAGE_SIZE
 
 
-def has_lost_database(settings: Settings) -> bool:
-    """Whether a database is missing or empty beside companions that show that it had content."""
-    return bool(_lost(settings))
+def lost_databases(settings: Settings) -> list[tuple[Path, Format, int]]:
+    """Return the databases that are missing or empty although companions show that they were used.
 
-
-def replace_lost_databases(settings: Settings) -> None:
-    """Create an empty database for each lost one. A write-ahead log is put aside.
-
-    Raises:
-        StorageError: It can't be created.
+    Returns:
+        The file of each, its format, and the size of its pages.
     """
-    for path, wanted, page in _lost(settings):
-        log = path.with_name(f"{path.name}-wal")
-        with suppress(FileNotFoundError):
-            log.rename(log.with_name(f"{path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}-wal"))
-        path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
-        Database(path, wanted, durable=True, page=page, replace=True).close()
-
-
-def _lost(settings: Settings) -> list[tuple[Any, ...]]:
     directory = settings.data_dir
     if directory is None:
         return []
@@ -42,3 +29,17 @@ def _lost(settings: Settings) -> list[tuple[Any, ...]]:
         if not size_of(entry[0])
         and (put_aside(entry[0]) or companion(entry[0]) or entry[0] == lost)
     ]
+
+
+def replace(databases: list[tuple[Path, Format, int]]) -> None:
+    """Create an empty database for each lost one. A write-ahead log is put aside.
+
+    Raises:
+        StorageError: It can't be created.
+    """
+    for path, wanted, page in databases:
+        log = path.with_name(f"{path.name}-wal")
+        with suppress(FileNotFoundError):
+            log.rename(log.with_name(f"{path.name}{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}-wal"))
+        path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+        Database(path, wanted, durable=True, page=page, replace=True).close()

@@ -89,11 +89,9 @@ class Task:
     def __post_init__(self) -> None:
         if self.runs not in PLACES:
             known = " or ".join(map(repr, PLACES))
-            raise PluginError(f"task {self.name!r}: runs is {self.runs!r}; give {known}")
+            raise self._broken(f"runs is {self.runs!r}; give {known}")
         if not isinstance(self.threads, bool):
-            raise PluginError(
-                f"task {self.name!r}: threads is {self.threads!r}; give True or False"
-            )
+            raise self._broken(f"threads is {self.threads!r}; give True or False")
         for name in ("max_retries", "retry_delay", "timeout", "memory_mb"):
             if (value := getattr(self, name)) is not None:
                 self._check_number(name, value, "")
@@ -102,18 +100,17 @@ class Task:
                 where = f" in the policy for {error_class!r}"
                 if name not in POLICY_FIELDS:
                     known = ", ".join(sorted(POLICY_FIELDS))
-                    raise PluginError(
-                        f"task {self.name!r}: unknown field {name!r}{where}; known: {known}"
-                    )
+                    raise self._broken(f"unknown field {name!r}{where}; known: {known}")
                 self._check_number(name, value, where)
 
     def _check_number(self, name: str, value: Any, where: str) -> None:
         kind, least = _LEAST[name]
         number = int if name == "max_retries" else int | float
         if isinstance(value, bool) or not isinstance(value, number) or not value >= least:
-            raise PluginError(
-                f"task {self.name!r}: {name} is {value!r}{where}; give {kind}, {least} or more"
-            )
+            raise self._broken(f"{name} is {value!r}{where}; give {kind}, {least} or more")
+
+    def _broken(self, reason: str) -> PluginError:
+        return PluginError(f"task {self.name!r}: {reason}")
 
     @cached_property
     def _parameters(self) -> list[inspect.Parameter]:
@@ -123,9 +120,8 @@ class Task:
     @cached_property
     def _arity(self) -> tuple[int, float]:
         """The least and the largest number of arguments."""
-        positional = [
-            p for p in self._parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        positional = [p for p in self._parameters if p.kind in kinds]
         least = sum(1 for p in positional if p.default is p.empty)
         unbounded = any(p.kind is p.VAR_POSITIONAL for p in self._parameters)
         return least, math.inf if unbounded else len(positional)

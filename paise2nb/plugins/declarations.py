@@ -3,10 +3,10 @@
 import inspect
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from paise2nb.core.errors import PluginError, SettingsError, shortened
+from paise2nb.core.text import did_you_mean
 from paise2nb.plugins.api import Task
 from paise2nb.plugins.documents import Extractor, Fetcher
 from paise2nb.plugins.loading import rule_error
@@ -142,9 +142,8 @@ def check_pools(pools: Mapping[str, Any], tasks: Collection[str]) -> None:
     for name, pool in pools.items():
         for task in pool.tasks:
             if task not in tasks:
-                near = get_close_matches(task, tasks, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(tasks)}"
-                raise SettingsError(f"workers.pools.{name}.tasks: unknown task {task!r}; {hint}")
+                where, hint = f"workers.pools.{name}.tasks", did_you_mean(task, tasks)
+                raise SettingsError(f"{where}: unknown task {task!r}; {hint}")
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:

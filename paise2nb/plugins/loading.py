@@ -1,4 +1,4 @@
-"""Import plugins, and say in one line why and where one can't be loaded."""
+"""Import plugins, and say in one line why one can't be loaded, or why a task is unknown."""
 
 import hashlib
 import importlib
@@ -6,11 +6,14 @@ import importlib.util
 import re
 import sys
 import traceback
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from paise2nb.core.errors import PaiseError, PluginError, message
+from paise2nb.core.errors import PaiseError, PluginError, UnknownTask, message
+from paise2nb.core.text import did_you_mean
+from paise2nb.plugins.api import Task
 
 _HERE = str(Path(__file__).parent)
 
@@ -89,3 +92,40 @@ def _failing_line(error: BaseException) -> tuple[str, int | None]:
         return "", None
     file = frames[0].filename  # the plugin's own: what it imports and calls comes after it
     return file, next(frame.lineno for frame in reversed(frames) if frame.filename == file)
+
+
+def unknown_task(
+    name: Any, tasks: Collection[str], broken: Mapping[str, PluginError]
+) -> PaiseError:
+    """Return the error for a task that does not exist.
+
+    Args:
+        name: Its name, or by mistake a function.
+        tasks: The names of all tasks.
+        broken: Why plugins can't be loaded, by their names.
+    """
+    if callable(name):
+        return UnknownTask(_not_a_task(name, tasks))
+    for error in broken.values():
+        return PluginError(f"unknown task {name!r}; a broken plugin may define it: {error}")
+    main = sys.modules.get("__main__")
+    function = getattr(main, name, None)
+    is_program = getattr(main, "__package__", None) == "paise2nb"  # python -m paise2nb
+    if callable(function) and function.__module__ == "__main__" and not is_program:
+        return UnknownTask(_not_a_task(function, tasks))
+    return UnknownTask(f"unknown task {name!r}; {did_you_mean(name, tasks, '{!r}')}")
+
+
+def _not_a_task(function: Callable[..., Any], tasks: Collection[str]) -> str:
+    """Explain why a function can't be enqueued, and what to do instead."""
+    name = getattr(function, "__name__", "name")
+    declared = [entry.name for entry in getattr(function, "__paise2__", ()) if type(entry) is Task]
+    task = declared[0] if declared else name
+    if getattr(function, "__module__", None) != "__main__":
+        hint = f'by its name: enqueue("{task}", …)' if task in tasks else "from a plugin"
+        return f"{name} is a function; a task is enqueued {hint}"
+    decorate = "" if declared else f', decorated with @task("{task}")'
+    return (
+        f"{name} is a function of this notebook, which no worker can find; write it in a cell "
+        f'below %%paise2 plugin {name}{decorate}, then: enqueue("{task}", …)'
+    )

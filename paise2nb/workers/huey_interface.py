@@ -1,14 +1,16 @@
 """Huey's interface over the job store: what can't work there says what to use in its place.
 
 Jobs are rows that any process reads and changes. So Huey's own messages, results, locks and
-revocations, which only a Huey would know, are refused, and never seem to work.
+revocations, which only a Huey would know, are refused, and never seem to work. What to use in place
+of them is in ``huey_instead.json``.
 """
 
 import datetime
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
-from huey import signals
 from huey.api import Huey, TaskWrapper
 from huey.api import Task as HueyTask
 from huey.storage import BaseStorage
@@ -16,40 +18,9 @@ from huey.storage import BaseStorage
 from paise2nb.core.errors import UsageError
 from paise2nb.jobs.store import JobStore
 
-_RESULT = "app.job(ID).result()"
-_CANCEL = "app.job(ID).cancel()"
-_RETRY = "app.job(ID).retry()"
-_STATE = "context.state in a task"
-_ALONE = "a pool with one process and one thread (workers.pools)"
-INSTEAD = {
-    "enqueue": "@task of paise2nb and app.enqueue(TASK, …)",
-    "schedule": "app.enqueue(TASK, …, delay=SECONDS)",
-    "add_schedule": "app.enqueue(TASK, …, delay=SECONDS)",
-    "map": "app.enqueue_many(TASK, …)",
-    "group": "app.enqueue_many(TASK, …)",
-    "chord": "jobs = app.enqueue_many(TASK, …) and jobs.wait()",
-    "then": "context.enqueue(TASK, …) in the first task",
-    "error": "app.jobs(state='failed')",
-    "periodic_task": "app.enqueue(TASK, …, every=SECONDS)",
-    **dict.fromkeys(("revoke", "revoke_all", "revoke_by_id"), _CANCEL),
-    **dict.fromkeys(("restore", "restore_all", "restore_by_id"), _RETRY),
-    "is_revoked": "app.job(ID).state",
-    **dict.fromkeys(("result", "put_result"), _RESULT),
-    **dict.fromkeys(("all_results", "result_count"), "app.jobs(state='completed')"),
-    **dict.fromkeys(("get", "get_raw", "put", "put_if_empty", "delete"), _STATE),
-    **dict.fromkeys(("lock_task", "is_locked", "flush_locks"), _ALONE),
-    "rate_limit": f"fetch.host_delay, or {_ALONE}",
-    "flush": "app.jobs().cancel(), or app.reset()",
-    "create_consumer": "app.workers.start()",
-    "immediate": "task_queue.sqlite.immediate (--immediate)",
-}
-SENT = (
-    signals.SIGNAL_EXECUTING,
-    signals.SIGNAL_COMPLETE,
-    signals.SIGNAL_ERROR,
-    signals.SIGNAL_RETRYING,
-    signals.SIGNAL_CANCELED,
-)
+_USES = json.loads(Path(__file__).with_name("huey_instead.json").read_text("utf-8"))
+INSTEAD = {name: use for use, names in _USES.items() for name in names}
+SENT = ("executing", "complete", "error", "retrying", "canceled")  # signals
 
 
 def unsupported(name: str, instead: str = "") -> UsageError:

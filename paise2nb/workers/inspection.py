@@ -21,6 +21,7 @@ from paise2nb.jobs.workers_status import (
 )
 from paise2nb.workers.queue import JobHuey
 
+_TIMES = ("started_at", "heartbeat_at")
 _SHOWN = ("pool", "pid", "host", "presence", "state", "jobs", "started_at", "heartbeat_at", "error")
 _MACHINE = (
     "host", "pid", "state", "jobs", "pools", "version", "started_at", "heartbeat_at", "problem",
@@ -43,32 +44,30 @@ class WorkersInspection:
 
     def status(self) -> WorkersStatus:
         """Return the workers that run now, and the problem that keeps jobs from running."""
-        iso_time = self._job_store.iso_time
-        workers = []
-        for row in self._rows():
-            if row["state"] == "failed" or row["presence"] in RUNNING:
-                row |= {name: iso_time(row[name]) for name in ("started_at", "heartbeat_at")}
-                if row["state"] == "ready":
-                    row["state"] = "busy" if row["jobs"] else "idle"
-                workers.append({name: row[name] for name in _SHOWN})
+        workers = [
+            self._shown(row, _SHOWN)
+            for row in self._rows()
+            if row["state"] == "failed" or row["presence"] in RUNNING
+        ]
         workers.sort(key=lambda row: (row["pool"] != DEFAULT_POOL, row["pool"]))
         running = self._running_supervisor()
-        problem, machines = self._problem(running, workers), self._machines()
+        problem = self._problem(running, workers)
+        rows = ({**row, **row["about"]} for row in self._job_store.machines())
+        machines = [self._shown(row, _MACHINE) for row in rows]
         if running is None:
             return WorkersStatus(workers, None, problem, machines=machines)
-        supervisor = {"pid": running["pid"], "started_at": iso_time(running["started_at"])}
+        started_at = self._job_store.iso_time(running["started_at"])
+        supervisor = {"pid": running["pid"], "started_at": started_at}
         return WorkersStatus(workers, supervisor, problem, machines=machines)
 
-    def _machines(self) -> list[dict[str, Any]]:
-        """Return the machines that have joined the queue."""
-        iso_time, machines = self._job_store.iso_time, []
-        for row in self._job_store.machines():
-            row |= {name: iso_time(row[name]) for name in ("started_at", "heartbeat_at")}
-            if row["state"] == "ready":
-                row["state"] = "busy" if row["jobs"] else "idle"
-            row |= row["about"]
-            machines.append({name: row[name] for name in _MACHINE})
-        return machines
+    def _shown(self, row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """Return what users see of a worker or a machine."""
+        times = {
+            name: self._job_store.iso_time(row[name]) for name in ("started_at", "heartbeat_at")
+        }
+        state = row["state"] if row["state"] != "ready" else "busy" if row["jobs"] else "idle"
+        row = {**row, **times, "state": state}
+        return {name: row[name] for name in names}
 
     def _served(self, supervisor: dict[str, Any]) -> set[str]:
         """Return the pools with workers, here or on a machine that has joined."""

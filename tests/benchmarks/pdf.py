@@ -63,7 +63,7 @@ def by_poppler(data: bytes) -> str:
 
 def by_ours(data: bytes) -> str:
     try:
-        return documents.read(data, Source("u", PDF), in_process=True).text
+        return documents.read(data, Source("u", PDF), engine.Reading(in_process=True)).text
     except PermanentError as error:
         return str(error)
 

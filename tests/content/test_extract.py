@@ -369,6 +369,7 @@ def test_the_error_of_a_damaged_document_names_it(kind: str, data: bytes) -> Non
 _DAMAGE = """
 import os, random
 from contextlib import suppress
+from paise2nb.content.engine import Reading
 from paise2nb.content.extract import documents as through_library
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Source
@@ -379,7 +380,7 @@ intact = documents.{name}("A needle in a haystack")
 for _ in range(60):
     data = damaged(intact, dice)
     with suppress(PermanentError):
-        through_library.read(data, Source("u", {kind!r}), in_process=True)
+        through_library.read(data, Source("u", {kind!r}), Reading(in_process=True))
 print("all read", flush=True)
 os._exit(0)
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from paise2nb.content.engine import Reading
 from paise2nb.content.extract import documents as through_library
 from paise2nb.content.extract import pages
 from paise2nb.content.extract.text import metas
@@ -104,19 +105,20 @@ def test_a_document_that_needs_too_much_memory_or_time_ends_only_its_reader() ->
         Source("http://x/a.docx", SUFFIXES[".docx"]),
         documents.docx(" ".join(map(str, range(2_000_000)))),
     )
-    for limit, word in ({"memory_mb": 20}, "memory"), ({"seconds": 0.01}, "timeout"):
+    for limit, word in (Reading(memory_mb=20), "memory"), (Reading(seconds=0.01), "timeout"):
         with pytest.raises(PermanentError) as caught:
-            through_library.read(long, source, **limit)
+            through_library.read(long, source, limit)
         assert caught.value.error_class == word
 
 
 _LIMITED = """
 import os, resource
+from paise2nb.content.engine import Reading
 from paise2nb.content.extract import documents as through_library
 from paise2nb.plugins import Source
 from tests import documents
 source = Source("http://x/a.xls", "application/vnd.ms-excel")
-text = through_library.read(documents.xls("words"), source, memory_mb=200, in_process=True).text
+text = through_library.read(documents.xls("words"), source, Reading(200, in_process=True)).text
 print("words" in text, resource.getrlimit(resource.RLIMIT_DATA)[0], flush=True)
 os._exit(0)
 """

@@ -13,6 +13,7 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
 import paise2nb
+from paise2nb.content.engine import Reading
 from paise2nb.content.extract import documents
 from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Document, Source
@@ -52,7 +53,7 @@ def pdf(*pages: tuple[Image.Image | None, str]) -> bytes:
 
 
 def read(data: bytes, kind: str = PDF, languages: Sequence[str] | None = ("eng",)) -> Document:
-    return documents.read(data, Source("u", kind), languages=languages)
+    return documents.read(data, Source("u", kind), Reading(languages=languages))
 
 
 def test_the_text_of_scanned_pages_is_recognised_and_the_others_are_kept() -> None:

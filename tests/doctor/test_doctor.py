@@ -17,7 +17,7 @@ from paise2nb.app import App
 from paise2nb.commands import Session, main
 from paise2nb.core.errors import StorageError, WorkersError
 from paise2nb.doctor import Report
-from paise2nb.doctor.findings import Finding
+from paise2nb.doctor.data import Finding
 from tests.small_disk import fill, small_disk
 
 STORED = Path(__file__).parents[1] / "data"

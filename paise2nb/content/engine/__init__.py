@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paise2nb.content.engine import ocr, office, pdf
-from paise2nb.content.engine.result import EngineError, Extracted
+from paise2nb.content.engine.result import EngineError, Extracted, Reading
 from paise2nb.core.processes import program
 
-__all__ = ["EngineError", "Extracted", "extract", "is_used"]
+__all__ = ["EngineError", "Extracted", "Reading", "extract", "is_used"]
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -41,43 +41,27 @@ def is_used() -> bool:
     return _loop is not None
 
 
-def extract(
-    data: bytes,
-    kind: str,
-    *,
-    memory_mb: float,
-    in_process: bool,
-    seconds: float | None = None,
-    languages: Sequence[str] | None = None,
-) -> Extracted:
-    """Read a document.
-
-    Args:
-        data: The document.
-        kind: Its MIME type.
-        memory_mb: What reading it may allocate. If it needs more, the process that reads it ends.
-        in_process: Read it in this process, a worker, which the supervisor can kill.
-        seconds: How long another process may take.
-        languages: Recognise the text of pictures, in these languages of Tesseract.
+def extract(data: bytes, kind: str, how: Reading) -> Extracted:
+    """Read a document of a MIME type.
 
     Raises:
         EngineError: The document can't be read.
     """
-    if in_process:
+    if how.in_process:
         # A library that is loaded under the limit may wait forever for a thread it can't start.
         if not kind.startswith("image/"):
             importlib.import_module("pypdfium2" if kind == PDF else "xberg")
-        with _lock, _memory_limit(memory_mb):
-            return _extract(data, kind, languages)
-    order = json.dumps({"kind": kind, "memory_mb": memory_mb, "languages": languages}).encode()
-    sent = order + b"\n" + data
+        with _lock, _memory_limit(how.memory_mb):
+            return _extract(data, kind, how.languages)
+    order = json.dumps([kind, how._replace(in_process=True)]).encode()
+    sent, command = order + b"\n" + data, program(__name__)
     try:
-        done = subprocess.run(program(__name__), input=sent, capture_output=True, timeout=seconds)
+        done = subprocess.run(command, input=sent, capture_output=True, timeout=how.seconds)
     except subprocess.TimeoutExpired as error:
-        raise EngineError(f"took more than {seconds:g} seconds", "timeout") from error
+        raise EngineError(f"took more than {how.seconds:g} seconds", "timeout") from error
     if done.returncode:
         if b"memory allocation" in done.stderr or b"MemoryError" in done.stderr:
-            raise EngineError(f"needs more than {memory_mb:g} MB of memory", "memory")
+            raise EngineError(f"needs more than {how.memory_mb:g} MB of memory", "memory")
         raise EngineError(f"ends its reader with exit status {done.returncode}", "crash")
     answer = json.loads(done.stdout)
     if "error" in answer:
@@ -88,10 +72,9 @@ def extract(
 
 def main() -> None:
     """Read the document that standard input has, and end without what may abort."""
-    order = json.loads(sys.stdin.buffer.readline())
-    data = sys.stdin.buffer.read()
+    kind, how = json.loads(sys.stdin.buffer.readline())
     try:
-        answer: Any = extract(data, in_process=True, **order)
+        answer: Any = extract(sys.stdin.buffer.read(), kind, Reading(*how))
     except EngineError as error:
         answer = {"error": [str(error), error.error_class]}
     sys.stdout.write(json.dumps(answer))

@@ -22,24 +22,15 @@ _PARTS = tuple(
 _PARAGRAPHS = ("p", "h", "text", "v")  # local names; the last two are of comments and charts
 _TEXTS = ("t", "text", "v")
 # Deleted words, and what stands beside the words of a note.
-_UNSEEN = (
-    "tracked-changes",
-    "del",
-    "moveFrom",
-    "note-citation",
-    "creator",
-    "date",
-    "creator-initials",
-)
+_UNSEEN_NAMES = "tracked-changes del moveFrom note-citation creator date creator-initials"
+_UNSEEN = frozenset(_UNSEEN_NAMES.split())
 _BREAKS = ("tab", "br", "cr", "s", "line-break")
 _OPEN_DOCUMENT = "urn:oasis:names:tc:opendocument"
 _NO_WORD = re.compile(r"[\W_]+")
 _MARK = re.compile(r"\[\^\w+\]|\[cmt:\d+\]|(?<=\])\([^()\s]*\)")  # of notes, and the URLs of links
 _LETTER = re.compile(r"[^\W\d_]")
 FEW_WORDS = 3  # no more are looked for as a phrase only, more also one by one
-MAX_EFFORT = (
-    10**9
-)  # characters that are searched in vain; what comes then is looked for word by word
+MAX_EFFORT = 10**9  # characters searched in vain; what comes then is looked for word by word
 AHEAD = 10_000  # characters that are searched for the next phrase even then
 
 

@@ -16,13 +16,8 @@ _COMMENTS = (1, 9, 10, 11, 12, 14)  # annotations whose words are not drawn: a n
 # PDFium marks a word that goes on in the next line with U+FFFE in place of its hyphen.
 _BROKEN = re.compile("[\ufffe\x02](?:\r?\n)?([^\\W\\d_])?")
 _MARKS = "\u00b4\u02c6\u02dc\u00a8\u00b8\u02c7\u02d8\u02da\u02d9\u02dd"
-_COMBINING = dict(
-    zip(
-        _MARKS + "`",
-        "\u0301\u0302\u0303\u0308\u0327\u030c\u0306\u030a\u0307\u030b\u0300",
-        strict=True,
-    )
-)
+_ACCENTS = "\u0301\u0302\u0303\u0308\u0327\u030c\u0306\u030a\u0307\u030b\u0300"
+_COMBINING = dict(zip(_MARKS + "`", _ACCENTS, strict=True))
 # Old TeX fonts have no letters with accents: a mark is printed before its letter.
 _ACCENTED = re.compile(f"([{_MARKS}]|(?<=[^\\W\\d_])`)([A-Za-z\u0131])")
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:Z|([+-]\d\d)'?(\d\d)?)?")

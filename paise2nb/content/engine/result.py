@@ -1,6 +1,23 @@
-"""What the readers of documents answer."""
+"""How documents are read, and what their readers answer."""
 
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
+
+
+class Reading(NamedTuple):
+    """How a document is read.
+
+    Attributes:
+        memory_mb: What reading it may allocate. If it needs more, the process that reads it ends.
+        seconds: How long another process may take.
+        in_process: Read it in this process, a worker, which the supervisor can kill.
+        languages: Recognise the text of pictures, in these languages of Tesseract.
+    """
+
+    memory_mb: float = 1024
+    seconds: float = 300
+    in_process: bool = False
+    languages: Sequence[str] | None = None
 
 
 class Extracted(TypedDict):

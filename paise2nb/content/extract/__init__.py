@@ -36,17 +36,14 @@ def extract_page(context: Context, data: bytes, source: Source) -> Document:
 @extractor(*DOCUMENTS, "application/x-ipynb+json", *XML)
 def extract_document(context: Context, data: bytes, source: Source) -> Document:
     """PDF, office documents, e-books, notebooks and XML."""
-    from paise2nb.content.extract import documents  # imported here for the same reason
+    # Imported here for the same reason.
+    from paise2nb.content.engine import Reading
+    from paise2nb.content.extract import documents
 
     workers, extract = context.settings.workers, context.settings.extract
-    document = documents.read(
-        data,
-        source,
-        memory_mb=workers.memory_mb,
-        seconds=workers.timeout,
-        in_process=context.is_worker,
-        languages=None if extract.ocr == "never" else extract.ocr_languages,
-    )
+    languages = None if extract.ocr == "never" else extract.ocr_languages
+    limits = workers.memory_mb, workers.timeout
+    document = documents.read(data, source, Reading(*limits, context.is_worker, languages))
     if source.mime_type != SUFFIXES[".docx"]:
         return document
     texts = [document.text]

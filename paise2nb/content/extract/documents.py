@@ -5,13 +5,14 @@ import io
 import posixpath
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from paise2nb.content import engine
+from paise2nb.content.engine import Reading
 from paise2nb.content.engine.office import parsed_part
 from paise2nb.content.extract import ole
 from paise2nb.content.extract.archives import check_size
@@ -24,6 +25,7 @@ from paise2nb.core.urls import suffix_of
 from paise2nb.plugins import Document, Source
 
 UNPACKED = 40 << 20  # bytes of a zipped document; its parser takes up to nine times as much
+_BY_DEFAULT = Reading()
 EPUB = "application/epub+zip"
 ENCRYPTION = "META-INF/encryption.xml"
 _RELATIONS = "word/_rels/document.xml.rels"
@@ -33,24 +35,8 @@ _PICTURE = re.compile(r"!\[(?:[^\]!]|!(?!\[))*+\]\(data:image/([\w.+-]++);base64
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")  # the stream of a document with a password
 
 
-def read(
-    data: bytes,
-    source: Source,
-    *,
-    memory_mb: float = 1024,
-    seconds: float = 300,
-    in_process: bool = False,
-    languages: Sequence[str] | None = None,
-) -> Document:
+def read(data: bytes, source: Source, how: Reading = _BY_DEFAULT) -> Document:
     """Extract a document.
-
-    Args:
-        data: The document.
-        source: Its URL and MIME type.
-        memory_mb: What reading it may allocate. If it needs more, the process that reads it ends.
-        seconds: How long another process may take.
-        in_process: Read it in this process, which must be a worker.
-        languages: Recognise the text of pictures, in these languages of Tesseract.
 
     Raises:
         PermanentError: ``damaged``: the bytes are not of the MIME type. ``password``,
@@ -67,14 +53,7 @@ def read(
     if source.mime_type == "application/rtf":
         data = with_unicode(data)
     try:
-        found = engine.extract(
-            data,
-            source.mime_type,
-            memory_mb=memory_mb,
-            seconds=seconds,
-            in_process=in_process,
-            languages=languages,
-        )
+        found = engine.extract(data, source.mime_type, how)
     except engine.EngineError as error:
         raise PermanentError(_reason(error, source), error.error_class) from error
     facts, text = found["metadata"], _PICTURE.sub(_shown_drawing, found["text"]).strip()

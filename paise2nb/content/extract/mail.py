@@ -186,9 +186,8 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
         attachments.append(Member(name or "encrypted", problem))
         return []
     if kind == "message/delivery-status":
-        return [
-            "\n".join(f"{name}: {value}" for child in children for name, value in child.items())
-        ]
+        fields = (field for child in children for field in child.items())
+        return ["\n".join(map(": ".join, fields))]
     found = [_bodies(child, attachments) for child in children]
     if kind == "multipart/alternative":
         return max(found, key=_richness, default=[])
@@ -200,10 +199,9 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
         text = _text(data, charset)
         if kind.endswith("html"):
             return [visible_text(text).text]
-        is_flowed = str(part.get_param("format")).lower() == "flowed"
-        return [
-            _unflowed(text, str(part.get_param("delsp")).lower() == "yes") if is_flowed else text
-        ]
+        if str(part.get_param("format")).lower() == "flowed":
+            text = _unflowed(text, without_space=str(part.get_param("delsp")).lower() == "yes")
+        return [text]
     if kind in _TNEF or name.lower() == "winmail.dat":
         attachments.extend(_tnef(data))
     elif kind not in _SIGNATURES:
@@ -215,10 +213,8 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
 def _attached_mail(part: "Message[str, str]", inner: "Message[str, str]") -> bytes | PermanentError:
     try:
         data = inner.as_bytes()
-        is_base64 = (
-            part.get("Content-Transfer-Encoding", "").lower() == "base64"
-        )  # against RFC 2046
-        return binascii.a2b_base64(data) if is_base64 else data
+        encoding = part.get("Content-Transfer-Encoding", "").lower()  # against RFC 2046
+        return binascii.a2b_base64(data) if encoding == "base64" else data
     except (ValueError, MessageError, RecursionError) as error:
         return PermanentError(f"can't be read as {MAIL} ({error})", "damaged")
 
@@ -314,7 +310,6 @@ def _date(message: "Message[str, str]") -> str | None:
     for text in (message.get("Date", ""), message.get("Received", "").rpartition(";")[2]):
         with suppress(ValueError, TypeError, OverflowError):
             found = parsedate_to_datetime(text)
-            return (
-                (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-            )
+            found = found if found.tzinfo else found.replace(tzinfo=UTC)
+            return found.astimezone(UTC).isoformat()
     return None

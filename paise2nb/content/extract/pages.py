@@ -69,9 +69,7 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
 
 def _parsed(text: str) -> Any:
     """The tree of a page, or None if it is empty or nested so deeply that the parser gives up."""
-    data = (
-        _HTML_TAG.sub(r"\1>", text, count=1).encode("utf-8", "replace").translate(None, _CONTROLS)
-    )
+    data = _HTML_TAG.sub(r"\1>", text, count=1).encode("utf-8", "replace")
     parser = html.HTMLParser(
         collect_ids=False,
         default_doctype=False,
@@ -80,7 +78,7 @@ def _parsed(text: str) -> Any:
         remove_pis=True,
     )
     try:
-        tree = html.document_fromstring(data, parser=parser)
+        tree = html.document_fromstring(data.translate(None, _CONTROLS), parser=parser)
     except ParserError:  # no markup, no text
         return None
     return None if any(e.type_name == "ERR_RESOURCE_LIMIT" for e in parser.error_log) else tree

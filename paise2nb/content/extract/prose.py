@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from lxml.etree import XPath, iterwalk
 
+from paise2nb.content.extract.visible import INLINE
+
 LONG = 40  # characters from which on a text is long
 MOST = 0.5  # a page of which less than this share is kept is no article: take all of its prose
 REGION = 0.9  # of what was kept lies in the part of the page in which losses are looked for
@@ -47,10 +49,6 @@ _NOISE_TAGS = _words("""
 """)
 _NOISE_ROLES = _words("navigation banner contentinfo complementary search dialog")
 _WHOLE = _words("html body main")
-_INLINE = _words("""
-    a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd mark q ruby s samp
-    small span strike strong sub sup time tt u var wbr
-""")
 
 
 def _in_names(words: str) -> re.Pattern[str]:
@@ -277,7 +275,7 @@ def lines_of(element: Any) -> list[str]:
     parts: list[str] = []
     walk = iterwalk(element, events=("start", "end"))
     for event, inner in walk:
-        is_block = inner.tag not in _INLINE
+        is_block = inner.tag not in INLINE
         if event == "start":
             parts.append("\n" * is_block)
             if inner is not element and _is_noise(inner):

@@ -8,8 +8,11 @@ from paise2nb.content.extract.text import chunks
 from paise2nb.plugins import Document
 
 _INVISIBLE = frozenset({"script", "style", "template", "noscript"})
-_INLINE_NAMES = "a abbr b code em font i mark s small span strong sub sup u"
-_INLINE = frozenset(_INLINE_NAMES.split())
+_INLINE_NAMES = """
+    a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd mark q ruby s samp
+    small span strike strong sub sup time tt u var wbr
+"""
+INLINE = frozenset(_INLINE_NAMES.split())
 
 
 class _VisibleText:
@@ -26,13 +29,13 @@ class _VisibleText:
             self.language = (attributes.get("lang") or "").strip() or None
         if self._inside is None and (tag in _INVISIBLE or (tag == "title" and not self.title)):
             self._inside = tag
-        elif tag not in _INLINE:
+        elif tag not in INLINE:
             self.parts.append("\n")
 
     def end(self, tag: str) -> None:
         if tag == self._inside:
             self._inside = None
-        elif tag not in _INLINE:
+        elif tag not in INLINE:
             self.parts.append("\n")
 
     def data(self, text: str) -> None:
