@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType, get_args
 
 from paise2nb.config import specs
 from paise2nb.config.alerts import Alert, check_alerts, public
@@ -89,11 +89,14 @@ _POLICIES = MappingSpec(
 )
 _HOSTS = r"(\*\.)?[^\s/*@:\[\]]+|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
 _ANY_HOST = "a host such as example.org, or *.example.org for all hosts below it"
-RENDER_MODES = ("never", "auto", "always")
+RenderMode = Literal["never", "auto", "always"]
 RENDER = "render"  # the task, and its pool
 RENDER_THREADS = 2  # most of the time of a page is waiting: tests.benchmarks.render
 _RENDER_HOSTS = MappingSpec(
-    FieldSpec(str, choices=Choices(RENDER_MODES)), complete=True, pattern=_HOSTS, allowed=_ANY_HOST
+    FieldSpec(str, choices=get_args(RenderMode)),
+    complete=True,
+    pattern=_HOSTS,
+    allowed=_ANY_HOST,
 )
 HEADERS = "fetch.headers"
 _HEADERS = MappingSpec(
@@ -187,8 +190,8 @@ class FetchSettings(Section):
     cookies: Path | None
     headers: Annotated[Mapping[str, Mapping[str, str]], _HEADERS] = field(repr=False)
     keep_cookies: bool
-    render: Annotated[str, Choices(RENDER_MODES)]
-    render_hosts: Annotated[Mapping[str, str], _RENDER_HOSTS]
+    render: RenderMode
+    render_hosts: Annotated[Mapping[str, RenderMode], _RENDER_HOSTS]
     render_sandbox: bool
     render_executable: Path | None
 
