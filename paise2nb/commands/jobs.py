@@ -15,6 +15,7 @@ from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
 from paise2nb.core.units import time_span
 from paise2nb.jobs.queries import Counts
+from paise2nb.plugins import AppInfo, Task
 from paise2nb.views.enqueued import Replay
 from paise2nb.views.history import local_time, told
 from paise2nb.views.jobs import Job, Jobs
@@ -77,17 +78,9 @@ def enqueue(
         raise UsageError(
             f"a notebook has no standard input; write lines in a cell: %%paise2 enqueue {task}"
         )
-
-    def fits(value: str) -> bool:
-        try:
-            declared.accept(app, tuple(expand([value], task=task)))
-        except UsageError:
-            return False
-        return True
-
     arguments: list[Any] = expand(words, task=task)
     if source is not None:
-        arguments += expand(read_list(source, column, fits), task=task)
+        arguments += expand(read_list(source, column, partial(_fits, app, declared)), task=task)
     if body is not None:
         arguments += expand(argument_lines(body), task=task)
     single = source is None and body is None and is_literal(words, arguments)
@@ -105,6 +98,15 @@ def enqueue(
     else:
         _warn_if_stuck(session, jobs)
     return jobs[0] if single and not session.json else jobs
+
+
+def _fits(app: AppInfo, task: Task, value: str) -> bool:
+    """Whether a text is an argument of a task."""
+    try:
+        task.accept(app, tuple(expand([value], task=task.name)))
+    except UsageError:
+        return False
+    return True
 
 
 def _start_workers(session: Session, jobs: Jobs) -> None:
