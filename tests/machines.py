@@ -129,6 +129,8 @@ class RedisServer:
         self.process.kill()
         self.process.wait()
 
+    close = kill
+
 
 class Machine:
     """``worker join`` in a session of its own: it stands for another machine.
@@ -185,6 +187,8 @@ class Machine:
         while self.pids():
             self.send(signal.SIGKILL)
             self.process.wait()
+
+    close = kill
 
     def drain(self) -> int:
         self.process.send_signal(signal.SIGTERM)

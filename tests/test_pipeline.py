@@ -10,7 +10,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,9 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.core.errors import PermanentError
 from paise2nb.views.waiting import waiting
+from tests.machines import Machine, RedisServer
 from tests.site import PAGE, Site
+from tests.waiting import until
 
 SETTINGS = {
     "fetch.allow_private_addresses": True,
@@ -33,14 +37,24 @@ SETTINGS = {
 SECONDS = 60  # only a failure takes this long
 
 
-@pytest.fixture(params=["immediate", "workers"])
+@pytest.fixture(params=["immediate", "workers", "redis"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     profile = "test" if request.param == "immediate" else "development"
-    with paise2nb.open(profile, data_dir=tmp_path / "data", settings=SETTINGS) as app:
+    settings = dict[str, Any](SETTINGS)
+    with ExitStack() as stack:
+        if request.param == "redis":
+            server = stack.enter_context(closing(RedisServer(tmp_path / "redis")))
+            settings |= {"task_queue.provider": "redis", "task_queue.redis.url": server.url}
+        app = paise2nb.open(profile, data_dir=tmp_path / "data", settings=settings)
+        stack.enter_context(app)
         if not app.immediate:
             app.workers.start()
+            stack.callback(app.workers.stop, timeout=0)
+        if request.param == "redis":  # home fetches and extracts, too
+            machine = stack.enter_context(closing(Machine([server.url], tmp_path / "machine")))
+            until(lambda: any(row["pools"] for row in app.workers.status().machines))
+            assert machine.process.poll() is None
         yield app
-        app.workers.stop(timeout=0)
 
 
 def page(site: Site, number: int, word: str = "first") -> str:

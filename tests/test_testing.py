@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 import uuid
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from paise2nb.testing import KINDS, Broken, Extracting, Fetching, Rule, Site, ru
 from tests import documents
 from tests.alternative_plugins.cache import SQLiteCache
 from tests.alternative_plugins.store import JSONLinesStore
+from tests.machines import RedisServer
 from tests.site import PAGE
 
 ALTERNATIVE = {"plugins": ["tests.alternative_plugins"]}
@@ -61,10 +63,12 @@ def test_a_store_follows_the_rules(make: Any, rule: Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", rules("queue"), ids=str)
-@pytest.mark.parametrize("provider", ["none", "sqlite", "folder"])
-def test_a_queue_follows_the_rules(provider: str, rule: Rule) -> None:
+@pytest.mark.parametrize("provider", ["none", "sqlite", "redis", "folder"])
+def test_a_queue_follows_the_rules(provider: str, rule: Rule, tmp_path: Path) -> None:
     plugins = ALTERNATIVE if provider == "folder" else {}
-    rule.check({**plugins, "task_queue.provider": provider})
+    with closing(RedisServer(tmp_path)) if provider == "redis" else nullcontext() as server:
+        url = {"task_queue.redis.url": server.url} if server else {}
+        rule.check({**plugins, "task_queue.provider": provider, **url})
 
 
 @pytest.mark.parametrize("rule", rules("fetcher"), ids=str)
