@@ -96,7 +96,13 @@ def start(
 
 @command("join", group=worker)
 @click.argument("url", metavar="URL", envvar="PAISE2_REDIS_URL")
-@option("--name NAME", "The queue's name (default paise2).", default="paise2")
+@option(
+    "--name NAME",
+    "The queue's name (default paise2); several are served in turn.",
+    "names",
+    multiple=True,
+    default=["paise2"],
+)
 @_concurrency
 @option("--pool NAME", "Only this pool.")
 @option("--accept-plugins", "Run the plugins that were written in cells at home.")
@@ -104,7 +110,7 @@ def start(
 def join(
     session: Session,
     url: str,
-    name: str,
+    names: tuple[str, ...],
     concurrency: int | str | None,
     pool: str | None,
     accept_plugins: bool,
@@ -127,9 +133,9 @@ def join(
     options = {"concurrency": concurrency, "pool": pool, "foreground": foreground}
     options["accept_plugins"] = accept_plugins
     if foreground:
-        join(url, name, options, session.say)
+        join(url, names, options, session.say)
         return Message("workers stopped", {"state": "stopped"})
-    pid = spawn_joined(url, name, options)
+    pid = spawn_joined(url, names, options)
     return Message(f"workers joined (pid {pid}); to stop them: kill {pid}", {"pid": pid})
 
 

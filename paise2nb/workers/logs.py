@@ -167,6 +167,9 @@ def configure_logging(data_dir: Path, settings: LoggingSettings) -> None:
     text = _Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_JSONFormatter() if settings.format == "json" else text)
     logging.root.setLevel(settings.level.upper())
+    for earlier in [each for each in logging.root.handlers if isinstance(each, _Handler)]:
+        logging.root.removeHandler(earlier)  # of an earlier supervisor in this process
+        earlier.close()
     logging.root.addHandler(handler)
 
 

@@ -57,7 +57,8 @@ class Trouble:
     def machine(self) -> None:
         """Kill a machine, and start another one."""
         living = [machine for machine in self.place.machines if machine.pids()]
-        self.place.join()
+        new = self.place.join().process.pid
+        until(lambda: new in {row["pid"] for row in self.app.workers.status().machines})
         self.rng.choice(living).kill()
 
     def worker(self) -> None:

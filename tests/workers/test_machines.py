@@ -18,6 +18,7 @@ import pytest
 
 from paise2nb.core.errors import NotFound, WorkersError
 from paise2nb.views import snapshot
+from paise2nb.workers.machines import turns
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
 from paise2nb.workers.machines.relay import Relay
 from tests.machines import Place, RedisServer
@@ -378,6 +379,36 @@ def test_a_machine_joins_in_the_background_or_says_why_not(place: Place) -> None
         machine = place.join("--daemonize", url=url, PAISE2_QUEUE_SECRET="word")
         assert machine.process.wait(60) == 1
         assert reason in machine.output
+
+
+def test_a_machine_serves_several_collections_in_turn(place: Place) -> None:
+    apps = [place.home(), place.home("other", task_queue__redis__name="other")]
+    for app in apps:
+        app.workers.start(pool="home")
+    machine = place.join("--name", "paise2", "--name", "other")
+    for _ in range(2):
+        for app in apps:
+            job = app.enqueue("where", "word")
+            assert job.result(60).startswith(str(machine.directory))
+            assert len(job.attempts) == 1
+
+
+def test_a_collection_leaves_its_machine_to_others_after_some_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "CHECK_SECONDS", 0)
+    server = Server(place.redis.url)
+    found = turns.Turns(server, ["first", "second"])
+    for name in ("first", "second"):
+        server.redis.set(server.home_key(name), json.dumps({"waits": True}))
+    assert found.begin() == "first"
+    assert not found.is_over(idle=False)
+    assert not found.is_over(idle=True)  # jobs come in a moment
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0)
+    assert found.is_over(idle=False)
+    assert found.begin() == "second"
+    server.redis.set(server.home_key("first"), json.dumps({"waits": False}))
+    assert not found.is_over(idle=True)
 
 
 # Refusals --------------------------------------------------------------------------------------

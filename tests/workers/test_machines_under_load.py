@@ -83,7 +83,7 @@ def test_bodies_larger_than_the_memory_of_redis_come_home(
 ) -> None:
     place = Place(tmp_path, RedisServer(tmp_path / "redis", "--maxmemory", limit))
     try:
-        app = place.home()
+        app = place.home(task_queue__redis__lease=15)
         app.workers.start(pool="home")
         place.join(), place.join()
         place.joined(app, 2)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paise2nb.collection.cache import Cache
 from paise2nb.core.errors import SettingsError
 from paise2nb.workers.machines.bytes_in_parts import PART, Receiver, part
+from paise2nb.workers.machines.bytes_in_parts import Sender as BytesSender
 from paise2nb.workers.machines.messages import HOME, Channel, session_key, shared_secret
 
 KINDS = ("beat", "answer", "report")
@@ -86,6 +89,18 @@ def test_bytes_arrive_in_parts_within_the_budget() -> None:
             receiver.receive(body)
             receiver.receive(body)
     assert kept == sender.contents
+
+
+def test_bytes_are_read_once_for_all_their_parts(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    keys = [cache.put(bytes([n]) * 3 * PART) for n in range(2)]
+    sender, reads = BytesSender(cache), list[str]()
+    get = cache.get
+    cache.get = lambda key: reads.append(key) or get(key)  # type: ignore[method-assign,func-returns-value]
+    for offset in range(0, 3 * PART, PART):
+        for key in keys:
+            assert sender.part(key, offset)["size"] == 3 * PART
+    assert reads == keys
 
 
 def test_damaged_bytes_are_asked_for_again() -> None:

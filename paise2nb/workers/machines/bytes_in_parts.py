@@ -15,6 +15,7 @@ from paise2nb.plugins import CacheProvider
 
 PART = 256 * 1024  # bytes
 PARTS_AT_ONCE = 16  # asked for and not received yet, of one sender
+OPEN_AT_ONCE = 2  # bytes of which some parts were sent, in memory
 AGAIN_SECONDS = 2.0  # after which a part is asked for again
 
 
@@ -24,12 +25,29 @@ def part(data: bytes, key: str, offset: int) -> dict[str, Any]:
     return {"key": key, "offset": offset, "size": len(data), "data": text}
 
 
-def part_of(cache: CacheProvider, key: str, offset: int) -> dict[str, Any]:
-    """The same of bytes in a cache; ``data`` is None if it does not have them."""
-    try:
-        return part(cache.get(key), key, offset)
-    except KeyError:
-        return {"key": key, "offset": offset, "size": 0, "data": None}
+class Sender:
+    """The bytes of one side's cache, read once for all their parts.
+
+    Args:
+        cache: Has the bytes.
+    """
+
+    def __init__(self, cache: CacheProvider) -> None:
+        self._cache = cache
+        self._open: dict[str, bytes] = {}
+
+    def part(self, key: str, offset: int) -> dict[str, Any]:
+        """One part as the body of a message; ``data`` is None if the cache lacks the bytes."""
+        data = self._open.pop(key, None)
+        try:
+            data = self._cache.get(key) if data is None else data
+        except KeyError:
+            return {"key": key, "offset": offset, "size": 0, "data": None}
+        if offset + PART < len(data):
+            self._open[key] = data
+            if len(self._open) > OPEN_AT_ONCE:
+                del self._open[next(iter(self._open))]
+        return part(data, key, offset)
 
 
 @dataclass

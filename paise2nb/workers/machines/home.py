@@ -1,6 +1,7 @@
 """What machines get from home: settings, plugins, what a fetch needs, and answers to questions."""
 
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -42,10 +43,15 @@ class HomeParts:
             return self._parts.job_store.plugin_value(*body)
         return sorted(self._parts.job_store.plugin_keys(*body))
 
-    def setup(self, *, accepts_plugins: bool) -> dict[str, Any]:
-        """The settings without paths and secrets of this machine, and the saved plugins."""
+    def setup(self, pools: Iterable[str], *, accepts_plugins: bool) -> dict[str, Any]:
+        """The settings without paths and secrets of this machine, and the saved plugins.
+
+        Args:
+            pools: Those with tasks that run anywhere.
+            accepts_plugins: Whether the machine does.
+        """
         plugins = saved_sources(self._parts.plugins) if accepts_plugins else {}
-        return {"settings": self._settings, "plugins": plugins}
+        return {"settings": self._settings, "plugins": plugins, "pools": sorted(pools)}
 
     @cached_property
     def _settings(self) -> str:

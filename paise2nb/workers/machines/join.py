@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from paise2nb.plugins.saved import SavedPlugins
 from paise2nb.workers.machines.machine import Link
 from paise2nb.workers.machines.messages import Server, shared_secret
 from paise2nb.workers.machines.remote import serve
+from paise2nb.workers.machines.turns import Turns
 from paise2nb.workers.supervisor import Supervisor
 
 JOIN_SECONDS = 60.0  # for which a join waits for home
@@ -27,26 +28,35 @@ CACHE_SECONDS = 3600.0  # for which bytes stay in the cache of a machine
 class MachineSupervisor(Supervisor):
     """The supervisor of a machine: it stays without work, and cleans up only its own cache.
 
-    It drains when home has another setup than the given one, or wants this machine to stop.
+    It drains when home has another setup than the given one, or wants this machine to stop, and
+    without a deadline when it is the turn of another queue.
     """
 
     def __init__(
-        self, settings: Settings, options: dict[str, Any], link: Link, setup: dict[str, Any]
+        self,
+        settings: Settings,
+        options: dict[str, Any],
+        link: Link,
+        setup: dict[str, Any],
+        turns: Turns,
     ) -> None:
         super().__init__(settings, options, link.store)  # type: ignore[arg-type]  # see memory
-        self._link, self._setup = link, setup
+        self._link, self._setup, self._turns = link, setup, turns
         self._clean_at = 0.0  # monotonic
 
     def _step(self) -> bool:
-        if self._stop_at is None and (self._link.stopping or self._link.setup is not self._setup):
+        link = self._link
+        link.leaving |= self._turns.is_over(idle=not link.store.busy())
+        ends = link.stopping or link.setup is not self._setup
+        if self._stop_at is None and (ends or (link.leaving and not link.store.busy())):
             self._stop_at = float("inf")
-        if self._stop_at is not None:
-            self._link.store.return_waiting()
+        if self._stop_at is not None or link.leaving:
+            link.store.return_waiting()
         elif time.monotonic() > self._clean_at:
             self._clean_at = time.monotonic() + CACHE_SECONDS / 6
-            outcomes = list(self._link.store.outcomes.values())
+            outcomes = list(link.store.outcomes.values())
             needed = {key for outcome in outcomes for key in outcome.get("bytes", ())}
-            self._link.cache.remove(needed, CACHE_SECONDS)
+            link.cache.remove(needed, CACHE_SECONDS)
         return super()._step()
 
     def _enqueue_cleanup(self) -> None:
@@ -58,16 +68,16 @@ class MachineSupervisor(Supervisor):
 
 def join(
     url: str,
-    name: str,
+    names: Sequence[str],
     options: dict[str, Any],
     say: Callable[[str], None] = lambda text: None,
     on_joined: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run workers for the queue at a Redis server until stopped.
+    """Run workers for queues at a Redis server until stopped.
 
     Args:
         url: Of the server.
-        name: The queue's.
+        names: Of the queues, which are served in turn.
         options: ``concurrency``, ``pool``, ``foreground`` and ``accept_plugins``.
         say: Shows what happens.
         on_joined: Called when home has answered.
@@ -79,7 +89,25 @@ def join(
     secret = shared_secret(None, url)
     server = Server(url)
     server.require_noeviction()
-    data_dir = Path(tempfile.mkdtemp(prefix="paise2-"))
+    turns, data_dir = Turns(server, names), Path(tempfile.mkdtemp(prefix="paise2-"))
+    try:
+        while _serve_queue(server, secret, turns, data_dir, options, say, on_joined):
+            pass
+    finally:
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _serve_queue(
+    server: Server,
+    secret: bytes,
+    turns: Turns,
+    data_dir: Path,
+    options: dict[str, Any],
+    say: Callable[[str], None],
+    on_joined: Callable[[], None],
+) -> bool:
+    """Run workers for the next queue. Return whether it is the turn of another one."""
+    name = turns.begin()
     accepts = bool(options["accept_plugins"])
     link = Link(server, name, secret, data_dir, accepts_plugins=accepts)
     sockets = serve(link.store)
@@ -93,14 +121,17 @@ def join(
             assert setup is not None
             say("workers run here until Ctrl-C, which lets running jobs finish")
             _save_plugins(setup["plugins"], data_dir)
-            _supervise(link, setup, options, data_dir)
-            if link.setup == setup:
+            _supervise(link, setup, options, data_dir, turns)
+            if link.setup == setup or link.leaving:
                 break
             say("home has other settings or plugins: the workers start again")
+        is_over = link.leaving and not link.stopping
         link.stop()
+        return is_over
     finally:
         sockets.shutdown()
-        shutil.rmtree(data_dir, ignore_errors=True)
+        sockets.server_close()
+        link.store.path.unlink()
 
 
 def _wait_for_home(link: Link, name: str) -> None:
@@ -131,7 +162,9 @@ def _save_plugins(plugins: dict[str, str], data_dir: Path) -> None:
         saved.save(name, source)
 
 
-def _supervise(link: Link, setup: dict[str, Any], options: dict[str, Any], data_dir: Path) -> None:
+def _supervise(
+    link: Link, setup: dict[str, Any], options: dict[str, Any], data_dir: Path, turns: Turns
+) -> None:
     own: dict[str, Any] = {
         "data_dir": str(data_dir),
         "task_queue.sqlite.path": str(link.store.path),
@@ -143,23 +176,26 @@ def _supervise(link: Link, setup: dict[str, Any], options: dict[str, Any], data_
     settings = Settings.from_json(setup["settings"]).override(own, "worker join")
     sizes = {DEFAULT_POOL: settings.workers.concurrency}
     sizes |= {pool: configured.processes for pool, configured in settings.workers.pools.items()}
+    sizes = {pool: number for pool, number in sizes.items() if pool in setup["pools"]}
     if chosen := options["pool"]:
         if chosen not in sizes:
-            raise WorkersError(f"home has no pool {chosen!r}; it has {', '.join(sorted(sizes))}")
+            raise WorkersError(
+                f"home has no pool {chosen!r} for machines; it has {', '.join(sorted(sizes))}"
+            )
         sizes = {chosen: settings.workers.concurrency if options["concurrency"] else sizes[chosen]}
     chosen_options = {"sizes": sizes, "burst": False, "drain_timeout": None}
     chosen_options |= {"foreground": options["foreground"]}
-    MachineSupervisor(settings, chosen_options, link, setup).run()
+    MachineSupervisor(settings, chosen_options, link, setup, turns).run()
 
 
-def spawn_joined(url: str, name: str, options: dict[str, Any]) -> int:
+def spawn_joined(url: str, names: Sequence[str], options: dict[str, Any]) -> int:
     """Join in a process of its own. Return its pid when its workers have joined.
 
     Raises:
         WorkersError: They can't. The message contains the reason.
     """
     ready, ready_there = os.pipe()
-    given = {"url": url, "name": name, "options": options, "ready": ready_there}
+    given = {"url": url, "names": names, "options": options, "ready": ready_there}
     child = subprocess.Popen(
         program(__name__, "paise2nb", "machine"),
         stdin=subprocess.PIPE,
@@ -183,7 +219,7 @@ def main() -> None:
     received = json.loads(sys.stdin.buffer.read())
     with os.fdopen(received["ready"], "w", encoding="utf-8") as ready:
         try:
-            join(received["url"], received["name"], received["options"], on_joined=ready.close)
+            join(received["url"], received["names"], received["options"], on_joined=ready.close)
         except Exception as error:  # any: without a reason the workers count as joined
             if not ready.closed:
                 ready.write(message(error))

@@ -19,7 +19,7 @@ from typing import Any
 from paise2nb.collection.cache import Cache
 from paise2nb.core.errors import StorageError
 from paise2nb.core.version import __version__
-from paise2nb.workers.machines.bytes_in_parts import AGAIN_SECONDS, Receiver, part_of
+from paise2nb.workers.machines.bytes_in_parts import AGAIN_SECONDS, Receiver, Sender
 from paise2nb.workers.machines.memory import PLUGINS, MemoryStore, execution_from_json
 from paise2nb.workers.machines.messages import (
     HOME,
@@ -51,9 +51,10 @@ class Link:
 
     Attributes:
         store: The executions.
-        setup: ``settings`` of home as JSON, and its saved ``plugins`` by name; None until home has
-            answered.
+        setup: ``settings`` of home as JSON, the ``pools`` for machines, and the saved ``plugins``
+            by name; None until home has answered.
         stopping: Home or a user wants this machine to stop.
+        leaving: It is the turn of another queue: this machine takes no more jobs of this one.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Link:
         self.store = MemoryStore(data_dir / "machine.sock", self._changed, self._ask_home)
         self.cache = Cache(data_dir / "cache")
         self.setup: dict[str, Any] | None = None
-        self.stopping = False
+        self.stopping = self.leaving = False
         self._name = name
         self._secret = secret
         self._channel: Channel | None = None
@@ -77,6 +78,7 @@ class Link:
         self._sent_outcomes: set[str] = set()
         self._sent_started: set[str] = set()
         self._asked: dict[str, list[queue.SimpleQueue[Any]]] = {}  # questions of workers
+        self._sender = Sender(self.cache)
         self._receiver = Receiver(self._ask_part, self._keep, 1 << 30)
 
     def start(self) -> None:
@@ -161,7 +163,7 @@ class Link:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "version": __version__,
-            "pools": {} if self.stopping else self.store.capacity(),
+            "pools": {} if self.stopping or self.leaving else self.store.capacity(),
             "plugins": json.loads(plugins) if plugins else None,  # not known yet
             "problem": self.store.supervisor().get("problem"),
             "setup": setup_digest(self.setup),
@@ -261,7 +263,7 @@ class Link:
                 case "answer":
                     self._take_answer(body)
                 case "want":
-                    self._send("part", part_of(self.cache, *body))
+                    self._send("part", self._sender.part(*body))
                 case "part":
                     self._receiver.receive(body)
                     self._receiver.step()
@@ -281,5 +283,5 @@ class Link:
             self.setup = setup
         # Older than the heartbeat that home had read when it claimed them.
         age = time.monotonic() - self._beats.get(body["beat"], float("-inf"))
-        if body["jobs"] and age < STALE_SECONDS and not self.stopping:
+        if body["jobs"] and age < STALE_SECONDS and not (self.stopping or self.leaving):
             self.store.add(map(execution_from_json, body["jobs"]))

@@ -23,7 +23,7 @@ from paise2nb.jobs.models import Limits, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash
 from paise2nb.jobs.transfer import outcome_from_json
-from paise2nb.workers.machines.bytes_in_parts import Receiver, part_of
+from paise2nb.workers.machines.bytes_in_parts import Receiver, Sender
 from paise2nb.workers.machines.home import HomeParts
 from paise2nb.workers.machines.joined import AHEAD, AHEAD_SECONDS, MOST_AHEAD, Leased, Machine
 from paise2nb.workers.machines.messages import (
@@ -64,6 +64,7 @@ class Relay:
     def __init__(self, parts: Parts, lasts: Callable[[], bool]) -> None:
         self._parts = parts
         self._home = HomeParts(parts)
+        self._sender = Sender(parts.cache)
         self._store = parts.job_store
         self._lasts = lasts
         self._settings = parts.settings.task_queue.redis
@@ -107,12 +108,18 @@ class Relay:
     def _renew(self) -> None:
         """Keep the key that names this home, unless another home has it."""
         key = self._server.home_key(self._settings.name)
-        place = {"host": socket.gethostname(), "path": str(self._store.path)}
-        mine = {**place, "collection": self._collection, "nonce": self._nonce}
+        tasks = [name for pool in self._pools().values() for name in pool]
+        mine = {
+            "host": socket.gethostname(),
+            "path": str(self._store.path),
+            "collection": self._collection,
+            "nonce": self._nonce,
+            "waits": bool(tasks) and self._store.claimable(tasks),
+        }
         milliseconds = int(self._settings.lease * 1000)
         if not self._server.redis.set(key, json.dumps(mine), nx=True, px=milliseconds):
             other = json.loads(self._server.redis.get(key) or "{}")
-            if {**other, "nonce": self._nonce} != mine:
+            if {**other, "nonce": self._nonce, "waits": mine["waits"]} != mine:
                 raise WorkersError(
                     f"the queue {self._settings.name!r} at {self._server.url} has a home already: "
                     f"{other.get('path')} on {other.get('host')}; stop its workers, or choose "
@@ -319,7 +326,7 @@ class Relay:
                 machine.receiver.receive(body)
                 machine.receiver.step()
             case "want":
-                self._send(machine, "part", part_of(self._parts.cache, *body))
+                self._send(machine, "part", self._sender.part(*body))
             case "ask":
                 value = self._home.reply(body["kind"], body["body"])
                 self._send(machine, "reply", {"name": body["name"], "value": value})
@@ -421,7 +428,8 @@ class Relay:
                 "jobs": list(self._given(machine)),
             }
             if machine.answer == "beat":
-                setup = self._home.setup(accepts_plugins=machine.about["accepts_plugins"])
+                accepts = machine.about["accepts_plugins"]
+                setup = self._home.setup(self._pools(), accepts_plugins=accepts)
                 if machine.about["setup"] != setup_digest(setup):
                     body["setup"] = setup
             self._send(machine, "answer", body)
