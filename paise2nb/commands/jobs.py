@@ -13,7 +13,7 @@ from paise2nb.commands.arguments import argument_lines, expand, is_literal, read
 from paise2nb.commands.cli import command, filters, option
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import UsageError
-from paise2nb.core.units import time_span
+from paise2nb.core.text import time_span
 from paise2nb.jobs.queries import Counts
 from paise2nb.plugins import AppInfo, Task
 from paise2nb.views.enqueued import Replay

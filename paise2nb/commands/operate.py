@@ -10,7 +10,7 @@ from paise2nb.commands.session import Session
 from paise2nb.core.display import Message, Rows
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import Column
-from paise2nb.core.units import time_span
+from paise2nb.core.text import time_span
 
 
 @command("backup")

@@ -17,7 +17,7 @@ from paise2nb.config.specs import AUTO
 from paise2nb.core.display import Message
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
-from paise2nb.core.units import time_span
+from paise2nb.core.text import time_span
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 
 FOLLOW_SECONDS = 0.25

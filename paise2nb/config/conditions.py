@@ -7,8 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 from paise2nb.core.errors import UsageError
-from paise2nb.core.text import did_you_mean
-from paise2nb.core.units import byte_size, time_span
+from paise2nb.core.text import byte_size, did_you_mean, time_span
 
 _OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 

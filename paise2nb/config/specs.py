@@ -30,7 +30,7 @@ from paise2nb.config.conditions import parse_condition
 from paise2nb.config.parser import WrittenKey, printable, shown
 from paise2nb.core.errors import SettingsError, UsageError
 from paise2nb.core.processes import usable_cores
-from paise2nb.core.units import time_span
+from paise2nb.core.text import time_span
 
 Key = tuple[str, ...]
 """The parts of a dotted key. An error class such as ``fetch.timeout`` is one part."""

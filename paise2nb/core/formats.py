@@ -40,12 +40,14 @@ class Format(NamedTuple):
     """The format of a database: its schema now, and the steps that lead there from version 1.
 
     The version is the database's ``user_version``. ``functions`` are those of one argument that
-    its views and triggers call, by name.
+    its views and triggers call, by name. ``page`` is the size of a page of a new file in bytes:
+    small pages make small commits cheaper.
     """
 
     schema: str
     migrations: tuple[Migration, ...] = ()
     functions: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})
+    page: int = 4096
 
     @property
     def version(self) -> int:

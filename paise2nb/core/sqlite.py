@@ -56,7 +56,6 @@ class Database:
     Args:
         path: The file. It is made private to the user, and so is a new directory.
         wanted: The format. A file of an earlier format is migrated.
-        page: The page size of a new file in bytes. Small pages make small commits cheaper.
         durable: Whether commits survive a power cut (``synchronous=FULL``). Otherwise the last
             ones may be lost in a power cut, but not in a crash (``NORMAL``).
         busy_seconds: How long to wait while another process writes.
@@ -75,7 +74,6 @@ class Database:
         wanted: Format,
         *,
         durable: bool,
-        page: int = 4096,
         busy_seconds: float = BUSY_SECONDS,
         create: bool = True,
         replace: bool = False,
@@ -86,7 +84,7 @@ class Database:
         self._version = wanted.version
         self._name = str(path)  # converted once: every read and write needs it
         self.durable = durable
-        self._page = page
+        self._page = wanted.page
         self._busy_seconds = busy_seconds
         # By thread. The writing connection has None in place of a thread.
         self._connections: dict[threading.Thread | None, sqlite3.Connection] = {}

@@ -22,8 +22,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # Bytes. A claim and a completion write three pages: the lines "drain" of tests.benchmarks.queue.
-FORMAT = read_format(Path(__file__).parent)
 PAGE_SIZE = 2048
+FORMAT = read_format(Path(__file__).parent)._replace(page=PAGE_SIZE)
 
 
 class Transaction:
@@ -130,7 +130,7 @@ class JobDatabase:
     def __init__(
         self, path: Path, *, durable: bool = True, host_delay: float = 0.0, create: bool = True
     ) -> None:
-        self.database = Database(path, FORMAT, durable=durable, page=PAGE_SIZE, create=create)
+        self.database = Database(path, FORMAT, durable=durable, create=create)
         self._read = self.database.read
         self.checkpoint = self.database.checkpoint
         self.close = self.database.close

@@ -6,26 +6,24 @@ from the module that defines them.
 """
 
 from paise2nb.plugins.api import Task, extractor, fetcher, task
-from paise2nb.plugins.documents import (
-    ContentExtractor,
-    ContentFetcher,
-    Document,
-    Extractor,
-    Fetched,
-    Fetcher,
-    Source,
-)
 from paise2nb.plugins.hookspecs import hookimpl
 from paise2nb.plugins.loading import short_name
 from paise2nb.plugins.protocols import (
     AppInfo,
     CacheProvider,
     ConfigurationProvider,
+    ContentExtractor,
+    ContentFetcher,
     ContentSource,
     DataStorageProvider,
+    Document,
+    Extractor,
+    Fetched,
+    Fetcher,
     LifecycleAction,
     PluginLookup,
     ResetAction,
+    Source,
     TaskContext,
     TaskQueueProvider,
 )

@@ -14,8 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PluginError, UsageError
-from paise2nb.plugins.documents import Extractor, Fetcher
-from paise2nb.plugins.protocols import AppInfo
+from paise2nb.plugins.protocols import AppInfo, Extractor, Fetcher
 
 _LEAST = {  # of the numbers in a declaration
     "max_retries": ("a whole number", 0),

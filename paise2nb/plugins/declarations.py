@@ -8,13 +8,14 @@ from typing import Any
 from paise2nb.core.errors import PluginError, SettingsError, shortened
 from paise2nb.core.text import did_you_mean
 from paise2nb.plugins.api import Task
-from paise2nb.plugins.documents import Extractor, Fetcher
 from paise2nb.plugins.loading import rule_error
 from paise2nb.plugins.protocols import (
     CacheProvider,
     ConfigurationProvider,
     ContentSource,
     DataStorageProvider,
+    Extractor,
+    Fetcher,
     LifecycleAction,
     ResetAction,
 )

@@ -8,7 +8,7 @@ import pluggy
 
 from paise2nb.plugins import protocols
 from paise2nb.plugins.api import Task
-from paise2nb.plugins.documents import Extractor, Fetcher
+from paise2nb.plugins.protocols import Extractor, Fetcher
 
 hookspec = pluggy.HookspecMarker("paise2")
 hookimpl = pluggy.HookimplMarker("paise2")

@@ -33,10 +33,9 @@ from paise2nb.plugins.declarations import (
     checked,
     taken,
 )
-from paise2nb.plugins.documents import Extractor, Fetcher
 from paise2nb.plugins.hookspecs import DeclaredFunctions, Hooks
 from paise2nb.plugins.loading import import_plugin, load_error, short_name, unknown_task
-from paise2nb.plugins.protocols import AppInfo, TaskQueueProvider
+from paise2nb.plugins.protocols import AppInfo, Extractor, Fetcher, TaskQueueProvider
 from paise2nb.plugins.saved import Fingerprint, SavedPlugins
 
 ENTRY_POINTS = "paise2"  # the group

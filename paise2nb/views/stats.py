@@ -10,7 +10,7 @@ from paise2nb.core import render
 from paise2nb.core.display import RowList
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.render import Column
-from paise2nb.core.units import time_span
+from paise2nb.core.text import time_span
 from paise2nb.jobs.history import quantile
 from paise2nb.jobs.statistics import DAY, HOUR
 from paise2nb.jobs.store import JobStore

@@ -22,7 +22,7 @@ from paise2nb.commands.arguments import argument_lines, expand
 from paise2nb.commands.cli import ALIASES, Command, CommandGroup
 from paise2nb.core import disks, render
 from paise2nb.core.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
-from paise2nb.core.units import time_span
+from paise2nb.core.text import time_span
 from tests import example_plugin
 from tests.mounts import paise2_on
 

@@ -21,13 +21,8 @@ BYLINES = (
 )
 # The same for the text and the attributes of links to a license (`LICENSE_REGEX`).
 _LICENSES = ("license", "/by", "/zero/", "cc by", "cc zero", "commons by", "commons zero")
-_NAMES = XPath(
-    " | ".join(
-        f"//body//@{name}"
-        for name in ("class", "id", "itemprop", "rel", "data-component", "data-testid")
-    ),
-    smart_strings=False,
-)
+_NAMED_BY = ("class", "id", "itemprop", "rel", "data-component", "data-testid")
+_NAMES = XPath(" | ".join(map("//body//@{}".format, _NAMED_BY)), smart_strings=False)
 
 
 def read(

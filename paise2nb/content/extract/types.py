@@ -48,15 +48,7 @@ MAX_MEMBERS = 10_000  # of one archive
 _SIGNED = frozenset((*DOCUMENTS, *ARCHIVES, OUTLOOK))  # these always begin with a signature
 _KNOWN = frozenset((*SUFFIXES.values(), *TEXTS)) - frozenset(FEEDS)
 # Types that are text: a suffix can tell which one, if the declaration only says "text".
-_TEXTUAL = (
-    "text/",
-    "message/",
-    "multipart/",
-    MAILBOX,
-    "application/json",
-    "application/x-ipynb",
-    "application/x-nd",
-)
+_TEXTUAL = tuple(_TABLES["textual"])
 _SIGNATURE, _FEED = (
     re.compile("|".join(map("({})".format, _TABLES[name])).encode(), re.DOTALL)
     for name in ("signatures", "feeds")
