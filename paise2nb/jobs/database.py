@@ -77,8 +77,8 @@ class Transaction:
         pages = json.dumps(list(self.counters.pages))
         changed = self.execute(SQL["changed_pages"], (pages,)).fetchall()
         for old, new, _ in changed:
-            self.counters.add_pages(old, -1)
-            self.counters.add_pages(new, 1)
+            self.counters.count("page", old, -1)
+            self.counters.count("page", new, 1)
             if old in UNFINISHED and new in ENDED:
                 self.ended.append(page(new, self._now()))
         states = [(new, page_id) for _, new, page_id in changed]

@@ -129,7 +129,7 @@ class EnqueueMixin(JobDatabase):
         tx.executemany(SQL["insert"], rows())
         if counts:
             for state, number in states.items():
-                tx.counters.add(state, number, parent is None)
-                tx.counters.add_parts(state, parts[state])
-                tx.counters.add_pages(state, pages[state])
+                tx.counters.count("state", state, number, parent is None)
+                tx.counters.count("part", state, parts[state])
+                tx.counters.count("page", state, pages[state])
             tx.counters.count_late(late, late_pages, len(jobs))

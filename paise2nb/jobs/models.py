@@ -14,6 +14,7 @@ UNFINISHED = STATES[:4]
 PAGE_TASKS = ("fetch", "links")  # a `links` job that a user enqueues is no page
 PAGE_PARTS = ("extract", "render", "store")  # the tasks that follow from a page's own
 PAGE_STATES = (*UNFINISHED, "stored", "unchanged", "failed", "cancelled", "skipped")
+_STATES_OF = {"state": STATES, "part": STATES, "page": PAGE_STATES}  # kinds of counters
 CLEANED_AT = "cleaned_at"  # the key of the time of the last cleanup
 IMMEDIATE = "immediate"  # the pool of a process that runs its own jobs
 
@@ -209,35 +210,22 @@ class StateCounters:
     """
 
     def __init__(self) -> None:
-        self.sums: dict[tuple[str, str | int], list[int]] = {}
+        self.sums: dict[tuple[str, str | int | None], list[int]] = {}
         self.pages: set[int] = set()
-
-    def add(self, state: str, number: int, root: bool) -> None:
-        """Add to the number of jobs in a state, unless only a damaged row can have that state."""
-        if state in STATES:
-            self.count("state", state, number, root)
 
     def move(self, old: str, new: str, root: bool, page_id: int | None) -> None:
         """Move one job from a state to another."""
-        self.add(old, -1, root)
-        self.add(new, 1, root)
+        self.count("state", old, -1, root)
+        self.count("state", new, 1, root)
         if page_id is not None:
             self.pages.add(page_id)
-            self.add_parts(old, -1)
-            self.add_parts(new, 1)
+            self.count("part", old, -1)
+            self.count("part", new, 1)
 
-    def add_parts(self, state: str, number: int) -> None:
-        """Add to the number of jobs in a state that are parts of pages."""
-        if state in STATES:
-            self.count("part", state, number)
-
-    def add_pages(self, state: str | None, number: int) -> None:
-        """Add to the number of pages in a state. A new page has none, a damaged row any."""
-        if state in PAGE_STATES:
-            self.count("page", state, number)
-
-    def count(self, kind: str, name: str | int, number: int, root: bool = False) -> None:
-        """Add to any counter."""
+    def count(self, kind: str, name: str | int | None, number: int, root: bool = False) -> None:
+        """Add to a counter of a kind, unless only a damaged row can have that state."""
+        if name not in _STATES_OF.get(kind, (name,)):  # a new page has none
+            return
         sums = self.sums.setdefault((kind, name), [0, 0])
         sums[0] += number
         sums[1] += number * root
@@ -255,9 +243,9 @@ class StateCounters:
             pages: how many of them are pages.
             counted: later jobs, which this transaction counts itself.
         """
-        self.add("queued", late, True)
-        self.add_pages("queued", pages)
-        self.add_parts("queued", pages)
+        self.count("state", "queued", late, True)
+        self.count("page", "queued", pages)
+        self.count("part", "queued", pages)
         self.count("id", "counted", late + counted)
 
 

@@ -180,10 +180,10 @@ class JobStore(LeaseMixin, WorkerRegistry):
         last, counted, _ = tx.ids()
         tx.counters.count_late(last - counted, tx.late_pages(counted))
         for row in jobs:
-            tx.counters.add(row["state"], -1, row["parent_id"] is None)
-            tx.counters.add_pages(row["page_state"], -1)
+            tx.counters.count("state", row["state"], -1, row["parent_id"] is None)
+            tx.counters.count("page", row["page_state"], -1)
             if row["page_id"] is not None:
-                tx.counters.add_parts(row["state"], -1)
+                tx.counters.count("part", row["state"], -1)
         tx.counters.pages.update(row["page_id"] for row in jobs if row["page_id"])
         deleted = [row["id"] for row in jobs]
         JobStore._forget_crawls(tx, deleted)
