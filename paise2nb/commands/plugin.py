@@ -110,12 +110,10 @@ def _shown(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _list(session: Session) -> Rows:
-    return PluginRows(session.app.plugins.describe(), _PLUGINS)
-
-
 plugins = CommandGroup(
-    "plugins", help="List every provider, fetcher, extractor and task.", default=_list
+    "plugins",
+    help="List every provider, fetcher, extractor and task.",
+    default=lambda session: PluginRows(session.app.plugins.describe(), _PLUGINS),
 )
 
 

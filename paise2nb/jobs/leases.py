@@ -8,22 +8,18 @@ late, twice, or about a job that was given to another one changes nothing.
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.execution import ExecutionMixin
-from paise2nb.jobs.models import Claim, Limits, Outcome, Worker, claim_of
+from paise2nb.jobs.models import Claim, Decide, Limits, Outcome, Worker, claim_of
 from paise2nb.jobs.queries import QueryMixin
 from paise2nb.jobs.sql import SQL
 
 COLLECTION = "collection"  # the key of the random id that the keys in Redis carry
 HOME_ONLY = "home"  # the error class of an outcome that only home can do better
-
-Lost: TypeAlias = Callable[[dict[str, Any], bool], Outcome]
-"""Decides about a job of a lost machine: ``(row, alone) -> Outcome``. ``row["started"]`` tells
-whether it had begun; ``alone``, that it was the only one."""
 
 
 class Lease(NamedTuple):
@@ -206,8 +202,11 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         return tx.execute("UPDATE machines SET state = 'stopping' WHERE host = ?", (host,)).rowcount
 
     @transaction
-    def lose_machine(self, tx: Transaction, machine: int, decide: Lost) -> list[int]:
-        """Delete a machine, and end the executions that it has. Return the ids of their jobs."""
+    def lose_machine(self, tx: Transaction, machine: int, decide: Decide) -> list[int]:
+        """Delete a machine, and end the executions that it has. Return the ids of their jobs.
+
+        ``row["started"]`` tells whether a job had begun; ``alone``, that it was the only one.
+        """
         rows = tx.execute(SQL["jobs_of_machine"], (machine,)).fetchall()
         alone = sum(row["started"] for row in rows) == 1
         for row in rows:

@@ -268,7 +268,8 @@ class Claims:
                 return SAFETY_POLL
             time.sleep(SPIN_SECONDS)
         # The claim checks pauses, too. Here that saves a transaction.
-        if self._ahead or not self._may_claim() or self._is_paused(worker):
+        pools = {"", worker.pool}
+        if self._ahead or not self._may_claim() or pools & self._job_store.paused_pools():
             return SAFETY_POLL
         if not self._plugins_are_current():
             return SAFETY_POLL
@@ -290,10 +291,6 @@ class Claims:
         except StorageError:
             time.sleep(SAFETY_POLL)
             raise
-
-    def _is_paused(self, worker: Worker) -> bool:
-        """Whether a user has paused the pool of this worker, or all pools."""
-        return not self._job_store.paused_pools().isdisjoint({"", worker.pool})
 
     def _runs_short_job(self) -> bool:
         """Whether a thread has just started its job, or is writing an outcome."""

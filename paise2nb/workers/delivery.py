@@ -100,18 +100,13 @@ def main() -> None:
     """Send the message on standard input. The exit status is 1 if that fails."""
     message = json.loads(sys.stdin.buffer.read())
     try:
-        url = _with_environment(message.pop("url"))
+        url = re.sub(r"\$\{(\w+)\}", lambda name: os.environ[name[1]], message.pop("url"))
         error = _notify(url, message)
     except LookupError as missing:
         error = f"the environment variable {missing.args[0]} in notify is not set"
     if error:
         print(error, file=sys.stderr)
         sys.exit(1)
-
-
-def _with_environment(url: str) -> str:
-    """Return a URL with the values of ``${VARIABLE}``. Raises LookupError for a missing one."""
-    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], url)
 
 
 def _notify(url: str, message: dict[str, Any]) -> str | None:

@@ -23,7 +23,8 @@ def recognise(image: bytes, languages: Sequence[str]) -> str:
     Raises:
         EngineError: ``damaged``. ``ocr``: Tesseract or the data of a language is missing.
     """
-    installed = _installed()
+    # Asked each time: users install what an error names.
+    installed = _run("--list-langs").stdout.decode("utf-8", "replace").splitlines()[1:]
     for language in languages:
         if language not in installed:
             package = f"{PACKAGE}-{language.replace('_', '-').lower()}"
@@ -38,11 +39,6 @@ def recognise(image: bytes, languages: Sequence[str]) -> str:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
         raise EngineError(f"Tesseract: {lines[-1]}")
     return done.stdout.decode("utf-8", "replace").replace("\f", "\n").strip()
-
-
-def _installed() -> list[str]:
-    """The languages that are installed, asked each time: users install what an error names."""
-    return _run("--list-langs").stdout.decode("utf-8", "replace").splitlines()[1:]
 
 
 def _run(*arguments: str, image: bytes = b"") -> subprocess.CompletedProcess[bytes]:

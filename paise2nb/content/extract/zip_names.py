@@ -52,12 +52,9 @@ def _codec(raw: bytes) -> str:
     for codec in _WESTERN:
         text = raw.decode(codec, "replace")
         special = [letter for letter in text if not letter.isascii()]
+        is_latin = all(letter.isalpha() and letter < "\u0250" for letter in special)
         # In words of a western language most letters are ASCII.
-        if all(map(_is_latin, special)) and 3 * len(special) <= sum(map(str.isalpha, text)):
+        if is_latin and 3 * len(special) <= sum(map(str.isalpha, text)):
             return codec
     found = detected(raw)
     return "cp437" if found == "cp1252" else found
-
-
-def _is_latin(letter: str) -> bool:
-    return letter.isalpha() and letter < "\u0250"
