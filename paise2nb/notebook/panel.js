@@ -13,6 +13,13 @@ const SILENT_SECONDS = 3; // without a heartbeat
 const CONFIRM_SECONDS = 5;
 const WINDOW = 50; // rows of failures, as the kernel sends them
 const END_LENGTH = 40; // characters of the end of a URL
+const PAGE_ROWS = 20;
+const PAGES_SECONDS = 2; // between two readings of the pages, while they change
+const PACE_SECONDS = 5;
+const SORTS = {
+  "newest first": "newest", "oldest first": "oldest", "by host": "host", "by title": "title",
+  "by state": "state", "longest first": "duration",
+};
 const RANGES = { "15 min": 900, "1 h": 3600, "1 d": 86400 };
 
 // Elements -----------------------------------------------------------------------------------
@@ -57,7 +64,7 @@ function newId() {
 
 function iconOf(state) {
   const sign = SIGNS[state] ?? OTHER_SIGNS[state] ?? "·";
-  return h("span", { class: "sign", "data-state": state, "aria-hidden": true }, sign);
+  return h("span", { class: "sign", "data-state": state, "aria-hidden": "true" }, sign);
 }
 
 function stateText(state) {
@@ -72,7 +79,7 @@ function target(row, title) {
 }
 
 // The host and the end of the path: what tells pages apart.
-function shortUrl(url) {
+function shortUrl(url, length = END_LENGTH) {
   let parts;
   try {
     parts = new URL(url);
@@ -80,9 +87,9 @@ function shortUrl(url) {
     return url;
   }
   const path = parts.pathname + parts.search;
-  if (path.length <= END_LENGTH) return parts.host + (path === "/" ? "" : path);
-  const slash = path.indexOf("/", path.length - END_LENGTH);
-  return `${parts.host}/…${path.slice(slash < 0 ? -END_LENGTH : slash)}`;
+  if (path.length <= length) return parts.host + (path === "/" ? "" : path);
+  const slash = path.indexOf("/", path.length - length);
+  return `${parts.host}/…${path.slice(slash < 0 ? -length : slash)}`;
 }
 
 // Many errors end in the URL, which is shown beside them.
@@ -312,9 +319,10 @@ function bar(name) {
 }
 
 // The only element that counts the pages in a state.
-function counter(state) {
+function counter(panel, state) {
   const number = h("span", { class: "paise2-count", "data-state": state });
-  const node = h("li", {}, iconOf(state), number, h("span", { class: "word" }, ` ${state}`));
+  const open = { class: "plain", type: "button", title: `Show the ${state} pages`, click: () => panel.showPages(state) };
+  const node = h("li", {}, h("button", open, iconOf(state), number, h("span", { class: "word" }, ` ${state}`)));
   node.update = (value) => {
     set(number, "data-value", value);
     say(number, count(value));
@@ -324,7 +332,7 @@ function counter(state) {
 }
 
 function bars(panel) {
-  const counters = Object.fromEntries(Object.keys(SIGNS).map((state) => [state, counter(state)]));
+  const counters = Object.fromEntries(Object.keys(SIGNS).map((state) => [state, counter(panel, state)]));
   const [whole, tags] = [bar("all pages"), h("div")];
   const [facts, hosts] = [h("div", { class: "facts" }), h("div", { class: "facts hosts" })];
   const rows = new Rows(tags, (tag) => tag.tag, (tag) => bar(tag.tag));
@@ -405,7 +413,7 @@ function boxes(panel) {
   const search = h("div", { class: "search", role: "search", keydown: key, search: () => button.click() }, words, button);
   panel.complain = (error) => say(said, error.message);
   const node = h("div", { class: "boxes" }, h("div", { class: "pair" }, paste, search), said, results);
-  return { node, update: () => show(search, !panel.first) };
+  return { node, update: () => [search, tag].forEach((part) => show(part, !panel.first)) };
 }
 
 function result(row) {
@@ -670,13 +678,187 @@ function log(panel) {
   return section;
 }
 
+// The pages -----------------------------------------------------------------------------------
+
+// A table of which only a window is here, sorted and filtered by the kernel.
+function pages(panel) {
+  const section = new Section(panel, "Pages", true);
+  const shown = { states: [], words: "", sort: "newest", offset: 0, limit: PAGE_ROWS };
+  const load = (values) => {
+    Object.assign(shown, { offset: 0 }, values);
+    return refresh(true).catch(panel.complain);
+  };
+  const states = choice("State", ["all states", ...Object.keys(SIGNS)], (name) => load({ states: SIGNS[name] ? [name] : [] }));
+  const sorts = choice("Sort", Object.keys(SORTS), (name) => load({ sort: SORTS[name] }));
+  let typing;
+  const words = h("input", { type: "search", "aria-label": "Filter", placeholder: "filter", input: () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => load({ words: words.value }), 250);
+  } });
+  const list = h("div", { class: "rows pages" });
+  const where = h("span", { class: "where" });
+  const turn = (name, sign, step) => h("button", { type: "button", "aria-label": name, click: () => load({ offset: shown.offset + step }) }, sign);
+  const [back, next] = [turn("previous pages", "‹", -PAGE_ROWS), turn("next pages", "›", PAGE_ROWS)];
+  const rows = new Rows(list, (row) => row.id, (row) => pageRow(panel, row));
+  section.tools.append(states, words, sorts, h("span", { class: "pager" }, where, back, next));
+  section.body.append(list);
+  let [total, busy, read, seen] = [0, false, 0, ""];
+  const refresh = async (now) => {
+    busy = true;
+    read = Date.now();
+    try {
+      const found = await panel.kernel.ask("pages", shown);
+      const held = !now && section.busy;
+      rows.sync(found.rows, held);
+      say(section.fresh, `${count(Math.max(found.total - total, rows.fresh))} new`);
+      show(section.fresh, held && rows.fresh > 0);
+      if (!held) [total] = [found.total];
+      const last = shown.offset + found.rows.length;
+      say(where, found.total ? `${count(shown.offset + 1)}–${count(last)} of ${count(found.total)}` : "none");
+      enable(back, shown.offset > 0);
+      enable(next, last < found.total);
+    } finally {
+      busy = false;
+    }
+  };
+  section.release = () => load({});
+  section.opened = () => section.isOpen && panel.kernel && load({});
+  section.update = (state) => {
+    show(section.node, sum(state.pages));
+    const counts = JSON.stringify([state.pages, state.items]);
+    const due = counts !== seen && Date.now() - read >= PAGES_SECONDS * 1000;
+    if (!section.isOpen || busy || !panel.alive || !due) return;
+    seen = counts;
+    refresh(false).catch(panel.complain);
+  };
+  panel.showPages = (state) => {
+    states.value = state;
+    if (!section.isOpen) section.open(true);
+    load({ states: [state] });
+    section.node.scrollIntoView({ block: "nearest" });
+  };
+  return section;
+}
+
+function choice(label, names, choose) {
+  const options = names.map((name) => h("option", { value: name }, name));
+  const node = h("select", { "aria-label": label, change: () => choose(node.value) }, ...options);
+  return node;
+}
+
+function pageRow(panel, row) {
+  const details = way(panel, row.id);
+  const [state, title] = [h("span", { class: "cell" }), opener("", details)];
+  const [place, time, took] = [h("span", { class: "place" }), h("span", { class: "time" }), h("span", { class: "number" })];
+  const node = h("div", { class: "row" }, h("div", { class: "page" }, state, title, place, time, took), details.node);
+  node.update = (now) => {
+    if (node.state !== now.state) {
+      node.state = now.state;
+      state.replaceChildren(stateText(now.state));
+      if (!details.node.hidden) details.load();
+    }
+    const short = now.url ? shortUrl(now.url, 24) : now.text;
+    say(title, now.title || reasonOf(now) || now.path);
+    set(title, "title", title.textContent);
+    if (place.textContent !== short) place.replaceChildren(target(now, short));
+    say(time, panel.clock(now.time));
+    say(took, now.duration === null ? "" : spent(now.duration));
+  };
+  return node;
+}
+
+const spent = (seconds) => (seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`);
+
+// The pace ------------------------------------------------------------------------------------
+
+function pace(panel) {
+  const section = new Section(panel, "Pace", true);
+  const plot = h("div", { class: "plot" });
+  const said = h("span", { class: "said", role: "status" });
+  let [range, read, data] = [RANGES["15 min"], 0, null];
+  const ranges = choice("Range", Object.keys(RANGES), (name) => {
+    range = RANGES[name];
+    load().catch(panel.complain);
+  });
+  const legend = ["completed", "failed"].map((name) => h("span", { class: "key", "data-bar": name }, name));
+  section.tools.append(said, ...legend, ranges);
+  section.body.append(plot);
+  const draw = () => data && plot.replaceChildren(drawing(panel, data, plot.clientWidth || 600, said));
+  const load = async () => {
+    read = Date.now();
+    data = await panel.kernel.ask("pace", { seconds: range });
+    draw();
+  };
+  new ResizeObserver(draw).observe(plot);
+  section.opened = () => section.isOpen && panel.kernel && load().catch(panel.complain);
+  section.update = (state) => {
+    show(section.node, sum(state.pages) + sum(state.others));
+    const due = Date.now() - read >= Math.max(PACE_SECONDS, range / 200) * 1000;
+    if (section.isOpen && panel.alive && due && !section.busy) section.opened();
+  };
+  return section;
+}
+
+// Bars over axes of time and number. The bar below the pointer, or chosen by arrow keys, is told.
+function drawing(panel, data, width, said) {
+  const [left, bottom, height] = [38, 18, 96];
+  const most = niceNumber(Math.max(...data.completed.map((number, index) => number + data.failed[index])));
+  const step = (width - left - 4) / data.completed.length;
+  const y = (number) => 6 + (height - 6) * (1 - number / most);
+  const node = svg("svg", { width, height: height + bottom, role: "img", tabindex: 0,
+    "aria-label": `pace: ${count(sum(data.completed))} completed, ${count(sum(data.failed))} failed since ${panel.clock(data.start)}` });
+  for (const number of [0, most / 2, most]) {
+    node.append(svg("line", { x1: left, x2: width, y1: y(number), y2: y(number) }),
+      svg("text", { x: left - 6, y: y(number) + 4, "text-anchor": "end" }, count(number)));
+  }
+  const ticks = width > 500 ? 6 : 3;
+  for (let tick = 0; tick <= ticks; tick += 1) {
+    const index = (data.completed.length * tick) / ticks;
+    const anchor = tick === 0 ? "start" : tick === ticks ? "end" : "middle";
+    const time = panel.clock(data.start + index * data.step).slice(-8, data.step < 60 ? undefined : -3);
+    node.append(svg("text", { x: left + index * step, y: height + 14, "text-anchor": anchor }, time));
+  }
+  data.completed.forEach((completed, index) => {
+    const [x, failed] = [left + index * step, data.failed[index]];
+    const bar = (name, from, number) => number && node.append(svg("rect", { "data-bar": name, x,
+      y: y(from + number), width: Math.max(step - 1, 1), height: Math.max(y(from) - y(from + number), 1) }));
+    bar("completed", 0, completed);
+    bar("failed", completed, failed);
+  });
+  const mark = svg("rect", { class: "mark", y: 0, height, width: step, x: -step });
+  node.append(mark);
+  let chosen = data.completed.length;
+  const choose = (index) => {
+    chosen = Math.min(Math.max(index, 0), data.completed.length - 1);
+    mark.setAttribute("x", left + chosen * step);
+    const [from, until] = [chosen, chosen + 1].map((number) => panel.clock(data.start + number * data.step));
+    say(said, `${from}–${until}: ${count(data.completed[chosen])} completed, ${count(data.failed[chosen])} failed`);
+  };
+  node.addEventListener("pointermove", (event) => choose(Math.floor((event.offsetX - left) / step)));
+  node.addEventListener("pointerleave", () => {
+    mark.setAttribute("x", -step);
+    say(said, "");
+  });
+  node.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (move) choose(chosen + move);
+  });
+  return node;
+}
+
+// The top of an axis: 2, 4, 10, 20, 40, 100, …
+function niceNumber(most) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(most, 1)));
+  return [2, 4, 10, 20].map((number) => number * power).find((number) => number >= most);
+}
+
 // The whole ----------------------------------------------------------------------------------
 
 class Panel {
   constructor(model, el) {
     Object.assign(this, { model, el, kernel: new Kernel(model), heard: Date.now() });
     this.top = [header, notice, bars, problems, controls, boxes].map((part) => part(this));
-    this.sections = [needsYou, retrying, running, scheduled, workers, log].map((part) => part(this));
+    this.sections = [needsYou, retrying, running, pages, pace, scheduled, workers, log].map((part) => part(this));
     const nodes = [...this.top, ...this.sections].map((part) => part.node);
     this.fields = h("fieldset", {}, ...nodes);
     this.root = h("div", { class: "paise2-watch", role: "region", "aria-label": "paise2 panel", "data-lm-suppress-shortcuts": "true" }, this.fields);
