@@ -9,7 +9,6 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from functools import cache
-from types import TracebackType
 from typing import Any, Self
 
 import pytest
@@ -48,12 +47,7 @@ class Container:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.kill()
 
     def terminate(self) -> None:

@@ -23,6 +23,7 @@ from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, Wor
 from paise2nb.jobs.models import PAGE_STATES, STATES, Outcome
 from paise2nb.views.waiting import waiting as steps_of_waiting
 from tests import example_plugin
+from tests.views.queue import end_next
 
 PLUGIN = (
     example_plugin.SOURCE
@@ -74,17 +75,6 @@ def app(make: Make) -> App:
 def waiting(make: Make) -> App:
     """Jobs wait until they are claimed."""
     return make("development")
-
-
-def end_next(app: App, outcome: Outcome) -> int:
-    """Claim the next job and end it with an outcome; returns its id."""
-    job_store = app.queue.job_store
-    worker = job_store.register("default", 1)
-    claim = job_store.claim(worker, app.parts.limits())
-    assert claim is not None
-    assert job_store.end(claim, outcome)
-    job_store.leave(worker)
-    return claim.id
 
 
 # Running -------------------------------------------------------------------------------------

@@ -150,9 +150,10 @@ class FieldSpec(NamedTuple):
         if value is None and self.nullable:
             return None
         accepted = _checked(self.kind, value, base)
-        low, high = self.limits or (accepted, accepted)
-        if accepted != AUTO and not low <= accepted <= high:
-            raise ValueError
+        if self.limits and accepted != AUTO:
+            low, high = self.limits
+            if not low <= accepted <= high:
+                raise ValueError
         if self.choices and accepted not in self.choices:
             raise ValueError
         return accepted
