@@ -70,6 +70,11 @@ _TYPES: dict[Any, str] = {
     tuple[str, ...]: "a list of words",
     tuple[Module, ...]: "a list of modules and paths of .py files",
 }
+_PATTERNS = {
+    Proxy: r"https?://[^/\s]|environment$",
+    RedisURL: r"(rediss?|unix)://[^/\s]*/?",
+    SecretURL: r"[a-z][a-z0-9]*://[^/\s]",
+}
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -184,11 +189,7 @@ def _checked(kind: Any, value: Any, base: Path) -> Any:
         raise ValueError
     if kind is WhenText:
         parse_condition(value)
-    if kind is SecretURL and not re.match(r"[a-z][a-z0-9]*://[^/\s]", value):
-        raise ValueError
-    if kind is Proxy and value != "environment" and not re.match(r"https?://[^/\s]", value):
-        raise ValueError
-    if kind is RedisURL and not re.match(r"(rediss?|unix)://[^/\s]*/?", value):
+    if not re.match(_PATTERNS.get(kind, ""), value):
         raise ValueError
     return value
 

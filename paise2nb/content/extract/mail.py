@@ -22,7 +22,6 @@ from email.utils import getaddresses, parsedate_to_datetime
 from mimetypes import guess_extension
 from typing import Any, NamedTuple
 
-from paise2nb.content.extract import pages
 from paise2nb.content.extract.text import codec_of, decode
 from paise2nb.content.extract.types import MAILS, PAGES, SAVED_PAGE
 from paise2nb.content.extract.visible import visible_text
@@ -156,6 +155,9 @@ def _is_saved_page(message: "Message[str, str]") -> bool:
 
 
 def _page(message: "Message[str, str]", source: Source, precise: bool = False) -> Document:
+    # Imported here because its parsers slow down the start of processes that never extract.
+    from paise2nb.content.extract import pages
+
     found = [part for part in message.walk() if part.get_content_type() in PAGES]
     start = message.get_param("start")
     found.sort(key=lambda part: start is None or part.get("Content-ID") != start)
