@@ -41,7 +41,9 @@ def main(args: Sequence[str] | None = None) -> int:
             result = run(words, session)
             show(result, session)
             return int(getattr(result, "exit_status", session.exit_status))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if str(interrupt):
+            print(interrupt, file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has closed the pipe. What is still buffered must not raise again at exit.

@@ -37,7 +37,7 @@ from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
 from paise2nb.views.stats import Stats, take_stats
 from paise2nb.views.status import Digest, Status, tail, take_digest, take_status
-from paise2nb.views.waiting import block, waiting
+from paise2nb.views.waiting import wait
 from paise2nb.workers import huey_import  # noqa: F401  # before the others
 from paise2nb.workers.control import Workers
 from paise2nb.workers.executor import call_function
@@ -371,7 +371,7 @@ class App:
         """
         if jobs is not None:
             jobs = [whole_number("id", job_id) for job_id in jobs]
-        block(waiting(self.client, timeout, jobs=jobs, on_progress=on_progress))
+        wait(self.client, timeout, jobs=jobs, on_progress=on_progress)
 
     # The rest --------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App, current, make_current
+from paise2nb.core.clock import local_time
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
 from paise2nb.jobs.models import PAGE_STATES, STATES, Outcome
 from paise2nb.views.waiting import waiting as steps_of_waiting
@@ -244,9 +245,9 @@ def test_a_job_that_waits_for_a_time_says_so_and_runs_now_when_forced(
     runs = len(later.attempts)
     again = app.enqueue("echo", "x")
     assert (again, again.answer, later.state) == (later, "waiting", "scheduled")
-    assert f"(already waiting until {later.run_at}; --force runs it now)" in str(again)
+    assert f"(already waiting until {local_time(later.run_at)}; --force runs it now)" in str(again)
     many = app.enqueue_many("echo", ["x", "y", "x"])
-    expected = f"1 new, 2 waiting; 1 not before {later.run_at}: --force runs them now"
+    expected = f"1 new, 2 waiting; 1 not before {local_time(later.run_at)}: --force runs them now"
     assert str(many) == expected
     assert len(later.attempts) == runs
     assert app.enqueue("echo", "x", force=True, delay=60).answer == "waiting"

@@ -12,6 +12,7 @@ import click
 from paise2nb.commands import collection, jobs, logins, maintenance, operate, workers
 from paise2nb.commands.cli import CommandGroup, usage_hint
 from paise2nb.commands.config import config
+from paise2nb.commands.help import help
 from paise2nb.commands.plugin import plugin, plugins
 from paise2nb.commands.session import Session
 from paise2nb.core.errors import PaiseError, UsageError
@@ -25,7 +26,7 @@ for command in (
     collection.search, collection.items, collection.item, collection.export, maintenance.watch,
     config, logins.cookies, plugins, operate.health, operate.metrics, operate.alerts,
     operate.backup, operate.restore, maintenance.reset, maintenance.demo, maintenance.doctor,
-    plugin,
+    plugin, help,
 ):  # fmt: skip
     table.add_command(command)
 

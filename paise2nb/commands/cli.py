@@ -18,6 +18,53 @@ from paise2nb.core.text import did_you_mean
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 ALIASES = {"workers": "worker"}
+PURPOSES = {
+    "Start": {
+        "demo": "demo",
+        "profile": "profile production",
+        "config": "config show",
+        "doctor": "doctor",
+        "help": "help enqueue",
+    },
+    "Collect pages": {
+        "enqueue": "enqueue fetch https://example.org/ --tag news --wait",
+        "wait": "wait --timeout 10m",
+        "cookies": "cookies cookies.txt",
+    },
+    "Run workers": {
+        "worker": "worker start --concurrency 4",
+        "pause": "pause fetch",
+        "resume": "resume",
+    },
+    "See what happens": {
+        "watch": "watch",
+        "status": "status",
+        "jobs": "jobs --state failed --tag news",
+        "job": "job 17",
+        "stats": "stats --since 1d --by host",
+    },
+    "Deal with failures": {
+        "retry": "retry --error timeout",
+        "replay": "replay 17",
+        "cancel": "cancel --tag news",
+    },
+    "Use the collection": {
+        "search": 'search "canal locks" site:example.org',
+        "items": "items --tag news",
+        "item": "item 5 --diff",
+        "export": "export news.csv --tag news",
+    },
+    "Extend": {"plugin": "%%paise2 plugin shout", "plugins": "plugins"},
+    "Operate": {
+        "health": "health --max-failed 10",
+        "metrics": "metrics --serve 9100",
+        "alerts": "alerts test",
+        "backup": "backup ~/backups/news",
+        "restore": "restore ~/backups/news",
+        "reset": "reset --yes",
+    },
+}
+"""The commands by what they are for, each with an example: its words, or the line of a cell."""
 _FILTERS = (
     ("--state NAME", completion.states, "Only pages and jobs in this state: stored, failed, …"),
     ("--task NAME", completion.tasks, "Only jobs of this task."),
@@ -126,6 +173,24 @@ class CommandGroup(_CellHelp, click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         """Return the names in the order of use, not of the alphabet."""
         return list(self.commands)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by purpose with examples; those of a part one after the other."""
+        if self.name != "paise2":
+            super().format_commands(context, formatter)
+            return
+        for purpose, examples in PURPOSES.items():
+            with formatter.section(purpose):
+                for name in filter(self.commands.__contains__, examples):
+                    text = self.commands[name].get_short_help_str(70)
+                    in_cell = examples[name].startswith("%")
+                    example = examples[name] if in_cell else f"paise2 {examples[name]}"
+                    formatter.write(f"  {name:<9}{text}\n{'':11}{example}\n")
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands before the options."""
+        self.format_commands(context, formatter)
+        click.Command.format_options(self, context, formatter)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """Return the command of that name or alias."""

@@ -17,11 +17,11 @@ from paise2nb.core.text import time_span
 from paise2nb.jobs.queries import Counts
 from paise2nb.plugins import AppInfo, Task
 from paise2nb.views.enqueued import Replay
-from paise2nb.views.history import local_time, told
+from paise2nb.views.history import row_time, told
 from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.stats import GROUPS, Stats
 from paise2nb.views.status import Status
-from paise2nb.views.waiting import STOPPED
+from paise2nb.views.waiting import Bar
 
 PROGRESS_FROM = 2000  # arguments from which on an enqueue shows its progress
 _TASK_OPTIONS = ("recursive", "depth", "same_host", "pattern", "max_pages")
@@ -93,8 +93,7 @@ def enqueue(
         jobs = app.enqueue_many(task, arguments, on_progress=report, **options)
     if and_wait:
         _start_workers(session, jobs)
-        _wait(session, None, jobs)
-        report_ended(session, jobs.ended(), fail=True)
+        report_ended(session, _wait(session, None, jobs), fail=True)
     else:
         _warn_if_stuck(session, jobs)
     return jobs[0] if single and not session.json else jobs
@@ -180,13 +179,12 @@ def report_ended(session: Session, ended: tuple[Counts, Counts], *, fail: bool) 
     session.exit_status = int(failed and fail)
 
 
-def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> None:
-    try:
-        with session.progress("waiting") as report:
-            session.app.wait(timeout, jobs=None if jobs is None else jobs.ids, on_progress=report)
-    except KeyboardInterrupt:
-        session.say(STOPPED)
-        raise
+def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> tuple[Counts, Counts]:
+    """Wait with a progress bar. Return the states in which pages and other jobs have ended."""
+    bar = Bar(session.app.client, None if jobs is None else jobs.ids)
+    with session.progress("waiting") as draw:
+        (session.app if jobs is None else jobs).wait(timeout, on_progress=bar.drawn_by(draw))
+    return bar.ended()
 
 
 @command("jobs")
@@ -229,11 +227,8 @@ def wait(
     Failed pages and jobs are reported.
     """
     selected = select(session, ids, **given) if ids or any(given.values()) else None
-    _wait(session, timeout, selected)
-    if fail or selected is not None:
-        ended = everything(session) if selected is None else selected.ended()
-        if any(counts["failed"] for counts in ended):
-            report_ended(session, ended, fail=fail)
+    ended = _wait(session, timeout, selected)
+    report_ended(session, everything(session) if fail and selected is None else ended, fail=fail)
     return session.app.status() if selected is None else selected
 
 
@@ -254,7 +249,7 @@ def retry(session: Session, /, ids: tuple[int, ...], **given: Any) -> Jobs:
     _warn_if_stuck(session, retried)
     job_store = session.app.queue.job_store
     for host, until in job_store.pauses_of_hosts(retried.ids).items():
-        session.say(f"{host} asked for a pause until {local_time(job_store, until)}")
+        session.say(f"{host} asked for a pause until {row_time(job_store, until)}")
     return retried
 
 

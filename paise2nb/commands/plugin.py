@@ -21,8 +21,14 @@ from paise2nb.plugins import ENTRY_POINTS, short_name
 from paise2nb.plugins.saved import SavedPlugins
 
 PREVIEW_LENGTH = 300  # characters of a document that --try shows
-_KEYS = ("kind", "name", "plugin", "version", "state", "origin")
-_PLUGINS = [Column(key, wide=key in ("name", "origin")) for key in _KEYS]
+_PLUGINS = (
+    Column("kind"),
+    Column("name", wide=True),
+    Column("plugin"),
+    Column("version"),
+    Column("state"),
+    Column("origin", wide=True, html=lambda path: render.link(path, render.short(path, 32))),
+)
 
 
 def _preview(outcome: dict[str, Any]) -> Message:
@@ -46,15 +52,9 @@ def _preview(outcome: dict[str, Any]) -> Message:
 class PluginRows(Rows):
     """The parts of all plugins, and why some can't be loaded."""
 
-    def _reasons(self) -> list[str]:
+    def notes(self) -> list[str]:
+        """Return why some can't be loaded."""
         return [row["reason"] for row in self._rows if "reason" in row]
-
-    def __str__(self) -> str:
-        return "\n".join([super().__str__(), *map(one_line, self._reasons())])
-
-    def _repr_html_(self) -> str:
-        notes = (render.panel(render.note(reason)) for reason in self._reasons())
-        return "".join([super()._repr_html_(), *notes])
 
 
 @command("plugin", reads_cell=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from paise2nb.app import App
     from paise2nb.config.settings import Settings
 
-Progress = Callable[[int, int], None] | None
+Progress = Callable[..., None] | None  # called with (done, total), and a text beside the bar
 
 
 class Session:
@@ -144,10 +144,15 @@ class Session:
         from rich.progress import Progress as Bar
 
         console = Console(stderr=True)
-        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Bar(*columns, console=console, transient=True) as bar:
-            row = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(row, completed=done, total=total)
+        beside = TextColumn("{task.fields[beside]}")
+        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), beside)
+        with Bar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+            row = bar.add_task(label, total=None, beside="")
+
+            def report(done: int, total: int, beside: str = "") -> None:
+                bar.update(row, completed=done, total=total, beside=beside)
+
+            yield report
 
     def close(self) -> None:
         """Close the app that this session has opened."""

@@ -50,3 +50,19 @@ def iso(seconds: float | None) -> str | None:
         return None
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment(text: str) -> datetime:
+    """Parse ISO 8601. A time without a zone is in UTC, and a day is its midnight in UTC."""
+    parsed = datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def local_time(when: float | str | None) -> str:
+    """Format a time in the time zone of this machine: ``2026-01-31 10:30:00 CET``.
+
+    Args:
+        when: seconds since the epoch or ISO 8601. None is an empty text.
+    """
+    text = when if isinstance(when, str) else iso(when)
+    return f"{moment(text).astimezone():%Y-%m-%d %H:%M:%S %Z}" if text else ""

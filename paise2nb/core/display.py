@@ -3,7 +3,7 @@
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from operator import methodcaller
@@ -93,13 +93,15 @@ class Listing(Displayable, Sequence[RowT]):
         keys: the keys of a row, for the data frame of an empty listing.
         times: the keys whose values are dates.
         whole_numbers: the keys whose values are integers or None.
+        shown: the number of rows that are shown; None means all.
         empty: what is shown when there are no rows.
     """
 
-    columns: ClassVar[Sequence[str | Column]] = ()
+    columns: Sequence[str | Column] = ()
     keys: ClassVar[Sequence[str]] = ()
     times: ClassVar[Sequence[str]] = ()
     whole_numbers: ClassVar[Sequence[str]] = ()
+    shown: ClassVar[int | None] = render.VIEW_ROWS
     empty: str = "nothing"
     _rows: Sequence[Any]
 
@@ -109,6 +111,9 @@ class Listing(Displayable, Sequence[RowT]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __iter__(self) -> Iterator[RowT]:
+        return map(self._element, self._rows)
 
     @overload
     def __getitem__(self, index: int) -> RowT: ...
@@ -141,15 +146,24 @@ class Listing(Displayable, Sequence[RowT]):
         """Return the first rows without reading the others."""
         return self[:number].to_dicts()
 
+    def _first(self) -> list[dict[str, Any]]:
+        return self.first(len(self) if self.shown is None else self.shown)
+
+    def notes(self) -> list[str]:
+        """Return lines to show below the table."""
+        return []
+
     def __str__(self) -> str:
-        rows = self.first(render.VIEW_ROWS)
-        return render.text_table(rows, self.columns, of=len(self)) if rows else self.empty
+        rows = self._first()
+        table = render.text_table(rows, self.columns, len(self)) if rows else self.empty
+        return "\n".join([table, *map(render.one_line, self.notes())])
 
     def _repr_html_(self) -> str:
-        rows = self.first(render.VIEW_ROWS)
-        if not rows:
-            return render.panel(render.note(self.empty))
-        return render.html_table(rows, self.columns, of=len(self))
+        rows = self._first()
+        table = (
+            render.html_table(rows, self.columns, len(self)) if rows else render.note(self.empty)
+        )
+        return render.panel(table, *map(render.note, self.notes()))
 
 
 class RowList(Listing[dict[str, Any]]):
@@ -171,15 +185,11 @@ class Rows(RowList):
         columns: what the views show of them.
     """
 
+    shown = None
+
     def __init__(self, rows: list[dict[str, Any]], columns: Sequence[Column]) -> None:
         super().__init__(rows)
-        self._shown = columns
-
-    def __str__(self) -> str:
-        return render.text_table(self._rows, self._shown, limit=None)
-
-    def _repr_html_(self) -> str:
-        return render.html_table(self._rows, self._shown, limit=None)
+        self.columns = columns
 
 
 def frame(

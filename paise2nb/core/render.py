@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from paise2nb.core.urls import short_url
+
 T = TypeVar("T")
 
 # Mark a hit in a snippet. Control characters, because extracted text contains none.
@@ -30,7 +32,7 @@ LINK_LENGTH = 2000  # characters of a URL that becomes a link
 LEAST_WIDTH = 12  # to which a wide column may be cut
 TEXT_WIDTH = 120  # characters of a line where the output is no terminal: the same everywhere
 BAR_SECONDS = 0.1  # between two updates of a progress bar
-BAR_CHARACTERS = 70  # that each update overwrites
+URL_LENGTH = 64  # characters of a URL in a table, see `short_url`
 
 _ESCAPE_SEQUENCES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
@@ -46,6 +48,7 @@ UNSAFE = re.compile(
     "\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
 )
 _SPACE = re.compile(r"\s+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|/\S")  # or an absolute path
 
 _TONES = {
     "good": "completed stored unchanged idle ok",
@@ -98,23 +101,35 @@ def one_line(text: object, width: int | None = None) -> str:
     return line if width is None or len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
+def short(text: str, length: int = URL_LENGTH) -> str:
+    """Shorten a URL or a path to its host and the end of its path, any other text at its end."""
+    return "".join(short_url(text, length)) if _URL.match(text) else cut(text, length)
+
+
 def link(url: str, text: str | None = None) -> str:
-    """Return HTML that shows a URL, as a link if following it can't run a script.
+    """Return HTML that shows a URL in short, as a link if following it can't run a script.
+
+    The whole URL is shown when the pointer is over it.
 
     Args:
         url: ``http``, ``https`` and ``file`` URLs of a usual length become links.
         text: The text to show instead of the URL.
     """
-    shown = escape(one_line(url if text is None else text, CELL_LENGTH))
-    if len(url) > LINK_LENGTH:
-        return shown
+    shown = escape(one_line(short(url) if text is None else text, CELL_LENGTH))
+    whole = f'title="{escape(one_line(url, LINK_LENGTH))}"'
     try:
         scheme = urlsplit(url.strip()).scheme.lower()
     except ValueError:
         scheme = ""
-    if scheme not in ("http", "https", "file") or plain(url) != url:
-        return shown
-    return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{shown}</a>'
+    is_safe = scheme in ("http", "https", "file") and plain(url) == url
+    if not is_safe or len(url) > LINK_LENGTH:
+        return f"<span {whole}>{shown}</span>"
+    return f'<a href="{escape(url)}" {whole} target="_blank" rel="noopener noreferrer">{shown}</a>'
+
+
+def text_or_link(text: str) -> str:
+    """Return HTML that shows a URL as `link` does, and any other text as it is."""
+    return link(text) if _URL.match(text) else escape(one_line(text, CELL_LENGTH))
 
 
 def in_cell_words(text: str) -> str:
@@ -183,38 +198,40 @@ def counted(rows: Sequence[T], on_progress: Callable[[int, int], None] | None) -
             on_progress(done, len(rows))
 
 
-@contextmanager
-def progress_line(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar in a notebook, and nothing elsewhere. Give a function of (done, total).
+def in_kernel() -> bool:
+    """Whether standard output is that of a notebook's cell."""
+    return type(sys.stdout).__module__.startswith("ipykernel.")
 
-    The bar overwrites one line of the output. At the end the line reads the same whatever was
-    shown meanwhile: ``LABEL: done``, or ``stopped`` after an error.
+
+@contextmanager
+def progress_line() -> Iterator[Callable[..., None]]:
+    """Show a progress bar in a notebook, and nothing elsewhere.
+
+    Gives a function of (done, total) and, if there is more to say, a text beside the bar. The bar
+    overwrites one line of the output, and is removed at the end.
     """
-    in_kernel = type(sys.stdout).__module__.startswith("ipykernel.")
     drawn, shown = 0.0, ""
 
     def write(text: str) -> None:
         nonlocal shown
-        if in_kernel and text != shown:  # a notebook keeps each update in its file
-            shown = text
-            sys.stdout.write(f"\r{text:<{BAR_CHARACTERS}}")
+        if text != shown:  # a notebook keeps each update in its file
+            sys.stdout.write(f"\r{text:<{len(shown)}}")
             sys.stdout.flush()
+            shown = text
 
-    def draw(done: int, total: int) -> None:
+    def draw(done: int, total: int, beside: str = "") -> None:
         nonlocal drawn
         now = time.monotonic()
-        if total and now - drawn >= BAR_SECONDS:
+        if in_kernel() and total and now - drawn >= BAR_SECONDS:
             drawn = now
-            write(progress_bar(done, total))
+            write(" · ".join(filter(None, [progress_bar(done, total), beside])))
 
-    outcome = "stopped"
     try:
         yield draw
-        outcome = "done"
     finally:
-        write(f"{label}: {outcome}")
-        if in_kernel:
-            sys.stdout.write("\n")
+        if shown:
+            write("")
+            sys.stdout.write("\r")
 
 
 def painted(text: str) -> Any:
@@ -232,15 +249,16 @@ def painted(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table.
+    """One column of a table. It is left out if all its cells are empty.
 
     Args:
         key: The key of its values in a row.
         title: Its heading. None means the key, with spaces.
         right: Whether to align it to the right, as numbers are.
-        wide: Whether it is cut first if the table is too wide.
+        wide: Whether it is cut if the table is too wide.
         text: Formats a value as text.
-        html: Formats a value as safe HTML. None means the escaped text.
+        html: Makes safe HTML of the text. None means to escape it.
+        cut: Cuts a text to a number of characters.
     """
 
     key: str
@@ -248,7 +266,8 @@ class Column:
     right: bool = False
     wide: bool = False
     text: Callable[[Any], str] = str
-    html: Callable[[Any], str] | None = None
+    html: Callable[[str], str] | None = None
+    cut: Callable[[str, int], str] = lambda text, width: cut(text, width)
 
     @property
     def heading(self) -> str:
@@ -263,39 +282,72 @@ class Column:
     def as_html(self, row: Mapping[str, Any]) -> str:
         """Format the cell of a row as HTML."""
         value = row.get(self.key)
-        if value is None:
-            return ""
-        return self.html(value) if self.html else escape(one_line(self.text(value), CELL_LENGTH))
+        text = "" if value is None else self.text(value)
+        if self.html:
+            return _cell("td", "", self.html(text) if text else "")
+        kind = "right" if self.right else "wide" if self.wide else ""
+        shown = escape(one_line(text, CELL_LENGTH))
+        return _cell("td", kind, shown, f' title="{shown}"' if kind == "wide" and text else "")
 
 
-def columns_of(columns: Sequence[str | Column]) -> list[Column]:
-    """Make a `Column` of each key."""
-    return [Column(column) if isinstance(column, str) else column for column in columns]
+def number(key: str, title: str | None = None) -> Column:
+    """A column of counts, with separators."""
+    return Column(key, title, right=True, text="{:,}".format)
+
+
+def url(key: str, title: str | None = None, text: Callable[[Any], str] = str) -> Column:
+    """A column of URLs, paths or other texts. URLs and paths are cut in their middle."""
+    return Column(key, title, wide=True, text=text, html=text_or_link, cut=short)
+
+
+def _cell(tag: str, kind: str, content: str, more: str = "") -> str:
+    name = f' class="{kind}"' if kind else ""
+    return f"<{tag}{name}{more}>{content}</{tag}>"
+
+
+def _filled(rows: Sequence[Mapping[str, Any]], columns: Sequence[str | Column]) -> list[Column]:
+    """The columns that have any text."""
+    chosen = [Column(column) if isinstance(column, str) else column for column in columns]
+    return [column for column in chosen if any(map(column.as_text, rows))] or chosen[:1]
 
 
 def text_table(
     rows: Sequence[Mapping[str, Any]],
     columns: Sequence[str | Column],
-    limit: int | None = VIEW_ROWS,
-    width: int | None = None,
     of: int | None = None,
+    width: int | None = None,
 ) -> str:
     """Format rows as aligned columns of text, one row on a line.
 
     Args:
-        rows: The rows, or the first of them.
+        rows: The rows to show.
         columns: Keys, or columns.
-        limit: The number of rows to show. None shows all.
-        width: The width in characters. None means that of the terminal, else `TEXT_WIDTH`.
         of: The number of all rows, if `rows` are only the first.
+        width: The width in characters. None means that of the terminal, else `TEXT_WIDTH`.
     """
-    chosen = columns_of(columns)
+    chosen = _filled(rows, columns)
     table = [[column.heading for column in chosen]]
-    table += [[column.as_text(row) for column in chosen] for row in rows[:limit]]
+    table += [[column.as_text(row) for column in chosen] for row in rows]
     widths = _widths(table, chosen, width or text_width())
-    right = [column.right for column in chosen]
-    lines = ["  ".join(map(_fit, cells, widths, right)).rstrip() for cells in table]
-    return "\n".join([*lines, *_more(len(rows), limit, of)])
+    lines = ["  ".join(map(_fit, cells, widths, chosen)).rstrip() for cells in table]
+    return "\n".join([*lines, *more(len(rows), of)])
+
+
+def html_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str | Column], of: int | None = None
+) -> str:
+    """Format rows as an HTML table, for `panel`. The arguments are those of `text_table`."""
+    chosen = _filled(rows, columns)
+    kinds = ["right" if column.right else "" for column in chosen]
+    head = map(_cell, ["th"] * len(kinds), kinds, [escape(column.heading) for column in chosen])
+    body = "".join(f"<tr>{''.join(c.as_html(row) for c in chosen)}</tr>" for row in rows)
+    table = f"<table><thead><tr>{''.join(head)}</tr></thead><tbody>{body}</tbody></table>"
+    return "".join([f'<div class="box">{table}</div>', *map(note, more(len(rows), of))])
+
+
+def more(shown: int, number: int | None) -> list[str]:
+    """The line that tells how many rows of a number are not shown, if any."""
+    return [f"… {number - shown:,} more"] if number and number > shown else []
 
 
 def _widths(table: Sequence[Sequence[str]], columns: Sequence[Column], room: int) -> list[int]:
@@ -314,18 +366,13 @@ def _widths(table: Sequence[Sequence[str]], columns: Sequence[Column], room: int
     return widths
 
 
-def _more(rows: int, limit: int | None, of: int | None) -> list[str]:
-    """The line that tells how many rows are not shown, if any."""
-    hidden = max(rows, of or 0) - (rows if limit is None else min(rows, limit))
-    return [f"… {hidden:,} more"] if hidden else []
-
-
-def _fit(cell: str, width: int, right: bool) -> str:
+def _fit(text: str, width: int, column: Column) -> str:
     from rich.cells import cell_len
 
-    cell = cut(cell, width)
-    room = " " * (width - cell_len(cell))
-    return room + cell if right else cell + room
+    if cell_len(text) > width:
+        text = cut(column.cut(text, width), width)
+    room = " " * (width - cell_len(text))
+    return room + text if column.right else text + room
 
 
 def cut(line: str, width: int) -> str:
@@ -340,41 +387,6 @@ def text_width() -> int:
     columns = shutil.get_terminal_size((TEXT_WIDTH, 24)).columns
     in_terminal = sys.stdout is not None and sys.stdout.isatty()
     return max(40, columns) if in_terminal else TEXT_WIDTH
-
-
-def html_table(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str | Column],
-    limit: int | None = VIEW_ROWS,
-    of: int | None = None,
-) -> str:
-    """Format rows as an HTML table with its style.
-
-    Args:
-        rows: The rows, or the first of them.
-        columns: Keys, or columns.
-        limit: The number of rows to show. None shows all.
-        of: The number of all rows, if `rows` are only the first.
-    """
-    return panel(bare_table(rows[:limit], columns), *map(note, _more(len(rows), limit, of)))
-
-
-def bare_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str | Column]) -> str:
-    """Format rows as an HTML table without style, for a page that has it already."""
-    chosen = columns_of(columns)
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = ("right" if column.right else "wide" if column.wide else "" for column in chosen)
-        return "".join(
-            f'<{tag} class="{kind}">{cell}</{tag}>' if kind else f"<{tag}>{cell}</{tag}>"
-            for kind, cell in zip(kinds, cells, strict=True)
-        )
-
-    head = line("th", [escape(column.heading) for column in chosen])
-    body = "".join(
-        f"<tr>{line('td', [column.as_html(row) for column in chosen])}</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def note(text: str) -> str:

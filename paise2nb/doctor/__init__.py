@@ -19,7 +19,7 @@ from paise2nb.collection import items
 from paise2nb.config.settings import Settings
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import PaiseError, PluginError
-from paise2nb.core.render import TONES, amount, escape, one_line, panel
+from paise2nb.core.render import Column, amount, html_table, one_line, panel, tone
 from paise2nb.core.version import __version__
 from paise2nb.doctor import data
 from paise2nb.doctor.data import Finding
@@ -27,6 +27,13 @@ from paise2nb.jobs.alerts import INSTALL_APPRISE, UNCHECKED, read_states
 from paise2nb.jobs.database import FORMAT as JOBS_FORMAT
 from paise2nb.jobs.workers_status import silent_processes
 from paise2nb.plugins import Plugins
+
+_COLUMNS = (
+    Column("state", html=tone),
+    Column("check"),
+    Column("text", title="finding", wide=True),
+    Column("advice", wide=True),
+)
 
 
 @dataclass(repr=False)
@@ -56,12 +63,7 @@ class Report(Displayable):
         return str(Report(bad)) if bad else "no problems found"
 
     def _repr_html_(self) -> str:
-        lines = (
-            f'<div><span class="{TONES[f.state]}">{f.state}</span> <b>{escape(f.check)}</b>: '
-            f"{escape(f.text)}{f'<br>→ {escape(f.advice)}' if f.advice else ''}</div>"
-            for f in self.findings
-        )
-        return panel(*lines)
+        return panel(html_table(list(map(asdict, self.findings)), _COLUMNS))
 
 
 def examine(resolve: Callable[[], Settings]) -> Report:

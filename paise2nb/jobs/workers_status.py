@@ -165,7 +165,7 @@ class WorkersStatus(Displayable):
     def _repr_html_(self) -> str:
         parts = [render.note(render.in_cell_words(line)) for line in repr(self).splitlines()]
         if self.message is None and self.workers:  # the result of `worker status`: pids are useful
-            parts.insert(1, render.bare_table(self.workers, COLUMNS))
+            parts.insert(1, render.html_table(self.workers, COLUMNS))
             if self.machines:
-                parts.insert(2, render.bare_table(self.machines, MACHINE_COLUMNS))
+                parts.insert(2, render.html_table(self.machines, MACHINE_COLUMNS))
         return render.panel(*parts)

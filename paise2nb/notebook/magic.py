@@ -71,10 +71,14 @@ class Magic:
                 return None
             return result.to_dict() if session.json and hasattr(result, "to_dict") else result
         except KeyboardInterrupt as interrupt:
-            _show_as(interrupt, "interrupted")
+            _show_as(interrupt, str(interrupt) or "interrupted")
             raise
         except Exception as error:
-            if not (session.debug or session.raw):
+            if session.raw and not session.debug:
+                from paise2nb.notebook.tracebacks import show_own_frames
+
+                show_own_frames(error, self.shell.InteractiveTB)
+            elif not session.debug:
                 text = f"error: {type(error).__name__}: {error}; --debug shows the traceback"
                 if isinstance(error, PaiseError):
                     text = f"error: {in_cell_words(str(error))}"

@@ -16,7 +16,7 @@ from paise2nb.commands.session import Progress, Session
 from paise2nb.config.settings import Settings
 from paise2nb.core.display import Message
 from paise2nb.core.errors import PaiseError, UsageError
-from paise2nb.core.render import in_cell_words, progress_line
+from paise2nb.core.render import in_cell_words, in_kernel, progress_line
 from paise2nb.plugins import Plugins
 
 
@@ -159,8 +159,9 @@ class NotebookSession(Session):
     @contextmanager
     def progress(self, label: str) -> Iterator[Progress]:
         """Show a progress bar on one line of the output, in a kernel."""
-        in_kernel = not self.json and hasattr(self.shell, "kernel")
-        with progress_line(label) if in_kernel else super().progress(label) as report:
+        with (
+            progress_line() if in_kernel() and not self.json else super().progress(label) as report
+        ):
             yield report
 
     def close(self) -> None:

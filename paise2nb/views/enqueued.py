@@ -1,17 +1,19 @@
 """The answer to an enqueue, and the result of a replay."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from paise2nb.core import render
+from paise2nb.core.clock import local_time
 from paise2nb.core.display import Displayable, arguments
 from paise2nb.core.errors import without_secrets
 from paise2nb.jobs.models import NewJob
 from paise2nb.views.client import JobClient
+from paise2nb.views.history import told
 from paise2nb.views.job_rows import LATER, NOW
-from paise2nb.views.jobs import Jobs
+from paise2nb.views.jobs import Job, Jobs
 
 
 class Enqueued(Jobs):
@@ -35,6 +37,9 @@ class Enqueued(Jobs):
         job = self._element(self._rows[index])
         job.answer = self.answers[index]
         return job
+
+    def __iter__(self) -> Iterator[Job]:
+        return (self[index] for index in range(len(self)))
 
     def _answered(self, answer: str) -> Jobs:
         pairs = zip(self.ids, self.answers, strict=True)
@@ -63,8 +68,9 @@ class Enqueued(Jobs):
         text = ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "nothing to add"
         waiting = self._answered("waiting").to_dicts() if self.waiting else []
         if later := [row["run_at"] for row in waiting if row["state"] in LATER and row["run_at"]]:
-            text += f"; {len(later):,} not before {min(later)}: --force runs them now"
-        return text
+            text += f"; {len(later):,} not before {local_time(min(later))}: --force runs them now"
+        ended = told(*self.ended()) if self.waited else ""
+        return f"{text}; {ended}" if ended else text
 
     def _repr_html_(self) -> str:
         return render.panel(render.note(str(self)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.core import render
+from paise2nb.core.clock import local_time
 from paise2nb.core.render import Column
 from paise2nb.jobs.models import PAGE_STATES, STATES, value_of
 from paise2nb.jobs.queries import Counts
@@ -18,9 +19,9 @@ COLUMNS = (
     Column("task"),
     Column("number", title="run", right=True),
     Column("outcome", html=render.tone),
-    Column("started"),
-    Column("took", right=True),
     Column("message", wide=True),
+    Column("took", right=True),
+    Column("started"),
 )
 
 _FRAME = re.compile(r'^ +File "([^"]+)"', re.MULTILINE)
@@ -56,12 +57,13 @@ def _ended(attempts: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         message = attempt["error"] or ""
         if attempt["retry_in"] is not None:
             message += f" (retried after {render.duration(attempt['retry_in'])})"
-        began, ended = (_moment(attempt[name]) for name in ("started_at", "finished_at"))
+        times = [attempt["started_at"], attempt["finished_at"]]
+        began, ended = (datetime.fromisoformat(time) if time else None for time in times)
         seconds = (ended - began).total_seconds() if began and ended else None
         yield {
             "number": attempt["number"],
             "outcome": attempt["outcome"],
-            "started": began and f"{began:%Y-%m-%d %H:%M:%S}",
+            "started": local_time(attempt["started_at"]),
             "took": None if seconds is None else render.duration(max(seconds, 0.0)),
             "message": message.strip(),
         }
@@ -74,13 +76,13 @@ def _current(job_store: JobStore, row: Mapping[str, Any]) -> Iterator[dict[str, 
         yield {
             "number": row["run"],
             "outcome": "running",
-            "started": local_time(job_store, began),
+            "started": row_time(job_store, began),
             "took": render.duration(max(job_store.now() - began, 0.0)),
         }
     elif row["state"] in ("queued", "scheduled", "retrying"):
         message = f"waiting for {row['waiting_for']}" if row["waiting_for"] else ""
         if row["run_at"] is not None:
-            message = f"{message} until {local_time(job_store, row['run_at'])}".strip()
+            message = f"{message} until {row_time(job_store, row['run_at'])}".strip()
         yield {"outcome": row["state"], "message": message}
 
 
@@ -90,19 +92,18 @@ def shown_traceback(traceback: str | None) -> str:
     It does not if the package raised the error as a known reason, such as ``404 Not Found``.
     """
     text = traceback or ""
-    files = [Path(name) for name in _FRAME.findall(text) if not name.startswith("<")]
-    in_own_code = any(not set(file.parents) & _INSTALLED for file in files)
-    return text if in_own_code or not _REASON.search(text) else ""
+    is_shown = any(map(is_own_code, _FRAME.findall(text))) or not _REASON.search(text)
+    return text if is_shown else ""
 
 
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).astimezone()
+def is_own_code(file: str) -> bool:
+    """Whether the code of a frame is the user's, not that of a library or of this package."""
+    return not file.startswith("<") and not set(Path(file).parents) & _INSTALLED
 
 
-def local_time(job_store: JobStore, seconds: float) -> str:
+def row_time(job_store: JobStore, seconds: float | None) -> str:
     """A row's time for users, in their time zone."""
-    moment = _moment(job_store.iso_time(seconds))
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
+    return local_time(job_store.iso_time(seconds))
 
 
 def told(pages: Counts, others: Counts) -> str:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from paise2nb.core import render
-from paise2nb.core.clock import iso
+from paise2nb.core.clock import iso, local_time, moment
 from paise2nb.core.display import Listing, Message, Record, RowList
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import Column
 from paise2nb.plugins import DataStorageProvider
 
 NO_TITLE = "(no title)"
+SOURCE_LENGTH = 80  # characters of a URL below a title
 _ON_DEMAND = ("versions", "duplicates", "metadata", "text")  # the fields that lists leave out
 _EMPHASIS = str.maketrans({render.HIT_START: "**", render.HIT_END: "**"})
 
 
 class Item(Record):
     """One stored document. Fields that a list leaves out, such as the text, are read on demand.
+
+    It is also a mapping: a row of the data frame of `Items`, where dates are datetimes. So pandas
+    makes a data frame of items, too.
 
     Attributes:
         id: its number.
@@ -60,6 +64,22 @@ class Item(Record):
     def __init__(self, row: dict[str, Any], items: DataStorageProvider) -> None:
         self._row = row
         self._items = items
+
+    def keys(self) -> Sequence[str]:
+        """Return the names of the columns of a data frame."""
+        return Items.keys
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.fields:
+            raise KeyError(name)
+        value = self._value(name)
+        return moment(value) if name in Items.times and value is not None else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
 
     def history(self) -> History:
         """The versions of the item, oldest first; the last one is the current one."""
@@ -124,13 +144,16 @@ class Item(Record):
         )
 
 
+Mapping.register(Item)
+
+
 class History(RowList):
     """The versions of an item, oldest first."""
 
     columns = (
         Column("version", right=True),
-        Column("fetched_at"),
-        Column("size", right=True),
+        Column("fetched_at", title="fetched", text=local_time),
+        render.number("size"),
         Column("title", wide=True),
         Column("sha256", text=lambda digest: digest[:12]),
     )
@@ -143,8 +166,8 @@ class Items(Listing[Item]):
     columns = (
         Column("id", right=True),
         Column("title", wide=True),
-        Column("url", title="URL", wide=True, html=render.link),
-        Column("date"),
+        render.url("url", "URL"),
+        Column("date", text=lambda date: date[:10]),
         Column("tag"),
     )
     keys = tuple(key for key in Item.fields if key not in _ON_DEMAND)
@@ -161,6 +184,17 @@ class Items(Listing[Item]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows of ``items --json``: without the texts."""
         return [{k: v for k, v in row.items() if k != "text"} for row in self._rows]
+
+    def to_frame(self, text: bool = False) -> Any:
+        """Return a pandas DataFrame; with the extracted texts if ``text`` is true.
+
+        Raises:
+            PaiseError: pandas is not installed.
+        """
+        made = super().to_frame()
+        if text:
+            made["text"] = [item.text for item in self]
+        return made
 
 
 class SearchResult(Record):
@@ -199,16 +233,19 @@ class SearchResult(Record):
             f"      {render.one_line(self.url)}"
         )
 
+    def _repr_html_(self) -> str:
+        return render.panel(self.block())
+
+    def block(self) -> str:
+        """Return the title, the snippet and the source as HTML, for `render.panel`."""
+        title = render.link(self.url, self.title or NO_TITLE)
+        source = render.note(f"{render.short(self.url, SOURCE_LENGTH)} · item {self.id}")
+        snippet = render.snippet_html(self._row["snippet"])
+        return f'<div class="hit">{title}<div>{snippet}</div>{source}</div>'
+
 
 class SearchResults(Listing[SearchResult]):
     """The items that a search found, best first."""
-
-    columns = (
-        Column("id", right=True),
-        Column("title", wide=True),
-        Column("snippet", wide=True, text=render.snippet_text, html=render.snippet_html),
-        Column("url", title="URL", wide=True, html=render.link),
-    )
 
     keys = SearchResult.fields
 
@@ -231,12 +268,12 @@ class SearchResults(Listing[SearchResult]):
         """The rows of ``search --json``."""
         return [result.to_dict() for result in self]
 
-    def first(self, number: int) -> list[dict[str, Any]]:
-        """The first rows, with the marks around matches that the table's columns expect."""
-        return list(self._rows[:number])
-
     def __str__(self) -> str:
-        blocks = [str(result) for result in self[: render.VIEW_ROWS]]
-        if len(self) > render.VIEW_ROWS:
-            blocks.append(f"… {len(self) - render.VIEW_ROWS:,} more")
+        results = self[: render.VIEW_ROWS]
+        blocks = [*map(str, results), *render.more(len(results), len(self))]
         return "\n".join(blocks) or self.empty
+
+    def _repr_html_(self) -> str:
+        results = self[: render.VIEW_ROWS]
+        notes = render.more(len(results), len(self)) if self else [self.empty]
+        return render.panel(*(result.block() for result in results), *map(render.note, notes))

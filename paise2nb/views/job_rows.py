@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from paise2nb.core import render
+from paise2nb.core.clock import local_time
 from paise2nb.core.display import Record, arguments
 from paise2nb.core.errors import without_secrets
 from paise2nb.jobs.models import value_of
 from paise2nb.jobs.queries import Kind
 from paise2nb.jobs.store import JobStore
-from paise2nb.views.history import local_time
+from paise2nb.views.history import row_time
 from paise2nb.views.left_out import REASONS
 
 ARGUMENT_LENGTH = 1000  # characters in the line about a job
@@ -110,7 +111,9 @@ def table_row(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
     job = public(row, job_store.iso_time)
     waits = row["run_at"] if row["state"] in LATER else None
     moment = waits or row["finished_at"] or row["started_at"] or row["enqueued_at"]
-    job["time"] = local_time(job_store, moment)
+    job["time"] = row_time(job_store, moment)
+    if job["error"] and job["args"]:  # the URL stands beside it
+        job["error"] = job["error"].removesuffix(f": {job['args'][0]}")
     if job["waiting_for"]:
         job["error"] = f"waiting for {job['waiting_for']}"
     if row["interval"]:
@@ -175,7 +178,7 @@ def _result(job_store: JobStore, known: Mapping[str, Any], row: Mapping[str, Any
 
 def _answered(row: Mapping[str, Any], answer: str | None) -> str | None:
     if answer == "waiting" and row["state"] in LATER:
-        return f"already waiting until {row['run_at']}; --force runs it now"
+        return f"already waiting until {local_time(row['run_at'])}; --force runs it now"
     return _ALREADY.get(answer or "")
 
 

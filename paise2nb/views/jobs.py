@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from typing import Any, Self
 
 from paise2nb.core import render
+from paise2nb.core.clock import local_time
 from paise2nb.core.display import Listing, arguments, frame
 from paise2nb.core.errors import JobFailed, NotFound, without_secrets
 from paise2nb.core.render import Column
@@ -19,8 +20,8 @@ from paise2nb.views.client import JobClient
 from paise2nb.views.history import (
     COLUMNS,
     executions,
-    local_time,
     parts_of,
+    row_time,
     shown_traceback,
     told,
 )
@@ -37,7 +38,7 @@ from paise2nb.views.job_rows import (
     table_row,
 )
 from paise2nb.views.left_out import left_out
-from paise2nb.views.waiting import Progress, block, wait_async, waiting
+from paise2nb.views.waiting import Progress, no_progress, wait, wait_async
 
 
 class _JobActions:
@@ -45,6 +46,7 @@ class _JobActions:
 
     _client: JobClient
     _rows: Sequence[int]  # the ids of the jobs
+    waited = False  # whether they have ended, since a wait for them has
 
     @property
     def items(self) -> Items:
@@ -85,11 +87,13 @@ class _JobActions:
 
     def wait(self, timeout: float | None = None, on_progress: Progress | None = None) -> Self:
         """Wait for the whole tree, then return this object. Raises like `App.wait`."""
-        block(waiting(self._client, timeout, jobs=self._rows, on_progress=on_progress))
+        wait(self._client, timeout, jobs=self._rows, on_progress=on_progress)
+        self.waited = True
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
         yield from wait_async(self._client, self._rows).__await__()
+        self.waited = True
         return self
 
 
@@ -167,7 +171,7 @@ class Job(_JobActions, JobRecord):
             JobFailed: it failed or was cancelled; carries the worker's traceback.
             Timeout: the timeout has expired.
         """
-        block(waiting(self._client, timeout, jobs=self._rows, ended=not self.every))
+        wait(self._client, timeout, jobs=self._rows, ended=not self.every, on_progress=no_progress)
         row = self.row()
         between_runs = row["interval"] and row["state"] == "scheduled" and not row["error_class"]
         if row["state"] != "completed" and not between_runs:
@@ -235,10 +239,10 @@ class Job(_JobActions, JobRecord):
         lines = [summary_of(job_store, parts[0])]
         if parts[0]["id"] != self.id:
             lines.append(self.summary())
-        lines.append(f"  enqueued {local_time(job_store, parts[0]['enqueued_at'])}")
+        lines.append(f"  enqueued {row_time(job_store, parts[0]['enqueued_at'])}")
         if self.run_at is not None:
-            lines.append(f"  runs next at {self.run_at}")
-        lines.append(render.text_table(executions(job_store, parts), COLUMNS, limit=None))
+            lines.append(f"  runs next at {local_time(self.run_at)}")
+        lines.append(render.text_table(executions(job_store, parts), COLUMNS))
         lines += self._below([part["id"] for part in parts])
         lines += left_out(self._value_of(row))
         if len(argument := arguments(self.args)) > ARGUMENT_LENGTH:
@@ -260,8 +264,8 @@ class Job(_JobActions, JobRecord):
         shown = Jobs(self._client, dict.fromkeys((parts[0]["id"], self.id)), pages=True)
         pages = self._pages_below(parts[0]["id"])
         return render.panel(
-            render.bare_table(shown.first(2), Jobs.columns),
-            render.bare_table(executions(job_store, parts), COLUMNS),
+            render.html_table(shown.first(2), Jobs.columns),
+            render.html_table(executions(job_store, parts), COLUMNS),
             render.note(pages) if pages else "",
             render.note(self.summary()) if self.answer not in (None, "new") else "",
             *(
@@ -284,11 +288,11 @@ class Jobs(_JobActions, Listing[Job]):
     columns = (
         Column("id", right=True),
         Column("task"),
-        Column("args", title="argument", wide=True, text=arguments),
+        render.url("args", "argument", arguments),
         Column("state", html=render.tone),
+        Column("error", title="message", wide=True),
         Column("attempt", right=True),
         Column("time"),
-        Column("error", title="message", wide=True),
     )
     keys, times = JOB_KEYS, TIMES
     whole_numbers = ("worker_pid", "parent_id", "page_id")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from paise2nb.core import render
 from paise2nb.core.display import RowList
@@ -24,6 +24,18 @@ BARS = 150  # at most, in the plot
 
 def _seconds(key: str, title: str) -> Column:
     return Column(key, title=title, right=True, text=render.duration)
+
+
+_COLUMNS = (
+    Column("group", wide=True),
+    *(Column(name, right=True, text="{:,}".format) for name in ("started", *COUNTS.values())),
+    _seconds("wait_p50", "wait p50"),
+    _seconds("wait_p95", "p95"),
+    _seconds("wait_p99", "p99"),
+    _seconds("run_p50", "run p50"),
+    _seconds("run_p95", "p95"),
+    _seconds("run_p99", "p99"),
+)
 
 
 @dataclass
@@ -55,17 +67,8 @@ class Stats(RowList):
         by: what the groups are.
     """
 
-    columns: ClassVar[Sequence[Column]] = (
-        Column("group", wide=True),
-        *(Column(name, right=True, text="{:,}".format) for name in ("started", *COUNTS.values())),
-        _seconds("wait_p50", "wait p50"),
-        _seconds("wait_p95", "p95"),
-        _seconds("wait_p99", "p99"),
-        _seconds("run_p50", "run p50"),
-        _seconds("run_p95", "p95"),
-        _seconds("run_p99", "p99"),
-    )
-    keys = tuple(column.key for column in columns)
+    columns = _COLUMNS
+    keys = tuple(column.key for column in _COLUMNS)
     empty = "nothing has run in this time"
 
     def __init__(

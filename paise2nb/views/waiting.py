@@ -5,14 +5,18 @@ interrupted while it does.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from paise2nb.core import render
 from paise2nb.core.errors import Timeout, WorkersError
 from paise2nb.jobs.models import UNFINISHED
+from paise2nb.jobs.queries import Counts
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import no_worker_runs, waiting_jobs
 from paise2nb.views.client import JobClient
+from paise2nb.views.history import told
 from paise2nb.views.time_left import IN_WORK
 
 STOPPED = "stopped waiting; the work goes on"
@@ -20,8 +24,14 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds
 # A pause lasts at least this many times the CPU time of the check before it: with 100,000 jobs a
 # check is expensive, and the machine should be left to the workers.
 PAUSE_FACTOR = 9.0
+BAR_PAUSE = 0.5  # seconds between two reads of what stands beside a bar
+RATE_CHECKS = 20  # reads over which the rate is averaged
 
 Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Show nothing."""
 
 
 def waiting(
@@ -132,22 +142,104 @@ class _Work:
         return max(units + due, 1) if busy else 0
 
 
-def block(steps: Iterator[float]) -> None:
-    """Sleep through the steps of `waiting`, until the jobs are done."""
+class Bar:
+    """What stands beside the progress bar of a wait: what has come of it, the rate, the time left.
+
+    Args:
+        client: the app's client.
+        jobs: ids, as in `waiting`.
+    """
+
+    def __init__(self, client: JobClient, jobs: Sequence[int] | None) -> None:
+        self._job_store = client.job_store
+        self._jobs = jobs
+        self._before = self._counts()
+        self._read_at, self._pause, self._words = 0.0, 0.0, ""
+        self._paces: deque[tuple[float, int]] = deque(maxlen=RATE_CHECKS)
+
+    def _counts(self) -> tuple[Counts, Counts]:
+        if self._jobs is not None:
+            return self._job_store.tree_counts(self._jobs)
+        return Counter(self._job_store.page_counts()), Counter(self._job_store.other_counts())
+
+    def ended(self) -> tuple[Counts, Counts]:
+        """The states in which pages, and jobs that are part of none, have ended."""
+        counts = self._counts()
+        if self._jobs is None:  # only what has ended during the wait
+            for now, before in zip(counts, self._before, strict=True):
+                now.subtract(before)
+        for now in counts:
+            for state in [s for s in now if s in UNFINISHED or now[s] <= 0]:
+                del now[state]
+        return counts
+
+    def drawn_by(self, draw: Callable[..., None] | None) -> Progress:
+        """Return what draws the bar after each check, with a function such as `progress_line`'s."""
+        if draw is None:
+            return no_progress
+        return lambda done, total: draw(done, total, self.words(done, total))
+
+    def words(self, done: int, total: int) -> str:
+        """Return ``1,622 stored · 12 failed · 41/s · 9 s left``. It is called after each check."""
+        now = time.monotonic()
+        if now < self._read_at + self._pause:
+            return self._words
+        began = time.thread_time()
+        self._paces.append((now, done))
+        pages, others = self.ended()
+        shown = [f"{number:,} {state}" for state, number in (pages + others).items()]
+        first, at_first = self._paces[0]
+        if done > at_first:
+            rate = (done - at_first) / (now - first)
+            shown.append(f"{rate:,.0f}/s" if rate >= 2 else f"{60 * rate:,.0f}/min")
+            shown.append(f"{render.duration(round((total - done) / rate))} left")
+        self._read_at, self._words = now, " · ".join(shown)
+        self._pause = max(BAR_PAUSE, PAUSE_FACTOR * (time.thread_time() - began))
+        return self._words
+
+
+def in_one_line(interrupt: BaseException) -> BaseException:
+    """Let a notebook show an interrupt as its message, without a traceback."""
+    vars(interrupt)["_render_traceback_"] = lambda: [str(interrupt)]
+    return interrupt
+
+
+@contextmanager
+def bar_of(client: JobClient, jobs: Sequence[int] | None) -> Iterator[Progress]:
+    """Show a progress bar in a notebook while the block waits, then what came of it."""
+    bar = Bar(client, jobs)
+    with render.progress_line() as draw:
+        yield bar.drawn_by(draw)
+    if render.in_kernel() and (text := told(*bar.ended())):
+        print(text)
+
+
+def wait(
+    client: JobClient,
+    timeout: float | None = None,
+    *,
+    jobs: Sequence[int] | None = None,
+    on_progress: Progress | None = None,
+    ended: bool = False,
+) -> None:
+    """Wait as `waiting` does, with a progress bar unless there is an ``on_progress``."""
+    shown = bar_of(client, jobs) if on_progress is None else nullcontext(on_progress)
     try:
-        for pause in steps:
-            time.sleep(pause)
+        with shown as report:
+            steps = waiting(client, timeout, jobs=jobs, on_progress=report, ended=ended)
+            for pause in steps:
+                time.sleep(pause)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(STOPPED) from None
+        raise in_one_line(KeyboardInterrupt(STOPPED)) from None
 
 
-async def wait_async(client: JobClient, jobs: Iterable[int]) -> None:
+async def wait_async(client: JobClient, jobs: Sequence[int]) -> None:
     """Wait for jobs and their trees without blocking the event loop; shows a progress bar."""
     import asyncio  # here, because it takes a tenth of the start of a command
 
     try:
-        with render.progress_line("waiting") as report:
+        with bar_of(client, jobs) as report:
             for pause in waiting(client, jobs=jobs, on_progress=report):
                 await asyncio.sleep(pause)
     except asyncio.CancelledError:  # also raised when a kernel is interrupted
-        raise asyncio.CancelledError(STOPPED) from None
+        raise in_one_line(asyncio.CancelledError(STOPPED)) from None

@@ -47,7 +47,11 @@ def live_tags(markup: str) -> list[str]:
     """The tags in HTML, except those of our own tables."""
     markup = markup.removeprefix(render.style())
     ours = r"</?(?:div|table|thead|tbody|tr|th|td|span|mark)(?: class=\"[a-z0-9 ]+\")?>"
-    ours += r'|<a href="https?://[^"<>]*" target="_blank" rel="noopener noreferrer">|</a>'
+    ours = ours.replace(")?>", ')?(?: title="[^"<>]*")?>')
+    ours += (
+        r'|<a href="https?://[^"<>]*" title="[^"<>]*" target="_blank" rel="noopener noreferrer">'
+    )
+    ours += "|</a>"
     return re.findall(r"<[^>]*>?", re.sub(ours, "", markup))
 
 
@@ -55,12 +59,12 @@ def live_tags(markup: str) -> list[str]:
 def test_hostile_text_is_harmless_in_html(text: str) -> None:
     rows = [{"url": text, "title": text, "snippet": text, "state": text}]
     columns = [
-        Column("url", html=render.link),
-        "title",
+        render.url("url"),
+        Column("title", wide=True),
         Column("snippet", html=render.snippet_html),
         Column("state", html=render.tone),
     ]
-    markup = render.html_table(rows, columns) + render.note(text)
+    markup = render.html_table(rows, columns) + render.note(text) + render.link(text, text)
     assert live_tags(markup) == []
     assert not render.UNSAFE.search(markup)
     assert "href" not in render.link(text)
@@ -127,29 +131,46 @@ def test_sizes_have_decimal_units(count: float, text: str) -> None:
     assert render.size(count) == text
 
 
-def test_a_long_table_is_cut_and_tells_how_many_rows_are_left() -> None:
-    rows = [{"id": n} for n in range(1200)]
-    text = render.text_table(rows, [Column("id", right=True)])
-    assert len(text.splitlines()) == 1 + 20 + 1
-    assert text.endswith("… 1,180 more")
-    assert render.html_table(rows, ["id"]).count("<tr>") == 21
-    assert "… 1,180 more" in render.html_table(rows, ["id"])
-    assert len(render.text_table(rows, ["id"], limit=None).splitlines()) == 1201
-
-
 def test_a_table_of_the_first_rows_tells_how_many_rows_are_left() -> None:
     rows = [{"id": n} for n in range(20)]
-    assert render.text_table(rows, ["id"], of=50_000).endswith("… 49,980 more")
-    assert "… 49,980 more" in render.html_table(rows, ["id"], of=50_000)
-    assert "more" not in render.text_table(rows, ["id"], of=20)
+    text = render.text_table(rows, [Column("id", right=True)], 50_000)
+    assert len(text.splitlines()) == 1 + 20 + 1
+    assert text.endswith("… 49,980 more")
+    markup = render.html_table(rows, ["id"], 50_000)
+    assert markup.count("<tr>") == 21
+    assert "… 49,980 more" in markup
+    assert "more" not in render.text_table(rows, ["id"], 20)
+
+
+def test_a_column_without_any_text_is_left_out() -> None:
+    rows = [{"id": n, "error": None, "note": ""} for n in range(2)]
+    assert render.text_table(rows, ["id", "error", "note"]) == "id\n0\n1"
+    assert "error" not in render.html_table(rows, ["id", "error"])
+
+
+def test_a_long_url_is_cut_in_its_middle_and_whole_in_the_link() -> None:
+    long = "https://example.org/" + "archive/" * 12 + "tides.html"
+    text = render.text_table([{"id": 1, "url": long}], ["id", render.url("url")], width=50)
+    assert text.splitlines()[1].startswith("1   example.org/…/archive/")
+    assert text.endswith("/tides.html")
+    markup = render.html_table([{"url": long}], [render.url("url")])
+    assert f'href="{long}" title="{long}"' in markup
+    assert "/tides.html</a>" in markup
+    assert len(re.sub("<[^>]*>", "", markup)) < 60
+    assert long in render.text_table([{"url": long}], [render.url("url")], width=200)
+
+
+def test_what_is_cut_in_html_is_whole_under_the_pointer() -> None:
+    error = "the host does not answer " * 4
+    markup = render.html_table([{"error": error}], [Column("error", wide=True)])
+    assert f'<td class="wide" title="{error.strip()}">' in markup
 
 
 def test_a_narrow_terminal_cuts_only_the_wide_column() -> None:
     rows = [{"id": 123456, "state": "completed", "url": "https://example.org/" + "a" * 200}]
-    columns = [Column("id", right=True), "state", Column("url", wide=True)]
+    columns = [Column("id", right=True), "state", render.url("url")]
     line = render.text_table(rows, columns, width=50).splitlines()[1]
-    assert line.startswith("123456  completed  https://example.org/")
-    assert line.endswith("…")
+    assert line.startswith("123456  completed  example.org/…aaa")
     assert len(line) <= 50
 
 

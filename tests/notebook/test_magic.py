@@ -42,6 +42,11 @@ def hold(context, path):
     while not Path(path).exists():
         time.sleep(0.01)
 
+@task("parse", max_retries=0)
+def parse(context, word):
+    import json
+    return json.loads(word)
+
 @task("stumble", max_retries=0)
 def stumble(context, word):
     here = word * 2
@@ -350,11 +355,17 @@ def test_debug_shows_the_traceback(cell: Cell, capsys: pytest.CaptureFixture[str
     assert "no job 9" in shown
 
 
-def test_a_replay_raises_in_the_frame_that_failed(cell: Cell) -> None:
+def test_a_replay_raises_in_the_frame_that_failed(
+    cell: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
     cell("%paise2 --immediate enqueue stumble ab")
     error = cell("%paise2 replay 1").error_in_exec
     assert isinstance(error, ValueError)
-    assert not hasattr(error, "_render_traceback_")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "in stumble(context, word)" in shown
+    assert "call_function" not in shown  # nor any other frame that is not the user's
+    assert shown.rstrip().endswith("ValueError: abab")
+    assert sys.last_value is error
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None:
         frames = frames.tb_next
@@ -369,6 +380,40 @@ def test_help_is_printed_and_returns_nothing(
     assert "Usage: %paise2 jobs" in capsys.readouterr().out
     cell("%paise2?")
     assert "Usage: %paise2 " in capsys.readouterr().out
+
+
+def test_a_replay_that_fails_in_a_library_names_its_frames_below_the_users(
+    cell: Cell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell("%paise2 --immediate enqueue parse nonsense")
+    cell("%paise2 replay 1")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "return json.loads(word)" in shown
+    assert "raise JSONDecodeError" not in shown
+    assert "It was raised in json/__init__.py:" in shown
+    assert "%debug opens that frame; u leads up to yours" in shown
+
+
+def test_a_replay_that_fails_for_a_known_reason_shows_one_line(
+    cell: Cell, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty.md").touch()
+    cell(f"%paise2 --immediate enqueue fetch {tmp_path / 'empty.md'}")
+    capsys.readouterr()
+    cell("%paise2 replay 2")
+    shown = capsys.readouterr().out.strip()
+    assert shown.startswith("error: ")
+    assert shown.endswith("%debug opens the frame that raised it")
+    assert "\n" not in shown
+
+
+def test_help_groups_the_commands_by_purpose_with_examples_for_a_cell(cell: Cell) -> None:
+    shown = str(cell("%paise2 help").result)
+    for text in ("Deal with failures:", "%paise2 retry --error timeout", "%%paise2 plugin shout"):
+        assert text in shown
+    assert " paise2 " not in shown
+    assert "Usage: %paise2 worker stop" in str(cell("%paise2 help workers stop").result)
+    assert isinstance(cell("%paise2 help nonsense").error_in_exec, UsageError)
 
 
 def test_help_lists_the_commands(cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
@@ -624,7 +669,9 @@ def test_the_final_output_of_a_wait_in_a_kernel_is_always_the_same(kernel: Kerne
 def test_a_wait_in_a_kernel_writes_its_bar_only_when_it_has_changed(kernel: Kernel) -> None:
     kernel.run("%paise2 enqueue shout a")
     outputs = kernel.run("%paise2 wait --timeout 1")
-    assert "".join(o["text"] for o in outputs if o["type"] == "stream").count("\r") == 2
+    told = "".join(o["text"] for o in outputs if o["type"] == "stream")
+    assert told.count("0 of 1") == 1
+    assert told.endswith("\r")  # removed
 
 
 def test_an_error_in_a_kernel_is_one_line(kernel: Kernel) -> None:
@@ -647,9 +694,8 @@ def test_an_interrupt_ends_the_wait_but_not_the_work(kernel: Kernel) -> None:
     kernel.client.execute_interactive(
         "%paise2 wait --timeout 100", output_hook=interrupt, timeout=60
     )
-    told = "".join(output.get("text", "") for output in outputs)
-    assert told.endswith("stopped waiting; the work goes on\n")
-    assert outputs[-1]["traceback"] == ["interrupted"]
+    assert outputs[-1]["traceback"] == ["stopped waiting; the work goes on"]
+    assert not any(re.search(r"\w", output["text"]) for output in outputs[1:-1])
     assert "queued" in kernel.text("%paise2 job 1")
 
 
@@ -662,8 +708,10 @@ def test_an_await_lets_other_coroutines_run_and_shows_progress(kernel: Kernel) -
     )
     kernel.run("job = %paise2 enqueue shout a\njobs = %paise2 enqueue shout b c")
     kernel.run("%paise2 worker start")
-    assert kernel.text("done = await job") == "waiting: done\n"
-    assert kernel.text("done = await jobs") == "waiting: done\n"
+    assert kernel.text("done = await job") == "jobs: 1 completed\n"
+    assert kernel.text("done = await jobs") == "jobs: 2 completed\n"
+    assert kernel.text("done = jobs.wait()") == "jobs: 2 completed\n"
+    assert kernel.text("done") == "2 new; jobs: 2 completed"
     assert kernel.text("[job.result() for job in done]") == "['B', 'C']"
     assert kernel.text("len(beats) > 3") == "True"
 
@@ -699,8 +747,8 @@ def test_an_interrupted_wait_says_that_the_work_goes_on(
 
 def test_a_bulk_enqueue_shows_its_progress(kernel: Kernel) -> None:
     kernel.run("words = [f'w{n}' for n in range(3000)]")
-    told = kernel.text("jobs = %paise2 enqueue shout {words}")
-    assert told.splitlines()[0] == "enqueueing: done"
+    outputs = kernel.run("jobs = %paise2 enqueue shout {words}")
+    assert any("of 3,000" in output["text"] for output in outputs)
     assert kernel.text("len(jobs)") == "3000"
 
 

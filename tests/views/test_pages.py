@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paise2nb.app import App
+from paise2nb.core.clock import local_time
 from paise2nb.core.errors import UsageError
 from paise2nb.jobs.models import Outcome
 from tests.views.queue import end_next
@@ -128,7 +129,7 @@ def test_an_enqueue_of_what_waits_for_later_says_until_when(make: Make) -> None:
     again = app.enqueue("index", "x")
     assert again.id == later.id
     for form in (str(again), again._repr_html_()):
-        assert f"already waiting until {later.run_at}; --force runs it now" in form
+        assert f"already waiting until {local_time(later.run_at)}; --force runs it now" in form
     assert app.enqueue("index", "x", force=True).state == "queued"
 
 

@@ -410,6 +410,26 @@ def test_a_frame_without_rows_has_its_columns_and_their_types(app: App) -> None:
     assert list(app.search("nothing").to_frame().columns) == list(SearchResult.fields)
 
 
+def test_pandas_makes_a_frame_of_items_with_datetimes(app: App, here: Path) -> None:
+    app.enqueue("fetch", str(here / "one.md"))
+    frame, made = app.items().to_frame(), pd.DataFrame(app.items())
+    assert list(made.columns) == list(frame.columns)
+    assert made["fetched_at"].dtype.tz is not None
+    assert made["fetched_at"].tolist() == frame["fetched_at"].tolist()
+    item = app.items()[0]
+    assert (item["url"], dict(item).keys()) == (item.url, set(frame.columns))
+    assert "text" in item.fields
+    with pytest.raises(KeyError):
+        item["unknown"]
+
+
+def test_a_frame_of_items_has_their_texts_if_wanted(app: App, here: Path) -> None:
+    assert "text" in app.items().to_frame(text=True).columns
+    app.enqueue("fetch", str(here / "one.md"))
+    assert "text" not in app.items().to_frame().columns
+    assert app.items().to_frame(text=True)["text"].tolist() == [app.items()[0].text]
+
+
 def test_items_of_jobs_are_those_of_their_trees_in_order(app: App, here: Path) -> None:
     jobs = app.enqueue_many("fetch", [str(here / name) for name in ("two.txt", "one.md")])
     assert [Path(item.url).name for item in jobs.items] == ["two.txt", "one.md"]
