@@ -30,6 +30,7 @@ def save(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     saved = {cell.id: cell.get("outputs") for cell in notebook.cells}
     folder = {"metadata": {"path": str(path.parent)}}
+    os.environ["PYTEST_VERSION"] = "as under nbval: the panel shows no saved picture"
     NotebookClient(
         notebook,
         resources=folder,

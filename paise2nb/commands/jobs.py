@@ -93,7 +93,7 @@ def enqueue(
         jobs = app.enqueue_many(task, arguments, on_progress=report, **options)
     if and_wait:
         _start_workers(session, jobs)
-        report_ended(session, _wait(session, None, jobs), fail=True)
+        _wait(session, None, jobs, fail=True)
     else:
         _warn_if_stuck(session, jobs)
     return jobs[0] if single and not session.json else jobs
@@ -165,26 +165,29 @@ def everything(session: Session) -> tuple[Counts, Counts]:
     return pages, others
 
 
-def report_ended(session: Session, ended: tuple[Counts, Counts], *, fail: bool) -> None:
+def in_words(ended: tuple[Counts, Counts]) -> str:
     """Say how many pages and jobs ended in which state, and which command shows those that failed.
 
     Args:
-        session: of the command.
         ended: the pages, and the jobs that are part of none.
-        fail: the exit status is 1 if any failed.
     """
-    failed = any(counts["failed"] for counts in ended)
-    if text := told(*ended):
-        session.say(f"{text}; see: paise2 jobs --state failed" if failed else text)
-    session.exit_status = int(failed and fail)
+    text = told(*ended) or "nothing to wait for"
+    return f"{text}; see: paise2 jobs --state failed" if has_failed(ended) else text
 
 
-def _wait(session: Session, timeout: float | None, jobs: Jobs | None) -> tuple[Counts, Counts]:
-    """Wait with a progress bar. Return the states in which pages and other jobs have ended."""
+def has_failed(ended: tuple[Counts, Counts]) -> bool:
+    """Whether any page or other job has."""
+    return any(counts["failed"] for counts in ended)
+
+
+def _wait(session: Session, timeout: float | None, jobs: Jobs | None, fail: bool) -> None:
+    """Wait with a progress bar, say what came of it, and set the exit status if that matters."""
     bar = Bar(session.app.client, None if jobs is None else jobs.ids)
-    with session.progress("waiting") as draw:
+    ended = bar.ended if jobs is not None else partial(everything, session)
+    is_told = fail or jobs is not None  # else the status tells it, which is returned
+    with session.progress("waiting", (lambda: in_words(ended())) if is_told else None) as draw:
         (session.app if jobs is None else jobs).wait(timeout, on_progress=bar.drawn_by(draw))
-    return bar.ended()
+    session.exit_status = int(fail and has_failed(ended()))
 
 
 @command("jobs")
@@ -227,8 +230,7 @@ def wait(
     Failed pages and jobs are reported.
     """
     selected = select(session, ids, **given) if ids or any(given.values()) else None
-    ended = _wait(session, timeout, selected)
-    report_ended(session, everything(session) if fail and selected is None else ended, fail=fail)
+    _wait(session, timeout, selected, fail)
     return session.app.status() if selected is None else selected
 
 

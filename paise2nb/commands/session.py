@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from paise2nb.config.settings import Settings
 
 Progress = Callable[..., None] | None  # called with (done, total), and a text beside the bar
+Told = Callable[[], str] | None
 
 
 class Session:
@@ -134,8 +135,20 @@ class Session:
         return cell
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Progress]:
-        """Show a progress bar while the block runs, if standard error is a terminal."""
+    def progress(self, label: str, ended: Told = None) -> Iterator[Progress]:
+        """Show a progress bar while the block runs, if standard error is a terminal.
+
+        Args:
+            label: what is done.
+            ended: returns what to say at the end.
+        """
+        with self._bar(label) as report:
+            yield report
+        if ended is not None:
+            self.say(ended())
+
+    @contextmanager
+    def _bar(self, label: str) -> Iterator[Progress]:
         if self.json or not sys.stderr.isatty():
             yield None
             return

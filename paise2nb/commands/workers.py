@@ -11,7 +11,7 @@ import click
 
 from paise2nb.commands import completion
 from paise2nb.commands.cli import CommandGroup, command, option
-from paise2nb.commands.jobs import everything, report_ended
+from paise2nb.commands.jobs import everything, in_words
 from paise2nb.commands.session import Session
 from paise2nb.config.specs import AUTO
 from paise2nb.core.display import Message
@@ -90,7 +90,8 @@ def start(
     )
     if burst and foreground:
         pages, others = map(operator.sub, everything(session), before)
-        report_ended(session, (pages, others), fail=False)
+        if pages or others:
+            session.say(in_words((pages, others)))
     return started
 
 

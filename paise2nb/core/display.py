@@ -176,6 +176,10 @@ class RowList(Listing[dict[str, Any]]):
         """Return all rows."""
         return list(self._rows)
 
+    def first(self, number: int) -> list[dict[str, Any]]:
+        """Return the first rows, with what only the views show."""
+        return list(self._rows[:number])
+
 
 class Rows(RowList):
     """A listing of plain rows that is always shown whole.

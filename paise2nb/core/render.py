@@ -204,18 +204,22 @@ def in_kernel() -> bool:
 
 
 @contextmanager
-def progress_line() -> Iterator[Callable[..., None]]:
+def progress_line(ended: Callable[[], str]) -> Iterator[Callable[..., None]]:
     """Show a progress bar in a notebook, and nothing elsewhere.
 
     Gives a function of (done, total) and, if there is more to say, a text beside the bar. The bar
-    overwrites one line of the output, and is removed at the end.
+    overwrites one line of the output.
+
+    Args:
+        ended: Returns what the line reads at the end, whatever was shown meanwhile. After an
+            error it is empty.
     """
     drawn, shown = 0.0, ""
 
     def write(text: str) -> None:
         nonlocal shown
         if text != shown:  # a notebook keeps each update in its file
-            sys.stdout.write(f"\r{text:<{len(shown)}}")
+            sys.stdout.write(f"\r{' ' * len(shown)}\r{text}")
             sys.stdout.flush()
             shown = text
 
@@ -228,10 +232,12 @@ def progress_line() -> Iterator[Callable[..., None]]:
 
     try:
         yield draw
-    finally:
-        if shown:
-            write("")
-            sys.stdout.write("\r")
+    except BaseException:
+        write("")
+        raise
+    if in_kernel():
+        write(ended())
+        sys.stdout.write("\n")
 
 
 def painted(text: str) -> Any:

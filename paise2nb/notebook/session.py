@@ -4,7 +4,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -12,7 +12,7 @@ from IPython.display import display
 
 from paise2nb import app as apps
 from paise2nb.app import App
-from paise2nb.commands.session import Progress, Session
+from paise2nb.commands.session import Progress, Session, Told
 from paise2nb.config.settings import Settings
 from paise2nb.core.display import Message
 from paise2nb.core.errors import PaiseError, UsageError
@@ -157,11 +157,14 @@ class NotebookSession(Session):
         raise UsageError(f"{question} To confirm, add --yes")
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Progress]:
+    def progress(self, label: str, ended: Told = None) -> Iterator[Progress]:
         """Show a progress bar on one line of the output, in a kernel."""
-        with (
-            progress_line() if in_kernel() and not self.json else super().progress(label) as report
-        ):
+        shown: AbstractContextManager[Progress]
+        if in_kernel() and not self.json:
+            shown = progress_line(lambda: in_cell_words(ended() if ended else f"{label}: done"))
+        else:
+            shown = super().progress(label, ended)
+        with shown as report:
             yield report
 
     def close(self) -> None:

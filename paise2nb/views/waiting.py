@@ -153,25 +153,19 @@ class Bar:
     def __init__(self, client: JobClient, jobs: Sequence[int] | None) -> None:
         self._job_store = client.job_store
         self._jobs = jobs
-        self._before = self._counts()
+        self._before = Counter[str]() if jobs is not None else sum(self.ended(), Counter())
         self._read_at, self._pause, self._words = 0.0, 0.0, ""
-        self._paces: deque[tuple[float, int]] = deque(maxlen=RATE_CHECKS)
+        self._checks: deque[tuple[float, int]] = deque(maxlen=RATE_CHECKS)
 
-    def _counts(self) -> tuple[Counts, Counts]:
+    def ended(self) -> tuple[Counts, Counts]:
+        """The states of the pages, and of the jobs that are part of none."""
         if self._jobs is not None:
             return self._job_store.tree_counts(self._jobs)
         return Counter(self._job_store.page_counts()), Counter(self._job_store.other_counts())
 
-    def ended(self) -> tuple[Counts, Counts]:
-        """The states in which pages, and jobs that are part of none, have ended."""
-        counts = self._counts()
-        if self._jobs is None:  # only what has ended during the wait
-            for now, before in zip(counts, self._before, strict=True):
-                now.subtract(before)
-        for now in counts:
-            for state in [s for s in now if s in UNFINISHED or now[s] <= 0]:
-                del now[state]
-        return counts
+    def told(self) -> str:
+        """What has come of some jobs, in words. It is the same whenever they have ended."""
+        return (told(*self.ended()) if self._jobs is not None else "") or "waiting: done"
 
     def drawn_by(self, draw: Callable[..., None] | None) -> Progress:
         """Return what draws the bar after each check, with a function such as `progress_line`'s."""
@@ -185,14 +179,14 @@ class Bar:
         if now < self._read_at + self._pause:
             return self._words
         began = time.thread_time()
-        self._paces.append((now, done))
-        pages, others = self.ended()
-        shown = [f"{number:,} {state}" for state, number in (pages + others).items()]
-        first, at_first = self._paces[0]
-        if done > at_first:
+        self._checks.append((now, done))
+        counts = sum(self.ended(), Counter()) - self._before
+        shown = [f"{n:,} {state}" for state, n in counts.items() if state not in UNFINISHED]
+        first, at_first = self._checks[0]
+        if at_first < done < total:
             rate = (done - at_first) / (now - first)
             shown.append(f"{rate:,.0f}/s" if rate >= 2 else f"{60 * rate:,.0f}/min")
-            shown.append(f"{render.duration(round((total - done) / rate))} left")
+            shown.append(f"{render.duration(max(round((total - done) / rate), 1))} left")
         self._read_at, self._words = now, " · ".join(shown)
         self._pause = max(BAR_PAUSE, PAUSE_FACTOR * (time.thread_time() - began))
         return self._words
@@ -208,10 +202,8 @@ def in_one_line(interrupt: BaseException) -> BaseException:
 def bar_of(client: JobClient, jobs: Sequence[int] | None) -> Iterator[Progress]:
     """Show a progress bar in a notebook while the block waits, then what came of it."""
     bar = Bar(client, jobs)
-    with render.progress_line() as draw:
+    with render.progress_line(bar.told) as draw:
         yield bar.drawn_by(draw)
-    if render.in_kernel() and (text := told(*bar.ended())):
-        print(text)
 
 
 def wait(

@@ -339,6 +339,7 @@ class Workers(WorkersInspection):
         deadline = time.monotonic() + seconds + START_SECONDS
         while processes.alive(supervisor["process"]):
             _pause(deadline, supervisor)
+        self._stop_orphans(seconds)  # also the rows of workers that could not start
         return self._status_with_message("stopped")
 
     def stop_machines(self, host: str) -> WorkersStatus:
@@ -355,7 +356,7 @@ class Workers(WorkersInspection):
         return status
 
     def _stop_orphans(self, seconds: float) -> bool:
-        """Stop the workers of a supervisor that has died. Return whether there were any."""
+        """Stop the workers of a supervisor that has ended. Return whether there were any."""
         rows = self._rows()
         living = [
             row

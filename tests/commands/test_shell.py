@@ -362,7 +362,7 @@ def test_a_wait_shows_a_progress_bar_only_in_a_terminal(
     assert bar in in_terminal("wait", "1")
     assert bar not in in_terminal("wait", "1", "--json")
     quiet = paise2("wait", "1")
-    assert (quiet.stderr, quiet.returncode) == ("", 0)
+    assert (quiet.stderr, quiet.returncode) == ("jobs: 1 completed\n", 0)
 
 
 def test_the_log_can_be_read(paise2: Shell) -> None:
