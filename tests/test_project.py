@@ -147,5 +147,11 @@ def test_starting_imports_no_extraction_library_and_nothing_for_other_machines(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     heavy = {"chardetng_py", "feedparser", "htmldate", "lxml", "pypdfium2", "trafilatura", "xberg"}
-    heavy |= {"redis", "paise2nb.workers.machines.relay", "paise2nb.workers.machines.remote"}
+    heavy |= {
+        "asyncio",
+        "playwright",
+        "redis",
+        "paise2nb.workers.machines.relay",
+        "paise2nb.workers.machines.remote",
+    }
     assert heavy & set(result.stdout.split()) == set()

@@ -148,7 +148,7 @@ def test_a_page_loads_only_what_its_text_needs(site: Site, render: Callable[...,
 def test_a_page_that_is_never_idle_ends_with_what_it_has(
     site: Site, render: Callable[..., Any], script: str
 ) -> None:
-    job = render(site.add("/busy", shell(FILL + script)), fetch__timeout=4)
+    job = render(site.add("/busy", shell(FILL + script)), fetch__timeout=3)
     assert job.page_state == "stored", job.error
     assert TEXT.strip() in job.items[0].text
 

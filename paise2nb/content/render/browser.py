@@ -25,6 +25,7 @@ from paise2nb.plugins import Fetched
 
 IDLE_SECONDS = 60.0  # without a page, after which the browser is ended
 CLOSE_SECONDS = 5.0
+GRACE_SECONDS = 10.0  # after fetch.timeout, to read what the page has by then
 NO_PLAYWRIGHT = "rendering needs Playwright: pip install 'paise2nb[browser]'"
 NO_BROWSER = (
     "rendering needs Chromium: playwright install chromium, or apt-get install chromium, or its "
@@ -102,8 +103,8 @@ class Browser:
         proxy, context = Proxy(settings), None
         self._pages += 1
         try:
-            async with asyncio.timeout(settings.timeout):
-                await self._launch(settings)
+            await self._launch(settings)
+            async with asyncio.timeout(settings.timeout + GRACE_SECONDS):
                 context = await self._browser.new_context(
                     proxy={"server": await proxy.start(), "bypass": "<-loopback>"},
                     user_agent=settings.user_agent or self._user_agent(),

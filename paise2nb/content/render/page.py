@@ -79,7 +79,8 @@ class Page:
         page.on("requestfailed", self._on_failed)
         page.on("crash", lambda _: self._fail(TransientError(f"the page crashed: {url}", "crash")))
         try:
-            await page.goto(url, wait_until="commit", timeout=0)
+            async with asyncio.timeout(self._settings.timeout):
+                await page.goto(url, wait_until="commit", timeout=0)
         except Error as error:
             raise self._navigation_failure(url, error.message) from error
         fetched = self._checked(await self._settled())
@@ -89,8 +90,7 @@ class Page:
 
     async def _settled(self) -> str:
         """The HTML when the page makes no more requests, or the time for that is over."""
-        start, reserve = time.monotonic(), min(2.0, self._settings.timeout / 4)
-        last = min(start + SETTLE_SECONDS, self._end - reserve)
+        last = min(time.monotonic() + SETTLE_SECONDS, self._end)
         with suppress(Error):  # it never stops
             left = max(last - time.monotonic(), 0.001)
             await self._page.wait_for_load_state("networkidle", timeout=left * 1000)

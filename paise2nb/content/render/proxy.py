@@ -95,11 +95,11 @@ class Proxy:
             try:
                 method, target, head = _request(await reader.readuntil(_END))
                 answers, upstream = await self._open(method, target, head)
+                sending = self._start(self._relay(reader, upstream, counted=False))
                 if method == "CONNECT":
-                    writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+                    writer.write(b"HTTP/1.1 200 Connected" + _END)
                 else:
                     writer.write(await _answer_head(answers, writer))
-                sending = self._start(self._relay(reader, upstream, counted=False))
                 await self._relay(answers, writer, counted=True)
                 sending.cancel()
             except TaskError:
@@ -113,10 +113,11 @@ class Proxy:
     async def _relay(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, counted: bool
     ) -> None:
-        while self.bytes_left > 0 and (data := await source.read(CHUNK)):
-            self.bytes_left -= len(data) * counted
-            target.write(data)
-            await target.drain()
+        with suppress(OSError):
+            while self.bytes_left > 0 and (data := await source.read(CHUNK)):
+                self.bytes_left -= len(data) * counted
+                target.write(data)
+                await target.drain()
 
     async def _open(
         self, method: str, target: str, head: bytes
