@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,12 @@ def test_no_process_is_left_when_a_worker_is_killed(
                 os.kill(supervisor["pid"], signal.SIGKILL)
             os.kill(pids[0], signal.SIGKILL)
             until(lambda: not living(pids))
+            owners = Path(tempfile.gettempdir()).glob("paise2-browser-*/owner")
+            left = [path for path in owners if path.read_text().startswith(f"{pids[0]}-")]
             if supervised:
                 job.wait(timeout=60)
                 assert job.page_state == "stored"
+                assert not any(path.exists() for path in left)  # the next browser removes it
                 pids = [renderer(app), *processes.descendants(renderer(app))]
         finally:
             app.workers.stop()

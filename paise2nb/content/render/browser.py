@@ -8,9 +8,10 @@ import asyncio
 import atexit
 import os
 import shutil
+import tempfile
 import threading
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from paise2nb.plugins import Fetched
 
 IDLE_SECONDS = 60.0  # without a page, after which the browser is ended
 CLOSE_SECONDS = 5.0
-GRACE_SECONDS = 10.0  # after fetch.timeout, to read what the page has by then
+GRACE_SECONDS = 5.0  # after fetch.timeout, to read what the page has by then
 NO_PLAYWRIGHT = "rendering needs Playwright: pip install 'paise2nb[browser]'"
 NO_BROWSER = (
     "rendering needs Chromium: playwright install chromium, or apt-get install chromium, or its "
@@ -43,6 +44,8 @@ _SWITCHES = [
     "--disable-quic",
 ]
 _NO_PROXY = "http://127.0.0.1:9"  # of the browser's own requests: nothing listens there
+_TEMPORARY = "paise2-browser-"  # begins the name of a directory; a long one would be too long
+_OWNER = "owner"  # a file in it with the identity of the process
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 T = TypeVar("T")
 
@@ -55,6 +58,7 @@ class Browser:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._launching = asyncio.Lock()
         self._playwright: Any = None
+        self._directory = ""
         self._browser: Any = None
         self._started_with: tuple[bool, Path | None] | None = None
         self._pages = 0
@@ -146,6 +150,7 @@ class Browser:
             playwright, self._playwright, self._browser = self._playwright, None, None
             if playwright is not None:
                 await playwright.stop()  # which ends the browser
+                shutil.rmtree(self._directory, ignore_errors=True)
 
     def _user_agent(self) -> str:
         """That of the browser, which pages expect, and the product."""
@@ -173,7 +178,9 @@ class Browser:
             except ImportError:
                 raise PermanentError(NO_PLAYWRIGHT, "browser") from None
             if self._playwright is None:
-                self._playwright = await async_playwright().start()
+                self._directory = _temporary_directory()
+                with _environment(TMPDIR=self._directory):
+                    self._playwright = await async_playwright().start()
             chromium = self._playwright.chromium
             try:
                 self._browser = await chromium.launch(
@@ -192,6 +199,33 @@ class Browser:
                 else:
                     why = f"Chromium can't be started: {error.message.splitlines()[0]}"
                 raise PermanentError(why, "browser") from error
+
+
+def _temporary_directory() -> str:
+    """Make a directory for the browser's files. Remove those of processes that were killed."""
+    for file in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*/{_OWNER}"):
+        with suppress(OSError):  # another process has just removed it, or another user owns it
+            owner = file.read_text()
+            if owner and processes.is_visible(owner) and not processes.alive(owner):
+                shutil.rmtree(file.parent, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+    (directory / _OWNER).write_text(processes.identity(os.getpid()) or "")
+    return str(directory)
+
+
+@contextmanager
+def _environment(**changes: str) -> Iterator[None]:
+    """Change the environment, for a library that passes it on and has no argument for it."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _executable(own: str, settings: FetchSettings) -> Path | str | None:
