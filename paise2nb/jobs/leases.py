@@ -10,6 +10,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 from typing import Any, NamedTuple
 
 from paise2nb.jobs.database import Transaction, transaction
@@ -19,6 +20,7 @@ from paise2nb.jobs.queries import QueryMixin
 from paise2nb.jobs.sql import SQL
 
 COLLECTION = "collection"  # the key of the random id that the keys in Redis carry
+CLAIMED_AT_ONCE = 512  # jobs of one pool: bounds the time of a transaction
 HOME_ONLY = "home"  # the error class of an outcome that only home can do better
 
 
@@ -80,6 +82,30 @@ class Capacity:
             self.slots, self.ahead = {}, {}
 
 
+def _least_loaded(
+    order: list[tuple[int, int, Capacity]], pool: str, row: sqlite3.Row
+) -> Capacity | None:
+    """The machine with the most free threads of those that take a job.
+
+    Args:
+        order: A heap of the machines; their free threads may have become fewer since. Those that
+            take no more jobs are removed.
+    """
+    while order:
+        known, n, machine = order[0]
+        free = machine.slots.get(pool, 0)
+        if free + machine.ahead.get(pool, 0) <= 0:
+            heappop(order)
+        elif -known != free:
+            heapreplace(order, (-free, n, machine))
+        else:
+            break
+    if order and order[0][2].takes(pool, row):
+        return order[0][2]
+    taking = [machine for _, _, machine in order if machine.takes(pool, row)]
+    return max(taking, key=lambda machine: machine.slots.get(pool, 0), default=None)
+
+
 class LeaseMixin(QueryMixin, ExecutionMixin):
     """The methods of leases and of the machines that have them."""
 
@@ -136,20 +162,22 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
     ) -> list[Lease]:
         """Claim jobs of a pool for the least loaded of the machines that may run them."""
         free = sum(max(0, m.slots.get(pool, 0)) + m.ahead.get(pool, 0) for m in machines)
+        free = min(free, CLAIMED_AT_ONCE)
+        order = [(-m.slots.get(pool, 0), n, m) for n, m in enumerate(machines)]
+        heapify(order)
         rows: list[sqlite3.Row] = []
         for task in limits if free else ():
             for isolated in (1, 0):
                 rows += tx.execute(SQL["leasable"], (task, isolated, free)).fetchall()
         leases = []
         for row in sorted(rows, key=lambda row: (-row["priority"], row["tree"], row["id"])):
-            taking = [machine for machine in machines if machine.takes(pool, row)]
-            if not taking:
+            chosen = _least_loaded(order, pool, row)
+            if chosen is None:
                 able = [m for m in machines if row["isolated"] and row["task"] in m.tasks]
                 if able:  # it waits for this one to have no other job
                     least = min(able, key=lambda machine: machine.load)
                     least.slots, least.ahead = {}, {}
                 continue
-            chosen = max(taking, key=lambda machine: machine.slots.get(pool, 0))
             if tx.host_limits.is_crowded(row["host"]):
                 tx.host_limits.send_back(row["id"])
                 tx.host_limits.release(row["host"], waited=-1)

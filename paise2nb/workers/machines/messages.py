@@ -24,6 +24,7 @@ HOME = "home"  # the name of the relay as a sender and a receiver
 # would give the next message to a connection that is closed.
 SOCKET_SECONDS = 5.0
 READ_SECONDS = 1
+MAILBOXES = 1000  # kept open
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -91,6 +92,7 @@ class Server:
         from redis.retry import Retry
 
         self.url = without_credentials(url)
+        self._mailboxes: dict[str, Any] = {}
         self.errors = (redis.RedisError, OSError)
         try:
             self._pool = redis.ConnectionPool.from_url(
@@ -110,15 +112,19 @@ class Server:
 
         # No other characters: Huey's cleaning of names could make two of them one.
         name = f"paise2_{collection}_{receiver}"
-        return RedisStorage(name, connection_pool=self._pool, read_timeout=READ_SECONDS)
+        if (known := self._mailboxes.get(name)) is None:  # a new one takes half a millisecond
+            if len(self._mailboxes) >= MAILBOXES:
+                self._mailboxes.clear()
+            known = RedisStorage(name, connection_pool=self._pool, read_timeout=READ_SECONDS)
+            self._mailboxes[name] = known
+        return known
 
     def deliver(self, collection: str, messages: Iterable[tuple[str, bytes]]) -> None:
         """Send messages to their receivers in one round trip. Raises one of `errors`."""
         with self.redis.pipeline(transaction=False) as pipeline:
             for receiver, data in messages:
-                mailbox = self.mailbox(collection, receiver)
-                mailbox.conn = pipeline
-                mailbox.enqueue(data)
+                # As the storage's `enqueue` does.
+                pipeline.lpush(self.mailbox(collection, receiver).queue_key, data)
             pipeline.execute()
 
     def require_noeviction(self) -> None:

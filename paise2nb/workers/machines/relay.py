@@ -83,6 +83,7 @@ class Relay:
         self._listener = Listener(self._store.path, "relay")
         self._notifier = Notifier(self._store.path)
         self._renewed_at = self._stepped_at = time.monotonic()
+        self._read_plugins()
         self._renew()
         self._load()
 
@@ -108,13 +109,12 @@ class Relay:
     def _renew(self) -> None:
         """Keep the key that names this home, unless another home has it."""
         key = self._server.home_key(self._settings.name)
-        tasks = [name for pool in self._pools().values() for name in pool]
         mine = {
             "host": socket.gethostname(),
             "path": str(self._store.path),
             "collection": self._collection,
             "nonce": self._nonce,
-            "waits": bool(tasks) and self._store.claimable(tasks),
+            "waits": bool(self._tasks) and self._store.claimable(self._tasks),
         }
         milliseconds = int(self._settings.lease * 1000)
         if not self._server.redis.set(key, json.dumps(mine), nx=True, px=milliseconds):
@@ -189,6 +189,7 @@ class Relay:
                 logger.exception("a message of a machine can't be used")
         if now - self._renewed_at > RENEW_SECONDS:
             self._renewed_at = now
+            self._read_plugins()
             self._renew()
             self._watch(now)
         self._exchange(now)
@@ -216,7 +217,7 @@ class Relay:
                 if not begun and now - lease.given_at > RECALL_SECONDS:
                     self._release(machine, token)
                     machine.drop.append(token)
-        self._store.take_unused_slots([name for pool in self._pools().values() for name in pool])
+        self._store.take_unused_slots(self._tasks)
 
     def _lose(self, machine: Machine, why: str) -> None:
         policies = self._store.get(CRASH_POLICIES)
@@ -243,35 +244,34 @@ class Relay:
         is_silent = machine.heard_at < lease.given_at
         self._ended.append((machine, token, replace(_RELEASED, isolated=is_silent)))
 
-    def _pools(self) -> dict[str, dict[str, Limits]]:
-        """The tasks that run anywhere, by pool, with their limits."""
+    def _read_plugins(self) -> None:
+        """Find the tasks that run anywhere, by pool, with their limits; and which are brief."""
         self._parts.plugins.refresh()
-        pools: dict[str, dict[str, Limits]] = {}
-        tasks = self._parts.plugins.tasks
+        self._pools: dict[str, dict[str, Limits]] = {}
         for task, limits in self._parts.limits().items():
-            if tasks[task].runs == "anywhere":
-                pools.setdefault(self._parts.pool_of(task), {})[task] = limits
-        return pools
+            if self._parts.plugins.tasks[task].runs == "anywhere":
+                self._pools.setdefault(self._parts.pool_of(task), {})[task] = limits
+        self._tasks = [task for tasks in self._pools.values() for task in tasks]
+        brief = (name for pool in self._pools for name in self._parts.brief_tasks(pool))
+        self._brief = frozenset(brief)
 
     def _exchange(self, now: float) -> None:
         """Write the outcomes that came, and claim jobs for the free threads."""
         ended, self._ended = self._ended, []
         for machine, token, _ in ended:  # first, because their threads are free
             machine.leases.pop(token, None)
-        pools = self._pools()
-        brief = frozenset(name for pool in pools for name in self._parts.brief_tasks(pool))
         machines = {
             machine.row: machine
             for machine in self._machines.values()
             if now - machine.heard_at < SILENT_SECONDS
         }
-        capacities = [c for m in machines.values() if (c := m.capacity(brief))]
-        tasks = [name for pool in pools.values() for name in pool]
-        if not (ended or (capacities and tasks and self._store.claimable(tasks))):
+        capacities = [c for m in machines.values() if (c := m.capacity(self._brief))]
+        waits = capacities and self._tasks and self._store.claimable(self._tasks)
+        if not (ended or waits):
             return
         outcomes = [each[1:] for each in ended]
         try:
-            accepted, leases = self._store.exchange(outcomes, pools, capacities)
+            accepted, leases = self._store.exchange(outcomes, self._pools, capacities)
         except StorageError:
             self._ended = ended  # for the next round
             raise
@@ -429,7 +429,7 @@ class Relay:
             }
             if machine.answer == "beat":
                 accepts = machine.about["accepts_plugins"]
-                setup = self._home.setup(self._pools(), accepts_plugins=accepts)
+                setup = self._home.setup(self._pools, accepts_plugins=accepts)
                 if machine.about["setup"] != setup_digest(setup):
                     body["setup"] = setup
             self._send(machine, "answer", body)
