@@ -7,6 +7,7 @@ links are not followed, unless `fetch.robots` is off.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from paise2nb.jobs.models import Found, Link, NewJob
 MAX_URLS = 50_000  # URLs of one run; the limit of the sitemap protocol
 OTHER_HOST, PATTERN, NOINDEX = "other_host", "pattern", "noindex"
 CANONICAL, SAME_TEXT = "canonical", "same_text"
+MOST_SAME = (
+    20  # pages in succession with a known text, after which URLs of their shape are left out
+)
 SHORT_TEXT = 40  # characters without spaces; pages with less text may differ in other ways
 
 
@@ -71,6 +75,35 @@ def key_of(url: str) -> int:
     """A number that is equal for URLs of the same page."""
     url, _, query = urls.canonical_url(traps.without_session(url)).partition("?")
     return _number(f"{url}?{'&'.join(sorted(query.split('&')))}".encode("utf-8", "replace"))
+
+
+def shape_of(url: str) -> int:
+    """A number that is equal for URLs that differ only in numbers and in values of parameters."""
+    url, _, query = urls.canonical_url(url).partition("?")
+    names = sorted(part.partition("=")[0] for part in query.split("&"))
+    return _number(f"shape {re.sub(r'[0-9]+', '0', url)} {names}".encode("utf-8", "replace"))
+
+
+def leads_to_known_text(context: Context, url: str) -> bool:
+    """Whether a page of a crawl need not be fetched. Then it is left out."""
+    page = Link(key_of(url), url, 0, PAGE, None)
+    [link] = without_known_texts(context, [page])
+    if link.reason and not context.is_replay:
+        root = context.job.root_id
+        context.job_store.leave_out(root, link.key, urls.shown_url(url), link.reason, None)
+    return bool(link.reason)
+
+
+def without_known_texts(context: Context, links: list[Link]) -> list[Link]:
+    """Leave out the links of shapes that have led to nothing but known texts."""
+    shapes = [shape_of(link.url) for link in links]
+    known = context.job_store.crawled(context.job.root_id, list(set(shapes)))
+    return [
+        link._replace(reason=SAME_TEXT)
+        if not link.reason and shape in known and known[shape].depth >= MOST_SAME
+        else link
+        for link, shape in zip(links, shapes, strict=True)
+    ]
 
 
 def digest(text: str, kind: str) -> bytes:
@@ -175,7 +208,7 @@ def _is_known_text(context: Context, url: str, text: bytes) -> bool:
     if not text or context.is_replay:
         return False
     shown, root = urls.shown_url(url), context.job.root_id
-    return context.job_store.first_with_text(root, _number(text), shown) != shown
+    return context.job_store.is_known_text(root, _number(text), shown, shape_of(url))
 
 
 def _canonical(crawl: Crawl, url: str, final_url: str, named: str | None) -> str | None:

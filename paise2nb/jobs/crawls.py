@@ -8,20 +8,25 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from paise2nb.core.urls import shown_url
 from paise2nb.jobs.database import JobDatabase, Transaction, transaction
 from paise2nb.jobs.models import Claim, Found, NewJob
 from paise2nb.jobs.sql import SQL
 
 # Why a URL is left out. PAGE is the reason of those that are not.
 PAGE, NOFOLLOW, KNOWN, MAX_PAGES = "", "nofollow", "up_to_date", "max_pages"
-TEXT = "text"  # the reason of the row of a text, which is no URL
+# The reasons of rows that are no URL: of a text, and of a shape that URLs have in common.
+TEXT, SHAPE = "text", "shape"
 # A page that is found again by a shorter way is read again if its links were followed less far
 # than this. Beyond, the limit is hardly ever reached, and many pages would be read in vain.
 SHALLOW = 8
 
 
 class Crawled(NamedTuple):
-    """What a crawl knows about a URL: how far its links are followed, and why it is left out."""
+    """What a crawl knows about a URL: how far its links are followed, and why it is left out.
+
+    Of a shape: at how many URLs in succession there were only known texts.
+    """
 
     depth: int
     reason: str
@@ -54,7 +59,7 @@ class CrawlMixin(JobDatabase):
                 pages += reason == PAGE
             if not reason and job is not None:
                 jobs.append(job)
-            rows.append((crawl, key, depth, reason, url if reason else ""))
+            rows.append((crawl, key, depth, reason, shown_url(url) if reason else ""))
         tx.executemany("REPLACE INTO crawls VALUES (?, ?, ?, ?, ?)", rows)
         if pages:
             tx.counters.count("crawl", crawl, pages)
@@ -66,14 +71,19 @@ class CrawlMixin(JobDatabase):
         return {key: Crawled(depth, reason) for key, depth, reason in map(tuple, rows)}
 
     def crawled(self, crawl: int, keys: Sequence[int]) -> dict[int, Crawled]:
-        """What a crawl knows about URLs, by key; without those that it has not found yet."""
+        """What a crawl knows about URLs and shapes, by key; without those that it has not found."""
         return self._crawled(self._read, crawl, keys)
 
     @transaction
-    def first_with_text(self, tx: Transaction, crawl: int, key: int, url: str) -> str:
-        """Return the URL at which a crawl found a text first: this one, or an earlier one."""
+    def is_known_text(self, tx: Transaction, crawl: int, key: int, url: str, shape: int) -> bool:
+        """Whether a crawl has found a text at another URL before.
+
+        It counts how often that was so in succession for URLs of the same shape, see `crawled`.
+        """
         tx.execute("INSERT OR IGNORE INTO crawls VALUES (?, ?, 0, ?, ?)", (crawl, key, TEXT, url))
-        return str(tx.execute(SQL["crawl_text"], (crawl, key)).fetchone()[0])
+        is_known = bool(tx.execute(SQL["crawl_text"], (crawl, key)).fetchone()[0] != url)
+        tx.execute(SQL["count_shape"], (crawl, shape, is_known, SHAPE))
+        return is_known
 
     @transaction
     def leave_out(

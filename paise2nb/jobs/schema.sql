@@ -28,7 +28,7 @@
 --
 -- "crawls" holds the URLs that a crawl has found, by the id of its first job: those that are pages,
 -- without the URL; those that are left out, with the reason; and the texts of pages, each with the
--- first URL of it. A counter of kind "crawl" has the number of pages.
+-- first URL of it; and shapes of URLs, with the number of known texts in succession as depth. A counter of kind "crawl" has the number of pages.
 --
 -- Columns "file" of workers and supervisor: the file that the process has opened, as DEVICE:INODE.
 -- In a copy of the file such rows are those of other processes. "host" is the machine's name.

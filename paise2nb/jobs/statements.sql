@@ -767,6 +767,10 @@ SELECT jobs FROM counters WHERE kind = 'crawl' AND name = ?
 -- name: crawl_text
 SELECT url FROM crawls WHERE crawl = ? AND key = ?
 
+-- name: count_shape
+INSERT INTO crawls VALUES (?, ?, ?, ?, '')
+ON CONFLICT DO UPDATE SET depth = iif(excluded.depth, depth + 1, 0)
+
 -- name: leave_out
 INSERT INTO crawls (crawl, key, depth, reason, url) VALUES (?, ?, 0, ?, ?)
 ON CONFLICT DO UPDATE SET reason = excluded.reason, url = excluded.url
@@ -780,7 +784,7 @@ WHERE page.id = ? AND parent.task = 'links'
 SELECT reason, number, json_group_array(url) AS examples FROM (
     SELECT reason, url, count(*) OVER (PARTITION BY reason) AS number,
         row_number() OVER (PARTITION BY reason) AS place
-    FROM crawls WHERE crawl = ? AND reason NOT IN ('', 'text')
+    FROM crawls WHERE crawl = ? AND reason NOT IN ('', 'text', 'shape')
 )
 WHERE place <= 3 GROUP BY reason ORDER BY number DESC, reason
 

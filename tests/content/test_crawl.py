@@ -304,9 +304,17 @@ def test_a_site_with_traps_is_crawled_to_its_end_though_workers_are_killed(
         again = sum(times - 1 for path, times in site.visits.items() if path.startswith("/p/"))
         assert killed
         assert again <= 1 + len(running)
+        # The trap costs a few requests, however many links lead into it.
+        assert sum(p.startswith("/same/") for p in site.visits) < 50
         counts = left_out(app, job)
         assert set(counts) == {"calendar", "long_path", "same_text"}
-        assert counts["same_text"] == sum(p.startswith("/same/") for p in site.visits) - 1
-        assert rows(app, "SELECT jobs FROM counters WHERE kind = 'crawl'") == [
-            (len(found) + counts["same_text"],)
-        ]
+        assert counts["same_text"] == pages - 1
+
+
+def test_secrets_in_urls_that_are_left_out_are_hidden(app: App, site: Site) -> None:
+    links = ["<a rel=nofollow href='/a?api_key=s3cret'>x</a>", "/b?api_key=s3cret"]
+    start = site.add("/", page(words("start"), *links))
+    site.add("/b", page(words("b"), head="<meta name='robots' content='noindex'>"))
+    job = app.enqueue("links", start)
+    assert set(left_out(app, job)) == {"nofollow", "noindex"}
+    assert "s3cret" not in job.details() + str(job.result()) + str(job.to_dict())

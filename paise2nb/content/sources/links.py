@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paise2nb.content import crawl
-from paise2nb.content.crawl import MAX_URLS, NOINDEX, Claims, Crawl
+from paise2nb.content.crawl import MAX_URLS, NOINDEX, SAME_TEXT, Claims, Crawl
 from paise2nb.content.extract.types import PAGES
 from paise2nb.content.fetch import visit
 from paise2nb.content.sources import check_url, is_new, new_jobs, reading
@@ -45,8 +45,11 @@ def links(
     host: str | None = None,
 ) -> dict[str, Any]:
     """Enqueue the pages that a page links to. A depth above 1 follows their links, too."""
+    is_first = context.job.parent_id is None
+    if not is_first and crawl.leads_to_known_text(context, url):
+        return {"found": 0, "new": 0, "skipped": SAME_TEXT}
     fetched = visit(context, url)
-    is_page, is_first = reading.kind_of(fetched) in PAGES, context.job.parent_id is None
+    is_page = reading.kind_of(fetched) in PAGES
     if is_first and not is_page:
         raise reading.wrong_task("page", fetched)
     host = urls.host_of(fetched.url) if is_first else host
@@ -74,6 +77,7 @@ def _follow(context: Context, here: Crawl, page: reading.Page, *, follows: bool)
     robots = context.settings.fetch.robots
     found = {url: is_nofollow and robots for url, is_nofollow in page.links.items()}
     all_links = crawl.sorted_links(here, found, follows=follows)
+    all_links = crawl.without_known_texts(context, all_links)
     wanted = [link for link in all_links if not link.reason]
     known = context.job_store.crawled(context.job.root_id, [link.key for link in wanted])
     is_first = context.job.parent_id is None
