@@ -13,6 +13,7 @@ import paise2nb
 from paise2nb.commands import table
 from paise2nb.config.settings import KEYS
 from tests import save_reference
+from tests.test_project import PROJECT
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -84,6 +85,11 @@ def test_the_readme_is_short_and_leads_to_every_document() -> None:
     assert len(README.splitlines()) < 120
     elsewhere = set(DOCUMENTS) - {"README.md", "docs/index.md"}  # the index is the site's own
     assert {name for name in elsewhere if f"]({name})" not in README} == set()
+
+
+def test_the_readme_names_every_extra() -> None:
+    extras = PROJECT["optional-dependencies"].keys()
+    assert {e for e in extras if not re.search(rf"`{e}`|\[[\w,]*\b{e}\b[\w,]*\]", README)} == set()
 
 
 def test_the_readme_has_the_two_commands_for_a_new_machine() -> None:
