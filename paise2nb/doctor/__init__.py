@@ -18,7 +18,7 @@ from paise2nb.app import App
 from paise2nb.collection import items
 from paise2nb.config.settings import Settings
 from paise2nb.core.display import Displayable
-from paise2nb.core.errors import PaiseError, PluginError
+from paise2nb.core.errors import PaiseError, PluginError, TaskError
 from paise2nb.core.render import Column, amount, html_table, one_line, panel, tone
 from paise2nb.core.version import __version__
 from paise2nb.doctor import data
@@ -82,6 +82,7 @@ def examine(resolve: Callable[[], Settings]) -> Report:
     findings.append(Finding("ok", "settings", f"profile {settings.profile}"))
     findings += _run("plugins", _plugins, settings)
     findings += _run("logins", _logins, settings)
+    findings += _run("rendering", _rendering, settings)
     directory = settings.data_dir
     if directory is None:
         findings.append(Finding("ok", "data directory", "a temporary one for each run"))
@@ -147,6 +148,22 @@ def _logins(settings: Settings) -> Iterator[Finding]:
     elif not problems:
         text = f"{amount(len(found), 'cookie')}, headers for {amount(len(fetch.headers), 'host')}"
         yield Finding("ok", "logins", text)
+
+
+def _rendering(settings: Settings) -> Iterator[Finding]:
+    """Start the browser, if pages are rendered."""
+    fetch = settings.fetch
+    if {fetch.render, *fetch.render_hosts.values()} == {"never"}:
+        return
+    from paise2nb.content.render.browser import browser
+
+    try:
+        yield Finding("ok", "rendering", f"Chromium {browser.check(fetch)} starts")
+    except TaskError as error:
+        text, _, advice = str(error).partition(": ")
+        yield Finding("wrong", "rendering", text, advice)
+    finally:
+        browser.close()
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:

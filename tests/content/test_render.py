@@ -16,6 +16,8 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
+from paise2nb.config.settings import Settings
+from paise2nb.doctor import examine
 from tests.site import Site, Visit
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -331,6 +333,21 @@ def test_a_browser_that_is_missing_is_named(
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "pip install 'paise2nb[browser]'" in done.stdout + done.stderr
+
+
+@needs_chromium
+def test_the_doctor_starts_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finding(**settings: Any) -> tuple[str, str]:
+        chosen = Settings.resolve("test", overrides=SETTINGS | settings)
+        found = {each.check: each for each in examine(lambda: chosen).findings}["rendering"]
+        return found.state, found.text + found.advice
+
+    state, text = finding()
+    assert state == "ok"
+    assert "Chromium 1" in text
+    state, text = finding(**{"fetch.render_executable": "/missing/chromium"})
+    assert state == "wrong"
+    assert "/missing/chromium" in text
 
 
 PRIVATE = r"""

@@ -78,6 +78,11 @@ class Browser:
         """
         return self._run(self._render(url, settings, policy))
 
+    def check(self, settings: FetchSettings) -> str:
+        """Start the browser, and return its version. Raises PermanentError (``browser``)."""
+        self._run(self._launch(settings))
+        return str(self._browser.version)
+
     def close(self) -> None:
         """End the browser."""
         if self._loop is not None:
