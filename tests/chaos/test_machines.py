@@ -10,10 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
 import redis
 
 from paise2nb.app import App
+from tests.chaos.environment import Environment
+from tests.chaos.scenarios import Scale, scenario
 from tests.machines import Place, RedisServer
 from tests.waiting import until
 
@@ -129,11 +130,14 @@ def run(tmp_path: Path, jobs: int, rounds: int, seed: int) -> None:
         place.close()
 
 
-def test_nothing_is_lost_when_machines_relay_and_redis_fail(tmp_path: Path) -> None:
-    run(tmp_path, jobs=200, rounds=6, seed=1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_nothing_is_lost_over_thousands_of_jobs(tmp_path: Path, seed: int) -> None:
-    run(tmp_path, jobs=3000, rounds=60, seed=seed)
+@scenario(
+    27,
+    "machines, relay, supervisor and Redis fail",
+    short={"jobs": 200, "rounds": 6},
+    full={"jobs": 3000, "rounds": 60},
+    seeds=3,
+)
+def test_nothing_is_lost_when_machines_relay_and_redis_fail(
+    environment: Environment, scale: Scale
+) -> None:
+    run(environment.root, int(scale["jobs"]), int(scale["rounds"]), environment.seed)

@@ -25,7 +25,7 @@ from paise2nb.jobs.models import Claim, NewJob, Outcome
 from paise2nb.jobs.transfer import outcome_to_json
 from paise2nb.workers.machines import bytes_in_parts, machine, memory, relay
 from paise2nb.workers.machines.memory import PLUGINS
-from paise2nb.workers.machines.messages import HOME, Channel
+from paise2nb.workers.machines.messages import HOME, Channel, session_key
 from paise2nb.workers.machines.versions import fingerprints
 
 STEP = 0.1  # seconds of the test's clock
@@ -255,6 +255,19 @@ def test_each_effect_is_there_once_when_machines_and_the_relay_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     run(tmp_path, monkeypatch, seed, disturbed=True)
+
+
+def test_messages_of_senders_without_the_secret_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Run(tmp_path, monkeypatch, 0)
+    home = json.loads(found.redis.get("paise2") or "")
+    for number in range(100):
+        name = f"{number:032x}"
+        key = session_key(b"wrong", home["collection"], home["nonce"], name)
+        found._relay._receive(Channel(key, home["collection"], name, HOME).seal("beat", {}))
+    assert not found._relay._channels
+    found.close()
 
 
 # What the protocol needs -----------------------------------------------------------------------

@@ -84,11 +84,12 @@ def test_a_file_is_read_at_home_only(place: Place) -> None:
     assert job.state == "queued"
 
 
-def test_a_machine_that_is_given_the_fetch_of_a_file_reads_nothing(place: Place) -> None:
+@pytest.mark.parametrize("file", ["/etc/passwd", "file:///etc/passwd"])
+def test_a_machine_that_is_given_the_fetch_of_a_file_reads_nothing(place: Place, file: str) -> None:
     app = place.home()
     job = app.enqueue("fetch", "http://127.0.0.1:1/")
     with closing(sqlite3.connect(app.queue.job_store.path)) as connection, connection:
-        connection.execute("""UPDATE jobs SET args = '["/etc/hostname"]'""")
+        connection.execute("UPDATE jobs SET args = json_array(?)", (file,))
     app.workers.start(pool="home")
     place.join()
     until(lambda: job.attempts)

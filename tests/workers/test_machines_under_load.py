@@ -105,6 +105,7 @@ def test_each_policy_that_deletes_messages_is_refused(place: Place) -> None:
     server.require_noeviction()
 
 
+@pytest.mark.slow
 def test_the_clocks_of_machines_do_not_matter(place: Place) -> None:
     app = place.home()
     app.workers.start(pool="home")
