@@ -121,7 +121,7 @@ def join(
 
     The jobs, items and settings stay at the home of the queue, where task_queue.provider is redis.
     Tasks that may run anywhere run here, too: fetch, extract, and those of plugins that are the
-    same here and there.
+    same here and there. Pages behind a login need fetch.cookies or fetch.headers here.
 
     \b
     Examples:
@@ -131,8 +131,13 @@ def join(
     from paise2nb.workers.machines.join import join, spawn_joined
 
     foreground = not daemonize and not session.in_notebook
-    options = {"concurrency": concurrency, "pool": pool, "foreground": foreground}
-    options["accept_plugins"] = accept_plugins
+    fetch = session.settings(plugins=False).fetch
+    logins: dict[str, Any] = {
+        "fetch.cookies": fetch.cookies and str(fetch.cookies),
+        "fetch.headers": {host: dict(named) for host, named in fetch.headers.items()},
+    }
+    options: dict[str, Any] = {"concurrency": concurrency, "pool": pool, "foreground": foreground}
+    options |= {"accept_plugins": accept_plugins, "logins": logins}
     if foreground:
         join(url, names, options, session.say)
         return Message("workers stopped", {"state": "stopped"})

@@ -316,7 +316,7 @@ class Settings(Section):
         """Return these settings without what may be in no database, listing or message."""
         url = without_credentials(self.task_queue.redis.url)
         alerts = public(self.entries["alerts",].value)
-        headers = {host: dict.fromkeys(named, HIDDEN) for host, named in self.fetch.headers.items()}
+        headers = {host: dict.fromkeys(named) for host, named in self.fetch.headers.items()}
         values = {"task_queue.redis.url": url, SECRET: None, "alerts": alerts, HEADERS: headers}
         return self.override(values, "hidden")
 

@@ -8,7 +8,7 @@ late, twice, or about a job that was given to another one changes nothing.
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from typing import Any, NamedTuple
@@ -22,6 +22,9 @@ from paise2nb.jobs.sql import SQL
 COLLECTION = "collection"  # the key of the random id that the keys in Redis carry
 CLAIMED_AT_ONCE = 512  # jobs of one pool: bounds the time of a transaction
 HOME_ONLY = "home"  # the error class of an outcome that only home can do better
+
+Logins = Callable[[str], Set[str]]
+"""``(host) -> logins``: the hosts, or ``*.HOST``, of the logins that a request needs."""
 
 
 class Lease(NamedTuple):
@@ -55,6 +58,7 @@ class Capacity:
         slots: The free threads by pool.
         ahead: How many brief jobs may wait, by pool.
         load: The jobs that it has.
+        logins: The hosts for which it has a login, or ``*.HOST``.
     """
 
     machine: int
@@ -65,10 +69,19 @@ class Capacity:
     slots: dict[str, int]
     ahead: dict[str, int]
     load: int
+    logins: frozenset[str] = frozenset()
 
-    def takes(self, pool: str, row: sqlite3.Row) -> bool:
-        """Whether it may be given a job. One that must run alone is the machine's only job."""
+    def takes(self, pool: str, row: sqlite3.Row, logins: Set[str]) -> bool:
+        """Whether it may be given a job. One that must run alone is the machine's only job.
+
+        Args:
+            pool: The pool of the job.
+            row: The job.
+            logins: Those that it needs.
+        """
         if row["task"] not in self.tasks or (row["isolated"] and self.load):
+            return False
+        if not logins <= self.logins:
             return False
         free = self.slots.get(pool, 0)
         waits = row["task"] in self.brief and row["host"] is None
@@ -83,13 +96,16 @@ class Capacity:
 
 
 def _least_loaded(
-    order: list[tuple[int, int, Capacity]], pool: str, row: sqlite3.Row
+    order: list[tuple[int, int, Capacity]], pool: str, row: sqlite3.Row, logins: Set[str]
 ) -> Capacity | None:
     """The machine with the most free threads of those that take a job.
 
     Args:
         order: A heap of the machines; their free threads may have become fewer since. Those that
             take no more jobs are removed.
+        pool: The pool of the job.
+        row: The job.
+        logins: Those that it needs.
     """
     while order:
         known, n, machine = order[0]
@@ -100,9 +116,9 @@ def _least_loaded(
             heapreplace(order, (-free, n, machine))
         else:
             break
-    if order and order[0][2].takes(pool, row):
+    if order and order[0][2].takes(pool, row, logins):
         return order[0][2]
-    taking = [machine for _, _, machine in order if machine.takes(pool, row)]
+    taking = [machine for _, _, machine in order if machine.takes(pool, row, logins)]
     return max(taking, key=lambda machine: machine.slots.get(pool, 0), default=None)
 
 
@@ -120,6 +136,7 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         outcomes: Sequence[tuple[str, Outcome]],
         pools: Mapping[str, dict[str, Limits]],
         machines: Sequence[Capacity],
+        logins: Logins | None = None,
     ) -> tuple[set[str], list[Lease]]:
         """Write outcomes, and claim the next jobs.
 
@@ -127,6 +144,7 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
             outcomes: By their tokens.
             pools: The tasks of each pool that run anywhere, with their limits.
             machines: What they may be given; it is reduced.
+            logins: The logins that a job for a host needs; None: none.
 
         Returns:
             The tokens whose outcomes were accepted, and the new claims.
@@ -140,7 +158,7 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
             paused = {row["key"] for row in tx.execute(SQL["pauses"])}
             for pool, limits in pools.items():
                 if paused.isdisjoint({"pause:", f"pause:{pool}"}):
-                    leases += self._claim_for(tx, pool, limits, machines)
+                    leases += self._claim_for(tx, pool, limits, machines, logins)
         return accepted, leases
 
     def _end_leases(self, tx: Transaction, outcomes: Sequence[tuple[str, Outcome]]) -> set[str]:
@@ -158,7 +176,12 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         return accepted
 
     def _claim_for(
-        self, tx: Transaction, pool: str, limits: dict[str, Limits], machines: Sequence[Capacity]
+        self,
+        tx: Transaction,
+        pool: str,
+        limits: dict[str, Limits],
+        machines: Sequence[Capacity],
+        logins: Logins | None,
     ) -> list[Lease]:
         """Claim jobs of a pool for the least loaded of the machines that may run them."""
         free = sum(max(0, m.slots.get(pool, 0)) + m.ahead.get(pool, 0) for m in machines)
@@ -166,14 +189,18 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         order = [(-m.slots.get(pool, 0), n, m) for n, m in enumerate(machines)]
         heapify(order)
         rows: list[sqlite3.Row] = []
+        # Jobs that only home can run must not hide the others.
+        most = free if logins is None else CLAIMED_AT_ONCE
         for task in limits if free else ():
             for isolated in (1, 0):
-                rows += tx.execute(SQL["leasable"], (task, isolated, free)).fetchall()
+                rows += tx.execute(SQL["leasable"], (task, isolated, most)).fetchall()
         leases = []
         for row in sorted(rows, key=lambda row: (-row["priority"], row["tree"], row["id"])):
-            chosen = _least_loaded(order, pool, row)
+            needed = logins(row["host"]) if logins and row["host"] else frozenset()
+            chosen = _least_loaded(order, pool, row, needed)
             if chosen is None:
                 able = [m for m in machines if row["isolated"] and row["task"] in m.tasks]
+                able = [machine for machine in able if needed <= machine.logins]
                 if able:  # it waits for this one to have no other job
                     least = min(able, key=lambda machine: machine.load)
                     least.slots, least.ahead = {}, {}

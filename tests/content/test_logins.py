@@ -18,8 +18,8 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.config.settings import FetchSettings, Settings
 from paise2nb.content.fetch.login_page import leads_to_login
-from paise2nb.content.fetch.logins import Session
-from paise2nb.core.errors import SettingsError
+from paise2nb.content.fetch.logins import Session, login_hosts, logins_for
+from paise2nb.core.errors import HomeOnly, SettingsError
 from paise2nb.core.urls import parse
 from paise2nb.plugins import Fetched
 from tests.site import PAGE, Site, Visit
@@ -256,6 +256,32 @@ def test_values_come_from_the_environment(
     with pytest.raises(SettingsError, match="the environment variable A_TOKEN is not set"):
         sent(settings, "https://a.example/")
     assert sent(settings, "https://b.example/") == {}
+
+
+def test_a_machine_without_the_login_of_a_host_gives_its_pages_back(
+    fetch: FetchSettings, tmp_path: Path
+) -> None:
+    at_home = replace(
+        fetch,
+        headers={"A.example": {"X-Key": "y"}, "*.b.example": {"X-Key": "y"}},
+        cookies=cookie_file(tmp_path, {"domain": ".c.example"}),
+    )
+    assert logins_for(at_home, "a.example") == {"a.example"}
+    assert logins_for(at_home, "x.y.b.example") == {"*.b.example"}
+    assert logins_for(at_home, "c.example") == {"c.example"}
+    assert logins_for(at_home, "x.c.example") == {"*.c.example"}
+    assert logins_for(at_home, "b.example") == logins_for(at_home, "d.example") == set()
+    known = login_hosts(at_home)
+    assert known == {"a.example", "*.b.example", "c.example", "*.c.example"}
+    there = Session(replace(fetch, headers={host: {} for host in known}))
+    for url in ("https://b.example/", "https://d.example/", "https://x.a.example/"):
+        there.require_login(url)
+    for url in ("https://a.example/", "https://x.b.example/", "https://x.c.example/"):
+        with pytest.raises(HomeOnly, match="the login for"):
+            there.require_login(url)
+    Session(replace(fetch, headers={"a.example": {"X": "y"}})).require_login("https://a.example/")
+    (tmp_path / "cookies.json").unlink()
+    assert logins_for(at_home, "d.example") == {"the file of fetch.cookies"}
 
 
 def test_a_missing_variable_fails_the_pages_of_its_host(tmp_path: Path, site: Site) -> None:

@@ -19,12 +19,14 @@ import pytest
 from paise2nb.core.errors import NotFound, WorkersError
 from paise2nb.views import snapshot
 from paise2nb.workers.machines import turns
+from paise2nb.workers.machines.home import HomeParts
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
 from paise2nb.workers.machines.relay import Relay
 from tests.machines import Place, RedisServer
 from tests.site import Site
 from tests.waiting import until
 
+SECRET = "s3cr3t-of-the-session"
 ABOUT = {"version": "1.0", "pools": {}}
 
 
@@ -75,6 +77,40 @@ def test_pages_are_fetched_and_extracted_there_and_stored_at_home(place: Place, 
     assert app.store.count() == 20
     asked = Counter(request.path for request in site.requests)
     assert sorted(asked.values()) == [1] * 21  # with robots.txt
+
+
+def test_pages_behind_a_login_are_fetched_only_where_the_login_is(place: Place, site: Site) -> None:
+    cookie = f"127.0.0.1\tFALSE\t/\tFALSE\t0\tid\t{SECRET}\n"
+    (place.directory / "cookies.txt").write_text(cookie)
+    headers = {"127.0.0.1": {"X-Key": SECRET}, "*.example.org": {"X-Key": SECRET}}
+    app = place.home(
+        fetch__allow_private_addresses=True, fetch__host_delay=0, fetch__headers=headers,
+        fetch__cookies=str(place.directory / "cookies.txt"),
+    )  # fmt: skip
+    app.workers.start(pool="home")
+    without = place.join()
+    place.joined(app)
+    jobs = app.enqueue_many("fetch", [site.add(f"/page/{n}") for n in range(20)])
+    elsewhere = app.enqueue("fetch", site.url(host="localhost"))
+    elsewhere.wait(60)
+    assert {job.state for job in jobs} == {"queued"}
+    assert {request.headers["Host"].partition(":")[0] for request in site.requests} == {"localhost"}
+    config = place.directory / "machine-config"
+    config.mkdir()
+    own = {"cookies": "../cookies.txt", "headers": {"127.0.0.1": {"X-Key": "${KEY}"}}}
+    (config / "paise2.yaml").write_text(json.dumps({"fetch": own}))
+    place.join(PAISE2_CONFIG_DIR=str(config), KEY="another")
+    app.wait(timeout=60)
+    found = [request for request in site.requests if request.path.startswith("/page/")]
+    sent = {(request.headers["Cookie"], request.headers["X-Key"]) for request in found}
+    assert sent == {(f"id={SECRET}", "another")}
+    assert len(found) == len(jobs)
+    # The values of home have gone nowhere.
+    content = b"".join(p.read_bytes() for p in without.directory.rglob("*") if p.is_file())
+    setup = json.dumps(HomeParts(app.parts).setup([], accepts_plugins=True))
+    machines = json.dumps(app.queue.job_store.machines())
+    assert SECRET not in content.decode(errors="replace") + setup + machines
+    assert "*.example.org" in setup
 
 
 def test_a_file_is_read_at_home_only(place: Place) -> None:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paise2nb.config.settings import FetchSettings
 from paise2nb.content.extract.types import HEAD, is_text
@@ -16,6 +16,9 @@ from paise2nb.core.urls import canonical_url, file_url, host_of, url_path
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import HostDelay
 from paise2nb.plugins import AppInfo, DataStorageProvider, Fetched, fetcher, hookimpl
+
+if TYPE_CHECKING:
+    from paise2nb.content.fetch.logins import Session
 
 
 def item_with_url(items: DataStorageProvider, url: str) -> dict[str, Any] | None:
@@ -87,8 +90,8 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
 
     def before_request(chain: Sequence[str]) -> None:
         nonlocal crawl_delay
-        if context.job_store.is_remote and context.cancelled:
-            raise TransientError(f"the job was given up by its machine: {url}", "lease")
+        if context.job_store.is_remote:
+            _check_machine(context, session, chain[-1])
         if settings.robots:
             agent, directory = http.user_agent(settings), context.data_dir / robots.DIRECTORY
             delay = robots.check(chain[-1], agent, directory, partial(fetch_rules, chain))
@@ -101,6 +104,13 @@ def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) ->
         return http.get(
             url, settings, before_request=before_request, chain=chain, session=session, known=known
         )
+
+
+def _check_machine(context: Context, session: "Session", url: str) -> None:
+    """Refuse a request that another machine must not make."""
+    session.require_login(url)
+    if context.cancelled:
+        raise TransientError(f"the job was given up by its machine: {url}", "lease")
 
 
 @fetcher("file")

@@ -9,6 +9,7 @@ import base64
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from http.cookiejar import CookieJar
@@ -23,7 +24,14 @@ from paise2nb.config.settings import HEADERS, FetchSettings
 from paise2nb.content.fetch import cookies, login_page
 from paise2nb.content.fetch.kept_cookies import KEPT, KeptCookies
 from paise2nb.content.fetch.network import proxy_for
-from paise2nb.core.errors import PermanentError, SettingsError, Snoozed, TransientError, UsageError
+from paise2nb.core.errors import (
+    HomeOnly,
+    PermanentError,
+    SettingsError,
+    Snoozed,
+    TransientError,
+    UsageError,
+)
 from paise2nb.core.urls import ParsedURL, ascii_host, host_of, parse, without_credentials
 from paise2nb.plugins import Fetched
 
@@ -138,6 +146,13 @@ class Session:
         """Whether the settings have headers or cookies for its host, expired ones included."""
         return self._has_login(host_of(url) or "")
 
+    def require_login(self, url: str) -> None:
+        """Raise HomeOnly if home has a login for the host of a URL, and this machine has none."""
+        host = host_of(url) or ""
+        is_named = {_key(key) for key in self._settings.headers} & {*_names(host)}
+        if is_named and not self._has_login(host):
+            raise HomeOnly(f"the login for {host}")
+
     def refuse(self, url: str, problem: str) -> None:
         """Raise PermanentError (``login``) if the settings have a login for the host of a URL."""
         if self.has_login(url):
@@ -163,7 +178,7 @@ class Session:
             self._kept.forget(self._job or -1)
 
     def _has_login(self, host: str) -> bool:
-        return bool(headers_of(self._settings, host) or self._of_file(host))
+        return bool(headers_of(self._settings, host) or self.file_cookies(host))
 
     def _load(self, host: str) -> None:
         """Put the cookies for a host into the jar. The later of two with the same name counts."""
@@ -180,7 +195,8 @@ class Session:
         except UsageError as error:  # it may just be written
             raise TransientError(str(error), "cookies") from error
 
-    def _of_file(self, host: str) -> list[cookies.Stored]:
+    def file_cookies(self, host: str) -> list[cookies.Stored]:
+        """The cookies of the file for a host. Raises TransientError (``cookies``)."""
         file = self.file()
         return [] if file is None else file.of(host)
 
@@ -200,7 +216,7 @@ class Session:
 
     def _advice(self, host: str) -> str:
         """Why a login may not have been accepted, and what to do."""
-        found, headers = self._of_file(host), headers_of(self._settings, host)
+        found, headers = self.file_cookies(host), headers_of(self._settings, host)
         parts = []
         if found:
             expired = sum(cookie.is_expired for cookie in found)
@@ -221,10 +237,32 @@ def headers_of(settings: FetchSettings, host: str) -> dict[str, str]:
     Those of the host itself override those of ``*.HOST``, and these those of hosts further above.
     """
     found: dict[str, str] = {}
-    keys = [host, *(f"*.{above}" for above in cookies.above(host))]
     by_key = {_key(key): values for key, values in settings.headers.items()}
-    for key in reversed(keys):
+    for key in reversed(_names(host)):
         found |= by_key.get(key, {})
+    return found
+
+
+def logins_for(settings: FetchSettings, host: str) -> set[str]:
+    """The logins that a request to a host needs: the host, or ``*.HOST`` for one above it.
+
+    A file of cookies that can't be read is a login that only this machine has.
+    """
+    found = {_key(key) for key in settings.headers} & {*_names(host)}
+    with suppress(TransientError):
+        for cookie in Session(settings).file_cookies(host):
+            found.add(f"*.{cookie.host}" if cookie.below and cookie.host != host else cookie.host)
+        return found
+    return {"the file of fetch.cookies"}
+
+
+def login_hosts(settings: FetchSettings) -> set[str]:
+    """Every host with a login, and ``*.HOST`` for all below one."""
+    found = {_key(key) for key in settings.headers}
+    with suppress(TransientError):
+        file = Session(settings).file()
+        for host, named in file.cookies.items() if file else ():
+            found |= {host, f"*.{host}"} if any(c.below for c in named) else {host}
     return found
 
 
@@ -260,6 +298,11 @@ def _with_environment(value: str, host: str, name: str) -> str:
 
 def _host(url: ParsedURL) -> str:
     return url.host.rstrip(".")
+
+
+def _names(host: str) -> list[str]:
+    """The keys that are for a host, the closest one first."""
+    return [host, *(f"*.{above}" for above in cookies.above(host))]
 
 
 def _key(key: str) -> str:

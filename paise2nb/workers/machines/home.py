@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from paise2nb.content.fetch import robots
+from paise2nb.jobs.leases import Logins
 from paise2nb.jobs.models import Claim
 from paise2nb.jobs.parts import Parts
 from paise2nb.workers.machines.remote import item_key
@@ -21,6 +22,16 @@ class HomeParts:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+
+    @cached_property
+    def logins(self) -> Logins | None:
+        """The logins that a request to a host needs; None if there are none here."""
+        fetch = self._parts.settings.fetch
+        if fetch.cookies is None and not fetch.headers:
+            return None
+        from paise2nb.content.fetch.logins import logins_for  # it imports urllib3
+
+        return partial(logins_for, fetch)
 
     def extras(self, claim: Claim) -> dict[str, Any]:
         """What a fetch needs from home: the item with its validators, and the robots rules."""
@@ -55,12 +66,14 @@ class HomeParts:
 
     @cached_property
     def _settings(self) -> str:
+        from paise2nb.content.fetch.logins import login_hosts
+
         own: dict[str, Any] = {
             "data_dir": "/",
             "task_queue.sqlite.path": None,
             "data_storage.sqlite.path": None,
             "alerts": [],  # with the addresses of people
             "fetch.cookies": None,
-            "fetch.headers": dict.fromkeys(self._parts.settings.fetch.headers),
+            "fetch.headers": {host: {} for host in login_hosts(self._parts.settings.fetch)},
         }
         return self._parts.settings.without_secrets().override(own, "home").to_json()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.config.settings import DEFAULT_POOL, Settings
+from paise2nb.content.fetch.logins import login_hosts
 from paise2nb.core.errors import WorkersError, message
 from paise2nb.core.processes import program
 from paise2nb.plugins.saved import SavedPlugins
@@ -78,7 +79,8 @@ def join(
     Args:
         url: Of the server.
         names: Of the queues, which are served in turn.
-        options: ``concurrency``, ``pool``, ``foreground`` and ``accept_plugins``.
+        options: ``concurrency``, ``pool``, ``foreground`` and ``accept_plugins``; and ``logins``,
+            the settings of this machine for them.
         say: Shows what happens.
         on_joined: Called when home has answered.
 
@@ -173,7 +175,11 @@ def _supervise(
     }
     if options["concurrency"]:
         own["workers.concurrency"] = options["concurrency"]
-    settings = Settings.from_json(setup["settings"]).override(own, "worker join")
+    home = Settings.from_json(setup["settings"])
+    settings = home.override(own | options["logins"], "worker join")
+    headers = dict.fromkeys(home.fetch.headers)  # of home only the hosts are known
+    mine = home.override({"fetch.headers": headers}, "").override(options["logins"], "").fetch
+    link.logins = sorted(login_hosts(home.fetch) & login_hosts(mine))
     sizes = {DEFAULT_POOL: settings.workers.concurrency}
     sizes |= {pool: configured.processes for pool, configured in settings.workers.pools.items()}
     sizes = {pool: number for pool, number in sizes.items() if pool in setup["pools"]}

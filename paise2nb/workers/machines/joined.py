@@ -89,4 +89,5 @@ class Machine:
             return None
         pid, sequence = int(self.about["pid"]), self.channel.sent + 1
         load = len(self.leases)
-        return Capacity(self.row, pid, sequence, self.tasks, brief, slots, ahead, load)
+        logins = frozenset(self.about.get("logins", ()))
+        return Capacity(self.row, pid, sequence, self.tasks, brief, slots, ahead, load, logins)

@@ -55,6 +55,7 @@ class Link:
             by name; None until home has answered.
         stopping: Home or a user wants this machine to stop.
         leaving: It is the turn of another queue: this machine takes no more jobs of this one.
+        logins: The logins of home that this machine has, too.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Link:
         self.cache = Cache(data_dir / "cache")
         self.setup: dict[str, Any] | None = None
         self.stopping = self.leaving = False
+        self.logins: list[str] = []
         self._name = name
         self._secret = secret
         self._channel: Channel | None = None
@@ -168,6 +170,7 @@ class Link:
             "problem": self.store.supervisor().get("problem"),
             "setup": setup_digest(self.setup),
             "accepts_plugins": self._accepts_plugins,
+            "logins": self.logins,
         }
 
     def _send_beat(self) -> None:

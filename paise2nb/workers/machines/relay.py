@@ -269,9 +269,10 @@ class Relay:
         waits = capacities and self._tasks and self._store.claimable(self._tasks)
         if not (ended or waits):
             return
-        outcomes = [each[1:] for each in ended]
         try:
-            accepted, leases = self._store.exchange(outcomes, self._pools, capacities)
+            accepted, leases = self._store.exchange(
+                [each[1:] for each in ended], self._pools, capacities, self._home.logins
+            )
         except StorageError:
             self._ended = ended  # for the next round
             raise
