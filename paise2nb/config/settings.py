@@ -68,12 +68,24 @@ class Pool(Section):
 
 
 class RetryRules(Section):
-    """A retry policy."""
+    """A retry policy: how often an execution is retried, and with which delays in seconds."""
 
     max_retries: Annotated[int, Range(0, 1000)]
     retry_delay: Seconds
     backoff: Annotated[float, Range(1, 100)]
     max_delay: Seconds
+
+    @property
+    def max_attempts(self) -> int:
+        """Executions in all."""
+        return self.max_retries + 1
+
+    def delay(self, retry: int) -> float:
+        """Return the seconds before a retry, without jitter; the first retry is 1."""
+        try:
+            return min(self.retry_delay * self.backoff ** (retry - 1), self.max_delay)
+        except OverflowError:
+            return self.max_delay
 
 
 SECRET = "task_queue.redis.secret"

@@ -8,12 +8,13 @@ import json
 import random
 from collections import ChainMap
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-from paise2nb.config.settings import Settings
+from paise2nb.config.settings import RetryRules, Settings
 from paise2nb.core.errors import PermanentError, TaskError, UsageError
 from paise2nb.jobs.models import COPIED, LOST, Decide, Outcome
 from paise2nb.plugins import Task, short_name
+from paise2nb.plugins.api import POLICY_FIELDS
 
 LONGEST_RETRY_AFTER = 7 * 86400.0  # seconds; a longer Retry-After of a server is cut
 JITTER = 0.1  # of the delay, added to it, so that jobs that failed together return one by one
@@ -21,27 +22,6 @@ CRASH_POLICIES = "crash policies"  # the key in the job store under which worker
 
 # Exceptions of the standard library for errors that have a class of their own.
 _BUILT_IN = {TimeoutError: "timeout", ConnectionError: "connection", MemoryError: "memory"}
-
-
-class Policy(NamedTuple):
-    """How often an execution is retried, and with which delays in seconds."""
-
-    max_retries: int
-    retry_delay: float
-    backoff: float
-    max_delay: float
-
-    @property
-    def max_attempts(self) -> int:
-        """Executions in all."""
-        return self.max_retries + 1
-
-    def delay(self, retry: int) -> float:
-        """Seconds before a retry, without jitter; the first retry is 1."""
-        try:
-            return min(self.retry_delay * self.backoff ** (retry - 1), self.max_delay)
-        except OverflowError:
-            return self.max_delay
 
 
 def error_class(error: BaseException) -> str:
@@ -52,7 +32,7 @@ def error_class(error: BaseException) -> str:
     return next(names, type(error).__name__)
 
 
-def policy(settings: Settings, task: Task | None, error_class: str | None = None) -> Policy:
+def policy(settings: Settings, task: Task | None, error_class: str | None = None) -> RetryRules:
     """Return the policy for errors of one class in a task.
 
     Args:
@@ -72,9 +52,9 @@ def policy(settings: Settings, task: Task | None, error_class: str | None = None
             *levels,
             {name: value for name, value in own.items() if value is not None},
         ]
-    levels.append({name: getattr(default, name) for name in Policy._fields})
-    chosen = ChainMap[str, float](*map(dict, levels))
-    return Policy(int(chosen["max_retries"]), *(chosen[name] for name in Policy._fields[1:]))
+    levels.append({name: getattr(default, name) for name in POLICY_FIELDS})
+    chosen: dict[str, Any] = dict(ChainMap(*map(dict, levels)))
+    return RetryRules(**chosen)
 
 
 def crash_policies(tasks: Iterable[Task]) -> str:

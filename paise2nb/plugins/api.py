@@ -6,13 +6,13 @@ import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
-from paise2nb.config.settings import Settings
+from paise2nb.config.settings import RetryRules, Settings
 from paise2nb.core.errors import PluginError, UsageError
 from paise2nb.plugins.protocols import AppInfo, Extractor, Fetcher
 
@@ -25,7 +25,7 @@ _LEAST = {  # of the numbers in a declaration
     "memory_mb": ("megabytes", 1),
 }
 PLACES = ("home", "anywhere")
-POLICY_FIELDS = {"max_retries", "retry_delay", "backoff", "max_delay"}
+POLICY_FIELDS = {part.name for part in fields(RetryRules)}
 F = TypeVar("F", bound=Callable[..., Any])
 Arguments: TypeAlias = tuple[Any, ...]
 

@@ -131,10 +131,8 @@ class AlertMonitor:
             if error is None:
                 state.message, state.attempts, state.error = None, 0, None
                 continue
-            retry = self._settings.workers.retry
-            delay = retry.retry_delay * retry.backoff ** min(state.attempts, 30)
-            delay = max(SHORTEST_RETRY, min(delay, retry.max_delay))
             state.attempts, state.error = state.attempts + 1, error
+            delay = max(SHORTEST_RETRY, self._settings.workers.retry.delay(state.attempts))
             state.retry_at = self._job_store.now() + delay
             logger.error("alert %s can't be delivered, and is tried again: %s", name, error)
 

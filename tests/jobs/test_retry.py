@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from paise2nb.config.settings import Settings
+from paise2nb.config.settings import RetryRules, Settings
 from paise2nb.core.errors import PermanentError, TaskError, TransientError
 from paise2nb.jobs.retry import (
     JITTER,
     LONGEST_RETRY_AFTER,
-    Policy,
     charge_crash,
     decide,
     error_class,
@@ -59,7 +58,7 @@ def test_every_error_has_a_class(error: Exception, name: str) -> None:
     ("retry", "seconds"), [(1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (10_000, 60)]
 )
 def test_delays_grow_up_to_the_maximum(retry: int, seconds: float) -> None:
-    assert Policy(3, 10, 2, 60).delay(retry) == seconds
+    assert RetryRules(3, 10, 2, 60).delay(retry) == seconds
 
 
 DNS = {"dns": {"max_retries": 6}}
