@@ -78,7 +78,7 @@ def doctor(session: Session) -> Any:
 @command("watch")
 @option("--side", "Show the panel beside the notebook.")
 def watch(session: Session, side: bool) -> Any:
-    """Show the status live: as a panel in a notebook, until Ctrl-C in a terminal."""
+    """Show the status live until Ctrl-C, in a notebook as a panel."""
     app = session.app
     if side:
         return session.beside(app.watch() if session.in_notebook else None)
