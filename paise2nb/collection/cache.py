@@ -18,6 +18,7 @@ from pathlib import Path
 
 from paise2nb.core.errors import StorageError
 from paise2nb.core.files import PARTIAL, make_private_directory, sync_to_disk, write_atomically
+from paise2nb.core.render import counted
 from paise2nb.plugins import AppInfo, hookimpl
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -138,7 +139,7 @@ class Cache:
         """
         files = [path for path in self._files() if not path.name.startswith(PARTIAL)]
         copied = 0
-        for number, path in enumerate(files, 1):
+        for path in counted(files, on_progress):
             key = path.parent.name + path.name
             if keys is None or key in keys:
                 with suppress(KeyError, FileNotFoundError):  # damaged, or removed meanwhile
@@ -148,8 +149,6 @@ class Cache:
                     write_atomically(target, data, sync=False)
                     os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
                     copied += 1
-            if on_progress is not None:
-                on_progress(number, len(files))
         return copied
 
     def clear(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from paise2nb.core.display import Message
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.core.files import replacement
-from paise2nb.core.render import amount
+from paise2nb.core.render import amount, counted
 from paise2nb.plugins import DataStorageProvider
 
 _FIELD_NAMES = (
@@ -61,14 +61,12 @@ def export(
 
     def rows() -> Rows:
         nonlocal written
-        for number, item in enumerate(items, 1):
+        for item in counted(items, on_progress):
             row = store.get(item["id"])
             if row is not None:
                 written += 1
                 source = row.get("metadata", {}).get("source", {})
                 yield {name: row.get(name, source.get(name)) for name in FIELDS}
-            if on_progress is not None:
-                on_progress(number, len(items))
 
     try:
         if write is None:

@@ -143,6 +143,10 @@ class WorkerSettings(Section):
     memory_mb: Annotated[int, Range(1, 2**24)]
     idle_exit: Seconds
 
+    def pool_of(self, task: str) -> str | None:
+        """Return the pool that names a task, or None."""
+        return next((name for name, pool in self.pools.items() if task in pool.tasks), None)
+
 
 class QueueDatabase(Section):
     """The database of jobs."""

@@ -120,10 +120,8 @@ def workers_missing(job_store: JobStore, *, none_needed: bool = False) -> Iterat
     supervisor = job_store.running_supervisor()
     if supervisor and supervisor["problem"]:
         yield f"{supervisor['problem']}; fix it, then: paise2 worker restart"
-    counts, now = job_store.counts()[0], job_store.now()
-    due = job_store.next_time()
-    work = len(job_store.ready_tasks()) or (due is not None and due < now - LEASE_SECONDS)
-    if not work and not counts["running"]:
+    counts = job_store.counts()[0]
+    if not counts["running"] and not job_store.has_work(overdue=LEASE_SECONDS):
         return
     present = any(row["presence"] in RUNNING for row in job_store.workers())
     if not present and not none_needed:

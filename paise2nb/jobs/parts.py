@@ -94,7 +94,7 @@ class Parts:
     def pool_of(self, name: str) -> str:
         """Return the pool whose workers run a task. The settings override the task's own pool."""
         pools, task = self.settings.workers.pools, self.plugins.tasks.get(name)
-        chosen = next((pool for pool in pools if name in pools[pool].tasks), None)
+        chosen = self.settings.workers.pool_of(name)
         declared = task.pool if task is not None and task.pool in pools else None
         return chosen or declared or DEFAULT_POOL
 

@@ -200,6 +200,11 @@ class QueryMixin(PageQueryMixin):
         sql = SQL["next_time"] if tasks is None else SQL["next_time_of_tasks"]
         return self._scalar(float, sql, parameters)
 
+    def has_work(self, overdue: float = 0.0) -> bool:
+        """Whether a job may start now, or has been due for some seconds."""
+        due = self.next_time()
+        return bool(self.ready_tasks()) or (due is not None and due <= self.now() - overdue)
+
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """The number of jobs in each state, and of those without a parent."""
         rows = {row["name"]: row for row in self._read("SELECT * FROM counts")}

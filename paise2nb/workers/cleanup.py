@@ -28,8 +28,7 @@ class DailyCleanup:
 
     def __init__(self, job_store: JobStore, settings: Settings) -> None:
         self._job_store = job_store
-        pools = settings.workers.pools
-        self._pool = next((name for name in pools if TASK in pools[name].tasks), DEFAULT_POOL)
+        self._pool = settings.workers.pool_of(TASK) or DEFAULT_POOL
         self._check_at = 0.0  # monotonic
         # By the clock of the job store. Before the first cleanup its oldest job counts.
         self._began = job_store.oldest_time() or job_store.now()

@@ -327,7 +327,7 @@ class Supervisor:
 
     def _fill_pools(self) -> None:
         """Start the missing workers, and stop those of pools that are not wanted any more."""
-        if self._workers_idle and not self._has_work():
+        if self._workers_idle and not self.job_store.has_work():
             return
         self._workers_idle = False
         since = time.monotonic() - START_WINDOW
@@ -363,16 +363,11 @@ class Supervisor:
         self._children[name] = (pool, child)
         self._starting[name] = time.monotonic()
 
-    def _has_work(self) -> bool:
-        due = self.job_store.next_time()
-        is_due = due is not None and due <= self.job_store.now()
-        return is_due or bool(self.job_store.ready_tasks())
-
     def _is_idle(self) -> bool:
         """Whether to stop the workers: in a burst when all is done, else after idle_exit."""
         if self.options["burst"]:
             return not self._starting and not self._has_unfinished()
-        if self._running_since or self._starting or self._has_work():
+        if self._running_since or self._starting or self.job_store.has_work():
             self._idle_since = time.monotonic()
         limit = self.settings.workers.idle_exit
         if self.options["foreground"] or not limit:
