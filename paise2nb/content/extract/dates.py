@@ -8,7 +8,7 @@ from typing import Any
 
 from lxml.etree import XPath
 
-from paise2nb.content.extract.prose import kind_of_post
+from paise2nb.content.extract.prose import kind_of_post, outermost
 
 # Day and month, in an order that differs between countries, and a year.
 _NUMBERS = re.compile(r"(?<![\d/-])(\d{1,2})([/-])(\d{1,2})\2((?:19|20)\d\d)(?!\d)")
@@ -63,11 +63,7 @@ def _of_others(tree: Any, dated: list[Any]) -> list[Any]:
     found.update(
         e for e in _APART(tree) if e.tag != "footer" or not _IS_OWN.search(e.text_content())
     )
-    return [
-        element
-        for element in tree.iter(*{element.tag for element in found})
-        if element in found and not any(outer in found for outer in element.iterancestors())
-    ]
+    return outermost(tree, found)
 
 
 def _clarify(tree: Any, dated: list[Any], *, american: bool) -> None:

@@ -208,11 +208,16 @@ class Prose:
         found = {post for kind in kinds for post in sizes[kind]}
         for likeness in islice({_likeness(post) for post in found}, LIKENESSES):
             found.update(_alike(self._tree, *likeness))
-        return [
-            element
-            for element in self._tree.iter(*{post.tag for post in found})
-            if element in found and not any(outer in found for outer in element.iterancestors())
-        ]
+        return outermost(self._tree, found)
+
+
+def outermost(tree: Any, found: set[Any]) -> list[Any]:
+    """Those of some elements that are in none of the others, in the order of the page."""
+    return [
+        element
+        for element in tree.iter(*{element.tag for element in found})
+        if element in found and not any(outer in found for outer in element.iterancestors())
+    ]
 
 
 def _upwards(element: Any) -> list[Any]:
