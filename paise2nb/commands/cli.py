@@ -79,7 +79,7 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
     if session is None or value in (None, False, ()):
         return
     if option.name == "set":
-        from paise2nb.config.settings import parse_assignment
+        from paise2nb.config.parser import parse_assignment
 
         session.overrides.update(map(parse_assignment, value))
     elif option.name == "immediate":

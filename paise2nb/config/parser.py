@@ -100,6 +100,22 @@ def parse_mapping(text: str, name: str, *, lines: bool = True) -> Mapping[str, A
     return written
 
 
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Parse ``KEY=VALUE``, as for ``--set``. The value is YAML.
+
+    Raises:
+        SettingsError: There is no ``=``, or the value is not valid YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        example = "workers.concurrency=2"
+        raise SettingsError(f"--set takes KEY=VALUE, such as {example}, not {shown(text)}")
+    try:
+        return key.strip(), parse(value, "--set", lines=False)
+    except SettingsError as error:
+        raise SettingsError(f"{error}, in the value of {shown(key.strip())}") from None
+
+
 def read_file(file: Path) -> Mapping[str, Any]:
     """Return the mapping in a YAML file, empty if there is no such file. Raises SettingsError."""
     try:

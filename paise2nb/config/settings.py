@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NewType, get_args
 
 from paise2nb.config import specs
 from paise2nb.config.alerts import Alert, check_alerts, public
-from paise2nb.config.parser import parse, parse_mapping, read_file, shown
+from paise2nb.config.parser import parse_mapping, read_file, shown
 from paise2nb.config.specs import (
     Entry,
     FieldSpec,
@@ -388,22 +388,6 @@ def config_files() -> list[Path]:
     directory = os.path.expanduser(os.environ.get("PAISE2_CONFIG_DIR") or "~/.config/paise2")
     here = working_directory()
     return [here / directory / FILE_NAME, here / FILE_NAME]
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Parse ``KEY=VALUE``, as for ``--set``. The value is YAML.
-
-    Raises:
-        SettingsError: There is no ``=``, or the value is not valid YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        example = "workers.concurrency=2"
-        raise SettingsError(f"--set takes KEY=VALUE, such as {example}, not {shown(text)}")
-    try:
-        return key.strip(), parse(value, "--set", lines=False)
-    except SettingsError as error:
-        raise SettingsError(f"{error}, in the value of {shown(key.strip())}") from None
 
 
 def _chosen_profile(profile: str | None) -> Entry:

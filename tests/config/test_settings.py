@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from paise2nb.config.parser import parse_mapping
+from paise2nb.config.parser import parse_assignment, parse_mapping
 from paise2nb.config.settings import (
     KEYS,
     PROFILES,
     Pool,
     Settings,
     config_files,
-    parse_assignment,
 )
 from paise2nb.config.specs import field_specs
 from paise2nb.core.errors import SettingsError, UsageError
