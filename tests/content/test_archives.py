@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import struct
 import tarfile
 import zipfile
@@ -317,3 +318,16 @@ def test_random_damage_gives_documents_or_a_permanent_error(app: App) -> None:
                 # Any other exception fails the test.
                 with suppress(paise2nb.PermanentError):
                     assert read(context, data, Source("http://x/a.zip", "application/zip"))
+
+
+def test_of_an_archive_that_is_cut_off_what_came_is_kept(app: App, tmp_path: Path) -> None:
+    noise = random.Random(3).randbytes
+    members = {f"{n}.txt": noise(6000).hex().encode() for n in range(6)}
+    data = documents.tar_gz(members)
+    (tmp_path / "a.tar.gz").write_bytes(data[: len(data) // 2])
+    job = app.enqueue("fetch", tmp_path / "a.tar.gz")
+    names = [row["url"].rpartition("!/")[2] for row in app.items().to_dicts()]
+    assert 1 < len(names) < 6
+    assert set(names) < set(members)
+    [extract] = [part for part in job.tree if part.task == "extract"]
+    assert "left out: can't be read" in extract.result()["warning"]

@@ -297,7 +297,7 @@ def test_a_body_in_rtf_is_read_as_a_document() -> None:
 def test_an_invitation_is_an_attachment_with_whole_words() -> None:
     message = letter()
     message.add_alternative("BEGIN:VCALENDAR\r\nSUMMARY:Low tide at the pi\r\n er\r\n", "calendar")
-    ((name, data, kind, _),) = attached(message.as_bytes())
+    ((name, data, kind, *_),) = attached(message.as_bytes())
     assert (name, kind) == ("part-1.ics", "text/calendar")
     from paise2nb.content.extract import text
 
@@ -451,6 +451,31 @@ def test_an_outlook_message_and_its_attachments_are_items(app: App, tmp_path: Pa
     assert str(row["text"]).endswith("outer words")
     assert "To: grace@example.org" in str(row["text"])
     assert str(found["!/Inner%20tides.eml"]["text"]).endswith("inner words")
+
+
+def compressed_rtf(text: bytes) -> bytes:
+    """RTF as Outlook stores it: a reference to the dictionary, letters, and a run of one letter."""
+    words = b"\x01" + (4).to_bytes(2, "big") + text[6:13].ljust(7)  # "{\\rtf1" is in the dictionary
+    for start in range(13, len(text), 8):
+        words += b"\0" + text[start : start + 8].ljust(8)
+    run = 207 + 6 + 7 + 8 * len(range(13, len(text), 8))  # where the next letter goes
+    words += b"\x06" + b"}" + ((run << 4) | 3).to_bytes(2, "big")
+    words += (((run + 6) << 4) | 0).to_bytes(2, "big")
+    return struct.pack("<LL4sL", len(words) + 12, len(text), b"LZFu", 0) + words
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_outlook_message_with_a_body_in_rtf_only_is_read(
+    app: App, tmp_path: Path, packed: bool
+) -> None:
+    rtf = rb"{\rtf1\ansi The harbour bell rang twice before the fog came in.}"
+    body = compressed_rtf(rtf[:-1]) if packed else struct.pack("<LL4sL", 0, 0, b"MELA", 0) + rtf
+    message = documents.outlook("Fog", "", {})
+    message["__substg1.0_10090102"] = body
+    found = stored(app, tmp_path / "m.msg", documents.ole(message))
+    assert any(
+        "harbour bell rang twice before the fog" in str(row["text"]) for row in found.values()
+    )
 
 
 def test_an_outlook_message_in_an_old_code_page_is_read() -> None:

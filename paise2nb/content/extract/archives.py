@@ -131,7 +131,8 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        number: int = self._stream.readinto(buffer)
+        # Not `readinto`, which loses what comes before the damage that it meets.
+        number: int = self._stream.readinto1(buffer)
         self._allowance.take(number)
         return number
 
@@ -192,16 +193,23 @@ class _Unpacking:
         """Extract the members. The text of an e-mail has no URL of its own.
 
         Raises:
-            PermanentError: ``too_large`` or ``damaged``.
+            PermanentError: ``too_large``, or ``damaged`` from the beginning.
         """
         depth -= 4 if source.mime_type in ARCHIVES else 1
         if depth < 0:
             raise self._allowance.exceeded("holds archives in archives, more than 3 deep")
-        for part in _parts(data, source, self._allowance):
-            if isinstance(part, Document):
-                yield part
-            else:
-                yield from self._member(part, source.url, depth)
+        is_empty = True
+        try:
+            for part in _parts(data, source, self._allowance):
+                is_empty = False
+                if isinstance(part, Document):
+                    yield part
+                else:
+                    yield from self._member(part, source.url, depth)
+        except PermanentError as error:
+            if is_empty or error.error_class != "damaged":
+                raise
+            self.skipped.append(error)  # what came before the damage is good
 
     def _member(self, member: Member, container: str, depth: int) -> Iterator[Document]:
         path = member.name.replace("\\", "/")

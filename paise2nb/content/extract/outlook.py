@@ -13,8 +13,18 @@ from paise2nb.content.extract.text import decode
 _SUBJECT, _BODY, _HTML, _SENDER, _CODE_PAGE = 0x0037, 0x1000, 0x1013, 0x0C1A, 0x3FFD
 _HEADERS = {"To": 0x0E04, "Cc": 0x0E03, "Message-ID": 0x1035}
 _SENDER_ADDRESSES, _TIMES = (0x5D01, 0x0C1F), (0x0039, 0x0E06)
+_RTF = 0x1009
 _NAMES, _DATA, _MIME_TYPE = (0x3707, 0x3704), 0x3701, 0x370E
 _UNICODE, _STRING, _BINARY, _OBJECT = 0x001F, 0x001E, 0x0102, 0x000D
+# What the dictionary of compressed RTF begins with: [MS-OXRTFCP], section 2.1.2.1.
+_DICTIONARY = (
+    rb"{\rtf1\ansi\mac\deff0\deftab720{\fonttbl;}"
+    rb"{\f0\fnil \froman \fswiss \fmodern \fscript \fdecor "
+    rb"MS Sans SerifSymbolArialTimes New RomanCourier"
+    rb"{\colortbl\red0\green0\blue0"
+    b"\r\n"
+    rb"\par \pard\plain\f0\fs20\b\i\u\tab\tx"
+)
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 
 
@@ -61,6 +71,8 @@ class _Storage:
         bodies = [_part("text/plain; charset=utf-8", self.text(_BODY).encode())]
         if html := self._value(_HTML, _BINARY) or self.text(_HTML).encode():
             bodies.append(_part("text/html", html))
+        elif not self.text(_BODY).strip() and (rtf := _unpacked(self._value(_RTF, _BINARY) or b"")):
+            bodies.append(_part("text/rtf", rtf))
         parts = [self._multipart("alternative", bodies)]
         for entry in sorted(self._ole.listdir(streams=False, storages=True)):
             if entry[:-1] == self._path and entry[-1].startswith("__attach_version1.0_"):
@@ -99,6 +111,32 @@ class _Storage:
         with self._ole.openstream(path) as stream:
             content: bytes = stream.read()
             return content
+
+
+def _unpacked(data: bytes) -> bytes:
+    """RTF without its compression: [MS-OXRTFCP], section 3.1.4. What is damaged is cut off."""
+    if data[8:12] == b"MELA":
+        return data[16:]
+    if data[8:12] != b"LZFu":
+        return b""
+    window, write = bytearray(_DICTIONARY.ljust(4096, b"\0")), len(_DICTIONARY)
+    rtf, at = bytearray(), 16
+    with suppress(IndexError):
+        while True:
+            flags, at = data[at], at + 1
+            for bit in range(8):
+                if flags >> bit & 1:
+                    reference, at = data[at] << 8 | data[at + 1], at + 2
+                    start, length = reference >> 4, (reference & 15) + 2
+                    if start == write % 4096:
+                        return bytes(rtf)
+                else:
+                    start, length, window[write % 4096], at = write, 1, data[at], at + 1
+                for place in range(start, start + length):
+                    window[write % 4096] = window[place % 4096]
+                    rtf.append(window[place % 4096])
+                    write += 1
+    return bytes(rtf)
 
 
 def _part(kind: str, content: bytes, name: str = "") -> bytes:

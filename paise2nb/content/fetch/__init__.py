@@ -161,6 +161,7 @@ def read_file(url: str, settings: FetchSettings) -> Fetched:
         raise PermanentError(f"can't be read, {reason}: {url}", "unreadable") from error
     if len(data) > settings.max_bytes:
         message = f"larger than {settings.max_bytes} bytes (fetch.max_bytes): {path}"
+        message += f"; it has {found.st_size}: --set fetch.max_bytes={found.st_size}"
         raise PermanentError(message, "too_large")
     return Fetched(data, file_url(str(path)), meta={"mtime_ns": found.st_mtime_ns})
 
