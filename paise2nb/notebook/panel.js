@@ -757,8 +757,9 @@ function pageRow(panel, row) {
       state.replaceChildren(stateText(now.state));
       if (!details.node.hidden) details.load();
     }
-    const short = now.url ? shortUrl(now.url, 24) : now.text;
-    say(title, now.title || reasonOf(now) || now.path);
+    const name = now.title || reasonOf(now);
+    const short = name ? (now.url ? shortUrl(now.url, 24) : now.text) : now.host || now.task;
+    say(title, name || now.path);
     set(title, "title", title.textContent);
     if (place.textContent !== short) place.replaceChildren(target(now, short));
     say(time, panel.clock(now.time));
@@ -811,7 +812,7 @@ function drawing(panel, data, width, said) {
     node.append(svg("line", { x1: left, x2: width, y1: y(number), y2: y(number) }),
       svg("text", { x: left - 6, y: y(number) + 4, "text-anchor": "end" }, count(number)));
   }
-  const ticks = width > 500 ? 6 : 3;
+  const ticks = Math.max(1, Math.min(6, Math.floor(width / 110)));
   for (let tick = 0; tick <= ticks; tick += 1) {
     const index = (data.completed.length * tick) / ticks;
     const anchor = tick === 0 ? "start" : tick === ticks ? "end" : "middle";

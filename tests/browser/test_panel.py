@@ -22,6 +22,12 @@ pytestmark = [
 ]
 ATTACK = "<img src=x onerror='window.hacked=1'>"
 
+DARK = """() => {
+    const style = getComputedStyle(document.querySelector('.paise2-watch'));
+    const sum = colour => colour.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0);
+    return sum(style.backgroundColor) < 200 && sum(style.color) > 500;
+}"""
+
 
 @pytest.fixture(autouse=True)
 def no_complaints(lab: Lab) -> Iterator[None]:
@@ -272,6 +278,7 @@ def test_a_kernel_that_is_gone_leaves_its_last_picture(
     expect(saved).to_contain_text("1 queued")
     expect(saved).to_contain_text(re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"))
     expect(panel(lab)).to_have_count(0)
+    expect(lab.outputs().locator(".jupyter-widgets")).to_contain_text("model not found")
     expect(lab.outputs().get_by_text("model not found")).to_be_hidden()
     lab.shot("16-without-a-kernel")
     lab.complaints.clear()  # JupyterLab's own, about the model
@@ -314,11 +321,7 @@ def test_it_is_accessible_in_both_themes_and_fits_a_narrow_window(
         expect_accessible(lab)
         lab.shot("11-light")
         lab.execute("apputils:change-theme", theme="JupyterLab Dark")
-        colours = panel(lab).evaluate(
-            "node => [getComputedStyle(node).backgroundColor, getComputedStyle(node).color]"
-        )
-        background, ink = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
-        assert background < 200 < 500 < ink
+        lab.page.wait_for_function(DARK)
         expect_accessible(lab)
         lab.shot("11-dark")
         lab.execute("application:toggle-left-area")
