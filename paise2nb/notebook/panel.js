@@ -10,6 +10,7 @@ const SIGNS = {
 };
 const OTHER_SIGNS = { completed: "✓", released: "⊘", crashed: "✗", timeout: "✗", memory: "✗" };
 const SILENT_SECONDS = 3; // without a heartbeat
+const HERE_SECONDS = 10; // between two messages that the panel is shown
 const CONFIRM_SECONDS = 5;
 const WINDOW = 50; // rows of failures, as the kernel sends them
 const END_LENGTH = 40; // characters of the end of a URL
@@ -857,7 +858,7 @@ function niceNumber(most) {
 
 class Panel {
   constructor(model, el) {
-    Object.assign(this, { model, el, kernel: new Kernel(model), heard: Date.now() });
+    Object.assign(this, { model, el, kernel: new Kernel(model), heard: Date.now(), told: 0 });
     this.top = [header, notice, bars, problems, controls, boxes].map((part) => part(this));
     this.sections = [needsYou, retrying, running, pages, pace, scheduled, workers, log].map((part) => part(this));
     const nodes = [...this.top, ...this.sections].map((part) => part.node);
@@ -911,6 +912,11 @@ class Panel {
   }
 
   tick() {
+    // JupyterLab counts the views of a widget; others, such as marimo, do not.
+    if (!this.model.get("_view_count") && Date.now() - this.told >= HERE_SECONDS * 1000) {
+      this.told = Date.now();
+      this.kernel.ask("here");
+    }
     if (this.alive !== this.wasAlive) this.update();
     if (this.alive) this.sections.forEach((section) => section.tick?.());
   }

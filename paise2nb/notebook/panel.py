@@ -31,7 +31,7 @@ from paise2nb.views.status import Status
 
 REREAD_SECONDS = 5.0  # between two full reads: a process that dies changes no row
 READING_SHARE = 0.015  # of a core, at most, which readings of the state may take on average
-DISPLAY_SECONDS = 10.0  # within which a frontend must report that it shows the panel
+DISPLAY_SECONDS = 30.0  # within which a frontend must report that it shows the panel
 BEAT_SECONDS = 1.0
 SAVED_SECONDS = 30.0  # between two changes of the picture in the notebook: each marks it as unsaved
 CLOSED = "The app was closed. Run the cell again."
@@ -216,6 +216,9 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
 
     def _receive(self, _widget: object, message: Any, _buffers: object) -> None:
         """Answer a message of a browser: ``{"call", "do", …}``, with the arguments of a command."""
+        if not self.displayed:
+            self._poller.wake()
+        self._displayed_at = time.monotonic()
         arguments = dict(message)
         call, name = arguments.pop("call"), arguments.pop("do")
         if name in QUESTIONS:

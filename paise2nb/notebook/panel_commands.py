@@ -161,6 +161,10 @@ def pace(app: App, seconds: float) -> dict[str, Any]:
     return {"start": job_store.clock.wall(first * step), "step": step, **bars}
 
 
+def here(app: App) -> None:
+    """Nothing: any message says that a browser shows the panel."""
+
+
 def log(app: App) -> list[str]:
     """The last lines of the workers' log."""
     return [brief(line, LOG_LENGTH) for line in app.logs(LOG_LINES).lines]
@@ -253,7 +257,7 @@ def _targets(text: str) -> Iterable[str]:
 Command = Callable[..., Any]
 QUESTIONS: dict[str, Command] = {
     function.__name__: function
-    for function in (failures, failures_csv, pages, page, search, pace, log)
+    for function in (failures, failures_csv, pages, page, search, pace, log, here)
 }
 # Those that change something, with what the panel says meanwhile.
 CHANGES: dict[str, tuple[str, Command]] = {

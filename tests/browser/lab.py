@@ -185,6 +185,7 @@ def free_port() -> int:
 
 
 def wait_until_it_answers(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a server that has just been started, or raise with the end of its log."""
     while server.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=SECONDS):
@@ -192,4 +193,4 @@ def wait_until_it_answers(url: str, server: subprocess.Popen[bytes], log: Path) 
         except (urllib.error.URLError, ConnectionError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(0.2)
-    raise RuntimeError(f"JupyterLab ended at its start: {log.read_text()[-2000:]}")
+    raise RuntimeError(f"the server ended at its start: {log.read_text()[-2000:]}")
