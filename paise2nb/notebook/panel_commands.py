@@ -135,7 +135,6 @@ def page(app: App, id: int) -> dict[str, Any]:
 
 def search(app: App, words: str) -> list[dict[str, Any]]:
     """The best results of a search. Every second piece of a snippet matches."""
-    found = app.search(words, RESULTS)
     return [
         {
             "id": row["id"],
@@ -143,7 +142,7 @@ def search(app: App, words: str) -> list[dict[str, Any]]:
             **link([row["url"]]),
             "snippet": [render.plain(piece) for piece in re.split(_HIT, row["snippet"])],
         }
-        for row in found.first(RESULTS)
+        for row in app.store.search(words, RESULTS)  # with the marks of hits
     ]
 
 
