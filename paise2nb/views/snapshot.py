@@ -18,7 +18,6 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import COLUMNS
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.client import JobClient
-from paise2nb.views.history import shown_traceback
 from paise2nb.views.job_rows import progress
 from paise2nb.views.status import Status
 
@@ -85,7 +84,7 @@ def take(client: JobClient, status: Status, log: list[str]) -> Snapshot:
         status=status,
         workers=[_worker(job_store, worker, running) for worker in workers],
         retries=[_retry(job_store, row) for row in job_store.retries(RETRIES)],
-        failures=[_failure(job_store, group) for group in status.failures[:FAILURES]],
+        failures=[_failure(group) for group in status.failures[:FAILURES]],
         left=status.left.text if status.left else None,
         pace=[pace.get(m, (m, 0, 0)) for m in range(minute - PACE_MINUTES + 1, minute + 1)],
         oldest=None if waited is None else now - waited,
@@ -121,20 +120,10 @@ def _retry(job_store: JobStore, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failure(job_store: JobStore, group: dict[str, Any]) -> dict[str, Any]:
-    attempts = job_store.attempts(group["id"])
+def _failure(group: Mapping[str, Any]) -> dict[str, Any]:
     remedy = group["remedy"]
-    return {
-        **group,
-        "argument": arguments(group["args"]),
-        "name": failure_name(group),
-        "advice": remedy.advice,
-        "command": remedy.command,
-        "attempts": len(attempts),
-        "traceback": next(
-            filter(None, (shown_traceback(a["traceback"]) for a in attempts[::-1])), ""
-        ),
-    }
+    words = {"advice": remedy.advice, "command": remedy.command}
+    return {**group, **words, "name": failure_name(group)}
 
 
 def failure_name(group: Mapping[str, Any]) -> str:

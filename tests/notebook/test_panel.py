@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ from ipywidgets.widgets.widget import _instances
 
 import paise2nb
 from paise2nb.app import App
+from paise2nb.core.errors import PaiseError
 from paise2nb.jobs.models import PAGE_STATES, HostDelay, NewJob, Outcome
 from paise2nb.notebook.panel import Panel, close_panels, show_instead
 from paise2nb.notebook.panel_commands import CHANGES
 from paise2nb.notebook.panel_state import ROWS, saved
 from paise2nb.notebook.poller import Poller
+from paise2nb.notebook.session import NotebookSession
 from paise2nb.plugins import Document
 from paise2nb.views import snapshot
 from tests import example_plugin
@@ -356,6 +359,15 @@ def test_the_panel_of_an_app_shows_the_one_that_replaces_it(app: App, tmp_path: 
         assert new.watch() is panel
         assert (count(panel, "queued"), panel.state["concurrency"]) == (1, 3)
         close_panels()
+
+
+def test_without_the_package_sidecar_one_line_says_how_to_get_it(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sidecar", None)
+    session: Any = NotebookSession(None, {})  # type: ignore[arg-type]  # no cell is run
+    with pytest.raises(PaiseError, match=r"--side needs sidecar: pip install 'paise2nb\[lab\]'"):
+        session.beside(app.watch())
 
 
 def test_the_state_of_the_panel_is_small_whatever_jobs_say(app: App) -> None:
