@@ -19,7 +19,13 @@ from urllib.parse import quote
 
 from paise2nb.config.settings import Settings
 from paise2nb.content import crawl
-from paise2nb.content.extract.types import PAGES, SUFFIXES, choose, media_type
+from paise2nb.content.extract.types import (
+    PAGES,
+    SUFFIXES,
+    choose,
+    media_type,
+    require_distinct_urls,
+)
 from paise2nb.content.fetch import item_with_url, robots
 from paise2nb.content.render import ALWAYS, AUTO, render_mode
 from paise2nb.core import urls
@@ -281,10 +287,7 @@ def _check_documents(documents: list[Any], url: str, kind: str) -> None:
             raise PermanentError(f"the extractor for {kind} returned {problem}: {url}", "plugin")
     if not any(document.text.strip() for document in documents):
         raise PermanentError(f"no text in it ({kind}): {url}", "empty")
-    distinct = {urls.canonical_url(document.url or url) for document in documents}
-    if len(distinct) < len(documents):
-        problem = "several documents with the same URL; give each a `url` of its own"
-        raise PermanentError(f"the extractor for {kind} returned {problem}: {url}", "plugin")
+    require_distinct_urls(documents, url, kind)
 
 
 # render --------------------------------------------------------------------------------------

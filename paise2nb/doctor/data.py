@@ -84,7 +84,8 @@ def _copies(directory: Path) -> Iterator[Finding]:
     if copies := [path for path in (directory / COPIES).glob("*") if path.is_file()]:
         text = f"{amount(len(copies), 'copy', 'copies')} of databases from before migrations, "
         text += f"{size(sum(path.stat().st_size for path in copies))}, in {directory / COPIES}"
-        yield Finding("ok", "backups", text)
+        advice = "they may hold secrets in URLs that this version hides; delete them if it works"
+        yield Finding("ok", "backups", text, advice)
 
 
 def _kinds_and_permissions(directory: Path) -> Iterator[Finding]:

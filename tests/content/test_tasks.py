@@ -38,7 +38,7 @@ def gaps(context, data, source):
     texts = data.decode().split(",")
     return [Document(text, url=f"{source.url}/{n}") for n, text in enumerate(texts)]
 
-@extractor("application/x-muddle")
+@extractor("application/x-muddle", suffixes=[".muddle"])
 def muddle(context, data, source):
     return [Document("one"), Document("two")]
 
@@ -304,6 +304,18 @@ def test_content_without_a_document_fails_permanently_with_the_reason(
     assert error.startswith(message)
     assert error.endswith(url)
     assert len(app.items()) == 0
+
+
+def test_documents_of_a_member_with_one_url_are_refused_and_named(app: App, site: Site) -> None:
+    body = BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        archive.writestr("a.muddle", "x")
+        archive.writestr("b.txt", "A text about tides.")
+    url = site.add("/a.zip", body.getvalue(), "application/zip")
+    [item] = app.enqueue("fetch", url).items
+    assert item.url == f"{url}!/b.txt"
+    [left_out] = item.metadata["left_out"]
+    assert "returned several documents with the same URL" in left_out
 
 
 def test_the_error_names_the_http_status(app: App, site: Site) -> None:

@@ -33,6 +33,7 @@ from paise2nb.content.extract.types import (
     WARC,
     ZIP,
     choose,
+    require_distinct_urls,
     signature,
 )
 from paise2nb.content.extract.zip_names import names_of
@@ -242,6 +243,8 @@ class _Unpacking:
             if is_container
             else extractor.function(context, data, source)
         )
+        if isinstance(made, list):
+            require_distinct_urls(made, url, kind)
         is_empty, key = True, None
         for document in [made] if isinstance(made, Document) else made:
             if is_container and document.url:  # a member of this member

@@ -13,11 +13,14 @@ import json
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from paise2nb.content.extract import ole
 from paise2nb.content.extract.text import CONTROLS, utf_16
-from paise2nb.plugins import Extractor, PluginLookup
+from paise2nb.core.errors import PermanentError
+from paise2nb.core.urls import canonical_url
+from paise2nb.plugins import Document, Extractor, PluginLookup
 
 _TABLES = json.loads(Path(__file__).with_name("types.json").read_text("utf-8"))
 SUFFIXES: dict[str, str] = _TABLES["suffixes"]
@@ -78,6 +81,14 @@ def choose(
     is_vague = (declared or "") in (*VAGUE, "text/plain") and signature(data) is None
     extractor = plugins.extractor("", suffix) if is_vague else None
     return kind, extractor or plugins.extractor(kind, suffix)
+
+
+def require_distinct_urls(documents: Sequence[Document], url: str, kind: str) -> None:
+    """Raise PermanentError (``plugin``) if two of an extractor's documents have one URL."""
+    distinct = {canonical_url(document.url or url) for document in documents}
+    if len(distinct) < len(documents):
+        problem = "several documents with the same URL; give each a `url` of its own"
+        raise PermanentError(f"the extractor for {kind} returned {problem}: {url}", "plugin")
 
 
 def media_type(declared: str | None, data: bytes, suffix: str = "") -> str:
