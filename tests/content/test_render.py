@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.config.settings import Settings
+from paise2nb.core import processes
 from paise2nb.doctor import examine
 from tests.site import Site, Visit
+from tests.waiting import until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 TEXT = "Nothing of this text is in the page that the server sends, but it can be found. " * 3
@@ -162,6 +166,16 @@ def test_a_page_that_hangs_fails_and_the_next_one_does_not(
     assert (job.page_state, job.error_class) == ("failed", "timeout")
     assert "fetch.timeout" in job.error
     assert render(site.add("/page", shell(FILL))).page_state == "stored"
+
+
+@needs_chromium
+def test_a_browser_that_has_died_is_started_again(site: Site, render: Callable[..., Any]) -> None:
+    url = site.add("/page", shell(FILL))
+    assert render(url).page_state == "stored"
+    for pid in processes.descendants(os.getpid()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert until(lambda: render(url).page_state == "stored")
 
 
 @needs_chromium

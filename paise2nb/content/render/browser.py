@@ -19,7 +19,7 @@ from paise2nb.config.settings import FetchSettings
 from paise2nb.content.render.policy import Policy
 from paise2nb.content.render.proxy import Proxy
 from paise2nb.core import processes
-from paise2nb.core.errors import PermanentError, TransientError
+from paise2nb.core.errors import PaiseError, PermanentError, TransientError
 from paise2nb.core.urls import without_credentials
 from paise2nb.core.version import __version__
 from paise2nb.plugins import Fetched
@@ -87,7 +87,7 @@ class Browser:
         """End the browser."""
         if self._loop is not None:
             with suppress(TimeoutError):
-                self._run(asyncio.wait_for(self._end(), CLOSE_SECONDS))
+                self._run(asyncio.wait_for(self._end(), 2 * CLOSE_SECONDS))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with self._lock:
@@ -125,10 +125,18 @@ class Browser:
 
                 page = Page(await context.new_page(), proxy, settings, policy)
                 return await page.load(url)
+        except PaiseError:
+            raise
         except TimeoutError:
             limit = f"{settings.timeout:g} s (fetch.timeout)"
             shown = without_credentials(url)
             raise TransientError(f"no page within {limit}: {shown}", "timeout") from None
+        except Exception as error:  # of Playwright: an exception of any class if its driver is gone
+            if context is None:
+                await self._discard(self._browser)
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            where = f"the browser failed ({reason}): {without_credentials(url)}"
+            raise TransientError(where, "crash") from error
         finally:
             proxy.close()
             await self._closed(context)
@@ -140,8 +148,7 @@ class Browser:
             if context is not None:
                 await asyncio.wait_for(context.close(), CLOSE_SECONDS)
         except Exception:  # the browser hangs, or is gone
-            self._browser = None
-            processes.end_children([threading.get_native_id()])
+            await self._discard(context.browser)
         if self._idle is not None:
             self._idle.cancel()
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_idle)
@@ -152,10 +159,23 @@ class Browser:
 
     async def _end(self) -> None:
         async with self._launching:
-            playwright, self._playwright, self._browser = self._playwright, None, None
-            if playwright is not None:
-                await playwright.stop()  # which ends the browser
-                shutil.rmtree(self._directory, ignore_errors=True)
+            await self._stop()
+
+    async def _discard(self, browser: Any) -> None:
+        """End a browser that fails, unless another one has been started."""
+        async with self._launching:
+            if browser is self._browser:
+                await self._stop()
+
+    async def _stop(self) -> None:
+        playwright, self._playwright, self._browser = self._playwright, None, None
+        if playwright is None:
+            return
+        try:
+            await asyncio.wait_for(playwright.stop(), CLOSE_SECONDS)  # which ends the browser
+        except Exception:  # it hangs, or is gone
+            processes.end_children([threading.get_native_id()])
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _user_agent(self) -> str:
         """That of the browser, which pages expect, and the product."""
@@ -173,10 +193,10 @@ class Browser:
             if settings.render_sandbox and os.geteuid() == 0:
                 raise PermanentError(NO_SANDBOX.format(why="as root"), "browser")
             wanted = (settings.render_sandbox, settings.render_executable)
-            if self._browser is not None and self._browser.is_connected():
-                if self._started_with == wanted:
+            if self._browser is not None:
+                if self._browser.is_connected() and self._started_with == wanted:
                     return
-                await self._browser.close()  # another app of this process has other settings
+                await self._stop()  # it has crashed, or another app had other settings
             self._started_with = wanted
             try:
                 from playwright.async_api import Error, async_playwright

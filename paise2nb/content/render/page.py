@@ -55,10 +55,6 @@ class Page:
             if self._failure.done():
                 self._failure.result()
             return await loading
-        except Error as error:
-            reason = error.message.splitlines()[0]
-            where = f"the browser failed ({reason}): {without_credentials(url)}"
-            raise TransientError(where, "crash") from error
         finally:
             for task in (*waits, *self._tasks):
                 task.cancel()
