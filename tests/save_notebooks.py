@@ -20,7 +20,7 @@ from nbval.plugin import get_sanitize_patterns
 
 ROOT = Path(__file__).parents[1]
 PATTERNS = get_sanitize_patterns((ROOT / "tests/nbval.cfg").read_text("utf-8"))
-FOLDER = next(pattern for pattern in PATTERNS if "tutorial" in pattern[0])
+FOLDER = next(pattern for pattern in PATTERNS if "paise2-tut" in pattern[0])
 # Where a tutorial, the package and the environment are is nothing that a reader wants to see.
 PATHS = [FOLDER, *((re.escape(str(path)), "…") for path in (ROOT, sys.prefix))]
 
