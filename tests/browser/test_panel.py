@@ -112,7 +112,7 @@ def test_a_retry_counts_down_and_can_be_started_now(lab: Lab, data_dir: Path, si
     lab.open(lab.write("retry.ipynb", cells))
     lab.run_all()
     expect_count(lab, "retrying", 2)
-    shown = panel(lab).locator(".row", has_text="/busy/1")
+    shown = panel(lab).locator(".entry", has_text="/busy/1")
     expect(shown).to_contain_text("attempt 2 of 4")
     expect(shown.locator(".reason")).to_have_text("503 Service Unavailable")
     countdown = shown.locator(".soon").inner_text()
@@ -121,7 +121,7 @@ def test_a_retry_counts_down_and_can_be_started_now(lab: Lab, data_dir: Path, si
     lab.shot("04-retries")
     shown.get_by_role("button", name="Retry now").click()
     expect_count(lab, "stored", 1)
-    panel(lab).locator(".row", has_text="/busy/9").get_by_role("button", name="Cancel").click()
+    panel(lab).locator(".entry", has_text="/busy/9").get_by_role("button", name="Cancel").click()
     expect_count(lab, "cancelled", 1)
     assert lab.errors() == []
 
