@@ -16,6 +16,7 @@ from paise2nb.commands import main, plugin_check
 from paise2nb.commands.session import Session
 from paise2nb.core import processes as process
 from paise2nb.core.errors import PluginError, UnknownTask, UsageError
+from tests.waiting import until
 
 SHOUT = """\
 from paise2nb import task
@@ -178,14 +179,14 @@ def in_shell(cell: str) -> Session:
 def test_jobs_of_a_disabled_plugin_wait_until_it_is_enabled(app: App) -> None:
     write_cell(app, SHOUT)
     app.workers.start()
-    waiting = app.enqueue("shout", "hello", delay=0.3)
+    waiting = app.enqueue("shout", "hello", delay=3600)
     plugins(app, "disable", "loud")
+    waiting.retry()  # it may start now
     with pytest.raises(UnknownTask):
         app.enqueue("shout", "hello")
     states = {row["plugin"]: row["state"] for row in plugins(app).to_dicts()}
     assert states["loud"] == "disabled"
-    while not app.queue.job_store.ready_tasks():
-        time.sleep(0.02)
+    until(app.queue.job_store.ready_tasks)
     assert "paise2 plugins enable" in str(app.workers.status().problem)
     plugins(app, "enable", "loud")
     assert waiting.result(timeout=60) == "HELLO"
