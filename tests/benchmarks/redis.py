@@ -242,6 +242,7 @@ def two_machines(pages: int) -> None:
             with a_place() as place:
                 app = place.home(
                     task_queue__provider=provider, workers__concurrency=2,
+                    workers__pools__home={"tasks": ["store", "cleanup"]},
                     fetch__allow_private_addresses=True, fetch__host_delay=0, fetch__robots=False,
                 )  # fmt: skip
                 app.workers.start(pool="home" if provider == "redis" else None)
