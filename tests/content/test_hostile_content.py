@@ -28,8 +28,8 @@ from tests.benchmarks.hostile import run
 def test_hostile_content_costs_no_worker_and_little_memory(tmp_path: Path) -> None:
     report = run(tmp_path, documents=60, seconds=300)
     assert report.problems() == [], report
-    assert report.ends["fetch failed too_large"] == 3  # in gzip, br and zstd
-    assert report.ends["extract failed crash"] + report.ends["extract failed memory"] >= 2
+    assert report.ends["fetch failed too_large"] >= 3  # also in gzip, br and zstd
+    assert report.ends["fetch failed crash"] + report.ends["fetch failed memory"] >= 2
 
 
 def test_a_page_of_many_tags_keeps_all_visible_text() -> None:
