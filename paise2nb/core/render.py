@@ -32,7 +32,7 @@ LINK_LENGTH = 2000  # characters of a URL that becomes a link
 LEAST_WIDTH = 12  # to which a wide column may be cut
 TEXT_WIDTH = 120  # characters of a line where the output is no terminal: the same everywhere
 BAR_SECONDS = 0.1  # between two updates of a progress bar
-URL_LENGTH = 64  # characters of a URL in a table, see `short_url`
+URL_LENGTH = 56  # characters of a URL in a table, see `short_url`
 
 _ESCAPE_SEQUENCES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
@@ -130,6 +130,11 @@ def link(url: str, text: str | None = None) -> str:
 def text_or_link(text: str) -> str:
     """Return HTML that shows a URL as `link` does, and any other text as it is."""
     return link(text) if _URL.match(text) else escape(one_line(text, CELL_LENGTH))
+
+
+def wrapped(text: str) -> str:
+    """Return HTML that shows a text in a table whole, on several lines if it is long."""
+    return f'<div class="wrap">{escape(one_line(text))}</div>'
 
 
 def in_cell_words(text: str) -> str:

@@ -19,7 +19,7 @@ from paise2nb.collection import items
 from paise2nb.config.settings import Settings
 from paise2nb.core.display import Displayable
 from paise2nb.core.errors import PaiseError, PluginError, TaskError
-from paise2nb.core.render import Column, amount, html_table, one_line, panel, tone
+from paise2nb.core.render import Column, amount, html_table, one_line, panel, tone, wrapped
 from paise2nb.core.version import __version__
 from paise2nb.doctor import data
 from paise2nb.doctor.data import Finding
@@ -31,8 +31,8 @@ from paise2nb.plugins import Plugins
 _COLUMNS = (
     Column("state", html=tone),
     Column("check"),
-    Column("text", title="finding", wide=True),
-    Column("advice", wide=True),
+    Column("text", title="finding", html=wrapped),
+    Column("advice", html=wrapped),
 )
 
 

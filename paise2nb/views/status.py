@@ -153,7 +153,10 @@ class Status(Displayable):
         for alert in self.alerts:
             name, text = render.escape(alert["name"]), render.escape(_alert_text(alert))
             cells.append(("alert", f'<b class="bad">{name}</b> · {text}'))
-        rows = (f'<tr><th>{label}</th><td class="text">{cell}</td></tr>' for label, cell in cells)
+        rows = (
+            f'<tr><th>{label}</th><td><div class="wrap">{cell}</div></td></tr>'
+            for label, cell in cells
+        )
         problem = render.note(render.in_cell_words(self.problem)) if self.problem else ""
         return render.panel(f"<table><tbody>{''.join(rows)}</tbody></table>", problem)
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Locator, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -99,6 +100,14 @@ class Lab:
     def outputs(self) -> Locator:
         """The output areas of the notebook that is shown, one for each code cell."""
         return self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell-outputArea")
+
+    def expect_accessible(self, selector: str = ".paise2-watch") -> None:
+        """Expect that axe-core finds nothing wrong, and that it could measure the contrast."""
+        found = Axe().run(self.page, context=selector, options={"resultTypes": ["violations"]})
+        wrong = [(rule["id"], rule["nodes"][0]["html"]) for rule in found.response["violations"]]
+        assert wrong == []
+        assert "color-contrast" in {rule["id"] for rule in found.response["passes"]}
+        assert "color-contrast" not in {rule["id"] for rule in found.response["incomplete"]}
 
     def errors(self) -> list[str]:
         """The texts of the errors that cells have raised."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,47 @@ def test_no_page_runs_code_in_the_browser(lab: Lab, data_dir: Path, tmp_path: Pa
     expect(lab.outputs().nth(2)).to_contain_text("<img src=x onerror='window.hacked=1'>")
     assert lab.page.evaluate("() => window.hacked") is None
     assert lab.outputs().locator("img, script").count() == 0
+
+
+def small_page(number: int) -> Callable[[Visit, str], None]:
+    return lambda visit, _: visit.answer(f"A small page about lock {number}.".encode())
+
+
+def test_listings_with_long_urls_have_one_line_for_each_row_and_are_accessible(
+    lab: Lab, data_dir: Path, site: Site
+) -> None:
+    path = "/archive/of/the/canal/society/2026/november/lectures-and-excursions"
+    urls = [
+        site.on(f"{path}/part-{n}/tides-and-locks-of-the-canal.html", small_page(n))
+        for n in range(22)
+    ]
+    urls += [site.url(f"/status/404{path}")]
+    (lab.folder / "urls.txt").write_text("\n".join(urls))
+    cells = [
+        opening(data_dir), "jobs = %paise2 enqueue fetch --from urls.txt --tag canals --wait\njobs",
+        "%paise2 jobs", "%paise2 jobs --state failed", "%paise2 items", "%paise2 search small page",
+        "%paise2 status", "%paise2 plugins", "%paise2 config show", "%paise2 doctor",
+    ]  # fmt: skip
+    lab.open(lab.write("listings.ipynb", cells))
+    try:
+        lab.run_all()
+        expect(lab.outputs().nth(1)).to_contain_text("23 new; pages: 22 stored, 1 failed")
+        assert lab.errors() == []
+        for number in (2, 4, 7, 8):
+            height = lab.outputs().nth(number).evaluate("area => area.offsetHeight")
+            assert height < 600, number
+        first = lab.outputs().nth(2).locator("a").first
+        expect(first).to_have_attribute("href", urls[0])
+        expect(first).to_have_attribute("title", urls[0])
+        expect(first).to_have_text(re.compile(r"^127\.0\.0\.1:\d+/….*of-the-canal\.html$"))
+        hit = lab.outputs().nth(5).locator(".hit").first
+        expect(hit.locator("mark").first).to_be_visible()
+        for theme in ("JupyterLab Dark", "JupyterLab Light"):
+            lab.execute("apputils:change-theme", theme=theme)
+            lab.page.wait_for_function(
+                "name => document.body.dataset.jpThemeName === name", arg=theme
+            )
+            lab.expect_accessible(".paise2")
+            lab.shot(f"listings-{theme[11:].lower()}")
+    finally:
+        lab.execute("apputils:change-theme", theme="JupyterLab Light")

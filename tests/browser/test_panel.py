@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, expect
 
 from tests.browser.lab import CHROMIUM, Lab, opening
@@ -284,15 +283,6 @@ def test_a_kernel_that_is_gone_leaves_its_last_picture(
     lab.complaints.clear()  # JupyterLab's own, about the model
 
 
-def expect_accessible(lab: Lab) -> None:
-    """Expect that axe-core finds nothing wrong, and that it could measure the contrast."""
-    found = Axe().run(lab.page, context=".paise2-watch", options={"resultTypes": ["violations"]})
-    wrong = [(rule["id"], rule["nodes"][0]["html"]) for rule in found.response["violations"]]
-    assert wrong == []
-    assert "color-contrast" in {rule["id"] for rule in found.response["passes"]}
-    assert "color-contrast" not in {rule["id"] for rule in found.response["incomplete"]}
-
-
 def test_it_is_accessible_in_both_themes_and_fits_a_narrow_window(
     lab: Lab, data_dir: Path, site: Site
 ) -> None:
@@ -318,11 +308,11 @@ def test_it_is_accessible_in_both_themes_and_fits_a_narrow_window(
         panel(lab).get_by_role("button", name="Search").click()
         expect(panel(lab).locator("mark").first).to_be_visible()
         lab.page.set_viewport_size({"width": 1280, "height": 2200})
-        expect_accessible(lab)
+        lab.expect_accessible()
         lab.shot("11-light")
         lab.execute("apputils:change-theme", theme="JupyterLab Dark")
         lab.page.wait_for_function(DARK)
-        expect_accessible(lab)
+        lab.expect_accessible()
         lab.shot("11-dark")
         lab.execute("application:toggle-left-area")
         lab.page.set_viewport_size({"width": 640, "height": 2200})
