@@ -353,7 +353,9 @@ def html_table(
     head = map(_cell, ["th"] * len(kinds), kinds, [escape(column.heading) for column in chosen])
     body = "".join(f"<tr>{''.join(c.as_html(row) for c in chosen)}</tr>" for row in rows)
     table = f"<table><thead><tr>{''.join(head)}</tr></thead><tbody>{body}</tbody></table>"
-    return "".join([f'<div class="box">{table}</div>', *map(note, more(len(rows), of))])
+    return "".join(
+        [f'<div class="box" tabindex="0">{table}</div>', *map(note, more(len(rows), of))]
+    )
 
 
 def more(shown: int, number: int | None) -> list[str]:

@@ -49,7 +49,7 @@ OURS = {
     "h4", "b", "code", "details", "summary", "svg", "rect", "a",
 }  # fmt: skip
 ATTRIBUTES = {
-    "class", "title", "data-state", "data-value", "href", "target", "rel", "width", "height",
+    "class", "title", "tabindex", "data-state", "data-value", "href", "target", "rel", "width", "height",
     "viewbox", "role", "aria-label", "x", "y", "preserveaspectratio",
 }  # fmt: skip
 

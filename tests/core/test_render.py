@@ -47,7 +47,7 @@ def live_tags(markup: str) -> list[str]:
     """The tags in HTML, except those of our own tables."""
     markup = markup.removeprefix(render.style())
     ours = r"</?(?:div|table|thead|tbody|tr|th|td|span|mark)(?: class=\"[a-z0-9 ]+\")?>"
-    ours = ours.replace(")?>", ')?(?: title="[^"<>]*")?>')
+    ours = ours.replace(")?>", ')?(?: title="[^"<>]*")?(?: tabindex="0")?>')
     ours += (
         r'|<a href="https?://[^"<>]*" title="[^"<>]*" target="_blank" rel="noopener noreferrer">'
     )
