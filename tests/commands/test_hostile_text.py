@@ -49,8 +49,8 @@ OURS = {
     "h4", "b", "code", "details", "summary", "svg", "rect", "a",
 }  # fmt: skip
 ATTRIBUTES = {
-    "class", "title", "tabindex", "data-state", "data-value", "href", "target", "rel", "width", "height",
-    "viewbox", "role", "aria-label", "x", "y", "preserveaspectratio",
+    "class", "title", "tabindex", "data-state", "data-value", "href", "target", "rel",
+    "width", "height", "viewbox", "role", "aria-label", "x", "y", "preserveaspectratio",
 }  # fmt: skip
 
 
