@@ -85,6 +85,9 @@ class Machine:
         ahead = dict.fromkeys(slots, self.ahead if brief else 0)
         for lease in self.leases.values():
             slots[lease.pool] = slots.get(lease.pool, 0) - 1
+        for pool, free in slots.items():
+            if -free > ahead.get(pool, 0) / 2:  # many at once later: each message has its price
+                ahead[pool] = 0
         if not any(free + ahead.get(pool, 0) > 0 for pool, free in slots.items()):
             return None
         pid, sequence = int(self.about["pid"]), self.channel.sent + 1
