@@ -7,6 +7,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def test_a_page_of_many_tags_keeps_all_visible_text() -> None:
 def test_data_of_a_page_that_is_no_text_costs_little_time(data: str) -> None:
     page = f"<p>words<script>[{data}</script>"
     assert pages.read(page.encode(), Source("http://x/", "text/html")).text == "words"
+
+
+def test_metadata_without_an_end_cost_little_time() -> None:
+    data = '"' + r"\"" * 500_000
+    page = f'<p>words<script type="application/ld+json">{data}</script>'
+    began = time.process_time()
+    assert pages.read(page.encode(), Source("http://x/", "text/html")).text == "words"
+    assert time.process_time() - began < 20
 
 
 def test_a_tag_of_many_letters_costs_little_time() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from paise2nb.content.engine.result import EngineError
 
+SECONDS = 240.0  # for one picture; outside of workers nothing else ends it
 PACKAGE = "tesseract-ocr"  # of Debian and Ubuntu
 
 
@@ -48,7 +49,10 @@ def _run(*arguments: str, image: bytes = b"") -> subprocess.CompletedProcess[byt
             input=image,
             capture_output=True,
             env={**os.environ, "OMP_THREAD_LIMIT": "1"},  # other jobs need the other cores
+            timeout=SECONDS,
         )
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"Tesseract took longer than {SECONDS:g} s", "timeout") from None
     except FileNotFoundError as error:
         message = f"Tesseract is not installed: apt-get install {PACKAGE}"
         raise EngineError(message, "ocr") from error

@@ -1,5 +1,6 @@
 """The metadata of a page, as trafilatura finds it but in less time."""
 
+import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +23,8 @@ BYLINES = (
 # The same for the text and the attributes of links to a license (`LICENSE_REGEX`).
 _LICENSES = ("license", "/by", "/zero/", "cc by", "cc zero", "commons by", "commons zero")
 _NAMED_BY = ("class", "id", "itemprop", "rel", "data-component", "data-testid")
+_DATA = XPath("//script[contains(@type, 'json')]/text()", smart_strings=False)
+SHORT_DATA = 20_000  # characters; those that are no JSON take trafilatura a second
 _NAMES = XPath(" | ".join(map("//body//@{}".format, _NAMED_BY)), smart_strings=False)
 
 
@@ -57,7 +60,8 @@ def read(
     about: Any = metadata.examine_meta(tree)
     if " " not in (about.author or ""):
         about.author = None  # the name of an account or an agency
-    found(metadata.extract_meta_json, tree, about)  # changes `about`
+    if all(map(_may_be_read, _DATA(tree))):
+        found(metadata.extract_meta_json, tree, about)  # changes `about`
     about.title = about.title or found(metadata.extract_title, tree)
     if not about.author and _may_have_byline(tree, attributes):
         about.author = found(metadata.extract_author, tree)
@@ -71,6 +75,16 @@ def read(
         about.license = found(metadata.extract_license, tree)
     about.clean_and_trim()
     return about
+
+
+def _may_be_read(data: str) -> bool:
+    """Whether trafilatura reads JSON in linear time: it does unless a text in it has no end."""
+    try:
+        if len(data) >= SHORT_DATA:
+            json.loads(data, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _may_have_byline(tree: Any, attributes: str) -> bool:
