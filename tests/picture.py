@@ -75,7 +75,11 @@ def take(folder: Path) -> None:
         panel = lab.outputs().locator(".paise2-watch")
         panel.get_by_role("button", name="Start workers", exact=True).first.click()
         lab.page.wait_for_function(
-            "() => document.querySelector('.paise2-count[data-state=stored]').dataset.value > 210",
+            """() => {
+                const count = (state) =>
+                    document.querySelector(`.paise2-count[data-state=${state}]`).dataset.value;
+                return count("stored") > 210 && count("running") > 0;
+            }""",
             timeout=600_000,
         )
         lab.shot(PICTURE.stem)
