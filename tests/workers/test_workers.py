@@ -569,7 +569,7 @@ def test_workers_do_not_start_with_a_broken_plugin_and_status_says_why(
     found = app.workers.status()
     assert "nonsense_that_is_not_there" in (found.problem or "")
     assert any(w["state"] == "failed" and w["error"] for w in found.workers)
-    app.workers.stop(timeout=0)
+    assert app.workers.stop(timeout=0).workers == []
     plugin.write_text(PLUGIN)
     app.workers.start(concurrency=1)
     assert app.enqueue("echo", "fixed").result(timeout=30) == "fixed"
