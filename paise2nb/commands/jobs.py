@@ -87,6 +87,8 @@ def enqueue(
     if single and not words:
         arguments = [()]  # a task without arguments, such as cleanup
     if given:
+        if given.get("same_host") is False and "same_host" not in declared.parameters:
+            raise UsageError(f"task {task!r} takes no --any-host")
         arguments = [declared.with_options((argument,), given) for argument in arguments]
     shows = len(arguments) >= PROGRESS_FROM
     with session.progress("enqueueing") if shows else nullcontext() as report:

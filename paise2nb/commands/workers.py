@@ -13,11 +13,12 @@ from paise2nb.commands import completion
 from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.jobs import everything, in_words
 from paise2nb.commands.session import Session
-from paise2nb.config.specs import AUTO
+from paise2nb.config.specs import AUTO, FieldSpec, RedisURL
 from paise2nb.core.display import Message
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import plain
 from paise2nb.core.text import time_span
+from paise2nb.core.urls import without_credentials
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 
 FOLLOW_SECONDS = 0.25
@@ -130,6 +131,13 @@ def join(
     """
     from paise2nb.workers.machines.join import join, spawn_joined
 
+    try:
+        FieldSpec(RedisURL).checked(url, Path())
+    except ValueError:
+        shown = without_credentials(url)
+        raise UsageError(f"{shown!r} is not {FieldSpec(RedisURL).allowed}") from None
+    if not all(names):
+        raise UsageError("--name is empty; give the queue's name, task_queue.redis.name at home")
     foreground = not daemonize and not session.in_notebook
     fetch = session.settings(plugins=False).fetch
     logins: dict[str, Any] = {

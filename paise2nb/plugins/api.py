@@ -116,6 +116,11 @@ class Task:
         """The parameters of the function without the context."""
         return list(inspect.signature(self.function).parameters.values())[1:]
 
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the task's arguments."""
+        return [parameter.name for parameter in self._parameters]
+
     @cached_property
     def _arity(self) -> tuple[int, float]:
         """The least and the largest number of arguments."""
@@ -160,7 +165,7 @@ class Task:
             UsageError: The task has no parameter with one of the names.
         """
         signature = inspect.signature(self.function)
-        if unknown := [name for name in options if name not in signature.parameters]:
+        if unknown := [name for name in options if name not in self.parameters]:
             option = unknown[0].replace("_", "-")
             raise UsageError(f"task {self.name!r} takes no --{option}")
         try:
@@ -182,7 +187,8 @@ class Task:
         """
         least, most = self._arity
         if not least <= len(arguments) <= most:
-            names = ", ".join(parameter.name for parameter in self._parameters)
+            given = least if len(arguments) < least else None  # required ones, or all
+            names = ", ".join(self.parameters[:given])
             raise UsageError(f"task {self.name!r} takes ({names}), not {arguments!r}")
         if self._numbers:
             arguments = self._to_numbers(arguments)

@@ -35,7 +35,10 @@ def check_url(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     try:
         urls.parse(args[0])
     except (TypeError, ValueError) as error:
-        shown = urls.shown_url(str(args[0]))
+        given = str(args[0]).strip()
+        shown = urls.shown_url(given)
+        if "://" not in given and "." in (urls.host_of(f"https://{given}") or ""):
+            raise UsageError(f"{shown!r} is no URL; did you mean https://{shown} ?") from None
         raise UsageError(f"{shown!r} is not an http or https URL: {error}") from None
     return args
 

@@ -25,12 +25,14 @@ from paise2nb.plugins import AppInfo, task
 
 
 def check_links(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Accept a URL, a depth and a number of pages. Raises UsageError."""
+    """Accept a URL, a depth, patterns and a number of pages. Raises UsageError."""
     given = Crawl(*args[1:])
     if not (isinstance(given.depth, int) and 1 <= given.depth <= 100):
         raise UsageError(f"depth is {given.depth!r}; give a number from 1 to 100")
     if not (isinstance(given.max_pages, int) and given.max_pages >= 1):
         raise UsageError(f"max_pages is {given.max_pages!r}; give a number from 1")
+    if not all(given.pattern):
+        raise UsageError("a pattern is empty; give a glob such as https://example.org/news/*")
     return check_url(app, args)
 
 

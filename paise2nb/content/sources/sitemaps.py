@@ -7,7 +7,7 @@ from paise2nb.content.crawl import fetchable
 from paise2nb.content.fetch import visit
 from paise2nb.content.sources import check_url, enqueue_new, reading
 from paise2nb.core import urls
-from paise2nb.core.errors import PermanentError, Snoozed, TaskError, UsageError
+from paise2nb.core.errors import PermanentError, Snoozed, TaskError
 from paise2nb.jobs.context import Context
 from paise2nb.plugins import AppInfo, Fetched, task
 
@@ -36,12 +36,7 @@ def _check(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
     given = args[0].strip() if isinstance(args[0], str) else args[0]
     if isinstance(given, str) and _sites(given):
         return (given, *args[1:])
-    try:
-        return check_url(app, args)
-    except UsageError:
-        if isinstance(given, str) and urls.host_of(f"https://{given}"):
-            raise UsageError(f"{given!r} is no URL; did you mean https://{given} ?") from None
-        raise
+    return check_url(app, args)
 
 
 def _host(args: tuple[Any, ...]) -> str | None:
