@@ -21,7 +21,12 @@ _CACHE_KEY = re.compile("[0-9a-f]{64}")
 
 
 def arguments(args: Sequence[Any]) -> str:
-    """Format the arguments of a job without cache keys, lists and mappings, unless all are such."""
+    """Format the arguments of a job without cache keys, lists and mappings, unless all are such.
+
+    Of a crawl or a folder, which have a list of patterns among their options, only the URL or path.
+    """
+    if args and "/" in str(args[0]) and any(isinstance(a, list) for a in args[1:]):
+        args = args[:1]
     long = [isinstance(a, dict | list) or _CACHE_KEY.fullmatch(str(a)) for a in args]
     shown = [a for a, is_long in zip(args, long, strict=True) if not is_long] or args
     return redacted(

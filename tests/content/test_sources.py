@@ -683,3 +683,8 @@ def test_options_of_sources_work_in_the_shell(tmp_path: Path, place: Path) -> No
     )  # fmt: skip
     with paise2nb.open("test", data_dir=tmp_path / "data") as app:
         assert sorted(fetches(app)) == [str(place / "b.md"), str(place / "deep/er/d.md")]
+
+
+def test_a_listing_shows_the_url_of_a_crawl_and_none_of_its_options(app: App, site: Site) -> None:
+    job = app.enqueue("links", (site.url("/"), 3, True, ["*"], 7, None))
+    assert str(job).startswith(f"job {job.id}: links {site.url('/')} · ")
