@@ -350,7 +350,10 @@ MISTAKES = [
     (["enqueue", "fetch", "http://h/", "--any-host"], "task 'fetch' takes no --any-host"),
     (["enqueue", "feed", "example.org/feed"], "did you mean https://example.org/feed ?"),
     (["enqueue", "sitemap", "ftp://example.org"], "ftp scheme where http or https was expected"),
-    (["worker", "join", "http://user:pw@h/"], "'http://h/' is not a redis://, rediss:// or unix://"),
+    (
+        ["worker", "join", "http://user:pw@h/"],
+        "'http://h/' is not a redis://, rediss:// or unix://",
+    ),
     (["worker", "join", "redis://h/", "--name", ""], "--name is empty"),
     (["enqueue", "shout", "x", "--every", "5y"], "'5y' is not a time span"),
     (["enqueue", "shout", "--column", "url"], "add --from FILE"),

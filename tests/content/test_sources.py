@@ -686,5 +686,5 @@ def test_options_of_sources_work_in_the_shell(tmp_path: Path, place: Path) -> No
 
 
 def test_a_listing_shows_the_url_of_a_crawl_and_none_of_its_options(app: App, site: Site) -> None:
-    job = app.enqueue("links", (site.url("/"), 3, True, ["*"], 7, None))
+    job = app.enqueue_many("links", [(site.url("/"), 3, True, ["*"], 7, None)])[0]
     assert str(job).startswith(f"job {job.id}: links {site.url('/')} · ")
