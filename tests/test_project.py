@@ -137,7 +137,11 @@ def test_no_module_imports_the_root_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "started", ["paise2nb.commands", "paise2nb.notebook", "paise2nb.app", "paise2nb.worker"]
+    "started",
+    [
+        *("paise2nb.commands", "paise2nb.notebook", "paise2nb.app", "paise2nb.worker"),
+        *("paise2nb.content.tasks", "paise2nb.content.sources.web_archives"),
+    ],
 )
 def test_starting_imports_no_extraction_library_and_nothing_for_other_machines(
     started: str,
@@ -151,6 +155,7 @@ def test_starting_imports_no_extraction_library_and_nothing_for_other_machines(
         "asyncio",
         "playwright",
         "redis",
+        "paise2nb.content.extract.mail",
         "paise2nb.workers.machines.relay",
         "paise2nb.workers.machines.remote",
     }

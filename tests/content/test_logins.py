@@ -248,6 +248,8 @@ def test_values_come_from_the_environment(
         "X": "$1 {a} ${a-b}",
     }
     assert sent(settings, "https://a.example/") == expected
+    monkeypatch.setenv("B_TOKEN", os.fsdecode(b"no UTF-8: \xff"))
+    assert sent(settings, "https://a.example/")["Authorization"] == "Bearer one:no UTF-8: \xff"
     monkeypatch.setenv("A_TOKEN", "s3cret\r\nX-Evil: 1")
     with pytest.raises(SettingsError, match="a control character") as error:
         sent(settings, "https://a.example/")

@@ -19,6 +19,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.config.settings import Settings
+from paise2nb.content.fetch.kept_cookies import KEPT, KeptCookies
 from paise2nb.core import processes
 from paise2nb.doctor import examine
 from tests.site import Site, Visit
@@ -263,6 +264,60 @@ def test_a_login_reaches_its_host_only(render: Callable[..., Any], tmp_path: Pat
         assert not any(h["Cookie"] or h["X-Key"] or h["Authorization"] for h in there)
         asked = [r.headers["Cookie"] for r in site.requests if r.path == "/member"]
         assert "session=from-server" in asked[-1]
+
+
+@needs_chromium
+def test_cookies_reach_the_browser_and_come_back_from_it_unchanged(
+    site: Site, render: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they contain, also those that a site renews, and beside some that it refuses."""
+    resolve = socket.getaddrinfo
+
+    def resolver(host: str, *args: Any, **named: Any) -> Any:
+        return resolve("127.0.0.1" if host.endswith(".club.test") else host, *args, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    cookie = {"domain": ".club.test", "path": "/", "value": "old"}
+    file = tmp_path / "cookies.json"
+    file.write_text(json.dumps([
+        {**cookie, "name": "session"},
+        {**cookie, "name": "__Secure-a"},
+        {**cookie, "name": "late", "expires": 2**50},
+        {**cookie, "name": "color", "value": "grün"},
+        {**cookie, "name": "own", "domain": "api.club.test", "hostOnly": True},
+    ]))  # fmt: skip
+    site.add("/data", b"", "text/javascript")
+    there = site.url("/data", "api.club.test")
+    load = f"fetch('{there}', {{mode: 'no-cors', credentials: 'include'}})"
+    script = (
+        f"document.cookie = 'wide=日本'; Promise.all([{load}, {load}]).then(() => {{ {FILL} }})"
+    )
+    visits: list[str] = []
+
+    def renew(visit: Visit, argument: str) -> None:
+        visits.append(visit.path)
+        renewed = f"session={len(visits)}; Domain=club.test; Path=/"
+        visit.answer(shell(script, "<meta charset=utf-8>"), headers={"Set-Cookie": renewed})
+
+    site.on("/page", renew)
+    job = render(
+        site.url("/page", "www.club.test"),
+        fetch__cookies=str(file), fetch__keep_cookies=True, fetch__render="always",
+    )  # fmt: skip
+    assert job.page_state == "stored", job.error
+
+    def cookies(path: str) -> list[set[str]]:
+        sent = [r.headers["Cookie"] or "" for r in site.requests if r.path == path]
+        return [set(value.encode("latin-1").decode().split("; ")) for value in sent]
+
+    shared = {"late=old", "color=grün"}
+    first, rendered = cookies("/page")
+    assert first == shared | {"session=old", "__Secure-a=old"}
+    assert rendered == shared | {"session=1"}
+    assert cookies("/data") == [shared | {"session=2", "own=old"}] * 2
+    kept = KeptCookies(tmp_path / "0").of([KEPT], "www.club.test")
+    values = {cookie.name: cookie.value.encode("latin-1").decode() for _, cookie in kept}
+    assert values == {"session": "2", "color": "grün", "late": "old", "wide": "日本"}
 
 
 @needs_chromium

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import random
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ class Written:
     """A WARC file in memory, and where each record begins."""
 
     def __init__(self, *, packed: bool = True) -> None:
+        self.packed = packed
         self.file = io.BytesIO()
         self.starts: list[int] = []
         self._writer = WARCWriter(self.file, gzip=packed)
@@ -257,6 +259,32 @@ def test_what_is_no_file_or_no_archive_is_refused(app: App, tmp_path: Path) -> N
             app.enqueue("warc", given)
     job = enqueue(app, b"no archive at all", tmp_path)
     assert "0 found" in job.summary()
+
+
+@pytest.mark.parametrize("part", ["warc", "http"])
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_head_that_never_ends_is_damage_and_takes_no_memory(
+    written: Written, part: str, lines: int
+) -> None:
+    written.response("http://example.org/a", page("a"))
+    many = (b"X: " + b"x" * (40_000_000 // lines) + b"\r\n") * lines
+    http = b"HTTP/1.1 200 OK\r\n" + many * (part == "http") + b"\r\nbody"
+    start = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://example.org/bomb\r\n"
+    start += f"WARC-Date: {DATE}\r\nContent-Type: application/http; msgtype=response\r\n".encode()
+    start += many * (part == "warc") + f"Content-Length: {len(http)}\r\n\r\n".encode()
+    bomb = start + http + b"\r\n\r\n"
+    written.file.write(gzip.compress(bomb, 1) if written.packed else bomb)
+    written.response("http://example.org/b", page("b"))
+    del many, http, start, bomb
+    file = io.BufferedReader(io.BytesIO(written.file.getvalue()))
+    tracemalloc.start()
+    try:
+        found = list(warc.records(file))
+        assert tracemalloc.get_traced_memory()[1] < 15_000_000
+    finally:
+        tracemalloc.stop()
+    reasons = [each.reason if isinstance(each, warc.Damage) else each.url[-1] for each in found]
+    assert reasons == ["a", "a record with a head of more than 1048576 bytes", "b"]
 
 
 def test_random_damage_raises_nothing() -> None:

@@ -22,7 +22,6 @@ from typing import Any
 from urllib.parse import quote
 
 from paise2nb.content.extract import mail, outlook, warc
-from paise2nb.content.extract.mail import Member
 from paise2nb.content.extract.types import (
     ARCHIVES,
     MAILBOX,
@@ -32,6 +31,7 @@ from paise2nb.content.extract.types import (
     TAR,
     WARC,
     ZIP,
+    Member,
     choose,
     require_distinct_urls,
     signature,

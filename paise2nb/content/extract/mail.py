@@ -20,10 +20,10 @@ from email.message import Message
 from email.policy import Compat32
 from email.utils import getaddresses, parsedate_to_datetime
 from mimetypes import guess_extension
-from typing import Any, NamedTuple
+from typing import Any
 
 from paise2nb.content.extract.text import codec_of, decode
-from paise2nb.content.extract.types import MAILS, PAGES, SAVED_PAGE
+from paise2nb.content.extract.types import MAILS, PAGES, SAVED_PAGE, Member
 from paise2nb.content.extract.visible import visible_text
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import host_of
@@ -51,22 +51,6 @@ _FILES = ("text/calendar", "text/rtf")  # not for people to read as they are
 _TNEF = ("application/ms-tnef", "application/vnd.ms-tnef")
 _TNEF_TITLE, _TNEF_DATA = 0x18010, 0x6800F
 _SHIFTED = ("utf-7", "hz")  # encodings that are valid ASCII, but as gibberish
-
-
-class Member(NamedTuple):
-    """A file in a container: its name, and its bytes or why they can't be read.
-
-    Attributes:
-        url: Of a page, which does not depend on the container.
-        fetched_at: When that page was fetched, in seconds since the epoch.
-    """
-
-    name: str
-    data: bytes | PermanentError
-    mime_type: str | None = None
-    charset: str | None = None
-    url: str | None = None
-    fetched_at: float | None = None
 
 
 class _Policy(Compat32):

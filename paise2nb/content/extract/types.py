@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from paise2nb.content.extract import ole
 from paise2nb.content.extract.text import CONTROLS, utf_16
@@ -68,6 +69,22 @@ _PACKAGE_TYPE = re.compile(rb"\Aapplication/[\w.+-]+(?=\s*\Z)|application/vnd\.o
 _HTML = re.compile(
     rb"<(?:!doctype\s+html|html|head|body|title|script|h1|div|p|table|a)\b", re.IGNORECASE
 )
+
+
+class Member(NamedTuple):
+    """A file in a container: its name, and its bytes or why they can't be read.
+
+    Attributes:
+        url: Of a page, which does not depend on the container.
+        fetched_at: When that page was fetched, in seconds since the epoch.
+    """
+
+    name: str
+    data: bytes | PermanentError
+    mime_type: str | None = None
+    charset: str | None = None
+    url: str | None = None
+    fetched_at: float | None = None
 
 
 def choose(

@@ -5,14 +5,14 @@ not hide the others.
 """
 
 import io
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.message import Message
 from typing import Any, BinaryIO, NamedTuple
 
-from paise2nb.content.extract.mail import Member
-from paise2nb.content.extract.types import FEEDS, IMAGES
+from paise2nb.content.extract.types import FEEDS, IMAGES, Member
 from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError
 
@@ -20,6 +20,7 @@ GZIP = b"\x1f\x8b\x08"
 CHUNK = 1 << 16
 LARGEST = 64 << 20  # bytes of the body of a record
 LINE = 1 << 16
+HEAD = 1 << 20  # bytes of the heads of a record
 MOST_DAMAGED = 1000  # parts of a file; each may be read to its end
 # Parts of pages, and data that only their scripts read.
 _NO_PAGES = (
@@ -150,7 +151,9 @@ def _next_line(stream: BinaryIO) -> bytes:
 
 def _record(loader: Any, stream: Any, line: bytes, limit: int) -> Record | None:
     """Read a record. None if it is of another type. Raises an error if it is damaged."""
-    found = loader.parse_record_stream(stream, line, "warc")
+    lines = _Lines(stream)
+    found = loader.parse_record_stream(lines, line, "warc")
+    lines.left = math.inf
     if found.length is None:
         raise ValueError("a record without a length")
     headers, http = found.rec_headers, found.http_headers
@@ -217,6 +220,26 @@ def _body(found: Any, limit: int) -> bytes | PermanentError:
     except HTTPError:  # many writers keep the header of a body that they have decoded
         return body
     return bytes(data)
+
+
+class _Lines:
+    """A stream whose lines, which warcio keeps, are not without end. It may come from a bomb.
+
+    Attributes:
+        left: The bytes that they may still have.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.read = stream.read
+        self._stream = stream
+        self.left: float = HEAD
+
+    def readline(self, size: int | None = None) -> bytes:
+        line = self._stream.readline(LINE if size is None else min(size, LINE))
+        self.left -= len(line)
+        if self.left < 0:
+            raise ValueError(f"a record with a head of more than {HEAD} bytes")
+        return line
 
 
 class _Gunzipped(io.RawIOBase):

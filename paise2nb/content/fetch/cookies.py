@@ -25,7 +25,7 @@ LONGEST = 4096  # characters of a Set-Cookie header that is accepted (RFC 6265, 
 MOST_BYTES = 16 << 20  # of a file of cookies
 FIELDS = 7  # of a line: host, subdomains, path, secure, expiry, name, value
 NEVER = 2.0**40  # seconds since the epoch; later times mean the same
-_UNFIT = re.compile(r"[\x00-\x1f\x7f;]")  # in no header, and between two cookies
+_UNFIT = re.compile(r"[\x00-\x1f\x7f;\ud800-\udfff]")  # in no header, and between two cookies
 _EXPIRY = ("expirationDate", "expires", "expiry")  # the first that a cookie has
 _HTTP_ONLY = "#HttpOnly_"  # before lines with cookies that scripts may not read
 
@@ -176,15 +176,27 @@ def _stored(
     except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{where}: the expiry is not a number of seconds") from None
     if any(_UNFIT.search(part) for part in (name, value, str(path))):
-        raise UsageError(f"{where}: it has a control character or a semicolon")
+        raise UsageError(f"{where}: it has a character that no cookie may have")
     if not (name or value):
         raise UsageError(f"{where}: it has neither a name nor a value")
     if not str(path).startswith("/"):
         path = "/"
-    # In a header, as in one that a server sends: UTF-8 that is read as Latin-1.
-    name, value, path = (part.encode().decode("latin-1") for part in (name, value, str(path)))
+    name, value, path = map(as_header, (name, value, str(path)))
     is_below = below and not is_public_suffix(host) and not _is_ip(host)
     return Stored(host, is_below, path, secure, seconds if seconds > 0 else None, name, value)
+
+
+def as_header(text: str) -> str:
+    """A text as it is in a header, also in one that a server sends: UTF-8 read as Latin-1."""
+    return text.encode().decode("latin-1")
+
+
+def from_header(text: str) -> str:
+    """The text that is in a header as UTF-8, or else as it is."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 # Jars ----------------------------------------------------------------------------------------
@@ -224,7 +236,7 @@ def cookie_header(jar: CookieJar, target: ParsedURL) -> dict[str, str]:
 def put(jar: CookieJar, cookies: Iterable[Stored]) -> None:
     """Add stored cookies to a jar. One of the same name, host and path is replaced."""
     for host, below, path, secure, expires, name, value in cookies:
-        domain = f".{host}" if below else host if "." in host else f"{_bracketed(host)}.local"
+        domain = f".{host}" if below else host if "." in host else f"{bracketed(host)}.local"
         jar.set_cookie(
             Cookie(
                 0, name, value, None, False, domain, below, below, path, True, secure,
@@ -269,7 +281,8 @@ def _request(target: ParsedURL) -> Request:
     return Request(target._replace(host=target.host.rstrip(".")).absolute)
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """A host as it is written in a URL."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -293,7 +293,7 @@ def _with_environment(value: str, host: str, name: str) -> str:
     text = _VARIABLE.sub(variable, value)
     if _CONTROL.search(text):
         raise SettingsError(f"{where}: its value has a control character, such as a line break")
-    return text.encode().decode("latin-1")
+    return os.fsencode(text).decode("latin-1")
 
 
 def _host(url: ParsedURL) -> str:

@@ -62,7 +62,7 @@ class Browser:
         self._browser: Any = None
         self._started_with: tuple[bool, Path | None] | None = None
         self._pages = 0
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Task[None] | None = None
 
     def render(self, url: str, settings: FetchSettings, policy: Policy) -> Fetched:
         """Load a page, and return its HTML when its scripts have made its text.
@@ -151,11 +151,13 @@ class Browser:
             await self._discard(context.browser)
         if self._idle is not None:
             self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_idle)
+        self._idle = asyncio.ensure_future(self._end_when_idle())
 
-    def _end_idle(self) -> None:
-        if not self._pages:
-            self._ending = asyncio.ensure_future(self._end())
+    async def _end_when_idle(self) -> None:
+        await asyncio.sleep(IDLE_SECONDS)
+        async with self._launching:
+            if not self._pages:
+                await self._stop()
 
     async def _end(self) -> None:
         async with self._launching:
@@ -229,7 +231,7 @@ class Browser:
 def _temporary_directory() -> str:
     """Make a directory for the browser's files. Remove those of processes that were killed."""
     for file in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*/{_OWNER}"):
-        with suppress(OSError):  # another process has just removed it, or another user owns it
+        with suppress(OSError, ValueError):  # just removed by another process, or of another user
             owner = file.read_text()
             if owner and processes.is_visible(owner) and not processes.alive(owner):
                 shutil.rmtree(file.parent, ignore_errors=True)

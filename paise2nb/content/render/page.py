@@ -43,7 +43,8 @@ class Page:
         self._answer: Any = None  # to the request for the page that is shown
         self._session: Any = None
         self._frame = ""
-        self._hosts: set[str] = set()  # whose cookies the browser has
+        self._hosts: dict[str, asyncio.Task[None]] = {}  # whose cookies the browser gets
+        self._given: set[tuple[str, str, str]] = set()  # cookies, which sites may have changed
         self._refused: dict[str, None] = {}
 
     async def load(self, url: str) -> Fetched:
@@ -193,11 +194,18 @@ class Page:
         if host is None:  # data, blob
             return {}
         if host not in self._hosts:
-            self._hosts.add(host)
-            if cookies := await _in_thread(self._policy.cookies, host):
-                await self._page.context.add_cookies(cookies)
+            self._hosts[host] = asyncio.ensure_future(self._give_cookies(host))
+        await self._hosts[host]
         headers: dict[str, str] = await _in_thread(self._policy.headers, url)
         return headers
+
+    async def _give_cookies(self, host: str) -> None:
+        for cookie in await _in_thread(self._policy.cookies, host):
+            key = (cookie["domain"], cookie["path"], cookie["name"])
+            if key not in self._given:
+                self._given.add(key)
+                with suppress(Error):  # such as __Secure-a without secure; servers may take it
+                    await self._page.context.add_cookies([cookie])
 
     async def _is_wanted(self, request: dict[str, Any], kind: str, frame: str) -> bool:
         """Whether to send a request. Raises PaiseError for a document that must not be loaded."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paise2nb.content.fetch import http, robots
-from paise2nb.content.fetch.cookies import Stored
+from paise2nb.content.fetch.cookies import Stored, as_header, bracketed, from_header
 from paise2nb.content.fetch.logins import Session
 from paise2nb.content.render.browser import browser
 from paise2nb.core.errors import PermanentError, Snoozed
@@ -13,6 +13,8 @@ from paise2nb.core.urls import host_of, parse, without_credentials
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import HostDelay
 from paise2nb.plugins import Fetched
+
+LATEST = 253_402_300_799  # the latest time of a cookie that Playwright accepts
 
 
 class Visit:
@@ -73,30 +75,31 @@ class Visit:
 
     def cookies(self, host: str) -> list[dict[str, Any]]:
         """The cookies for a host, in Playwright's form. Raises TransientError (``cookies``)."""
+        newest = {(*cookie[:3], cookie.name): cookie for cookie in self._session.cookies_for(host)}
         return [
             {
-                "name": cookie.name,
-                "value": cookie.value,
-                "domain": f".{cookie.host}" if cookie.below else cookie.host,
-                "path": cookie.path,
+                "name": from_header(cookie.name),
+                "value": from_header(cookie.value),
+                "domain": f".{cookie.host}" if cookie.below else bracketed(cookie.host),
+                "path": from_header(cookie.path),
                 "secure": cookie.secure,
                 "sameSite": "Lax",
-                "expires": -1 if cookie.expires is None else cookie.expires,
+                "expires": -1 if cookie.expires is None else min(cookie.expires, LATEST),
             }
-            for cookie in self._session.cookies_for(host)
+            for cookie in newest.values()
         ]
 
     def keep(self, cookies: Sequence[dict[str, Any]]) -> None:
         """Keep all cookies that the browser has in the end, if the settings want that."""
         self._session.keep(
             Stored(
-                found["domain"].removeprefix("."),
+                found["domain"].removeprefix(".").strip("[]"),
                 found["domain"].startswith("."),
                 found["path"],
                 found["secure"],
                 found["expires"] if found["expires"] > 0 else None,
-                found["name"],
-                found["value"],
+                as_header(found["name"]),
+                as_header(found["value"]),
             )
             for found in cookies
         )
