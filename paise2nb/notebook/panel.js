@@ -133,8 +133,8 @@ class Rows {
 
   sync(entries, held) {
     const known = new Map([...this.container.children].map((node) => [node.key, node]));
-    const keys = entries.map((entry) => this.keyOf(entry));
-    const nodes = entries.map((entry, index) => known.get(keys[index]) ?? (held ? null : this.made(entry)));
+    const keys = entries.map(this.keyOf);
+    const nodes = entries.map((entry, index) => known.get(keys[index]) ?? (held ? null : this.made(entry, keys[index])));
     this.fresh = nodes.filter((node) => node === null).length;
     entries.forEach((entry, index) => nodes[index]?.update(entry));
     if (held) {
@@ -145,9 +145,9 @@ class Rows {
     }
   }
 
-  made(entry) {
+  made(entry, key) {
     const node = this.make(entry);
-    node.key = this.keyOf(entry);
+    node.key = key;
     node.update ??= () => {};
     return node;
   }
@@ -209,7 +209,6 @@ function more(number) {
 class Kernel {
   constructor(model) {
     Object.assign(this, { model, calls: new Map() });
-    model.on("msg:custom", (message) => this.receive(message));
   }
 
   ask(name, values = {}) {
@@ -250,7 +249,7 @@ function enable(button, enabled) {
 }
 
 // A button that has to be pressed a second time.
-function confirmed(panel, run, attributes) {
+function confirmed(panel, run) {
   let until = 0;
   const button = action(panel, "", async () => {
     if (Date.now() < until) {
@@ -259,10 +258,10 @@ function confirmed(panel, run, attributes) {
     } else {
       until = Date.now() + CONFIRM_SECONDS * 1000;
     }
-  }, attributes);
-  button.call = (name, number) => {
+  });
+  button.call = (name) => {
     const asks = Date.now() < until;
-    say(button, asks ? `Really ${name.toLowerCase()} ${count(number)}?` : `${name} ${count(number)}`);
+    say(button, asks ? `Really ${name.toLowerCase()}?` : name);
     set(button, "class", asks ? "warning" : "");
   };
   return button;
@@ -270,15 +269,24 @@ function confirmed(panel, run, attributes) {
 
 // The parts ----------------------------------------------------------------------------------
 
+function workText(state) {
+  const waits = (name) => (state.pages[name] ?? 0) + (state.others[name] ?? 0);
+  if (state.paused) return "paused";
+  if (state.all_running) return "running";
+  // A page also runs while one of its parts waits for a worker.
+  if (waits("queued") + waits("running")) return state.all_workers && state.hosts.length ? "waiting for hosts" : "waiting";
+  return waits("retrying") ? "waiting for retries" : "idle";
+}
+
 function header(panel) {
   const [profile, live, clock] = [h("strong"), h("span", { class: "live" }), h("span", { class: "updated" })];
   const node = h("div", { class: "header" }, h("span", { class: "name" }, "paise2 · ", profile), live, clock);
   const update = (state) => {
-    const work = state.paused ? "paused" : sum(state.pages) && state.all_running ? "running" : "idle";
+    const work = workText(state);
     const workers = state.immediate ? "jobs run in this kernel" : amount(state.all_workers, "worker");
     say(profile, state.profile);
     set(profile, "title", state.data_dir);
-    set(live, "data-live", panel.alive ? work : "gone");
+    set(live, "data-live", panel.alive ? work.split(" ")[0] : "gone");
     say(live, panel.alive ? `${work} · ${workers}` : "not connected");
     say(clock, `updated ${panel.clock(panel.beat)}`);
     set(clock, "title", state.zone);
@@ -298,19 +306,21 @@ function notice(panel) {
   return { node, update };
 }
 
-function bar(name) {
-  const label = h("span", { class: "tag", title: name }, name);
+function bar() {
+  const label = h("span", { class: "tag" });
   const strip = h("span", { class: "strip", role: "img" });
   const numbers = h("span", { class: "numbers" });
   const node = h("div", { class: "gauge" }, label, strip, numbers);
   const parts = Object.keys(SIGNS).map((state) => h("span", { "data-state": state }));
   strip.append(...parts);
-  node.update = ({ pages }) => {
+  node.update = ({ tag, pages }) => {
     const total = sum(pages);
+    say(label, tag);
+    set(label, "title", tag);
     for (const part of parts) {
       part.style.width = `${(100 * (pages[part.dataset.state] ?? 0)) / (total || 1)}%`;
     }
-    set(strip, "aria-label", `${name}: ${countsText(pages) || "no pages"}`);
+    set(strip, "aria-label", `${tag}: ${countsText(pages) || "no pages"}`);
     const done = total - ["running", "retrying", "scheduled", "queued"]
       .reduce((left, state) => left + (pages[state] ?? 0), 0);
     say(numbers, `${count(done)} of ${count(total)}`);
@@ -334,15 +344,16 @@ function counter(panel, state) {
 
 function bars(panel) {
   const counters = Object.fromEntries(Object.keys(SIGNS).map((state) => [state, counter(panel, state)]));
-  const [whole, tags] = [bar("all pages"), h("div")];
+  const [whole, tags, rest] = [bar(), h("div"), h("div", { class: "dim" })];
   const [facts, hosts] = [h("div", { class: "facts" }), h("div", { class: "facts hosts" })];
-  const rows = new Rows(tags, (tag) => tag.tag, (tag) => bar(tag.tag));
+  const rows = new Rows(tags, (_, index) => index, bar); // two long tags may look the same
   const list = h("ul", { class: "counts", "aria-label": "pages by state" }, ...Object.values(counters));
-  const node = h("div", { class: "bars" }, whole, list, facts, hosts, tags);
+  const node = h("div", { class: "bars" }, whole, list, facts, hosts, tags, rest);
   const update = (state) => {
-    whole.update(state);
+    whole.update({ tag: "all pages", pages: state.pages });
     for (const [name, value] of Object.entries(state.pages)) counters[name].update(value);
     rows.sync(state.tags, false);
+    say(rest, state.more_tags ? `and ${amount(state.more_tags, "more tag")}` : "");
     const waited = state.oldest ? panel.now() - state.oldest : 0;
     const others = countsText(state.others);
     say(facts, [
@@ -362,17 +373,19 @@ function problems() {
 }
 
 function controls(panel) {
+  let asked = null; // Enter is followed by a change, in some browsers at once
   const scale = () => {
-    if (!panel.state.scales || size() === panel.state.concurrency) return;
-    panel.change("scale", { concurrency: size() }).catch(panel.complain);
+    if (!panel.state.scales || size() === (asked ?? panel.state.concurrency)) return;
+    asked = size();
+    panel.kernel.ask("scale", { concurrency: asked }).catch(panel.complain).finally(() => { asked = null; });
   };
   const key = (event) => event.key === "Enter" && scale(); // JupyterLab takes it from the browser
   const number = h("input", { type: "number", min: 1, max: 1024, step: 1, change: scale, keydown: key });
   const size = () => Math.min(Math.max(Math.round(Number(number.value)) || 1, 1), 1024);
-  const start = action(panel, "Start workers", () => panel.change("start", { concurrency: size() }));
-  const stop = action(panel, "Stop workers", () => panel.change("stop"), { title: "Running jobs finish first" });
-  const pause = action(panel, "Pause", () => panel.change(panel.state.paused ? "resume" : "pause"));
-  const retry = action(panel, "Retry failed", () => panel.change("retry_failed"), { title: "Retry everything that failed" });
+  const start = action(panel, "Start workers", () => panel.kernel.ask("start", { concurrency: size() }));
+  const stop = action(panel, "Stop workers", () => panel.kernel.ask("stop"), { title: "Running jobs finish first" });
+  const pause = action(panel, "Pause", () => panel.kernel.ask(panel.state.paused ? "resume" : "pause"));
+  const retry = action(panel, "Retry failed", () => panel.kernel.ask("retry_failed"), { title: "Retry what failed and a retry can help" });
   const label = h("label", { title: "Processes of the pool default; a change scales running workers" }, "Concurrency ", number);
   const message = h("span", { class: "message", role: "status" });
   const node = h("div", { class: "controls" }, start, stop, pause, label, retry, message);
@@ -383,8 +396,8 @@ function controls(panel) {
     set(start, "class", state.all_workers ? "" : "primary");
     say(pause, state.paused ? "Resume" : "Pause");
     set(pause, "title", state.paused ? "Claim jobs again" : "Claim no more jobs; running jobs go on");
-    enable(retry, state.pages.failed || state.groups.length);
-    if (document.activeElement !== number) number.value = state.concurrency;
+    enable(retry, state.groups.length);
+    if (!number.matches(":focus")) number.value = state.concurrency;
     say(message, state.action || state.message);
     set(message, "title", message.textContent);
   };
@@ -397,8 +410,9 @@ function boxes(panel) {
   const urls = h("textarea", { rows: 2, "aria-label": "URLs", placeholder: "Paste URLs, one on a line" });
   const tag = h("input", { type: "text", "aria-label": "Tag", placeholder: "tag", size: 12 });
   const add = action(panel, "Fetch", async () => {
-    const answer = await panel.kernel.ask("enqueue", { text: urls.value, tag: tag.value, start: panel.first });
-    urls.value = "";
+    const text = urls.value;
+    const answer = await panel.kernel.ask("enqueue", { text, tag: tag.value, start: panel.first });
+    if (urls.value === text) urls.value = "";
     say(said, answer);
   }, { class: "primary" });
   const paste = h("div", { class: "paste" }, urls, tag, add);
@@ -432,7 +446,7 @@ function needsYou(panel) {
   section.body.append(list, rest);
   const rows = new Rows(list, (group) => group.key, (group) => failureGroup(panel, group));
   section.update = (state, held) => {
-    section.count(state.groups.reduce((jobs, group) => jobs + group.jobs, 0), held);
+    section.count(state.failures, held);
     section.list(rows, state.groups, held);
     say(rest, more(state.more_groups));
   };
@@ -444,29 +458,34 @@ function failureGroup(panel, group) {
   const name = h("span", { class: "bad" });
   const toggle = h("button", { class: "toggle", type: "button", "aria-expanded": "false", "aria-controls": body.id }, name);
   const [advice, command] = [h("span", { class: "advice" }), h("code")];
-  const retryAll = confirmed(panel, () => panel.change("retry_group", { key: group.key }));
-  const retryOne = action(panel, "Retry", () => panel.change("retry_group", { key: group.key }));
+  const retryAll = confirmed(panel, () => panel.kernel.ask("retry_group", { key: group.key }));
+  const retryOne = action(panel, "Retry", () => panel.kernel.ask("retry_group", { key: group.key }));
   const csv = action(panel, "Export CSV", () => exportCsv(panel, group));
   const node = h("div", { class: "group" },
     h("div", { class: "line" }, toggle, h("span", { class: "tools" }, csv, retryAll, retryOne)),
     h("div", { class: "help" }, advice, " ", command), body);
   const list = group.recurs ? way(panel, group.id) : failureList(panel, group);
+  let listed = ""; // the group when its list was loaded
+  const load = () => {
+    listed = JSON.stringify(group);
+    list.load();
+  };
   body.append(list.node);
   toggle.addEventListener("click", () => {
     show(body, body.hidden);
     set(toggle, "aria-expanded", String(!body.hidden));
-    if (!body.hidden) list.load();
+    if (!body.hidden) load();
   });
   node.update = (now) => {
-    if (now.jobs !== group.jobs && !body.hidden && !node.matches(":hover, :focus-within")) list.load();
     group = now;
+    if (!body.hidden && listed !== JSON.stringify(group) && !node.matches(":hover, :focus-within")) load();
     say(name, `${group.recurs ? "" : `${count(group.jobs)} × `}${group.name}`);
     say(advice, group.advice);
     say(command, group.command);
     show(csv, !group.recurs);
-    show(retryOne, group.recurs || (group.retry && group.jobs === 1));
-    show(retryAll, group.retry && !group.recurs && group.jobs > 1);
-    retryAll.call("Retry all", group.jobs);
+    show(retryOne, group.retry && group.jobs === 1);
+    show(retryAll, group.retry && group.jobs > 1);
+    retryAll.call(`Retry all ${count(group.jobs)}`);
     list.update?.(group);
   };
   return node;
@@ -479,13 +498,16 @@ function failureList(panel, group) {
   let entries = [];
   const load = async (further = false) => {
     const rows = await panel.kernel.ask("failures", { key: group.key, offset: further ? entries.length : 0 });
-    entries = further ? [...entries, ...rows] : rows;
+    // What has failed meanwhile has moved the rows.
+    const known = new Set(further ? entries.map((row) => row.id) : []);
+    entries = [...(further ? entries : []), ...rows.filter((row) => !known.has(row.id))];
+    for (const id of chosen) if (!entries.some((row) => row.id === id)) chosen.delete(id);
     synced.sync(entries, false);
     update(group);
   };
   const next = action(panel, "Show more", () => load(true));
   const selected = action(panel, "Retry selected", async () => {
-    await panel.change("retry", { ids: [...chosen] });
+    await panel.kernel.ask("retry", { ids: [...chosen] });
     chosen.clear();
     await load();
   });
@@ -507,7 +529,7 @@ function failureList(panel, group) {
 
 function failureRow(panel, row, canRetry, choose) {
   const box = h("input", { type: "checkbox", "aria-label": `Select ${row.text}`, change: () => choose(row.id, box.checked) });
-  const retry = action(panel, "Retry", () => panel.change("retry", { ids: [row.id] }), { "aria-label": `Retry ${row.text}` });
+  const retry = action(panel, "Retry", () => panel.kernel.ask("retry", { ids: [row.id] }), { "aria-label": `Retry ${row.text}` });
   const details = way(panel, row.id);
   const [reason, facts] = [h("div", { class: "reason" }), opener("", details)];
   const node = h("div", { class: "row" },
@@ -571,16 +593,19 @@ async function exportCsv(panel, group) {
 function retrying(panel) {
   const make = (row) => {
     const [due, reason] = [h("span", { class: "soon" }), h("div", { class: "reason" })];
-    const now = action(panel, "Retry now", () => panel.change("retry", { ids: [row.id] }));
-    const attempt = h("span", { class: "dim" });
-    const node = h("div", { class: "row entry" }, h("div", { class: "line" }, due, target(row), attempt, now, canceller(panel, row)), reason);
+    const now = action(panel, "Retry now", () => panel.kernel.ask("retry", { ids: [row.id] }));
+    const [attempt, cancel] = [h("span", { class: "dim" }), canceller(panel, row)];
+    const node = h("div", { class: "row entry" }, h("div", { class: "line" }, due, target(row), attempt, now, cancel), reason);
     node.update = (entry) => {
       row = entry;
       say(attempt, `${row.attempt} · job ${row.id}: ${row.task}`);
       say(reason, reasonOf(row));
       node.tick();
     };
-    node.tick = () => say(due, row.waits_for ? `waits for ${row.waits_for}` : countdown(panel, row.due));
+    node.tick = () => {
+      say(due, row.waits_for ? `waits for ${row.waits_for}` : countdown(panel, row.due));
+      cancel.call("Cancel");
+    };
     return node;
   };
   return jobList(panel, "Retrying", true, make, (state) => [state.retries, state.retrying]);
@@ -592,20 +617,22 @@ function countdown(panel, due) {
 }
 
 function canceller(panel, row) {
-  return action(panel, "Cancel", () => panel.change("cancel", { id: row.id }));
+  return confirmed(panel, () => panel.kernel.ask("cancel", { id: row.id }));
 }
 
 function scheduled(panel) {
   const make = (row) => {
-    const due = h("span", { class: "soon" });
-    const every = h("span", { class: "dim" });
-    const node = h("div", { class: "row" }, h("div", { class: "line" }, due, target(row), every, canceller(panel, row)));
+    const [due, every, cancel] = [h("span", { class: "soon" }), h("span", { class: "dim" }), canceller(panel, row)];
+    const node = h("div", { class: "row" }, h("div", { class: "line" }, due, target(row), every, cancel));
     node.update = (entry) => {
       row = entry;
       say(every, [row.task, row.every].filter(Boolean).join(" · "));
       node.tick();
     };
-    node.tick = () => say(due, `${panel.clock(row.due)}, ${countdown(panel, row.due)}`);
+    node.tick = () => {
+      say(due, `${panel.clock(row.due)}, ${countdown(panel, row.due)}`);
+      cancel.call("Cancel");
+    };
     return node;
   };
   return jobList(panel, "Scheduled", false, make, (state) => [state.later, state.scheduled]);
@@ -709,6 +736,10 @@ function pages(panel) {
     read = Date.now();
     try {
       const found = await panel.kernel.ask("pages", shown);
+      if (shown.offset && !found.rows.length) { // pages were removed
+        await load({});
+        return;
+      }
       const held = !now && section.busy;
       rows.sync(found.rows, held);
       say(section.fresh, `${count(Math.max(found.total - total, rows.fresh))} new`);
@@ -726,7 +757,7 @@ function pages(panel) {
   section.opened = () => section.isOpen && panel.kernel && load({});
   section.update = (state) => {
     show(section.node, sum(state.pages));
-    const counts = JSON.stringify([state.pages, state.items]);
+    const counts = JSON.stringify([state.pages, state.items, state.running.map((row) => row.id), state.retries, state.groups]);
     const due = counts !== seen && Date.now() - read >= PAGES_SECONDS * 1000;
     if (!section.isOpen || busy || !panel.alive || !due) return;
     seen = counts;
@@ -791,7 +822,9 @@ function pace(panel) {
     data = await panel.kernel.ask("pace", { seconds: range });
     draw();
   };
-  new ResizeObserver(draw).observe(plot);
+  const observer = new ResizeObserver(draw);
+  observer.observe(plot);
+  section.close = () => observer.disconnect();
   section.opened = () => section.isOpen && panel.kernel && load().catch(panel.complain);
   section.update = (state) => {
     show(section.node, sum(state.pages) + sum(state.others));
@@ -817,7 +850,7 @@ function drawing(panel, data, width, said) {
   for (let tick = 0; tick <= ticks; tick += 1) {
     const index = (data.completed.length * tick) / ticks;
     const anchor = tick === 0 ? "start" : tick === ticks ? "end" : "middle";
-    const time = panel.clock(data.start + index * data.step).slice(-8, data.step < 60 ? undefined : -3);
+    const time = panel.local(data.start + index * data.step).slice(11, data.step < 60 ? 19 : 16);
     node.append(svg("text", { x: left + index * step, y: height + 14, "text-anchor": anchor }, time));
   }
   data.completed.forEach((completed, index) => {
@@ -885,14 +918,14 @@ class Panel {
     return Date.now() / 1000 + this.offset;
   }
 
-  clock(seconds) {
-    const time = new Date((seconds + this.state.utc_offset) * 1000).toISOString();
-    const today = new Date((this.now() + this.state.utc_offset) * 1000).toISOString();
-    return time.slice(0, 10) === today.slice(0, 10) ? time.slice(11, 19) : time.slice(0, 16).replace("T", " ");
+  // The kernel's local time, as in ISO 8601.
+  local(seconds) {
+    return new Date((seconds + this.state.utc_offset) * 1000).toISOString();
   }
 
-  change(name, values = {}) {
-    return this.kernel.ask(name, values);
+  clock(seconds) {
+    const [time, today] = [this.local(seconds), this.local(this.now())];
+    return time.slice(0, 10) === today.slice(0, 10) ? time.slice(11, 19) : time.slice(0, 16).replace("T", " ");
   }
 
   beatChanged() {
@@ -915,7 +948,7 @@ class Panel {
     // JupyterLab counts the views of a widget; others, such as marimo, do not.
     if (!this.model.get("_view_count") && Date.now() - this.told >= HERE_SECONDS * 1000) {
       this.told = Date.now();
-      this.kernel.ask("here");
+      this.kernel.ask("here").catch(this.complain);
     }
     if (this.alive !== this.wasAlive) this.update();
     if (this.alive) this.sections.forEach((section) => section.tick?.());
@@ -940,25 +973,25 @@ class Panel {
 
 function render({ model, el }) {
   const panel = new Panel(model, el);
-  const update = () => panel.update();
-  const beat = () => {
-    panel.beatChanged();
-    panel.update();
+  const listeners = {
+    "msg:custom": (message) => panel.kernel.receive(message),
+    "change:state": () => panel.update(),
+    "change:beat": () => {
+      panel.beatChanged();
+      panel.update();
+    },
+    // JupyterLab says so when the kernel restarts. Should it have been something else, it beats on.
+    comm_live_update: () => {
+      panel.restarted = true;
+      panel.update();
+    },
   };
-  const lost = () => {
-    panel.restarted = true;
-    panel.update();
-  };
-  model.on("change:state", update);
-  model.on("change:beat", beat);
-  // JupyterLab says so when the kernel restarts. Should it have been something else, it beats on.
-  model.on("comm_live_update", lost);
+  Object.entries(listeners).forEach(([name, listener]) => model.on(name, listener));
   const timer = setInterval(() => panel.tick(), 500);
   return () => {
     clearInterval(timer);
-    model.off("change:state", update);
-    model.off("change:beat", beat);
-    model.off("comm_live_update", lost);
+    Object.entries(listeners).forEach(([name, listener]) => model.off(name, listener));
+    panel.sections.forEach((section) => section.close?.());
   };
 }
 

@@ -221,7 +221,7 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
         self._displayed_at = time.monotonic()
         arguments = dict(message)
         call, name = arguments.pop("call"), arguments.pop("do")
-        if name in QUESTIONS:
+        if name not in CHANGES:
             self.send({"call": call, **self._answer(name, arguments)})
             return
         action = CHANGES[name][0]
@@ -248,8 +248,10 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
 
     def _answer(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Run a command; return what it returns, or its error."""
-        command = QUESTIONS[name] if name in QUESTIONS else CHANGES[name][1]
         try:
+            command = CHANGES[name][1] if name in CHANGES else QUESTIONS.get(name)
+            if command is None:
+                raise UsageError(f"unknown command {name}: run the cell again")
             return {"result": command(self.app, **arguments)}
         except Exception as error:
             return {"error": sentence(str(error) or type(error).__name__)}

@@ -16,10 +16,8 @@ from paise2nb.core import render
 from paise2nb.core.clock import iso
 from paise2nb.core.errors import UsageError, shortened
 from paise2nb.core.render import amount, in_cell_words
-from paise2nb.jobs.models import PAGE_PARTS, PAGE_TASKS
-from paise2nb.notebook.panel_state import brief, group_of, link
+from paise2nb.notebook.panel_state import brief, can_retry, group_of, key_of, link
 from paise2nb.views.history import executions, parts_of, shown_traceback
-from paise2nb.views.jobs import Jobs
 from paise2nb.views.page_rows import failed_window, window
 
 WINDOW = 50  # rows
@@ -29,7 +27,6 @@ BARS = 60  # of the plot of the pace
 EXPORT_LIMIT = 100_000  # rows
 RESULTS = 10  # of a search
 EXPORTED = ("id", "task", "url", "error_class", "error", "attempts", "failed_at")
-_OF_PAGES = (*PAGE_TASKS, *PAGE_PARTS)
 _HIT = f"[{render.HIT_START}{render.HIT_END}]"
 
 
@@ -196,31 +193,31 @@ def resume(app: App) -> str:
 
 def retry(app: App, ids: list[int]) -> str:
     """Retry some jobs."""
-    return _retried(app.jobs(*ids)) if ids else "nothing is selected"
+    number = len(app.jobs(*ids).retry()) if ids else 0
+    return f"{amount(number, 'job')} back in the queue" if number else "there is nothing to retry"
 
 
 def retry_group(app: App, key: str) -> str:
     """Retry all failed jobs of a group."""
-    error_class, status, recurring = group_of(key)
-    if recurring is not None:
-        return _retried(app.jobs(recurring))
-    return retry(app, app.queue.job_store.failed_of_group(error_class, status))
+    return retry(app, _failed(app, key))
 
 
 def retry_failed(app: App) -> str:
-    """Retry everything that failed: pages, other jobs, and recurring ones."""
-    pages = app.jobs(state="failed").ids
-    others = (
-        row["id"]
-        for row in app.jobs(state="failed", all=True).to_dicts()
-        if row["task"] not in _OF_PAGES
-    )
-    recurring = (group["id"] for group in app.status().failures if group["recurs"])
-    return retry(app, list(dict.fromkeys([*pages, *others, *recurring])))
+    """Retry what failed in ways that a retry can help; if nothing else has failed, the rest."""
+    groups = app.status().failures
+    chosen = list(filter(can_retry, groups)) or groups
+    ids = dict.fromkeys(job_id for group in chosen for job_id in _failed(app, key_of(group)))
+    left = sum(group["jobs"] for group in groups if group not in chosen)
+    rest = f"; {left:,} failed in ways that a retry seldom helps: to retry them, press again"
+    return retry(app, list(ids)) + (rest if left else "")
 
 
-def _retried(jobs: Jobs) -> str:
-    return f"{amount(len(jobs.retry()), 'job')} back in the queue"
+def _failed(app: App, key: str) -> list[int]:
+    """The failed pages and jobs of a group."""
+    error_class, status, recurring = group_of(key)
+    if recurring is not None:
+        return [recurring]
+    return app.queue.job_store.failed_of_group(error_class, status)
 
 
 def cancel(app: App, id: int) -> str:

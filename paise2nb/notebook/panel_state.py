@@ -90,6 +90,7 @@ def state(app: App, status: Status) -> dict[str, Any]:
         "problems": [sentence(text) for text in problems if text][:HOSTS],
         "paused": status.paused == pause_reason(),
         "groups": [_group(group) for group in status.failures[:GROUPS]],
+        "failures": sum(group["jobs"] for group in status.failures),
         "more_groups": max(len(status.failures) - GROUPS, 0),
         "retries": [_waiting(job_store, row) for row in retries],
         "retrying": status.jobs["retrying"],
@@ -123,7 +124,6 @@ def _hosts(job_store: JobStore) -> list[dict[str, Any]]:
 
 def _group(group: Mapping[str, Any]) -> dict[str, Any]:
     remedy = group["remedy"]
-    commands = (remedy.command, remedy.then or "")
     return {
         "key": key_of(group),
         "id": group["id"],
@@ -133,8 +133,15 @@ def _group(group: Mapping[str, Any]) -> dict[str, Any]:
         "error": brief(group["error"] or ""),
         "advice": brief(remedy.advice),
         "command": brief(in_cell_words(remedy.command)),
-        "retry": any(command.startswith("paise2 retry") for command in commands),
+        "retry": can_retry(group),
     }
+
+
+def can_retry(group: Mapping[str, Any]) -> bool:
+    """Whether a retry can help: of a failed run that recurs, or where its remedy names one."""
+    remedy = group["remedy"]
+    commands = (remedy.command, remedy.then or "")
+    return bool(group["recurs"]) or any(text.startswith("paise2 retry") for text in commands)
 
 
 def key_of(group: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ class Poller:
         with self._lock:
             if self._stop.is_set():
                 return
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="paise2 watch", daemon=True)
                 atexit.register(self.stop)
                 self._thread.start()

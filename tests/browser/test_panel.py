@@ -120,7 +120,11 @@ def test_a_retry_counts_down_and_can_be_started_now(lab: Lab, data_dir: Path, si
     lab.shot("04-retries")
     shown.get_by_role("button", name="Retry now").click()
     expect_count(lab, "stored", 1)
-    panel(lab).locator(".entry", has_text="/busy/9").get_by_role("button", name="Cancel").click()
+    expect(panel(lab).locator(".live")).to_contain_text("waiting for retries")
+    shown = panel(lab).locator(".entry", has_text="/busy/9")
+    shown.get_by_role("button", name="Cancel").click()
+    expect_count(lab, "retrying", 1)
+    shown.get_by_role("button", name="Really cancel?").click()
     expect_count(lab, "cancelled", 1)
     assert lab.errors() == []
 

@@ -255,6 +255,36 @@ def test_retry_failed_also_retries_what_followed_from_a_job(app: App) -> None:
     assert [job.state for job in app.jobs(all=True)] == ["completed", "queued"]
 
 
+def test_retry_failed_leaves_what_a_retry_can_not_help_until_nothing_else_has_failed(
+    app: App,
+) -> None:
+    panel = app.watch()
+    app.enqueue_many("refused", ["404 Not Found: a", "404 Not Found: b"])
+    app.enqueue("stumble", "over")
+    run_ready_jobs(app)
+    panel.refresh()
+    assert panel.state["failures"] == 3
+    assert ask(panel, "retry_failed") == (
+        "1 job back in the queue; 2 failed in ways that a retry seldom helps: "
+        "to retry them, press again"
+    )
+    assert [app.job(number).state for number in (1, 2, 3)] == ["failed", "failed", "queued"]
+    assert ask(panel, "retry_failed") == "2 jobs back in the queue"
+    assert ask(panel, "retry_failed") == "there is nothing to retry"
+
+
+def test_all_failures_are_counted_although_not_all_groups_are_shown(app: App) -> None:
+    app.enqueue_many("refused", [f"4{number} odd: {number}" for number in range(10, 30)])
+    run_ready_jobs(app)
+    panel = app.watch()
+    assert (panel.state["failures"], panel.state["more_groups"]) == (20, 8)
+
+
+def test_an_unknown_command_is_answered(app: App) -> None:
+    answer = ask(app.watch(), "nonsense")
+    assert answer == {"error": "unknown command nonsense: run the cell again"}
+
+
 def test_pasted_urls_are_fetched_with_their_tag(app: App, tmp_path: Path) -> None:
     panel = app.watch()
     (tmp_path / "a page.md").write_text("# A page\n\nWith words.")
@@ -433,6 +463,21 @@ def test_one_thread_refreshes_what_is_displayed_until_it_is_stopped() -> None:
     assert not thread.is_alive()
     poller.wake()
     assert set(threading.enumerate()) == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_after_an_error_the_thread_is_started_again() -> None:
+    threads: list[threading.Thread] = []
+
+    def refresh(reread: bool) -> bool:
+        threads.append(threading.current_thread())
+        raise OSError("the connection is closed")
+
+    poller = Poller(refresh)
+    for number in (1, 2):
+        poller.wake()
+        until(lambda number=number: len(threads) == number and not threads[-1].is_alive())
+    poller.stop()
 
 
 def test_one_thread_keeps_all_displayed_panels_up_to_date(app: App, tmp_path: Path) -> None:
