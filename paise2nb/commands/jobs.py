@@ -42,7 +42,7 @@ ids_argument = partial(click.argument, "ids", metavar="[ID]...", type=int, nargs
 @option("--depth N", "links: how many links to follow (default 1).", type=int)
 @option("--same-host/--any-host", "links: only the page's host, or any.", default=None)
 @option("--pattern GLOB", "folder, links: only matches.", multiple=True)
-@option("--max-pages N", "links: stop after so many pages.", type=int)
+@option("--max-pages N", "links: the most pages to visit (default 50,000).", type=int)
 @option("--wait", "Return when the jobs have finished.", "and_wait")
 def enqueue(
     session: Session,
