@@ -165,6 +165,24 @@ def test_a_crawl_stays_on_its_host_also_by_redirects(app: App, site: Site) -> No
     assert "/beyond" in stored(app)
 
 
+def test_a_crawl_that_another_task_starts_stays_on_its_host(tmp_path: Path, site: Site) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from paise2nb import task\n"
+        "@task('begin')\n"
+        "def begin(context, url):\n"
+        "    context.enqueue('links', url, 3)\n"
+    )
+    other = site.url("/other", host="localhost")
+    start = site.add("/", page(words("start"), other, "/here"))
+    site.add("/other", page(words("other")))
+    site.add("/here", page(words("here"), other))
+    settings = {**LOCAL, "plugins": [str(plugin)]}
+    with paise2nb.open("test", data_dir=tmp_path / "data", settings=settings) as app:
+        app.enqueue("begin", start)
+        assert stored(app) == {"/", "/here"}
+
+
 @pytest.mark.parametrize(
     "args", [(0,), (101,), ("x",), (1, True, [], 0), (1, True, [], -3), (1, True, [], "many")]
 )

@@ -54,7 +54,7 @@ def links(
     is_page = reading.kind_of(fetched) in PAGES
     if is_first and not is_page:
         raise reading.wrong_task("page", fetched)
-    host = urls.host_of(fetched.url) if is_first else host
+    host = host or urls.host_of(fetched.url)
     here = Crawl(depth, same_host, pattern, max_pages, host)
     page = reading.read_page(fetched) if is_page else reading.Page({}, None, [], "")
     robots = crawl.directives(context, fetched.meta.get("robots"), *page.robots)
