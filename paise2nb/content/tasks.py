@@ -27,7 +27,7 @@ from paise2nb.content.extract.types import (
     require_distinct_urls,
 )
 from paise2nb.content.fetch import item_with_url, robots
-from paise2nb.content.render import ALWAYS, AUTO, render_mode
+from paise2nb.content.render_mode import ALWAYS, AUTO, render_mode
 from paise2nb.core import urls
 from paise2nb.core.errors import HomeOnly, NotFound, PermanentError, UsageError, without_secrets
 from paise2nb.core.files import expand_user, working_directory

@@ -113,6 +113,29 @@ def test_the_settings_say_which_pages_are_rendered(
 
 
 @needs_chromium
+@pytest.mark.parametrize("mode", ["auto", "always"])
+def test_a_page_stored_without_rendering_is_rendered_when_the_settings_say_so(
+    tmp_path: Path, site: Site, mode: str
+) -> None:
+    page = shell(FILL).replace(b"<div", b"<p>Loading the words of the app</p><div", 1)
+
+    def answer(visit: Visit, argument: str) -> None:
+        if visit.headers["If-None-Match"]:
+            visit.begin(None, status=304)
+        else:
+            visit.answer(page, headers={"ETag": '"1"'})
+
+    url, texts = site.on("/app", answer), []
+    for rendering in ("never", mode):
+        with paise2nb.open("test", tmp_path, SETTINGS | {"fetch.render": rendering}) as app:
+            job = app.enqueue("fetch", url, force=True)
+            job.wait(timeout=60)
+            assert job.page_state == "stored"
+            texts.append(app.items()[0].text)
+    assert ["Nothing of this text" in text for text in texts] == [False, True]
+
+
+@needs_chromium
 def test_only_pages_are_rendered(site: Site, render: Callable[..., Any]) -> None:
     url = site.add("/notes.txt", b"Plain words, which need no browser.", "text/plain")
     assert tasks(render(url, fetch__render="always")) == ["fetch", "extract", "store"]

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paise2nb.config.settings import FetchSettings
-from paise2nb.content.extract.types import HEAD, is_text
+from paise2nb.content.extract.types import HEAD, PAGES, is_text
 from paise2nb.content.fetch import robots
+from paise2nb.content.render_mode import ALWAYS, AUTO, render_mode
 from paise2nb.core.errors import PermanentError, Snoozed, TransientError
+from paise2nb.core.text import count_words
 from paise2nb.core.urls import canonical_url, file_url, host_of, url_path
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import HostDelay
@@ -19,6 +21,8 @@ from paise2nb.plugins import AppInfo, DataStorageProvider, Fetched, fetcher, hoo
 
 if TYPE_CHECKING:
     from paise2nb.content.fetch.logins import Session
+
+SHORT_TEXT = 60  # words; a page with more is not the shell of an application
 
 
 def item_with_url(items: DataStorageProvider, url: str) -> dict[str, Any] | None:
@@ -36,12 +40,27 @@ def fetch_web(context: Context, url: str) -> Fetched:
     item = item_with_url(context.items, url)
     # If the bytes are gone, "unchanged" would leave nothing to extract from.
     is_new = item is None or item["sha256"] not in context.cache or context.is_replay
-    fetched = visit(context, url, None if is_new or not item else item["metadata"].get("source"))
+    known = None if is_new or not item else item["metadata"].get("source")
+    if known and item and _is_rendered_now(context.settings.fetch, url, item, known):
+        known = None
+    fetched = visit(context, url, known)
     # Half a page is better than none. Half a document is only if there is no hope for more.
     is_last = context.job.attempt >= context.job.max_attempts
     if fetched.meta.get("truncated") and not (is_last or is_text(fetched.data[:HEAD])):
         raise TransientError(f"the answer was cut off: {fetched.url}", "connection")
     return fetched
+
+
+def _is_rendered_now(
+    settings: FetchSettings, url: str, item: Mapping[str, Any], source: Mapping[str, Any]
+) -> bool:
+    """Whether a stored page was not rendered, and may be since the settings have changed."""
+    if source.get("rendered") or source.get("mime_type") not in (*PAGES, None):
+        return False
+    mode = render_mode(settings, url)
+    # Another machine does not get the text of the item.
+    is_short = "text" in item and count_words(item["text"]) <= SHORT_TEXT
+    return mode == ALWAYS or (mode == AUTO and is_short)
 
 
 def visit(context: Context, url: str, known: Mapping[str, Any] | None = None) -> Fetched:
