@@ -34,7 +34,7 @@ from paise2nb.views.client import JobClient
 from paise2nb.views.enqueued import Enqueued, Replay
 from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import Job, Jobs
-from paise2nb.views.snapshot import LOG_LINES, Snapshot, take
+from paise2nb.views.screen import LOG_LINES, screen
 from paise2nb.views.stats import Stats, take_stats
 from paise2nb.views.status import Digest, Status, tail, take_digest, take_status
 from paise2nb.views.waiting import wait
@@ -329,9 +329,9 @@ class App:
         """What has run since a time, by ``task``, ``pool``, ``host`` or ``error``: `take_stats`."""
         return take_stats(self.queue.job_store, since, by)
 
-    def snapshot(self) -> Snapshot:
-        """Everything that a live view shows."""
-        return take(self.client, self.status(), self.logs(LOG_LINES).lines)
+    def screen(self, height: int | None = None) -> str:
+        """What ``paise2 watch`` shows in a terminal, on at most so many lines."""
+        return screen(self.client, self.status(), self.logs(LOG_LINES).lines, height)
 
     def since(self) -> Digest:
         """What happened since this was last called, or since a kernel with this app ended."""

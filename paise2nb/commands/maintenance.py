@@ -87,13 +87,10 @@ def watch(session: Session, side: bool) -> Any:
     from rich.console import Console
     from rich.live import Live
 
-    from paise2nb.views import snapshot as snapshots
-
     console = Console(highlight=False)
     if session.json or not sys.stdout.isatty() or console.is_dumb_terminal:
         return app.status()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            text = snapshots.text(app.snapshot(), time.time(), console.height - 1)
-            live.update(render.painted(text), refresh=True)
+            live.update(render.painted(app.screen(console.height - 1)), refresh=True)
             time.sleep(WATCH_SECONDS)

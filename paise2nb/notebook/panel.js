@@ -112,9 +112,9 @@ function duration(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(left % 60)}` : `${minutes}:${two(left % 60)}`;
 }
 
-function rateText(perMinute) {
-  if (!perMinute) return "";
-  return perMinute < 60 ? `${perMinute.toFixed(0)} pages/min` : `${(perMinute / 60).toFixed(0)} pages/s`;
+function rateText(perMinute, what) {
+  if (perMinute < 0.5) return "";
+  return perMinute < 120 ? `${count(Math.round(perMinute))} ${what}/min` : `${count(Math.round(perMinute / 60))} ${what}/s`;
 }
 
 function countsText(counts) {
@@ -357,7 +357,7 @@ function bars(panel) {
     const waited = state.oldest ? panel.now() - state.oldest : 0;
     const others = countsText(state.others);
     say(facts, [
-      rateText(state.rate), state.left && `left: ${state.left}`, amount(state.items, "item"),
+      rateText(state.rate, others ? "pages and jobs" : "pages"), state.left && `left: ${state.left}`, amount(state.items, "item"),
       waited > 1 && `longest wait ${duration(waited)}`, others && `other jobs: ${others}`,
     ].filter(Boolean).join(" · "));
     say(hosts, state.hosts.map((host) => `${host.host}: ${count(host.waiting)} waiting, ${host.why}`).join(" · "));

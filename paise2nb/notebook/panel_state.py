@@ -21,8 +21,7 @@ from paise2nb.jobs.models import UNFINISHED
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import pause_reason
 from paise2nb.views.job_rows import progress
-from paise2nb.views.snapshot import failure_name
-from paise2nb.views.status import Status
+from paise2nb.views.status import Status, failure_name
 
 # The most that is shown of each list.
 TAGS, HOSTS, GROUPS, ROWS = 8, 5, 12, 12

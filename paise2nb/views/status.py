@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from paise2nb.views.time_left import TimeLeft, clock_time, time_left
 LINE_LENGTH = 2000  # characters of a line of the log
 TAIL_BYTES = 1_000_000  # of the end of the log that are searched for its last lines
 RETRIES = 5
+_PHRASES = {str(status.value): status.phrase for status in HTTPStatus}
 
 
 def _labelled(label: str, text: str) -> str:
@@ -246,6 +248,13 @@ def _recurring_failures(job_store: JobStore) -> Iterator[dict[str, Any]]:
         at = "now" if row["run_at"] is None else clock_time(job_store.clock.wall(row["run_at"]))
         recurs = f"{row['task']} {arguments(row['args'])} every {render.duration(row['interval'])}"
         yield {**row, "jobs": 1, "status": None, "recurs": recurs, "next": f"; next {at}"}
+
+
+def failure_name(group: Mapping[str, Any]) -> str:
+    """The name of a group of failures, or of a recurring job with its failure and next time."""
+    status, recurs = group["status"], group["recurs"]
+    name = f"{status} {_PHRASES.get(status, '')}".strip() if status else group["remedy"].name
+    return f"{recurs}: {name}{group['next']}" if recurs else name
 
 
 def _reason(group: Mapping[str, Any]) -> str:

@@ -104,6 +104,13 @@ def test_what_is_drawn_is_true_safe_and_removed(page: Page, drawn: dict[str, Any
     ):
         page.evaluate("(changes) => change(changes)", changes)
         expect(live).to_contain_text(words)
+    for rate, others, words in (
+        (90, {}, "90 pages/min"),
+        (9000, {}, "150 pages/s"),
+        (9000, {"completed": 5}, "150 pages and jobs/s"),
+    ):
+        page.evaluate("(changes) => change(changes)", {"rate": rate, "others": others})
+        expect(page.locator(".facts").first).to_contain_text(words)
     # A plot of another day has times, not dates.
     times = page.locator(".plot text").all_text_contents()
     assert "00:00" in times, times

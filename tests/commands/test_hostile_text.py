@@ -21,7 +21,6 @@ from paise2nb.core.display import Message
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.notebook.panel import close_panels
 from paise2nb.plugins import Document
-from paise2nb.views import snapshot
 from tests.core.test_render import HOSTILE
 
 FRAMES = (
@@ -169,7 +168,7 @@ def test_no_live_view_shows_hostile_text_unescaped(app: App, part: int) -> None:
         texts = json.dumps(panel.state, ensure_ascii=False)
         assert not render.UNSAFE.search(texts)
         seen += len(texts)
-        words = snapshot.text(app.snapshot(), time.time())
+        words = app.screen()
         assert not render.UNSAFE.search(words)
         job.retry().cancel()
         item = app.item(next(strange).id)

@@ -90,7 +90,7 @@ def views(app: App, job: Job) -> list[str]:
         [one.to_dict() for one in jobs], [one.result() for one in jobs if one.error is None],
         items, items._repr_html_(), items.to_dicts(), [one.to_dict() for one in items],
         [one.text for one in items], hits, hits._repr_html_(), hits.to_dicts(), app.status(),
-        app.status()._repr_html_(), app.status().to_dict(), str(app.snapshot()), app.logs(500),
+        app.status()._repr_html_(), app.status().to_dict(), app.screen(), app.logs(500),
         jobs.to_frame(items=True).to_csv(), app.since(),
         *(path.read_text() for path in written),
         *(path.name for path in written),

@@ -27,7 +27,7 @@ from paise2nb.notebook.panel_state import ROWS, saved
 from paise2nb.notebook.poller import Poller
 from paise2nb.notebook.session import NotebookSession
 from paise2nb.plugins import Document
-from paise2nb.views import snapshot
+from paise2nb.views.screen import PACE_MINUTES, sparkline
 from tests import example_plugin
 from tests.waiting import until
 
@@ -512,7 +512,7 @@ def test_the_frontend_chooses_the_shell_of_its_messages(app: App) -> None:
     assert "_reply_subshell_id" not in vars(panel.comm)
 
 
-# The words of a snapshot ---------------------------------------------------------------------
+# The time left, and the screen of a terminal -------------------------------------------------
 
 
 def claim(app: App, pool: str = "fetch") -> Any:
@@ -524,9 +524,9 @@ def test_the_time_left_waits_for_the_last_retry(app: App) -> None:
     app.enqueue("late", "x")
     job = claim(app, "default")
     app.queue.job_store.end(job, Outcome("failed", "retrying", retry_in=50))
-    left = app.snapshot().left
+    left = app.status().left
     assert left is not None
-    assert left.startswith("the last retry comes at ")
+    assert left.text.startswith("the last retry comes at ")
 
 
 def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
@@ -534,10 +534,10 @@ def test_the_time_left_is_that_of_the_slowest_host(app: App) -> None:
     job_store.host_delay = 1.0
     job_store.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(301)])
     claim(app)
-    left = app.snapshot().left
+    left = app.status().left
     assert left is not None
-    assert left.startswith("300 on slow at 1 s each: about ")
-    assert left.endswith("; more workers won't help")
+    assert left.text.startswith("300 on slow at 1 s each: about ")
+    assert left.text.endswith("; more workers won't help")
     seconds = app.status().seconds_left
     assert seconds is not None
     assert 299 < seconds < 302
@@ -548,32 +548,29 @@ def test_a_host_that_asked_for_a_pause_is_named(app: App) -> None:
     job_store.add([NewJob("fetch", f'["http://slow/{n}"]', 1, host="slow") for n in range(2)])
     host_delays = [HostDelay("slow", pause=600)]
     job_store.end(claim(app), Outcome("failed", "retrying", retry_in=600, host_delays=host_delays))
-    left = app.snapshot().left
+    left = app.status().left
     assert left is not None
-    assert left.startswith("slow asked for a pause: about ")
+    assert left.text.startswith("slow asked for a pause: about ")
 
 
 def test_without_work_there_is_no_estimate(app: App) -> None:
-    assert app.snapshot().left is None
+    assert app.status().left is None
 
 
 def test_the_plot_has_minutes_in_which_no_job_finished(app: App) -> None:
     app.enqueue("shout", "a")
     run_ready_jobs(app)
-    seen = app.snapshot()
-    minutes = seen.pace
-    assert len(minutes) == snapshot.PACE_MINUTES
-    assert sum(done for _, done, _ in minutes) == 1
-    assert snapshot.sparkline([0, 1, 2]) == "▁▅█"
+    assert re.search(f"^[▁▂▃▄▅▆▇█]{{{PACE_MINUTES}}}$", app.screen(), re.MULTILINE)
+    assert sparkline([0, 1, 2]) == "▁▅█"
 
 
 def test_a_terminal_shows_the_same(app: App) -> None:
     app.enqueue("late", "tide")
     app.enqueue("stumble", "over")
     run_ready_jobs(app)
-    words = snapshot.text(app.snapshot(), time.time())
+    words = app.screen()
     assert "1 retrying   1 failed" in words
     assert "attempt 2 of 4" in words
     assert "1 × ValueError" in words
     assert "paise2 replay 2" in words
-    assert len(snapshot.text(app.snapshot(), time.time(), height=5).split("\n")) == 5
+    assert len(app.screen(5).split("\n")) == 5

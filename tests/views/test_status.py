@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
 
 from paise2nb.app import App
 from paise2nb.jobs.models import Outcome
-from paise2nb.views import snapshot
 from tests.views.queue import end_next
 
 Make = Callable[..., App]
@@ -37,7 +35,7 @@ def test_a_recurring_job_whose_last_run_failed_is_a_failure_with_its_next_time(
     assert job.state == "scheduled"
     assert [job.id for job in waiting.jobs(state="failed")] == [1]
     status = waiting.status()
-    live = snapshot.text(waiting.snapshot(), time.time())
+    live = waiting.screen()
     for form in (str(status), status._repr_html_(), live):
         assert "echo nightly every 1 d" in form
         assert "; next " in form
@@ -62,7 +60,7 @@ def test_lists_that_are_cut_say_how_many_more_there_are(waiting: App) -> None:
     assert "and 5 more: paise2 jobs --state failed" in words
     assert "and 5 more" in status._repr_html_()
     assert "and 7 more: paise2 jobs --all --state retrying" in words
-    live = snapshot.text(waiting.snapshot(), time.time())
+    live = waiting.screen()
     assert "and 19 more" in live
     assert "and 6 more" in live
 
@@ -74,5 +72,5 @@ def test_a_due_retry_that_waits_for_its_host_says_so(waiting: App) -> None:
     assert job_store.claim(job_store.register("default", 1), waiting.parts.limits()) is None
     status = waiting.status()
     assert "job 1 waits for a.example (1 request/s): fetch http://a.example/1" in str(status)
-    live = snapshot.text(waiting.snapshot(), time.time())
+    live = waiting.screen()
     assert "waits for a.example (1 request/s)  job 1: fetch" in live

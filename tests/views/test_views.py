@@ -517,7 +517,7 @@ def test_a_listing_shows_the_beginning_of_long_arguments_and_a_job_all(app: App)
     }
     assert len(str(app.jobs())) < 1000
     assert len(str(job)) < 5000
-    assert len(str(app.snapshot())) < 50_000
+    assert len(app.screen()) < 50_000
     assert word in job.details()
     assert app.jobs().to_dicts()[0]["args"] == job.args == [word]
 

@@ -39,7 +39,7 @@ def test_long_errors_and_tracebacks_keep_their_ends(app: App) -> None:
     assert "characters left out" in traceback
     assert traceback.startswith("Traceback")
     assert "in odd" in traceback
-    [group] = app.snapshot().failures
+    [group] = app.status().failures
     assert len(str(group)) < 25_000
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from paise2nb.core.errors import NotFound, WorkersError
-from paise2nb.views import snapshot
 from paise2nb.workers.machines import turns
 from paise2nb.workers.machines.home import HomeParts
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
@@ -46,7 +45,7 @@ def test_two_machines_run_what_may_run_anywhere_and_home_the_rest(place: Place) 
     jobs = app.enqueue_many("hold", [(str(gate), f"{n}") for n in range(2)])
     until(lambda: [job.state for job in jobs] == ["running"] * 2)
     until(lambda: all(row["jobs"] for row in app.workers.status().machines))
-    shown = snapshot.text(app.snapshot(), 0)
+    shown = app.screen()
     assert shown.count("hold") == 2, shown
     gate.touch()
     jobs.wait(60)

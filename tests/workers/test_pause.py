@@ -12,7 +12,6 @@ from paise2nb.app import App
 from paise2nb.core.errors import Timeout, UsageError, WorkersError
 from paise2nb.core.render import in_cell_words
 from paise2nb.notebook.panel_state import state
-from paise2nb.views import snapshot
 from tests import example_plugin
 from tests.waiting import until
 from tests.workers.conftest import Make
@@ -126,7 +125,7 @@ def test_every_view_shows_a_pause(waiting: App) -> None:
     assert f"paused   {both}" in str(waiting.status())
     assert str(waiting.status()).count(REASON) == 1
     assert waiting.workers.status().problem == both
-    assert both in snapshot.text(waiting.snapshot(), 0.0)
+    assert both in waiting.screen()
     assert in_cell_words(both) in state(waiting, waiting.status())["problems"]
 
 
