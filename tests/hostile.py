@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import brotli
-from backports import zstd
 
 from tests import documents
-from tests.site import PAGE
+from tests.site import PAGE, zstd
 
 MEGABYTE = bytes(1 << 20)
 FEED = (

@@ -24,6 +24,7 @@ It is a real threaded HTTP server. A test adds what it needs with `Site.add` (a 
 from __future__ import annotations
 
 import gzip
+import sys
 import threading
 import time
 import zlib
@@ -38,7 +39,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import brotli
 import pytest
-from backports import zstd
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PAGE = (
     b"<!doctype html><html lang='en'><head><title>A small page</title></head><body><article>"

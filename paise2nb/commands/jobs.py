@@ -65,7 +65,10 @@ def enqueue(
       paise2 enqueue fetch https://example.org/ --tag news
       paise2 enqueue fetch --from urls.csv --column url
       paise2 enqueue feed https://example.org/feed.xml --every 1d
+      paise2 enqueue sitemap example.org
       paise2 enqueue links https://example.org/ --depth 2
+      paise2 enqueue folder papers --recursive --pattern "*.pdf"
+      paise2 enqueue warc pages.warc.gz
     """
     app = session.app
     declared = app.plugins.task(task)

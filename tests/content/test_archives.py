@@ -16,14 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from backports import zstd
 
 import paise2nb
 from paise2nb.app import App
 from paise2nb.content.extract.archives import TOTAL
 from paise2nb.content.extract.types import MAX_MEMBERS
 from tests import documents
-from tests.site import Site, bomb
+from tests.site import Site, bomb, zstd
 
 
 @pytest.fixture
