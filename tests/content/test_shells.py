@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from paise2nb.content.extract.shells import is_shell
@@ -74,3 +76,14 @@ def test_the_shell_of_an_application_is_known(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_with_a_text_of_its_own_is_none(name: str) -> None:
     assert not is_shell(PAGES[name])
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["<div id=root>" * 200 + "word" + "<b></b>" * 20_000, "{{" * 500_000, "[[" * 500_000],
+    ids=["nested", "braces", "brackets"],
+)
+def test_a_hostile_page_takes_no_long_time(body: str) -> None:
+    began = time.process_time()
+    assert not is_shell(f"<html><body><script>x</script>{body}")
+    assert time.process_time() - began < 5

@@ -94,7 +94,7 @@ class Page:
         last = min(time.monotonic() + EMPTY_SECONDS, last)
         while True:
             html = await self._html()
-            if time.monotonic() >= last or not is_shell(html):
+            if time.monotonic() >= last or not await _in_thread(is_shell, html):
                 return html
             await asyncio.sleep(POLL_SECONDS)
 

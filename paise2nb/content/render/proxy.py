@@ -149,6 +149,7 @@ class Proxy:
             line = f"{method} {target if is_tunnel else parsed.absolute} HTTP/1.1".encode()
             streams[1].write(line + _authorization(proxy) + head)
             if is_tunnel and not _SUCCESS.match(await streams[0].readuntil(_END)):
+                streams[1].close()
                 raise TransientError(f"the proxy refuses {parsed.netloc}", "connection")
             return streams
         except TaskError as error:
