@@ -395,7 +395,7 @@ function controls(panel) {
     enable(stop, !moving && state.all_workers);
     set(start, "class", state.all_workers ? "" : "primary");
     say(pause, state.paused ? "Resume" : "Pause");
-    set(pause, "title", state.paused ? "Claim jobs again" : "Claim no more jobs; running jobs go on");
+    set(pause, "title", state.paused ? "Start jobs again" : "Start no more jobs; running jobs go on");
     enable(retry, state.groups.length);
     if (!number.matches(":focus")) number.value = state.concurrency;
     say(message, state.action || state.message);

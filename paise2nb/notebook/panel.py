@@ -144,6 +144,7 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
         """Show another app, because the settings have changed."""
         with self._lock:
             self.app, self._version, self._size = app, -1, None
+            self._status, self._message = None, ""  # those of the app before
             self._concurrency = app.settings.workers.concurrency
             self.refresh()
 

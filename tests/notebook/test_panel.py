@@ -265,8 +265,7 @@ def test_retry_failed_leaves_what_a_retry_can_not_help_until_nothing_else_has_fa
     panel.refresh()
     assert panel.state["failures"] == 3
     assert ask(panel, "retry_failed") == (
-        "1 job back in the queue; 2 failed in ways that a retry seldom helps: "
-        "to retry them, press again"
+        "1 job back in the queue; 2 left that a retry seldom helps: press again to retry the rest"
     )
     assert [app.job(number).state for number in (1, 2, 3)] == ["failed", "failed", "queued"]
     assert ask(panel, "retry_failed") == "2 jobs back in the queue"
@@ -383,11 +382,13 @@ def test_an_app_has_one_panel_which_closes_with_it(app: App, tmp_path: Path) -> 
 
 def test_the_panel_of_an_app_shows_the_one_that_replaces_it(app: App, tmp_path: Path) -> None:
     panel = app.watch()
+    ask(panel, "resume")
     with paise2nb.open("development", tmp_path / "new", {"workers.concurrency": 3}) as new:
         new.enqueue("fetch", "http://127.0.0.1:9/")
         show_instead(app, new)
         assert new.watch() is panel
         assert (count(panel, "queued"), panel.state["concurrency"]) == (1, 3)
+        assert panel.state["message"] == ""
         close_panels()
 
 
