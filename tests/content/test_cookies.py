@@ -73,6 +73,12 @@ def test_a_cookie_goes_only_to_the_hosts_and_paths_that_it_names(
     assert set(found.split("; ")) - {""} == expected
 
 
+def test_a_cookies_txt_says_which_cookies_scripts_may_not_read(tmp_path: Path) -> None:
+    line = "a.example\tFALSE\t/\tFALSE\t0\tid\tx\n"
+    found = read_cookies(written(tmp_path / "cookies.txt", f"#HttpOnly_{line}{line}"))
+    assert [cookie.http_only for cookie in found.of("a.example")] == [True, False]
+
+
 def test_the_longest_path_comes_first_and_a_later_line_counts(tmp_path: Path) -> None:
     lines = [f"example.org\tFALSE\t{path}\tFALSE\t0\tid\t{value}" for path, value in (
         ("/", "1"), ("/a/b", "2"), ("/a", "3"), ("/", "4"),

@@ -308,18 +308,20 @@ def test_cookies_reach_the_browser_and_come_back_from_it_unchanged(
         {**cookie, "name": "late", "expires": 2**50},
         {**cookie, "name": "color", "value": "grün"},
         {**cookie, "name": "own", "domain": "api.club.test", "hostOnly": True},
+        {**cookie, "name": "hidden", "httpOnly": True},
     ]))  # fmt: skip
     site.add("/data", b"", "text/javascript")
     there = site.url("/data", "api.club.test")
     load = f"fetch('{there}', {{mode: 'no-cors', credentials: 'include'}})"
     script = (
-        f"document.cookie = 'wide=日本'; Promise.all([{load}, {load}]).then(() => {{ {FILL} }})"
+        f"document.cookie = 'wide=日本'; Promise.all([{load}, {load}]).then(() => {{ {FILL}"
+        "document.querySelector('p').append(document.cookie) })"
     )
     visits: list[str] = []
 
     def renew(visit: Visit, argument: str) -> None:
         visits.append(visit.path)
-        renewed = f"session={len(visits)}; Domain=club.test; Path=/"
+        renewed = f"session={len(visits)}; Domain=club.test; Path=/; HttpOnly"
         visit.answer(shell(script, "<meta charset=utf-8>"), headers={"Set-Cookie": renewed})
 
     site.on("/page", renew)
@@ -333,14 +335,21 @@ def test_cookies_reach_the_browser_and_come_back_from_it_unchanged(
         sent = [r.headers["Cookie"] or "" for r in site.requests if r.path == path]
         return [set(value.encode("latin-1").decode().split("; ")) for value in sent]
 
-    shared = {"late=old", "color=grün"}
+    text = job.items[0].text
+    assert "late=old" in text
+    assert "hidden=" not in text
+    assert "session=" not in text
+    shared = {"late=old", "color=grün", "hidden=old"}
     first, rendered = cookies("/page")
     assert first == shared | {"session=old", "__Secure-a=old"}
     assert rendered == shared | {"session=1"}
     assert cookies("/data") == [shared | {"session=2", "own=old"}] * 2
     kept = KeptCookies(tmp_path / "0").of([KEPT], "www.club.test")
     values = {cookie.name: cookie.value.encode("latin-1").decode() for _, cookie in kept}
-    assert values == {"session": "2", "color": "grün", "late": "old", "wide": "日本"}
+    assert values == {
+        "session": "2", "color": "grün", "late": "old", "hidden": "old", "wide": "日本",
+    }  # fmt: skip
+    assert {cookie.name for _, cookie in kept if cookie.http_only} == {"session", "hidden"}
 
 
 @needs_chromium

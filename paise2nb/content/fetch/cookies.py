@@ -27,7 +27,9 @@ FIELDS = 7  # of a line: host, subdomains, path, secure, expiry, name, value
 NEVER = 2.0**40  # seconds since the epoch; later times mean the same
 _UNFIT = re.compile(r"[\x00-\x1f\x7f;\ud800-\udfff]")  # in no header, and between two cookies
 _EXPIRY = ("expirationDate", "expires", "expiry")  # the first that a cookie has
-_HTTP_ONLY = "#HttpOnly_"  # before lines with cookies that scripts may not read
+# Of a cookie that scripts may not read.
+_HTTP_ONLY_SET = re.compile(r";\s*httponly\s*(?:[;=]|$)", re.IGNORECASE)
+_HTTP_ONLY = "#HttpOnly_"  # before lines with such cookies
 
 
 class Stored(NamedTuple):
@@ -37,6 +39,7 @@ class Stored(NamedTuple):
         host: The host in lower case.
         below: Whether it is for all hosts below that one, too.
         expires: Seconds since the epoch, None if it does not expire.
+        http_only: Whether the scripts of a page may not read it.
     """
 
     host: str
@@ -46,6 +49,7 @@ class Stored(NamedTuple):
     expires: float | None
     name: str
     value: str
+    http_only: bool = False
 
     @property
     def is_expired(self) -> bool:
@@ -114,7 +118,8 @@ def _from_lines(path: Path, text: str) -> Iterator[Stored]:
     """The cookies of a cookies.txt in the format of Netscape, curl and wget."""
     # Not splitlines(), which also cuts at characters that a value may have.
     for number, line in enumerate(text.split("\n"), 1):
-        line = line.rstrip("\r").removeprefix(_HTTP_ONLY)
+        whole = line.rstrip("\r")
+        line = whole.removeprefix(_HTTP_ONLY)
         if not line.strip() or line.startswith("#"):
             continue
         where, parts = f"{path}, line {number}", line.split("\t")
@@ -130,7 +135,8 @@ def _from_lines(path: Path, text: str) -> Iterator[Stored]:
         if not {"TRUE", "FALSE"}.issuperset(flags):
             raise UsageError(f"{where}: subdomains and secure must be TRUE or FALSE")
         is_below, is_secure = (flag == "TRUE" for flag in flags)
-        yield _stored(where, host, is_below, cookie_path, is_secure, expires or 0, name, value)
+        found = _stored(where, host, is_below, cookie_path, is_secure, expires or 0, name, value)
+        yield found._replace(http_only=line != whole)
 
 
 def _from_json(path: Path, text: str) -> Iterator[Stored]:
@@ -139,12 +145,12 @@ def _from_json(path: Path, text: str) -> Iterator[Stored]:
     The keys are those of Chrome's API for extensions, of Playwright, Puppeteer and Selenium.
     """
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         problem = getattr(error, "msg", "nested too deeply")
         raise UsageError(f"{path}, line {line}: not valid JSON: {problem}") from None
-    listed = found.get("cookies") if isinstance(found, dict) else found
+    listed = content.get("cookies") if isinstance(content, dict) else content
     if not isinstance(listed, list):
         raise UsageError(f'{path}: neither a list of cookies nor {{"cookies": […]}}')
     for number, cookie in enumerate(listed, 1):
@@ -158,9 +164,10 @@ def _from_json(path: Path, text: str) -> Iterator[Stored]:
         is_below = not cookie.get("hostOnly", not host.startswith("."))
         expires = next((cookie[key] for key in _EXPIRY if key in cookie), 0)
         secure, cookie_path = bool(cookie.get("secure")), cookie.get("path") or "/"
-        yield _stored(
+        found = _stored(
             where, host, is_below, cookie_path, secure, expires, cookie["name"], cookie["value"]
         )
+        yield found._replace(http_only=bool(cookie.get("httpOnly")))
 
 
 def _stored(
@@ -235,7 +242,7 @@ def cookie_header(jar: CookieJar, target: ParsedURL) -> dict[str, str]:
 
 def put(jar: CookieJar, cookies: Iterable[Stored]) -> None:
     """Add stored cookies to a jar. One of the same name, host and path is replaced."""
-    for host, below, path, secure, expires, name, value in cookies:
+    for host, below, path, secure, expires, name, value, _ in cookies:
         domain = f".{host}" if below else host if "." in host else f"{bracketed(host)}.local"
         jar.set_cookie(
             Cookie(
@@ -261,7 +268,8 @@ def take(jar: CookieJar, sender: ParsedURL, header: str) -> list[list[Stored]]:
     after = dict(_keyed(jar))
     changed = [cookie for key, cookie in after.items() if before.get(key) is not cookie]
     removed = [cookie for key, cookie in before.items() if key not in after]
-    return [[_from_jar(cookie, sender) for cookie in found] for found in (changed, removed)]
+    http_only = bool(_HTTP_ONLY_SET.search(header))
+    return [[_from_jar(each, sender, http_only) for each in found] for found in (changed, removed)]
 
 
 def _keyed(jar: CookieJar) -> Iterator[tuple[tuple[str, str, str], Cookie]]:
@@ -269,12 +277,14 @@ def _keyed(jar: CookieJar) -> Iterator[tuple[tuple[str, str, str], Cookie]]:
         yield (cookie.domain, cookie.path, cookie.name), cookie
 
 
-def _from_jar(cookie: Cookie, sender: ParsedURL) -> Stored:
+def _from_jar(cookie: Cookie, sender: ParsedURL, http_only: bool) -> Stored:
     is_below = cookie.domain_specified
     # The jar gives hosts without a dot the ending .local.
     host = cookie.domain.removeprefix(".") if is_below else sender.host.rstrip(".")
     value, secure = cookie.value or "", bool(cookie.secure)
-    return Stored(host, is_below, cookie.path, secure, cookie.expires, cookie.name, value)
+    return Stored(
+        host, is_below, cookie.path, secure, cookie.expires, cookie.name, value, http_only
+    )
 
 
 def _request(target: ParsedURL) -> Request:

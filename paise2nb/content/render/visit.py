@@ -83,6 +83,7 @@ class Visit:
                 "domain": f".{cookie.host}" if cookie.below else bracketed(cookie.host),
                 "path": from_header(cookie.path),
                 "secure": cookie.secure,
+                "httpOnly": cookie.http_only,
                 "sameSite": "Lax",
                 "expires": -1 if cookie.expires is None else min(cookie.expires, LATEST),
             }
@@ -100,6 +101,7 @@ class Visit:
                 found["expires"] if found["expires"] > 0 else None,
                 as_header(found["name"]),
                 as_header(found["value"]),
+                found["httpOnly"],
             )
             for found in cookies
         )
