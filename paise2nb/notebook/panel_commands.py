@@ -61,8 +61,8 @@ def pages(
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a window, with a limit for each text."""
-    texts = ("path", "host", "title", "tag", "error", "waiting_for")
-    values = ("id", "task", "state", "attempt", "duration", "time", "item")
+    texts = ("path", "host", "title", "error")
+    values = ("id", "task", "state", "attempt", "duration", "time")
     return {
         **link([row["url"] or row["path"]]),
         **{name: brief(row[name] or "") for name in texts},
@@ -100,12 +100,10 @@ def page(app: App, id: int) -> dict[str, Any]:
     )
     return {
         **link(parts[0]["args"]),
-        "state": job.page_state or job.state,
         "command": in_cell_words(f"paise2 job {id}"),
         "runs": [
             {
                 "task": brief(row["task"], 40),
-                "number": row.get("number"),
                 "outcome": row["outcome"],
                 "started": row.get("started") or "",
                 "took": row.get("took") or "",
