@@ -117,9 +117,15 @@ class Lab:
         return response
 
     def errors(self) -> list[str]:
-        """The texts of the errors that cells have raised."""
-        kind = "[data-mime-type='application/vnd.jupyter.error']"
-        return self.outputs().locator(kind).all_inner_texts()
+        """The errors that cells have raised, but for those marked as raising one."""
+        errors: list[str] = self.page.evaluate(
+            "() => [...window.jupyterapp.shell.currentWidget.content.model.cells]"
+            ".filter(cell => !(cell.getMetadata('tags') ?? []).includes('raises-exception'))"
+            ".flatMap(cell => cell.outputs?.toJSON() ?? [])"
+            ".filter(output => output.output_type === 'error')"
+            ".map(output => `${output.ename}: ${output.evalue}`)"
+        )
+        return errors
 
 
 def opening(data_dir: Path, **chosen: object) -> str:

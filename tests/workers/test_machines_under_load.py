@@ -151,7 +151,7 @@ def test_a_job_at_home_that_takes_too_much_memory_ends_alone_while_redis_stalls(
     place.joined(app)
     gate = place.directory / "gate"
     held = app.enqueue("hold", str(gate), "word")
-    until(lambda: Path(f"{gate}.ran").exists())
+    until(lambda: held.row()["progress"] == json.dumps([1, 2]))  # home knows that it has begun
     place.redis.process.send_signal(signal.SIGSTOP)
     bomb = app.enqueue("grow", "x")
     until(lambda: bomb.state == "failed")
