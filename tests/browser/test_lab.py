@@ -33,6 +33,10 @@ def test_a_bundled_notebook_runs_to_its_end(lab: Lab, name: str) -> None:
         ".filter(cell => cell.type === 'code').every(cell => cell.executionCount > 0)"
     )
     assert lab.errors() == []
+    lab.page.set_viewport_size({"width": 1280, "height": 3000})
+    lab.page.locator(".jp-NotebookPanel h1").first.scroll_into_view_if_needed()
+    lab.shot(f"notebook-{Path(name).stem}")
+    lab.page.set_viewport_size({"width": 1280, "height": 1000})
 
 
 def test_when_the_kernel_restarts_the_work_goes_on(lab: Lab, data_dir: Path, site: Site) -> None:
