@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
+from random import random
 from typing import Any, NamedTuple
 
 from paise2nb.jobs.database import Transaction, transaction
@@ -96,7 +97,7 @@ class Capacity:
 
 
 def _least_loaded(
-    order: list[tuple[int, int, Capacity]], pool: str, row: sqlite3.Row, logins: Set[str]
+    order: list[tuple[int, float, Capacity]], pool: str, row: sqlite3.Row, logins: Set[str]
 ) -> Capacity | None:
     """The machine with the most free threads of those that take a job.
 
@@ -108,12 +109,12 @@ def _least_loaded(
         logins: Those that it needs.
     """
     while order:
-        known, n, machine = order[0]
+        known, chance, machine = order[0]
         free = machine.slots.get(pool, 0)
         if free + machine.ahead.get(pool, 0) <= 0:
             heappop(order)
         elif -known != free:
-            heapreplace(order, (-free, n, machine))
+            heapreplace(order, (-free, chance, machine))
         else:
             break
     if order and order[0][2].takes(pool, row, logins):
@@ -186,7 +187,8 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         """Claim jobs of a pool for the least loaded of the machines that may run them."""
         free = sum(max(0, m.slots.get(pool, 0)) + m.ahead.get(pool, 0) for m in machines)
         free = min(free, CLAIMED_AT_ONCE)
-        order = [(-m.slots.get(pool, 0), n, m) for n, m in enumerate(machines)]
+        # Chance decides between equals, or the first machine would get all jobs that come singly.
+        order = [(-m.slots.get(pool, 0), random(), m) for m in machines]
         heapify(order)
         rows: list[sqlite3.Row] = []
         # Jobs that only home can run must not hide the others.

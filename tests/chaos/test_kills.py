@@ -48,7 +48,7 @@ def test_killed_workers_lose_no_job_and_store_each_effect_once(
     start_together(app)
     kills, standstill = 0, Standstill(environment)
     while (completed := standstill.update()) < len(expected):
-        due = completed * scale["kills"] / (0.8 * len(expected))
+        due = completed * scale["kills"] / (0.6 * len(expected))
         victims = environment.workers()
         if kills <= min(due, scale["kills"] - 1) and victims:
             time.sleep(environment.random.uniform(0, 0.02))  # a random moment

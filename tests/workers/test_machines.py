@@ -411,9 +411,12 @@ def test_a_machine_joins_in_the_background_or_says_why_not(place: Place) -> None
     assert machine.process.wait(60) == 0
     assert "workers joined (pid " in machine.output
     place.joined(app)
-    for url, reason in (("redis://localhost:1", "no Redis server answers"), ("x://", "scheme")):
+    for url, status, reason in (
+        ("redis://localhost:1", 1, "no Redis server answers"),
+        ("x://", 2, "is not a redis://"),
+    ):
         machine = place.join("--daemonize", url=url, PAISE2_QUEUE_SECRET="word")
-        assert machine.process.wait(60) == 1
+        assert machine.process.wait(60) == status
         assert reason in machine.output
 
 
