@@ -196,11 +196,13 @@ def test_a_recurring_failure_is_shown_with_its_next_time(
 
 
 def test_buttons_answer_while_a_cell_runs(lab: Lab, data_dir: Path, site: Site) -> None:
+    gate = data_dir / "gate"
     patient = "panel._esm = panel._esm.replace('SECONDS = 3;', 'SECONDS = 300;')"
     # While a thread sends heartbeats, a widget without our remedy would answer, too.
     sleep = (
         "import time\nfrom paise2nb.notebook import panel as panels\npanels._poller.stop()\n"
-        "panel.refresh()\nprint('no heartbeat')\ntime.sleep(20)"
+        "panel.refresh()\nprint('no heartbeat')\n"
+        f"from pathlib import Path\nwhile not Path({str(gate)!r}).exists(): time.sleep(0.1)"
     )
     cells = [
         opening(data_dir), "%paise2 worker start", f"panel = %paise2 watch\n{patient}\npanel",
@@ -219,6 +221,7 @@ def test_buttons_answer_while_a_cell_runs(lab: Lab, data_dir: Path, site: Site) 
     running = lab.page.locator(".jp-InputPrompt", has_text="[*]")
     assert running.count() == 1
     lab.shot("07-stopped-while-busy")
+    gate.touch()
     expect(running).to_have_count(0)
     assert lab.errors() == []
 

@@ -49,12 +49,12 @@ def runs(gate: Path) -> int:
 
 def test_the_jobs_of_machines_that_are_cut_off_frozen_or_killed_run_again(place: Place) -> None:
     app = home(place)
-    jobs, gates = [], [place.directory / f"gate-{number}" for number in range(3)]
-    for number, gate in enumerate(gates):  # each takes the job that the earlier ones can't
+    gates = [place.directory / f"gate-{number}" for number in range(3)]
+    for _ in gates:
         place.join_from(Host())
-        place.joined(app, number + 1)
-        jobs.append(app.enqueue("hold", str(gate), f"{number}"))
-        until(lambda gate=gate: runs(gate))
+    place.joined(app, 3)
+    jobs = app.enqueue_many("hold", [(str(gate), gate.name) for gate in gates])  # one for each
+    until(lambda: all(map(runs, gates)))
     store = app.queue.job_store
     until(lambda: sum(lease["started"] for lease in store.leases()) == 3)
     rows = store.machines()

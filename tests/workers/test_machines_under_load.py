@@ -50,7 +50,7 @@ class Pages(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.skipif(not DOCS.exists(), reason="machine: no python3-doc to serve")
-@pytest.mark.parametrize("pages", [60, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pages", [24, pytest.param(500, marks=pytest.mark.slow)])
 def test_two_machines_make_items_of_pages_while_home_only_stores(place: Place, pages: int) -> None:
     files = [file.relative_to(DOCS.resolve()) for file in sorted(DOCS.resolve().rglob("*.html"))]
     Pages.times = []

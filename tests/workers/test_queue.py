@@ -92,7 +92,7 @@ def test_an_outcome_that_can_not_be_written_is_kept_and_written_first(waiting: A
     worker_of(waiting)
     task = take(waiting.queue)
     database = waiting.queue.job_store.database
-    database.connection().execute("PRAGMA busy_timeout=0")
+    database.write(lambda connection: connection.execute("PRAGMA busy_timeout=0").fetchall())
     other = sqlite3.connect(database.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waiting.queue.execute(task)
