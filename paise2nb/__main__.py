@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # The reader has closed the pipe. What is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except Exception as error:  # of any command: one line unless --debug asks for the traceback
         return print_error(error, debug=session.debug or "--debug" in words)
 
 

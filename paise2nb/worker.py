@@ -67,7 +67,7 @@ def main() -> None:
     program = _Relay if received["pool"] == RELAY else _Process
     try:
         program(settings, job_store, worker, threads, received["parent"]).run()
-    except Exception as error:
+    except Exception as error:  # of any part: the status shows the reason
         logger.exception("this worker can't start")
         job_store.heartbeat(worker, "failed", message(error))
         sys.exit(START_FAILED)

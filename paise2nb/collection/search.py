@@ -24,7 +24,7 @@ UNSTORABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 RANKED = 1000  # matches of one query that are ranked, the newest
 UNRANKED = 100  # newest matches searched for titles if no term is ranked
-# Documents whose words the ranking may read: some milliseconds. Positions in a phrase cost twice.
+# Documents that the ranking may read: some milliseconds. Positions in a phrase cost twice.
 READ_FOR_RANKING, PHRASE_COST = 100_000, 2
 
 _DAY = "substr(coalesce(date, strftime('%Y-%m-%d', fetched_at, 'unixepoch')), 1, 10)"
@@ -68,7 +68,7 @@ def search(
         database: Holds the items and the index.
         query: The query.
         limit: The largest number of results.
-        read_for_ranking: The number of documents whose words the ranking may read.
+        read_for_ranking: Of how many documents the ranking may read the words.
         unranked: The number of newest matches that are searched for titles if no term is ranked.
     """
     parsed = parse_query(query)

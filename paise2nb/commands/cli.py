@@ -105,7 +105,7 @@ def _add_shared_options(command: click.Command, *, hidden: bool) -> None:
 
 
 class _CellHelp(click.Command):
-    """Help whose examples can be pasted where it is read: a shell or a notebook."""
+    """Help with examples that can be pasted where it is read: a shell or a notebook."""
 
     def get_help(self, context: click.Context) -> str:
         """Return the help text, in a notebook with ``%paise2`` in place of ``paise2``."""

@@ -147,7 +147,7 @@ def main() -> None:
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
         answer = _check_rules(Settings.from_json(settings), Path(candidate), try_id)
-    except Exception as error:
+    except Exception as error:  # whatever the plugin raises is the answer
         answer = _locate(error, candidate)
     if os.getpid() == pid:  # a child that the plugin forked comes here, too
         write_atomically(Path(answer_file), json.dumps(answer, default=repr), sync=False)
@@ -265,7 +265,7 @@ def _try(settings: Settings, plugins: Plugins, module: str, number: int) -> dict
                 if getattr(extractor, "plugin", None) == module:
                     run = app.dry_run({"task": "extract", "args": [number]})
                     return _run_outcome(app, f"item {number}", run)
-        except Exception as error:
+        except Exception as error:  # of the plugin, or of a job that it does not handle
             raise PluginError(message(error)) from error
     raise PluginError(f"the plugin handles neither job {number} nor item {number}; nothing was run")
 

@@ -1,4 +1,4 @@
-"""YAML whose keys remember their file and line, so that a mistake can be reported with both."""
+"""YAML with keys that remember their file and line, so that a mistake can be reported with both."""
 
 from __future__ import annotations
 

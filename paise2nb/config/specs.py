@@ -1,6 +1,6 @@
 """Check layers of settings against a declaration.
 
-A declaration is a tree of sections whose fields are annotated with a type and a range. Each layer
+A declaration is a tree of sections. Their fields are annotated with a type and a range. Each layer
 is checked separately, so that a mistake is reported with its file and line even if a later layer
 replaces the value.
 
@@ -315,7 +315,7 @@ class Layer(NamedTuple):
             if spec.mapping:
                 yield path, Entry({}, origin)
             if value is None:
-                continue  # a section whose keys are all commented out
+                continue  # a section in which all keys are commented out
             if not isinstance(value, Mapping):
                 raise _wrong(origin, path, shown(value), "a mapping")
             if spec.mapping:

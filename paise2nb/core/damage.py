@@ -34,7 +34,7 @@ def companion(path: Path) -> Path | None:
 
 
 def lost(path: Path, companion: Path) -> StorageError:
-    """Return the error for a missing or empty database whose companion shows that it was used."""
+    """Return the error for a missing or empty database that was used, as its companion shows."""
     state = "is empty (0 bytes)" if path.exists() else "is missing"
     return StorageError(
         f"{path} {state}, but {companion.name} shows that it had content: put the file back, "

@@ -73,7 +73,7 @@ class Message(Displayable):
 
 
 class Record(Displayable, ABC):
-    """An object whose annotated attributes are read from a row.
+    """An object with annotated attributes that are read from a row.
 
     Annotations declare each attribute once: editors complete it, and JSON keys are derived from it.
     """
@@ -96,8 +96,8 @@ class Listing(Displayable, Sequence[RowT]):
     Attributes:
         columns: those of the table.
         keys: the keys of a row, for the data frame of an empty listing.
-        times: the keys whose values are dates.
-        whole_numbers: the keys whose values are integers or None.
+        times: the keys of dates.
+        whole_numbers: the keys of integers, which may be None.
         shown: the number of rows that are shown; None means all.
         empty: what is shown when there are no rows.
     """

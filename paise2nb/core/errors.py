@@ -196,7 +196,7 @@ def message(error: BaseException) -> str:
     """Return the message of an error in one line. Foreign ones begin with the name of the class."""
     try:
         text = " ".join(str(error).split())
-    except Exception:
+    except Exception:  # of its own __str__
         text = "(no message)"
     if not isinstance(error, PaiseError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

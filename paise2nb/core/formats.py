@@ -109,7 +109,7 @@ def restore_indexes(connection: sqlite3.Connection, wanted: Format) -> None:
     """Create what a database lacks and has no rows of its own; fill full-text indexes again.
 
     Raises:
-        StorageError: A table is missing, whose rows are lost.
+        StorageError: A table is missing, and its rows are lost.
     """
     create_missing(connection, wanted)
     # A missing trigger has missed changes, so that the index is out of date.
@@ -122,7 +122,7 @@ def create_missing(connection: sqlite3.Connection, wanted: Format) -> None:
     """Create what a database lacks and has no rows of its own, with empty full-text indexes.
 
     Raises:
-        StorageError: A table is missing, whose rows are lost.
+        StorageError: A table is missing, and its rows are lost.
     """
     missing = _missing(connection, wanted)
     for kind, name, sql in missing:

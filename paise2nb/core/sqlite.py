@@ -389,7 +389,7 @@ class Database:
         self._file_lock.close()
 
     def before_fork(self) -> None:
-        """Let no thread use SQLite, whose connections and locks don't survive a fork.
+        """Let no thread use SQLite: its connections and locks don't survive a fork.
 
         If another thread uses it for too long, the fork goes on. Its child gets a new lock.
         """

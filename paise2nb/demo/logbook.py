@@ -16,7 +16,7 @@ _DAYS = [date(2025, 1, 1) + timedelta(number) for number in range(100)]
 FILES = [f"log-{day}" for day in _DAYS]
 TORN_OUT = {FILES[number] for number in (7, 32, 57, 82)}
 BUSY = {FILES[number] for number in (20, 53, 86)}
-_BAROGRAPH = 71  # the number of a file whose type nothing reads
+_BAROGRAPH = 71  # the number of a file of a type that nothing reads
 
 
 @cache

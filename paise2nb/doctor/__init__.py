@@ -97,7 +97,7 @@ def examine(resolve: Callable[[], Settings]) -> Report:
 def _run(check: str, run: Callable[..., Iterator[Finding]], *args: Any) -> Iterator[Finding]:
     try:
         yield from run(*args)
-    except Exception as error:
+    except Exception as error:  # a check that fails is a finding, and the others follow
         text = str(error) if isinstance(error, PaiseError) else f"{type(error).__name__}: {error}"
         yield Finding("wrong", check, text, "fix this, then run paise2 doctor again")
 
@@ -119,7 +119,7 @@ def _installation() -> Iterator[Finding]:
             connection.execute("CREATE VIRTUAL TABLE words USING fts5 (text)")
             yield Finding("ok", "full-text search", "FTS5 is available")
         except sqlite3.OperationalError:
-            advice = "use a Python whose SQLite has it, such as python.org's or conda's"
+            advice = "use a Python with a SQLite that has it, such as python.org's or conda's"
             yield Finding("wrong", "full-text search", "this SQLite lacks FTS5", advice)
     yield Finding("ok", "paise2nb", __version__)
 

@@ -200,7 +200,7 @@ def _cache(cache: Cache) -> Iterator[Finding]:
 
 
 def missing_bytes(app: App) -> list[Finding]:
-    """Find unfinished jobs whose bytes are gone from the cache."""
+    """Find unfinished jobs that need bytes that are gone from the cache."""
     job_store, found = app.queue.job_store, []
     missing = {key for key in job_store.needed_keys() if key not in app.cache}
     for state in UNFINISHED if missing else ():

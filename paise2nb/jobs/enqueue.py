@@ -10,7 +10,7 @@ from paise2nb.jobs.host_limits import NO_HOST, READY, Slot
 from paise2nb.jobs.models import UNFINISHED, Claim, EnqueueResult, NewJob, page_of, value_of
 from paise2nb.jobs.sql import SQL
 
-# Jobs whose counting is deferred, see schema.sql: a commit that counts nothing writes a page less
+# Jobs that are counted later, see schema.sql: a commit that counts nothing writes a page less
 # (the line "enqueue, one by one" of tests.benchmarks.queue).
 UNCOUNTED = 64
 

@@ -101,12 +101,12 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         page), so that what was begun is finished first.
 
         Args:
-            worker: only one whose jobs run alone gets those that must; one that was declared dead
+            worker: only one that runs jobs alone gets those that must; one that was declared dead
                 gets none.
             limits: the tasks to choose from, each with the limits of one execution.
             tree: only jobs of the tree below this job.
             page: of these only this job and, if it is a page, its parts.
-            beside: the tasks whose jobs may run beside others, if others run in the process.
+            beside: the tasks with jobs that may run beside others, if others run in the process.
         """
         now = self.now()
         while True:
@@ -310,7 +310,7 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         """Queue these jobs again, uncharged: an outage caused their failures.
 
         Returns:
-            Those whose failure has not been written yet.
+            Those that failed and for which that is not written yet.
         """
         unwritten = []
         for claim in claims:

@@ -148,7 +148,7 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
             logins: The logins that a job for a host needs; None: none.
 
         Returns:
-            The tokens whose outcomes were accepted, and the new claims.
+            The tokens of the accepted outcomes, and the new claims.
         """
         accepted = self._end_leases(tx, outcomes)
         leases = []
@@ -228,7 +228,7 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         tx.execute(SQL["leases_started"], (json.dumps(list(tokens)),))
 
     def leases_cancelled(self) -> set[str]:
-        """The tokens of executions whose jobs were cancelled."""
+        """The tokens of the executions of cancelled jobs."""
         return set(self._column(SQL["leases_cancelled"]))
 
     # Machines ----------------------------------------------------------------------------------

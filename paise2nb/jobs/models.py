@@ -206,7 +206,7 @@ class StateCounters:
 
     Attributes:
         sums: By kind and name the number of jobs to add, and of those without a parent.
-        pages: The ids of the pages whose state may have changed.
+        pages: The ids of the pages that may have another state now.
     """
 
     def __init__(self) -> None:
@@ -236,7 +236,7 @@ class StateCounters:
         return self.sums.get(("id", "counted"), [0])[0]
 
     def count_late(self, late: int, pages: int, counted: int = 0) -> None:
-        """Count jobs whose counting was deferred (see ``schema.sql``).
+        """Count jobs that were not counted yet (see ``schema.sql``).
 
         Args:
             late: how many, all of them queued and without a parent.
@@ -295,7 +295,7 @@ def argument_tuples(arguments: Iterable[Any]) -> list[tuple[Any, ...]]:
     """The arguments of many jobs: a tuple as it is, anything else as one argument.
 
     Raises:
-        UsageError: they are a text, a mapping or a table, whose elements are no arguments.
+        UsageError: they are a text, a mapping or a table: their elements are no arguments.
     """
     if isinstance(arguments, str | bytes | Mapping) or hasattr(arguments, "columns"):
         kind = type(arguments).__name__

@@ -92,7 +92,7 @@ class Parts:
         return self._max_attempts[key]
 
     def pool_of(self, name: str) -> str:
-        """Return the pool whose workers run a task. The settings override the task's own pool."""
+        """Return the pool that runs a task. The settings override the task's own pool."""
         pools, task = self.settings.workers.pools, self.plugins.tasks.get(name)
         chosen = self.settings.workers.pool_of(name)
         declared = task.pool if task is not None and task.pool in pools else None

@@ -54,7 +54,7 @@ class QueryMixin(PageQueryMixin):
         With ``pages`` only pages, other jobs without a parent, and failed ones with a parent, such
         as a sitemap in a sitemap index; where a state other than ``completed`` or an error is
         looked for, all other jobs with a parent, too. Then ``state`` is the page's state, and
-        ``error`` that of any of its parts. A recurring job whose last run failed is found as
+        ``error`` that of any of its parts. A recurring job that failed in its last run is found as
         ``failed``, too.
         """
         chosen = None if ids is None else json.dumps(list(ids))
@@ -163,7 +163,7 @@ class QueryMixin(PageQueryMixin):
     def tree_counts(self, ids: Iterable[int]) -> tuple[Counts, Counts]:
         """The states of the pages in the trees of jobs, and of the jobs that are part of none.
 
-        A recurring job whose last run failed counts as failed.
+        A recurring job that failed in its last run counts as failed.
         """
         counts: tuple[Counts, Counts] = (Counter(), Counter())
         for row in self._read(SQL["tree_counts"], {"ids": json.dumps(list(ids))}):
@@ -245,7 +245,7 @@ class QueryMixin(PageQueryMixin):
         return self._decoded(self._read(SQL["scheduled"], (limit,)))
 
     def recurring_failed(self) -> list[dict[str, Any]]:
-        """The recurring jobs whose last run failed, oldest first."""
+        """The recurring jobs that failed in their last run, oldest first."""
         return self._decoded(self._read(SQL["recurring_failed"]))
 
     def next_retry(self) -> float | None:

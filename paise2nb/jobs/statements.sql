@@ -314,7 +314,7 @@ ORDER BY left DESC LIMIT 1
 -- What users do -------------------------------------------------------------------------------
 
 -- name: parts_to_retry
--- Of pages whose fetch has completed.
+-- Of pages with a completed fetch.
 SELECT page.id AS page_id, coalesce(fourth.id, third.id, second.id) AS id,
     coalesce(fourth.error_class, third.error_class, second.error_class) AS error_class,
     coalesce(fourth.args, third.args, second.args) AS args

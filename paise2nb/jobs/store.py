@@ -19,7 +19,7 @@ from paise2nb.jobs.retry import released
 from paise2nb.jobs.sql import SQL
 from paise2nb.jobs.worker_registry import WorkerRegistry
 
-NOT_CACHED = "not_cached"  # the error class of a part whose input is no longer in the cache
+NOT_CACHED = "not_cached"  # the error class of a part if its input is no longer in the cache
 TREES_AT_ONCE = 300  # that are looked for together when jobs are pruned
 PRUNED_AT_ONCE = 1000  # jobs in one transaction: other processes that write wait meanwhile
 CANCELLED_RUN = "the cancelled run to stop"  # what a retried job waits for
@@ -46,7 +46,7 @@ class JobStore(LeaseMixin, WorkerRegistry):
     ) -> list[int]:
         """Queue failed, cancelled, retrying and scheduled jobs, with all their attempts.
 
-        A page whose fetch has completed stands for its extract or store. If the cached bytes that
+        A page with a completed fetch stands for its extract or store. If the cached bytes that
         this part needs are gone, the page is fetched again.
 
         Args:
@@ -54,8 +54,8 @@ class JobStore(LeaseMixin, WorkerRegistry):
             is_cached: Whether the cache has the bytes of a key.
 
         Returns:
-            For each job or page that was queued its id, or that of an unfinished twin. A job whose
-            cancelled run has not stopped yet may start when it has.
+            For each job or page that was queued its id, or that of an unfinished twin. If the
+            cancelled run of a job has not stopped yet, the job may start when it has.
         """
         parts = tx.execute(SQL["parts_to_retry"], (json.dumps(list(ids)),)).fetchall()
         pages = {row["id"]: row["page_id"] for row in parts}

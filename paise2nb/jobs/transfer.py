@@ -26,5 +26,5 @@ def outcome_from_json(values: Mapping[str, Any]) -> Outcome:
 
 
 def claim_from_json(values: list[Any]) -> Claim:
-    """The claim whose fields were sent as a list."""
+    """The claim that was sent as a list of its fields."""
     return Claim(*values)

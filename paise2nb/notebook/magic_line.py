@@ -127,7 +127,7 @@ def _evaluated(code: str, names: Mapping[str, Any]) -> list[str]:
         return [f"{{{code}}}"]
     except UsageError:
         raise
-    except Exception as error:
+    except Exception as error:  # of the expression, which is the user's
         raise UsageError(f"{{{code}}}: {type(error).__name__}: {error}") from error
 
 

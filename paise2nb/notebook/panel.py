@@ -39,7 +39,7 @@ _FOLDER = Path(__file__).parent
 
 
 class SubshellWidget:
-    """A widget whose messages reach the kernel while a cell runs.
+    """A widget with messages that reach the kernel while a cell runs.
 
     ipykernel 7.4 hands a frontend's message to the shell that last sent one on the comm. If that
     is the main shell, a click waits for the cell. Without that record the frontend chooses.
@@ -254,7 +254,7 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
             if command is None:
                 raise UsageError(f"unknown command {name}: run the cell again")
             return {"result": command(self.app, **arguments)}
-        except Exception as error:
+        except Exception as error:  # the panel shows it: there is no cell that could
             return {"error": sentence(str(error) or type(error).__name__)}
 
 

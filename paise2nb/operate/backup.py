@@ -133,7 +133,7 @@ def restore(path: Path, settings: Settings) -> Message:
 
     Args:
         path: the backup.
-        settings: of the profile, whose data directory is empty or missing.
+        settings: of the profile; its data directory is empty or missing.
 
     Returns:
         The same facts as `back_up`, and ``restored_to``.

@@ -23,7 +23,7 @@ from paise2nb.plugins.protocols import (
 _CONTEXT_NAMES = ("context", "ctx", "c")
 _NAMED_ONLY = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 _SHAPES = {Fetcher: "(context, url)", Extractor: "(context, data, source)"}
-# What the hooks return whose results are collected when a plugin is loaded.
+# What those hooks return that are called when a plugin is loaded.
 RETURNED = {
     "tasks": ("a list of Task", Iterable, Task),
     "content_fetchers": ("a list of Fetcher", Iterable, Fetcher),
@@ -116,7 +116,7 @@ def check_task(plugin: str, task: Task, pools: Collection[str]) -> None:
 
 
 def taken(plugin: str, task: Task, first: str) -> PluginError:
-    """Return the error for a task whose name another plugin has taken first."""
+    """Return the error for a task with a name that another plugin has taken first."""
     error = PluginError(
         f"plugin {plugin!r} defines task {task.name!r}, which {first!r} has defined already; "
         "give it another name"

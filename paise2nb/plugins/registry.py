@@ -362,8 +362,8 @@ class Plugins:
         """Call a function of a plugin.
 
         Raises:
-            PaiseError: The function raised it. Any other exception becomes a PluginError, whose
-                message names the plugin.
+            PaiseError: The function raised it. Any other exception becomes a PluginError that names
+                the plugin.
         """
         try:
             return function(*arguments)

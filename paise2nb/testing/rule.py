@@ -134,7 +134,7 @@ class Rule(NamedTuple):
             try:
                 workspace = Workspace(subject, Path(directory), stack)
                 self.test(workspace, workspace.open())
-            except Exception as error:
+            except Exception as error:  # of the part: an exception breaks the rule, too
                 reason = error if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
                 message = f'The {self.kind} breaks the rule "{self.says}": {reason}. {self.advice}'
                 raise Broken(message) from error

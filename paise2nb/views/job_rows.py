@@ -57,7 +57,7 @@ class JobRecord(Record):
         tag: inherited by its follow-up jobs and items.
         attempt: the number of attempts so far; released ones do not count.
         max_attempts: the number of attempts before the job fails for good.
-        error_class, error: the last failure; of a page whose fetch has completed, that of its
+        error_class, error: the last failure; of a page with a completed fetch, that of its
             other parts.
         enqueued_at, started_at, finished_at: ISO 8601 in UTC.
         run_at: when a scheduled or retrying job is due, in ISO 8601.

@@ -81,7 +81,7 @@ class _JobActions:
     def ended(self) -> tuple[Counts, Counts]:
         """The states of the pages in the trees of the jobs, and of the jobs that are part of none.
 
-        A recurring job whose last run failed counts as failed.
+        A recurring job that failed in its last run counts as failed.
         """
         return self._client.job_store.tree_counts(self._rows)
 

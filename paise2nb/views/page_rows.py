@@ -12,7 +12,7 @@ from paise2nb.views.job_rows import LATER, as_pages, items_of, progress
 
 SORTS = ("newest", "oldest", "host", "title", "state", "duration")
 TITLED = 1000  # newest pages that are sorted by title: the titles are in another database
-FOUND = 1000  # items whose text has the words of a filter
+FOUND = 1000  # items with the words of a filter in their text
 
 _AS_STORED = (
     *("id", "task", "state", "tag", "error_class", "error", "attempt", "max_attempts"),

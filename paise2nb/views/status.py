@@ -44,7 +44,7 @@ class Status(Displayable):
         problem: what keeps jobs from running, with the command that helps; or None.
         retries: the next retries; ``in`` is the seconds until each, None if it is due.
         failures: the failed jobs, grouped by error class and HTTP status, then the recurring jobs
-            whose last run failed; each with what helps.
+            that failed in its last run; each with what helps.
         others: the number of jobs in each state that are part of no page.
         left: the time left, with its reason.
 
@@ -231,7 +231,7 @@ def _alert_text(alert: Mapping[str, Any]) -> str:
 
 
 def _failures(job_store: JobStore, settings: Settings) -> list[dict[str, Any]]:
-    """The groups of failed jobs, then each recurring job whose last run failed."""
+    """The groups of failed jobs, then each recurring job that failed in its last run."""
     groups = [{**group, "recurs": None, "next": ""} for group in job_store.failures()]
     groups += _recurring_failures(job_store)
     for group in groups:
@@ -285,7 +285,7 @@ class Digest(Displayable):
         stored, failed, waiting: the number of items stored, and of pages and other jobs that
             failed since then or that are waiting now.
         workers: the background workers.
-        recurring: a line about each recurring job whose last run failed.
+        recurring: a line about each recurring job that failed in its last run.
     """
 
     since: float | None

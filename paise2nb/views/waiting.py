@@ -93,7 +93,7 @@ class _Work:
     """What is waited for.
 
     Attributes:
-        remaining: the jobs whose trees are not done yet; None if all jobs are waited for.
+        remaining: the jobs with trees that are not done yet; None if all jobs are waited for.
     """
 
     def __init__(self, job_store: JobStore, jobs: Iterable[int] | None, ended: bool) -> None:

@@ -80,7 +80,7 @@ class Workers(WorkersInspection):
     ) -> WorkersStatus:
         """Start the workers, and return when all are ready.
 
-        Running workers go on. What is missing is started, and a pool whose size is given is scaled:
+        Running workers go on. What is missing is started, and a pool with a given size is scaled:
         workers that leave finish their jobs first.
 
         Args:

@@ -76,7 +76,7 @@ class Executor:
         try:
             huey._run_pre_execute(task)
             outcome: Outcome = task.execute()  # calls `call`
-        except BaseException as error:
+        except BaseException as error:  # SystemExit of a task, too: `_decide` tells what follows
             if not isinstance(error, Snoozed):  # a snoozed job has not been executed
                 huey._run_post_execute(task, None, error)
             return self._decide(task, error)
@@ -118,7 +118,7 @@ class Executor:
             error = TaskError(reason, "retry", retry_after=_requested_delay(request))
             error.__cause__ = request
             self._raise(task.claim, error)
-        except Exception as error:
+        except Exception as error:  # of the task: its retry policy decides
             self._raise(task.claim, error)
         finally:
             if os.getpid() != pid:  # a child that the task has forked must not write an outcome

@@ -177,7 +177,7 @@ def configure_logging(data_dir: Path, settings: LoggingSettings) -> None:
 
 
 class _Printed(io.FileIO):
-    """A standard stream whose file is the log. Long lines are cut, and the log is kept short."""
+    """A standard stream that writes to the log. Long lines are cut, and the log is kept short."""
 
     def __init__(self, descriptor: int, keeper: LogKeeper) -> None:
         super().__init__(descriptor, "w", closefd=False)

@@ -1,4 +1,4 @@
-"""A Huey whose queue is the job store, and the providers that create it.
+"""A Huey with the job store as its queue, and the providers that create it.
 
 ``dequeue`` claims a job in the job store, and ``execute`` writes its outcome there. Stock Huey
 deletes a message before its work is done; here the row stays, and nothing is only in memory.
@@ -79,7 +79,7 @@ class JobHuey(HueyInterface):
         self.run_tree = self._immediate_runner.run_tree
         self.run_ready = self._immediate_runner.run_ready
         self._classes: dict[str, type[HueyTask]] = {}
-        self._generation = -1  # of the plugins whose tasks are registered
+        self._generation = -1  # of the plugins that have registered their tasks
         self._registering = threading.Lock()
         self._register_tasks()
 
@@ -212,7 +212,7 @@ class NoTaskQueueProvider:
     """Immediate mode: the process that enqueues a job runs it."""
 
     def create(self, app: Parts) -> JobHuey:
-        """Create a queue whose jobs are run by the enqueue."""
+        """Create a queue of jobs that the enqueue runs."""
         return JobHuey(app, open_job_store(app), immediate=True)
 
 
@@ -226,7 +226,7 @@ class HueySQLiteTaskQueueProvider:
 
 
 class HueyRedisTaskQueueProvider(HueySQLiteTaskQueueProvider):
-    """The persistent queue, whose jobs also run on machines that have joined it by Redis.
+    """The persistent queue, with jobs that also run on machines that have joined it by Redis.
 
     The SQLite file stays the only record. Beside the workers, their supervisor starts a relay
     (`paise2nb.workers.machines.relay`), which carries jobs to the machines and outcomes back.

@@ -255,7 +255,7 @@ class Supervisor:
             logger.error(problem)
 
     def _delete_failed(self, pool: str, but: str | None = None) -> None:
-        """Delete the rows of failed starts, except those whose reason has yet to be read."""
+        """Delete the rows of failed starts, except those with a reason that has yet to be read."""
         unread = {but, *self._children}
         for row in self.job_store.workers():
             if row["state"] == "failed" and row["pool"] == pool and row["process"] not in unread:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-# The parts whose paragraphs a reader sees, in the order in which they are added.
+# The parts of which a reader sees the paragraphs, in the order in which they are added.
 _PARTS = tuple(
     re.compile(pattern)
     for pattern in (

@@ -12,7 +12,7 @@ DPI = 300
 MAX_PIXELS = 40_000_000  # of a rendered page
 FEW_WORDS = 20  # a page with no more, and a picture on half of it, may be a scan with a stamp
 _NO_PAGES, _PASSWORD = 0, 4  # of FPDF_GetLastError
-_COMMENTS = (1, 9, 10, 11, 12, 14)  # annotations whose words are not drawn: a note, a highlight, …
+_COMMENTS = (1, 9, 10, 11, 12, 14)  # annotations that are not drawn: a note, a highlight, …
 # PDFium marks a word that goes on in the next line with U+FFFE in place of its hyphen.
 _BROKEN = re.compile("[\ufffe\x02](?:\r?\n)?([^\\W\\d_])?")
 _MARKS = "\u00b4\u02c6\u02dc\u00a8\u00b8\u02c7\u02d8\u02da\u02d9\u02dd"

@@ -22,7 +22,7 @@ class _VisibleText:
         self.parts: list[str] = []
         self.title: list[str] = []
         self.language: str | None = None
-        self._inside: str | None = None  # an element whose text is not visible
+        self._inside: str | None = None  # an element with text that is not visible
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag == "html":

@@ -223,7 +223,7 @@ def _body(found: Any, limit: int) -> bytes | PermanentError:
 
 
 class _Lines:
-    """A stream whose lines, which warcio keeps, are not without end. It may come from a bomb.
+    """A stream with bounded lines, because warcio keeps them. It may come from a bomb.
 
     Attributes:
         left: The bytes that they may still have.

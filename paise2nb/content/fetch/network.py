@@ -25,7 +25,7 @@ from urllib3.util import parse_url
 from paise2nb.content.fetch.head import read_head
 from paise2nb.core.errors import PermanentError, TransientError
 
-HOSTS = 128  # hosts whose idle connections are kept
+HOSTS = 128  # hosts for which idle connections are kept
 CONNECTIONS = 16  # idle connections kept for one host: the threads of the packaged fetch pool
 
 _GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")  # all global unicast addresses, RFC 4291

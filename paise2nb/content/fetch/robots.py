@@ -107,7 +107,7 @@ def _load_or_fetch(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str
             _store(file, text, MAX_AGE - seconds)
         result.set_result(text)
         return text
-    except BaseException as error:
+    except BaseException as error:  # for the threads that wait for it, too
         result.set_exception(error)
         raise
     finally:

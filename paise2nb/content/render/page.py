@@ -43,7 +43,7 @@ class Page:
         self._answer: Any = None  # to the request for the page that is shown
         self._session: Any = None
         self._frame = ""
-        self._hosts: dict[str, asyncio.Task[None]] = {}  # whose cookies the browser gets
+        self._hosts: dict[str, asyncio.Task[None]] = {}  # of which the browser gets the cookies
         self._given: set[tuple[str, str, str]] = set()  # cookies, which sites may have changed
         self._refused: dict[str, None] = {}
 

@@ -77,7 +77,7 @@ class Machine:
         """What it may be given now; None for nothing.
 
         Args:
-            brief: The tasks with ``threads=True``, whose jobs may wait there.
+            brief: The tasks with ``threads=True``: their jobs may wait there.
         """
         if any(lease.isolated for lease in self.leases.values()) or not self.tasks:
             return None

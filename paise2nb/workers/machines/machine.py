@@ -252,7 +252,7 @@ class Link:
                     self._handle(data)
             except self.server.errors:
                 time.sleep(BEAT_SECONDS / 4)
-            except Exception:
+            except Exception:  # a damaged message must not stop those that follow
                 logger.exception("a message of home can't be used")
 
     def _handle(self, data: bytes) -> None:

@@ -61,7 +61,7 @@ class MemoryStore:
         ask_home: Callable[[str, Any], Any],
     ) -> None:
         self.path = path
-        self.database = self  # whose `check` a worker calls
+        self.database = self  # a worker calls its `check`
         self.outcomes: dict[str, dict[str, Any]] = {}  # not acknowledged yet, by token
         self.lease: float | None = None  # seconds; None until home has answered
         self.heard_at = time.monotonic()  # when Redis last took a heartbeat

@@ -394,7 +394,7 @@ class Relay:
         self._end_complete(machine)
 
     def _end_complete(self, machine: Machine) -> None:
-        """End the jobs whose bytes are all here."""
+        """End the jobs of which all bytes are here."""
         for token, (values, missing) in list(machine.pending.items()):
             if missing:
                 continue

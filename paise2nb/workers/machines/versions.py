@@ -1,4 +1,4 @@
-"""Which tasks a machine may run: those whose code is the same there as at home."""
+"""Which tasks a machine may run: those with the same code there as at home."""
 
 import hashlib
 import inspect
