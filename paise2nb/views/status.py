@@ -44,7 +44,7 @@ class Status(Displayable):
         problem: what keeps jobs from running, with the command that helps; or None.
         retries: the next retries; ``in`` is the seconds until each, None if it is due.
         failures: the failed jobs, grouped by error class and HTTP status, then the recurring jobs
-            that failed in its last run; each with what helps.
+            that failed in their last run; each with what helps.
         others: the number of jobs in each state that are part of no page.
         left: the time left, with its reason.
 
