@@ -105,10 +105,7 @@ RenderMode = Literal["never", "auto", "always"]
 RENDER = "render"  # the task, and its pool
 RENDER_THREADS = 2  # most of the time of a page is waiting: tests.benchmarks.render
 _RENDER_HOSTS = MappingSpec(
-    FieldSpec(str, choices=get_args(RenderMode)),
-    complete=True,
-    pattern=_HOSTS,
-    allowed=_ANY_HOST,
+    FieldSpec(str, choices=get_args(RenderMode)), complete=True, pattern=_HOSTS, allowed=_ANY_HOST
 )
 HEADERS = "fetch.headers"
 _HEADERS = MappingSpec(

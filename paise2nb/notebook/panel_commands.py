@@ -49,12 +49,7 @@ def pages(
 ) -> dict[str, Any]:
     """A window of the pages: its rows, and the number of all that fit."""
     found = window(
-        app.client,
-        states=states,
-        words=words,
-        sort=sort,
-        offset=offset,
-        limit=min(limit, WINDOW),
+        app.client, states=states, words=words, sort=sort, offset=offset, limit=min(limit, WINDOW)
     )
     return {"rows": list(map(_row, found.rows)), "total": found.total}
 

@@ -17,14 +17,7 @@ from paise2nb.core.render import Column
 from paise2nb.jobs.models import value_of, whole_number
 from paise2nb.jobs.queries import Counts, Kind
 from paise2nb.views.client import JobClient
-from paise2nb.views.history import (
-    COLUMNS,
-    executions,
-    parts_of,
-    row_time,
-    shown_traceback,
-    told,
-)
+from paise2nb.views.history import COLUMNS, executions, parts_of, row_time, shown_traceback, told
 from paise2nb.views.items import Items
 from paise2nb.views.job_rows import (
     ARGUMENT_LENGTH,
@@ -353,10 +346,7 @@ class Jobs(_JobActions, Listing[Job]):
             tree = trees[job_id]
             completed = {"state": "completed" if tree else None, "error": None}
             decisive = next((row for row in tree if row["state"] != "completed"), completed)
-            item = next(
-                filter(None, map(self._client.items.get, items_of(tree))),
-                {},
-            )
+            item = next(filter(None, map(self._client.items.get, items_of(tree))), {})
             row = {
                 "id": job_id,
                 "input": arguments(tree[0]["args"]) if tree else None,

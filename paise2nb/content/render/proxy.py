@@ -16,12 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from paise2nb.config.settings import FetchSettings
-from paise2nb.content.fetch.network import (
-    budget,
-    connect,
-    proxy_for,
-    refuse_private_behind_proxy,
-)
+from paise2nb.content.fetch.network import budget, connect, proxy_for, refuse_private_behind_proxy
 from paise2nb.core.errors import TaskError, TransientError
 from paise2nb.core.urls import DEFAULT_PORTS, parse
 

@@ -55,10 +55,7 @@ class MemoryStore:
     """
 
     def __init__(
-        self,
-        path: Path,
-        on_change: Callable[[], None],
-        ask_home: Callable[[str, Any], Any],
+        self, path: Path, on_change: Callable[[], None], ask_home: Callable[[str, Any], Any]
     ) -> None:
         self.path = path
         self.database = self  # a worker calls its `check`
