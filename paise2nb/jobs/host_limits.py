@@ -74,20 +74,22 @@ class HostLimiter:
         self._delay = host_delay
         self._hosts: dict[str, _Host] = {}
 
-    def acquire(self, host: str | None) -> Slot:
-        """Give a job a slot of its host, or let it wait for one."""
-        if host is None:
-            return READY
-        entry = self._host(host)
-        if self._free(entry) <= 0:
-            entry.waiting += 1
-            return Slot(WAITING, 0, None)
-        entry.used += 1
-        return self._slot(entry)
+    def acquire(self, host: str, number: int) -> list[tuple[Slot, int]]:
+        """Give slots of a host to the first of some jobs, and let the others wait for one.
 
-    def requeue(self, job_id: int, host: str | None) -> None:
+        Returns:
+            The slots with the number of jobs that have them.
+        """
+        entry = self._host(host)
+        given = min(max(self._free(entry), 0), number)
+        entry.used += given
+        entry.waiting += number - given
+        return [(self._slot(entry), given), (Slot(WAITING, 0, None), number - given)]
+
+    def requeue(self, job_id: int, host: str) -> None:
         """Do the same for a job that has a row already."""
-        self._connection.execute(SQL["set_slot"], (*self.acquire(host), job_id))
+        [slot] = [slot for slot, number in self.acquire(host, 1) if number]
+        self._connection.execute(SQL["set_slot"], (*slot, job_id))
 
     def send_back(self, job_id: int) -> None:
         """Take the slot of a job, which waits for another one."""

@@ -70,10 +70,16 @@ WHERE json_extract(value, '$[0]') IS NOT json_extract(excluded.value, '$[0]')
 SELECT last, counted, (SELECT state = 'idle' FROM supervisor) AS idle FROM ids
 
 -- name: insert
+-- Jobs that differ in their arguments and keys only, which are the pairs of a JSON list. Those with
+-- the page_id 0 are pages.
 INSERT INTO jobs (
-    id, task, args, max_attempts, key, tag, priority, interval, host,
-    state, host_slot, ready, run_at, parent_id, root_id, page_id, page_state, enqueued_at, due_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    id, args, key, root_id, page_id, task, max_attempts, tag, priority, interval, host,
+    state, host_slot, ready, run_at, parent_id, page_state, enqueued_at, due_at
+)
+SELECT :first + key, value ->> 0, value ->> 1, coalesce(:root_id, :first + key),
+    iif(:page_id = 0, :first + key, :page_id), :task, :max_attempts, :tag, :priority, :interval,
+    :host, :state, :host_slot, :ready, :run_at, :parent_id, :page_state, :now, :due_at
+FROM json_each(:rows)
 
 -- name: known_keys
 SELECT value FROM json_each(:keys) WHERE EXISTS (SELECT 1 FROM jobs WHERE key = value)

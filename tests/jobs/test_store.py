@@ -1086,3 +1086,12 @@ TestHistories = Histories.TestCase
 TestHistories.settings = RANDOM
 TestUnpacedHistories = UnpacedHistories.TestCase
 TestUnpacedHistories.settings = settings(RANDOM, max_examples=20)
+
+
+def test_arguments_and_keys_of_many_jobs_are_stored_unchanged(store: JobStore) -> None:
+    texts = ['["\\u0000 \\ud800"]', '["é \U0001f600 \\" \\\\"]', "[1.0, null]"] * 700
+    keys = [-(2**63), 2**63 - 1, None, *range(len(texts) - 3)]
+    expected = list(zip(texts, keys, strict=True))
+    store.add([NewJob("work", text, 4, key) for text, key in expected])
+    rows = store.database.read("SELECT args, key FROM jobs ORDER BY id")
+    assert [tuple(row) for row in rows] == expected
