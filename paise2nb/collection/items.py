@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from paise2nb.collection.index_text import indexed
-from paise2nb.collection.search import UNSTORABLE, facets_of, search
+from paise2nb.collection.search import UNSTORABLE, facets_of, search, tag_facet
 from paise2nb.collection.sql import SQL
 from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
@@ -124,8 +124,8 @@ class ItemStore:
         Args:
             entries: Documents, each with ``url`` (as the user gave it, without credentials),
                 ``key`` (the canonical URL), ``mime_type``, ``sha256`` and ``size`` of the bytes,
-                ``tag`` (None keeps an earlier one), ``fetched_at`` (when the fetch began, in
-                seconds since the epoch) and ``job_id``.
+                ``tag`` (an item is found by its earlier ones, too), ``fetched_at`` (when the
+                fetch began, in seconds since the epoch) and ``job_id``.
 
         Returns:
             The ids of the items. Equal keys have equal ids.
@@ -219,9 +219,10 @@ class ItemStore:
         return search(self.database, query, limit)
 
     def list(self, *, tag: str | None = None, limit: int | None = None) -> ItemRows:
-        """Items without their texts. The one that was fetched last is the first."""
-        sql = SQL["newest"].format(where="" if tag is None else "WHERE tag = :tag")
-        rows = self.database.read(sql, {"tag": tag, "limit": -1 if limit is None else limit})
+        """Items without their texts, of one tag or all. The one fetched last is the first."""
+        sql = SQL["newest"].format(where="" if tag is None else SQL["tagged"])
+        values = {"tag": tag, "facet": tag_facet(tag or ""), "limit": -1 if limit is None else limit}
+        rows = self.database.read(sql, values)
         return ItemRows(self.database, [row[0] for row in rows])
 
     def count(self) -> int:
@@ -309,7 +310,8 @@ def _bounded_json(metadata: dict[str, Any]) -> str:
 def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:
     old = connection.execute(SQL["stored"], (row["key"],)).fetchone()
     tag = old["tag"] if old is not None and row["tag"] is None else row["tag"]
-    row = {**row, "tag": tag, "facets": facets_of(row["key"], tag)}
+    facets = facets_of(row["key"], tag, "" if old is None else old["facets"])
+    row = {**row, "tag": tag, "facets": facets}
     if old is None:
         return int(connection.execute(SQL["insert"], row).lastrowid or 0)
     # A later fetch may have been stored first: then this one changes nothing.

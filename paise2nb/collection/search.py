@@ -180,13 +180,14 @@ def terms_of(query: str) -> list[str]:
     return terms
 
 
-def facets_of(key: str, tag: str | None) -> str:
+def facets_of(key: str, tag: str | None, earlier: str = "") -> str:
     """The words by which ``site:`` and ``tag:`` find an item.
 
     Args:
         key: Its canonical URL. It is found by its host and by each parent domain, with and
             without the port.
         tag: Its tag.
+        earlier: Its facets until now. Their tags are kept.
     """
     host = key.partition("://")[2].partition("/")[0]
     name, _, port = host.rpartition(":") if host.rpartition(":")[2].isdigit() else (host, "", "")
@@ -194,7 +195,13 @@ def facets_of(key: str, tag: str | None) -> str:
     domains = [".".join(labels[n:]) for n in range(len(labels))]
     sites = domains + [f"{domain}:{port}" for domain in domains if port]
     facets = [_facet("site", site) for site in sites]
-    return " ".join(facets + ([_facet("tag", tag)] if tag else []))
+    tags = [facet for facet in earlier.split() if facet.startswith("tag")]
+    return " ".join(dict.fromkeys(facets + tags + ([tag_facet(tag)] if tag else [])))
+
+
+def tag_facet(tag: str) -> str:
+    """The word by which ``tag:`` finds an item."""
+    return _facet("tag", tag)
 
 
 def _facet(kind: str, value: str) -> str:

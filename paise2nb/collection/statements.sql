@@ -16,7 +16,7 @@ INSERT INTO items ({written}) VALUES ({values})
 UPDATE items SET ({written}) = ({values}) WHERE id = :id
 
 -- name: stored
-SELECT id, sha256, text, tag, max(fetched_at, coalesce(visited_at, 0)) AS seen_at
+SELECT id, sha256, text, tag, facets, max(fetched_at, coalesce(visited_at, 0)) AS seen_at
 FROM items LEFT JOIN visits ON item_id = id WHERE key = ?
 
 -- name: keep_version
@@ -45,6 +45,9 @@ WHERE items.id IN (SELECT value FROM json_each(?))
 
 -- name: newest
 SELECT id FROM items {{where}} ORDER BY fetched_at DESC, id DESC LIMIT :limit
+
+-- name: tagged
+WHERE tag = :tag OR id IN (SELECT rowid FROM words WHERE words MATCH :facet)
 
 -- name: versions
 SELECT version, title, sha256, size, fetched_at FROM versions WHERE item_id = ?1 UNION ALL

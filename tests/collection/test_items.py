@@ -196,6 +196,15 @@ def test_listing_is_by_time_and_tag(store: ItemStore) -> None:
     assert len(store.list(tag="none")) == 0
 
 
+def test_an_item_is_found_by_each_tag_under_which_it_was_stored(store: ItemStore) -> None:
+    for at, tag in enumerate(["first", "second", None, "first", "third"]):
+        put(store, "http://example.org/a", f"text {at}", tag=tag, fetched_at=float(at))
+    for tag in ("first", "second", "third"):
+        assert len(store.list(tag=tag)) == len(found(store, f"tag:{tag}")) == 1
+    assert store.list()[0]["tag"] == "third"
+    assert len(store.list(tag="fourth")) == len(store.list(tag="")) == 0
+
+
 def test_items_since_a_time_are_counted(store: ItemStore) -> None:
     put(store, "http://example.org/a", "x")
     assert store.count_since(0) == 1
