@@ -246,6 +246,8 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         tx.counters.move("running", state, claim.is_root, claim.page_id)
         self._release_slot(tx, claim, outcome, state, outcome.host or claim.host)
         pages = self._new_pages(tx, claim, outcome.found) if outcome.found else []
+        if outcome.found and len(pages) < len(outcome.found.jobs):
+            tx.execute(SQL["count_new"], (len(pages), claim.id))
         self._add_followups(tx, claim, [*outcome.followups, *pages])
         return True
 

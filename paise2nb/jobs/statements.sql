@@ -770,6 +770,10 @@ WHERE crawl = ? AND key IN (SELECT value FROM json_each(?))
 -- name: crawl_pages
 SELECT jobs FROM counters WHERE kind = 'crawl' AND name = ?
 
+-- name: count_new
+-- Others may have found the same pages since, or the crawl is at its largest number of pages.
+UPDATE jobs SET result = json_replace(result, '$.new', ?) WHERE id = ?
+
 -- name: crawl_text
 SELECT url FROM crawls WHERE crawl = ? AND key = ?
 

@@ -148,6 +148,7 @@ def test_a_crawl_stops_at_its_largest_number_of_pages(app: App, site: Site) -> N
     job = app.enqueue("links", site.url("/p/0"), 20, True, [], 10)
     assert stored(app) == {f"/p/{n}" for n in range(1, 11)}
     assert left_out(app, job) == {"max_pages": 12}
+    assert sum(part.result().get("new", 0) for part in job.tree) == 10
 
 
 def test_a_crawl_stays_on_its_host_also_by_redirects(app: App, site: Site) -> None:
