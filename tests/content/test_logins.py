@@ -227,9 +227,12 @@ def test_authorization_is_sent_over_https_or_loopback(
         ("https://a.example/", "http://a.example/", False),
         ("https://a.example/", "https://a.example:8443/", False),
         ("https://other.example/", "https://a.example/", True),
+        ("https://other.example/", "http://a.example/", False),
+        ("http://other.example/", "http://a.example/", False),
+        ("http://a.example/", "http://a.example/x", True),
     ],
 )
-def test_a_redirect_to_another_port_of_a_host_gets_no_headers(
+def test_a_redirect_to_another_port_of_a_host_or_to_http_gets_no_headers(
     fetch: FetchSettings, first: str, url: str, is_sent: bool
 ) -> None:
     settings = replace(fetch, headers={"a.example": {"X-Key": "y"}})

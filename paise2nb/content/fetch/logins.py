@@ -204,15 +204,21 @@ class Session:
         """Whether a header may be sent to its host.
 
         Source: RFC 6750, section 5.3, and RFC 7617, section 4: not readable on the way. The fetch
-        standard, "HTTP-redirect fetch": not to another origin of the same host.
+        standard, "HTTP-redirect fetch": not to another origin of the same host. Other headers
+        are sent over http if the fetch is for that very host over http, but not because a
+        redirect says so.
         """
-        if name.lower() == "authorization" and target.scheme == "http":
-            if not _is_loopback(target.host):
-                return False
-            if proxy_for(target.scheme, target.host, self._settings.proxy):
+        if target.scheme == "http":
+            is_secret = name.lower() == "authorization" or target.origin != first.origin
+            if is_secret and not self._is_private(target):
                 return False
         is_default_tls = (target.scheme, target.port) == ("https", 443)
         return target.host != first.host or target.origin == first.origin or is_default_tls
+
+    def _is_private(self, target: ParsedURL) -> bool:
+        """Whether a request over http stays on this machine."""
+        proxy = proxy_for(target.scheme, target.host, self._settings.proxy)
+        return _is_loopback(target.host) and not proxy
 
     def _advice(self, host: str) -> str:
         """Why a login may not have been accepted, and what to do."""
