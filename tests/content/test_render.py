@@ -20,6 +20,7 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.config.settings import Settings
 from paise2nb.content.fetch.kept_cookies import KEPT, KeptCookies
+from paise2nb.content.render import browser
 from paise2nb.core import processes
 from paise2nb.doctor import examine
 from tests.site import Site, Visit
@@ -200,6 +201,24 @@ def test_a_browser_that_has_died_is_started_again(site: Site, render: Callable[.
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert until(lambda: render(url).page_state == "stored")
+
+
+@needs_chromium
+def test_a_playwright_that_does_not_start_is_told(
+    site: Site, render: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser.browser.close()
+    program = tmp_path / "node"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    with monkeypatch.context() as changed:
+        changed.setenv("PLAYWRIGHT_NODEJS_PATH", str(program))
+        changed.setattr(browser, "START_SECONDS", 0.5)
+        job = render(site.add("/page", shell(FILL)))
+    assert (job.page_state, job.error_class) == ("failed", "browser")
+    assert "Playwright did not start within 0.5 s" in job.error
+    assert not processes.descendants(os.getpid())
+    assert render(site.url("/page")).page_state == "stored"
 
 
 @needs_chromium

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 import threading
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from paise2nb.config.settings import FetchSettings
-from paise2nb.content.render.proxy import Proxy
+from paise2nb.content.render.proxy import USER, Proxy
 from tests.content.test_fetch import ADA, certificate, relay, secure_site, settings
 from tests.site import PAGE, Site, Visit
 
@@ -51,11 +52,16 @@ def start() -> Iterator[Callable[[FetchSettings], Proxy]]:
     loop.close()
 
 
+def password(proxy: Any) -> dict[str, str]:
+    token = base64.b64encode(f"{USER}:{proxy.password}".encode()).decode()
+    return {"Proxy-Authorization": f"Basic {token}"}
+
+
 def ask(
     proxy: Any, url: str, method: str = "GET", body: bytes | None = None, **headers: str
 ) -> tuple[int, bytes]:
     connection = HTTPConnection("127.0.0.1", proxy.port, timeout=20)
-    connection.request(method, url, body, headers)
+    connection.request(method, url, body, headers | password(proxy))
     answer = connection.getresponse()
     assert answer.getheader("Connection") == "close"
     return answer.status, answer.read()
@@ -64,7 +70,7 @@ def ask(
 def tunnelled(proxy: Any, host: str, port: int, trusted: Path) -> bytes:
     context = ssl.create_default_context(cafile=trusted)
     connection = HTTPSConnection("127.0.0.1", proxy.port, timeout=20, context=context)
-    connection.set_tunnel(host, port)
+    connection.set_tunnel(host, port, password(proxy))
     connection.request("GET", "/ok")
     return connection.getresponse().read()
 
@@ -77,6 +83,19 @@ def test_requests_are_passed_on_without_what_belongs_to_the_connection(
     assert site.requests[-1].path == "/ok"
     assert site.requests[-1].headers.get_all("Connection") == ["close"]
     assert ask(proxy, site.url("/status/404"))[0] == 404
+
+
+@pytest.mark.parametrize("given", [{}, {"Proxy-Authorization": "Basic cGFpc2UybmI6"}])
+def test_other_programs_can_not_use_the_proxy(
+    site: Site, settings: FetchSettings, start: Callable[[FetchSettings], Any], given: dict[str, str]
+) -> None:
+    connection = HTTPConnection("127.0.0.1", start(settings).port, timeout=20)
+    connection.request("GET", site.url("/ok"), headers=given)
+    assert connection.getresponse().status == 407
+    connection.set_tunnel("127.0.0.1", site.port, given)
+    with pytest.raises(OSError, match="407"):
+        connection.request("GET", "/ok")
+    assert site.requests == []
 
 
 def test_the_body_of_a_request_is_passed_on(
@@ -110,7 +129,7 @@ def test_no_private_address_is_reached(
     assert ask(proxy, url)[0] == 502
     assert proxy.failure(url).error_class == "blocked"
     connection = HTTPConnection("127.0.0.1", proxy.port, timeout=20)
-    connection.set_tunnel(host, site.port)
+    connection.set_tunnel(host, site.port, password(proxy))
     with pytest.raises(OSError, match="502"):
         connection.request("GET", "/ok")
     assert site.requests == []
@@ -126,7 +145,8 @@ def test_a_request_that_is_none_is_refused(
         b"GET ftp://x/ HTTP/1.1\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", proxy.port), 20) as client:
-            client.sendall(request)
+            name, value = *password(proxy), *password(proxy).values()
+            client.sendall(request.replace(b"\r\n\r\n", f"\r\n{name}: {value}\r\n\r\n".encode()))
             assert client.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
@@ -135,7 +155,7 @@ def test_no_more_than_the_limit_is_loaded(
 ) -> None:
     proxy = start(replace(settings, max_bytes=500_000))
     connection = HTTPConnection("127.0.0.1", proxy.port, timeout=20)
-    connection.request("GET", site.url("/endless"))
+    connection.request("GET", site.url("/endless"), headers=password(proxy))
     assert len(connection.getresponse().read()) < 700_000
     assert proxy.bytes_left <= 0
 
@@ -157,7 +177,7 @@ def test_the_configured_proxy_is_used(
     assert relay.requests == [("http://far.invalid/a?b", ADA)]
     assert ask(proxy, "http://10.0.0.1/")[0] == 502
     connection = HTTPConnection("127.0.0.1", proxy.port, timeout=20)
-    connection.set_tunnel("closed.invalid", 443)
+    connection.set_tunnel("closed.invalid", 443, password(proxy))
     with pytest.raises(OSError, match="502"):
         connection.request("GET", "/")
     assert proxy.failure("https://closed.invalid/").error_class == "connection"

@@ -25,28 +25,41 @@ from paise2nb.core.version import __version__
 from paise2nb.plugins import Fetched
 
 IDLE_SECONDS = 60.0  # without a page, after which the browser is ended
+START_SECONDS = 30.0  # Playwright has the same limit for the browser, but none for its own start
 CLOSE_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # after fetch.timeout, to read what the page has by then
 NO_PLAYWRIGHT = "rendering needs Playwright: pip install 'paise2nb[browser]'"
 NO_BROWSER = (
-    "rendering needs Chromium: playwright install chromium, or apt-get install chromium, or its "
-    "path in fetch.render_executable"
+    "rendering needs Chromium: playwright install chromium, or apt-get install "
+    "chromium-headless-shell, or its path in fetch.render_executable"
 )
 NO_SANDBOX = (
     "Chromium's sandbox can't run {why}: run the workers as another user, or, if you trust the "
     "pages, set fetch.render_sandbox to false"
 )
-# Of Chromium. Names are resolved by the proxy only. WebRTC and QUIC would not use it.
+# Of Chromium. The list replaces Playwright's own, so it repeats what that has for the sake of pages.
+# Without the last three a page takes half the processor time (tests/benchmarks/render.py): each
+# window would load two pages for suggestions in its address bar, and each page a spare process.
+_FEATURES = (
+    "AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,"
+    "HttpsFirstBalancedModeAutoEnable,LensOverlay,MediaRouter,PaintHolding,"
+    "ThirdPartyStoragePartitioning,AvoidCorsURLLoaderRestartOnRedirect,OptimizationHints,"
+    "NetworkTimeServiceQuerying,AimEnabled,PreconnectToSearch,WebUIOmniboxPopup,"
+    "WebUIOmniboxAimPopup,SpareRendererForSitePerProcess"
+)
+# Names are resolved by the proxy only. WebRTC and QUIC would not use it.
 _SWITCHES = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--disable-quic",
+    f"--disable-features={_FEATURES}",
 ]
 _NO_PROXY = "http://127.0.0.1:9"  # of the browser's own requests: nothing listens there
 _TEMPORARY = "paise2-browser-"  # begins the name of a directory; a long one would be too long
 _OWNER = "owner"  # a file in it with the identity of the process
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# The first one has no windows: it takes a quarter of the processor time of the others.
+_PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 T = TypeVar("T")
 
 
@@ -206,8 +219,7 @@ class Browser:
                 raise PermanentError(NO_PLAYWRIGHT, "browser") from None
             if self._playwright is None:
                 self._directory = _temporary_directory()
-                with _environment(TMPDIR=self._directory):
-                    self._playwright = await async_playwright().start()
+                self._playwright = await self._start_driver(async_playwright().start())
             chromium = self._playwright.chromium
             try:
                 self._browser = await chromium.launch(
@@ -226,6 +238,16 @@ class Browser:
                 else:
                     why = f"Chromium can't be started: {error.message.splitlines()[0]}"
                 raise PermanentError(why, "browser") from error
+
+    async def _start_driver(self, start: Coroutine[Any, Any, Any]) -> Any:
+        """Start Playwright's program. Raises TransientError (``browser``)."""
+        try:
+            with _environment(TMPDIR=self._directory):
+                return await asyncio.wait_for(start, START_SECONDS)
+        except TimeoutError:
+            processes.end_children([threading.get_native_id()])
+            problem = f"Playwright did not start within {START_SECONDS:g} s"
+            raise TransientError(problem, "browser") from None
 
 
 def _temporary_directory() -> str:

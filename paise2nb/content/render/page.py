@@ -14,7 +14,7 @@ from paise2nb.content.extract.shells import is_shell
 from paise2nb.content.extract.types import PAGES
 from paise2nb.content.fetch.http import refusal
 from paise2nb.content.render.policy import Policy
-from paise2nb.content.render.proxy import Proxy
+from paise2nb.content.render.proxy import USER, Proxy
 from paise2nb.core.errors import PaiseError, PermanentError, TransientError
 from paise2nb.core.urls import DEFAULT_PORTS, host_of, scheme_of, without_credentials
 from paise2nb.plugins import Fetched
@@ -70,7 +70,9 @@ class Page:
         tree = await self._session.send("Page.getFrameTree")
         self._frame = tree["frameTree"]["frame"]["id"]
         self._session.on("Fetch.requestPaused", self._on_request)
-        await self._session.send("Fetch.enable", {"patterns": [{"urlPattern": "*"}]})
+        self._session.on("Fetch.authRequired", lambda event: self._start(self._log_in(event)))
+        rules = {"patterns": [{"urlPattern": "*"}], "handleAuthRequests": True}
+        await self._session.send("Fetch.enable", rules)
         page.context.on("page", lambda popup: self._start(popup.close()))
         page.on("response", self._on_response)
         page.on("requestfailed", self._on_failed)
@@ -187,6 +189,18 @@ class Page:
         else:
             answer["errorReason"] = "BlockedByClient"
             await self._session.send("Fetch.failRequest", answer)
+
+    async def _log_in(self, event: dict[str, Any]) -> None:
+        """Give the password of the proxy. A host that asks for one answers 401 without it."""
+        answer = {"response": "CancelAuth"}
+        if event["authChallenge"]["source"] == "Proxy":
+            answer = {
+                "response": "ProvideCredentials",
+                "username": USER,
+                "password": self._proxy.password,
+            }
+        request = {"requestId": event["requestId"], "authChallengeResponse": answer}
+        await self._session.send("Fetch.continueWithAuth", request)
 
     async def _login(self, url: str) -> dict[str, str]:
         """Give the browser the cookies for the host of a request. Return its other headers."""

@@ -7,6 +7,7 @@ itself. A rule in the browser would see the names only, and of redirects only th
 import asyncio
 import base64
 import re
+import secrets
 import ssl
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from paise2nb.content.fetch.network import budget, connect, proxy_for, refuse_pr
 from paise2nb.core.errors import TaskError, TransientError
 from paise2nb.core.urls import DEFAULT_PORTS, parse
 
+USER = "paise2nb"
 CHUNK = 65536  # bytes
 HEAD = 1 << 18  # bytes of a head
 THREADS = 32  # connections that are being made at a time, by all pages
@@ -30,6 +32,8 @@ _OF_CONNECTION = re.compile(
 )
 _END = b"\r\n\r\n"  # of a head
 _LAST = b"\r\nConnection: close" + _END
+_CREDENTIALS = re.compile(rb"\r\nProxy-Authorization[ \t]*:[ \t]*(\S+ \S+)", re.IGNORECASE)
+_ASK = b'HTTP/1.1 407 Unauthorized\r\nProxy-Authenticate: Basic realm="paise2nb"' + _LAST
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1\d\d\b")
 _SUCCESS = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
 
@@ -47,12 +51,14 @@ class Proxy:
             connection.
 
     Attributes:
+        password: Of `USER`. Other programs can reach the port, and must not use it.
         bytes_left: What the page may still load.
         failures: By host and port, why there is no connection to it.
     """
 
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
+        self.password = secrets.token_urlsafe()
         self.bytes_left = settings.max_bytes
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,7 +94,11 @@ class Proxy:
         upstream: asyncio.StreamWriter | None = None
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             try:
-                method, target, head = _request(await reader.readuntil(_END))
+                head = await reader.readuntil(_END)
+                if not self._is_known(head):
+                    writer.write(_ASK)
+                    return
+                method, target, head = _request(head)
                 answers, upstream = await self._open(method, target, head)
                 sending = self._start(self._relay(reader, upstream, counted=False))
                 if method == "CONNECT":
@@ -104,6 +114,12 @@ class Proxy:
             finally:
                 for stream in filter(None, (upstream, writer)):
                     stream.close()
+
+    def _is_known(self, head: bytes) -> bool:
+        """Whether a request has the password."""
+        given = _CREDENTIALS.search(head)
+        token = base64.b64encode(f"{USER}:{self.password}".encode())
+        return given is not None and secrets.compare_digest(given[1], b"Basic " + token)
 
     async def _relay(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, counted: bool
