@@ -221,8 +221,8 @@ class ItemStore:
     def list(self, *, tag: str | None = None, limit: int | None = None) -> ItemRows:
         """Items without their texts, of one tag or all. The one fetched last is the first."""
         sql = SQL["newest"].format(where="" if tag is None else SQL["tagged"])
-        values = {"tag": tag, "facet": tag_facet(tag or ""), "limit": -1 if limit is None else limit}
-        rows = self.database.read(sql, values)
+        most = -1 if limit is None else limit
+        rows = self.database.read(sql, {"tag": tag, "facet": tag_facet(tag or ""), "limit": most})
         return ItemRows(self.database, [row[0] for row in rows])
 
     def count(self) -> int:

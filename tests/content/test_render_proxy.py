@@ -87,7 +87,10 @@ def test_requests_are_passed_on_without_what_belongs_to_the_connection(
 
 @pytest.mark.parametrize("given", [{}, {"Proxy-Authorization": "Basic cGFpc2UybmI6"}])
 def test_other_programs_can_not_use_the_proxy(
-    site: Site, settings: FetchSettings, start: Callable[[FetchSettings], Any], given: dict[str, str]
+    site: Site,
+    settings: FetchSettings,
+    start: Callable[[FetchSettings], Any],
+    given: dict[str, str],
 ) -> None:
     connection = HTTPConnection("127.0.0.1", start(settings).port, timeout=20)
     connection.request("GET", site.url("/ok"), headers=given)

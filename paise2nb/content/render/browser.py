@@ -37,9 +37,9 @@ NO_SANDBOX = (
     "Chromium's sandbox can't run {why}: run the workers as another user, or, if you trust the "
     "pages, set fetch.render_sandbox to false"
 )
-# Of Chromium. The list replaces Playwright's own, so it repeats what that has for the sake of pages.
-# Without the last three a page takes half the processor time (tests/benchmarks/render.py): each
-# window would load two pages for suggestions in its address bar, and each page a spare process.
+# The list replaces Playwright's own, so it repeats what that has for the sake of pages. Without
+# the last three a page takes half of the processor time (tests/benchmarks/render.py): each window
+# would load two pages for suggestions in its address bar, and each page start a spare process.
 _FEATURES = (
     "AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,"
     "HttpsFirstBalancedModeAutoEnable,LensOverlay,MediaRouter,PaintHolding,"
@@ -47,7 +47,7 @@ _FEATURES = (
     "NetworkTimeServiceQuerying,AimEnabled,PreconnectToSearch,WebUIOmniboxPopup,"
     "WebUIOmniboxAimPopup,SpareRendererForSitePerProcess"
 )
-# Names are resolved by the proxy only. WebRTC and QUIC would not use it.
+# Of Chromium. Names are resolved by the proxy only. WebRTC and QUIC would not use it.
 _SWITCHES = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
@@ -58,7 +58,7 @@ _SWITCHES = [
 _NO_PROXY = "http://127.0.0.1:9"  # of the browser's own requests: nothing listens there
 _TEMPORARY = "paise2-browser-"  # begins the name of a directory; a long one would be too long
 _OWNER = "owner"  # a file in it with the identity of the process
-# The first one has no windows: it takes a quarter of the processor time of the others.
+# The first one has no windows, and so takes half of the processor time of the others.
 _PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 T = TypeVar("T")
 
