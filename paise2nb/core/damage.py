@@ -8,7 +8,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from paise2nb.core.disks import full_disk, is_disk_full, may_be_full
-from paise2nb.core.errors import DiskFull, StorageError, redacted
+from paise2nb.core.errors import DatabaseLocked, DiskFull, StorageError, redacted
 from paise2nb.core.file_lock import lock_holder
 from paise2nb.core.processes import command_line, is_stopped
 
@@ -64,17 +64,19 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(_DAMAGE)
 
 
-def locked(path: Path) -> StorageError:
+def locked(path: Path) -> DatabaseLocked:
     """Return the error of a wait for a lock, with the process that has it."""
     lock, memory = (path.with_name(f"{path.name}{suffix}") for suffix in (".lock", "-shm"))
     pid = lock_holder(lock) or lock_holder(memory, byte=WRITE_LOCK_BYTE)
     problem = f"{path}: another process locked it for too long"
     if pid is None:
-        return StorageError(f"{problem}; try again, or type: paise2 doctor")
+        return DatabaseLocked(f"{problem}; try again, or type: paise2 doctor")
     advice = f"wait for it, or end it: kill {pid}"
     if is_stopped(pid):
         advice = f"it is stopped; continue it: kill -CONT {pid}, or end it: kill -KILL {pid}"
-    return StorageError(f"{problem}: process {pid} ({redacted(command_line(pid))}); {advice}")
+    error = DatabaseLocked(f"{problem}: process {pid} ({redacted(command_line(pid))}); {advice}")
+    error.pid = pid
+    return error
 
 
 def put_aside(path: Path) -> list[Path]:

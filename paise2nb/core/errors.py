@@ -10,6 +10,7 @@
     ├── PluginError           a plugin can't be loaded or breaks a rule: names the plugin
     ├── StorageError          a database, the cache or the data directory can't be used
     │   ├── NewerFormat       a newer version has written it
+    │   ├── DatabaseLocked    another process has locked it for too long
     │   └── DiskFull          there is no space left; nothing is lost
     ├── WorkersError          workers can't be started, stopped or found
     ├── HomeOnly              a task on another machine used what only home has: it runs there
@@ -92,6 +93,15 @@ class StorageError(PaiseError):
 
 class NewerFormat(StorageError):
     """A newer version has written a database; this one may not change it."""
+
+
+class DatabaseLocked(StorageError):
+    """Another process has locked a database for too long.
+
+    ``pid`` is that process, if known.
+    """
+
+    pid: int | None = None
 
 
 class DiskFull(StorageError):

@@ -101,6 +101,11 @@ class Database:
         _databases.add(self)
         self._migrate(wanted)
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait no longer than that while another process writes."""
+        self._busy_seconds = seconds
+        self.close()  # each connection has a limit of its own
+
     def connection(self) -> sqlite3.Connection:
         """Return the connection of this thread."""
         try:
@@ -308,7 +313,8 @@ class Database:
         Not a context manager: an interrupt between its two methods could leave the file locked.
 
         Raises:
-            StorageError: The file can't be written, or another process locked it for too long.
+            StorageError: The file can't be written.
+            DatabaseLocked: Another process locked it for too long.
         """
         while self._forking not in (None, threading.current_thread()):
             time.sleep(0.001)

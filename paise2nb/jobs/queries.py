@@ -19,10 +19,12 @@ RATE_NUMBER = 200  # of the latest pages and jobs over which rates are averaged
 RATE_SECONDS = (10.0, 300.0)  # the shortest and the longest time for this average
 SHORTEST_SECONDS = 0.25  # over which a rate is averaged at first, see tests.benchmarks.time_left
 BREAK_SECONDS = 60.0  # without any end, after which an average begins again
-_NUMBERS = {
+_WHOLE = {
     *("priority", "attempt", "max_attempts", "crashes", "run", "worker_pid", "parent_id"),
-    *("root_id", "page_id", "run_at", "interval", "enqueued_at", "started_at", "finished_at"),
+    *("root_id", "page_id"),
 }
+_TIMES = dict.fromkeys(("run_at", "enqueued_at", "started_at", "finished_at"), (0, 10**11))
+_RANGES = {**_TIMES, "interval": (1, 10**10)}
 
 _ROWS = {"all": SQL["all_rows"], "public": SQL["public_rows"], "listed": SQL["listed_rows"]}
 _SHORT_ARGS = 10_000  # characters, see short_args in statements.sql
@@ -356,7 +358,7 @@ def decoded(row: sqlite3.Row) -> dict[str, Any]:
     """A row with its arguments as a list.
 
     SQLite stores any type of value in any column, and a damaged row must not hide the others: text
-    that can't be decoded is returned as it is, and text in a column of numbers becomes None.
+    that can't be decoded is returned as it is, and what is no number of its kind becomes None.
     """
     # Faster than dict(row), which searches each name: see tests/benchmarks/listings.py.
     job = dict(zip(row.keys(), row, strict=True))
@@ -364,9 +366,14 @@ def decoded(row: sqlite3.Row) -> dict[str, Any]:
         for name, value in job.items():
             if isinstance(value, bytes):
                 job[name] = value.decode(errors="replace")
-    for name in _NUMBERS & job.keys():
-        if isinstance(job[name], str):
+    for name in _WHOLE & job.keys():
+        if type(job[name]) is not int:
             job[name] = None
+    for name in _RANGES.keys() & job.keys():
+        if (value := job[name]) is not None:
+            least, most = _RANGES[name]
+            if isinstance(value, str) or not least <= value <= most:
+                job[name] = None
     text = job["args"]
     try:
         args = json.loads(text)

@@ -171,9 +171,13 @@ ORDER BY run_at LIMIT :limit
 UPDATE jobs SET ready = 1, run_at = iif(host_slot = 0, run_at, NULL)
 WHERE id IN (SELECT value FROM json_each(:ids))
 
+-- name: is_interval
+interval BETWEEN 1 AND 1e10
+
 -- name: claim
 -- Numbers, whatever a damaged row holds: the outcome is computed from them. More crashes than
--- attempts would make its retries come without a delay. A worker without a row is dead. A pause of
+-- attempts would make its retries come without a delay. A job with an interval that an enqueue
+-- refuses does not recur. A worker without a row is dead. A pause of
 -- all pools has the key of a pool without a name. One seek finds that there is none, the usual case.
 UPDATE jobs SET
     state = 'running', ready = 0, run_at = NULL, waiting_for = NULL, progress = NULL,
@@ -181,7 +185,7 @@ UPDATE jobs SET
     pool = ?, worker = ?, worker_pid = ?, started_at = ?, timeout = ?, memory_mb = ?,
     attempt = max(attempt, 0) + 1, run = run + 1,
     crashes = min(max(crashes + 0, 0), max(attempt + 0, 0)),
-    max_attempts = max_attempts + 0, interval = max(interval + 0, 1)
+    max_attempts = max_attempts + 0, interval = iif({is_interval}, interval, NULL)
 WHERE id = ? AND EXISTS (
         SELECT 1 FROM workers WHERE workers.id = ?
         UNION ALL SELECT 1 FROM machines WHERE machines.id = -?
@@ -555,7 +559,7 @@ WHERE state IN ('queued', 'running', 'retrying')
 
 -- name: last_run_failed
 -- Of a recurring job.
-(interval IS NOT NULL AND error_class IS NOT NULL AND state IN ('queued', 'scheduled', 'running'))
+(interval IS NOT NULL AND {is_interval} AND error_class IS NOT NULL AND state IN ('queued', 'scheduled', 'running'))
 
 -- name: counted
 -- What is counted of a tree: pages, and jobs that are part of none.

@@ -68,7 +68,8 @@ class LogKeeper:
                 self._shown = min(self._shown, self._path.stat().st_size)
                 return
             with self._path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # another process may empty it now
+                # Raises if another process empties it now, which may be stopped meanwhile.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 size = file.seek(0, os.SEEK_END)
                 if self._show:
                     self._shown = file.seek(max(self._shown, size - LOG_BYTES))

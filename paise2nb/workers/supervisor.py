@@ -21,14 +21,22 @@ from typing import Any
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import is_disk_full
-from paise2nb.core.errors import NewerFormat, PaiseError, StorageError, WorkersError
+from paise2nb.core.errors import (
+    DatabaseLocked,
+    DiskFull,
+    NewerFormat,
+    PaiseError,
+    StorageError,
+    WorkersError,
+)
+from paise2nb.core.sqlite import BUSY_SECONDS
 from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING, Outcome
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, released, rescue_outcomes
 from paise2nb.jobs.store import JobStore
 from paise2nb.workers.alerts import AlertMonitor
 from paise2nb.workers.cleanup import DailyCleanup
-from paise2nb.workers.limits import KillReason, kill_reason
+from paise2nb.workers.limits import LimitKeeper, WriteWait
 from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
 from paise2nb.workers.service import ServiceManager
 from paise2nb.workers.spawn import DRAIN_SECONDS, receive_message, spawn
@@ -69,12 +77,11 @@ class Supervisor:
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # with their pools
         self._marks: dict[str, str] = {}  # to find what a dead worker has left behind
         self._starting: dict[str, float] = {}  # not ready yet -> started at, failed starts included
-        self._kills: dict[str, KillReason] = {}
+        self._limits = LimitKeeper(job_store, settings.workers.cancel_grace)
+        self._writes = WriteWait(job_store, self._limits)
         self._draining: set[str] = set()  # have got SIGTERM
         # All times are monotonic.
         self._ready_at = -START_WINDOW  # when a worker was last seen to be ready
-        self._running_since: dict[tuple[int, int], float] = {}  # execution -> first seen
-        self._near_memory_limit = False
         self._stop_at: float | None = None  # the deadline of a drain
         self._report_at = 0.0  # the next log record about what a drain waits for
         self._idle_since = time.monotonic()
@@ -92,6 +99,7 @@ class Supervisor:
         stored = self.settings.without_secrets().to_json()
         if not self.job_store.take_supervision(json.dumps(self.options), stored):
             raise WorkersError("workers are running already; show them: paise2 worker status")
+        self._writes.done()
         configure_logging(self.data_dir, self.settings.logging)
         as_json = self.settings.logging.format == "json"
         show = self.options["foreground"]
@@ -138,40 +146,55 @@ class Supervisor:
 
     def _tick(self) -> float:
         draining = self._stop_at is not None
-        if not (self._children and (self._running_since or self._starting or draining)):
+        if not (self._children and (self._limits.jobs_run or self._starting or draining)):
             return IDLE_TICK
-        return MEMORY_TICK if self._near_memory_limit else BUSY_TICK
+        return MEMORY_TICK if self._limits.near_memory_limit else BUSY_TICK
 
     def _step(self) -> bool:
         """Do everything that is due now. Return whether the supervisor is done."""
         self._log.check()
-        if time.monotonic() - self._heartbeat_at >= HEARTBEAT_SECONDS:
-            self._heartbeat_at = time.monotonic()
-            with suppress(StorageError):  # a full disk, which is reported elsewhere
-                if not self.job_store.supervisor_heartbeat():
-                    return self._fail("another supervisor has taken over")
+        try:
+            done = self._do_due()
+            self._usable = True
+            self._writes.done()
+            return done
+        except NewerFormat as error:
+            return self._fail(str(error))
+        except DatabaseLocked as error:
+            if self._writes.failed(error.pid) >= BUSY_SECONDS and self._usable:
+                self._usable = False
+                logger.error("the job store can't be used now: %s", error)
+        except StorageError as error:
+            self._usable = is_disk_full(error)  # which a new start would not change
+            logger.exception("the job store can't be used now")
+        return False
+
+    def _do_due(self) -> bool:
+        # First what only reads: it is a worker over its limits that may lock the job store.
         if time.monotonic() - self._checked_at >= DATABASE_CHECK_SECONDS:
             self._checked_at = time.monotonic()
             try:
                 self.job_store.database.check()
+            except DatabaseLocked:
+                raise
             except StorageError as error:  # no outcome can be stored any more
                 return self._fail(str(error))
-        try:
-            self._reap()
-            self._check_limits()
-            if self._stop_at is not None:
-                return self._drain()
-            self._read_options()
-            self._enqueue_cleanup()
-            if self._is_idle():
-                return self._stop_idle()
-            self._fill_pools()
-            self._usable = True
-        except NewerFormat as error:
-            return self._fail(str(error))
-        except StorageError as error:
-            self._usable = is_disk_full(error)  # which a new start would not change
-            logger.exception("the job store can't be used now")
+        self._limits.check()
+        if self._stop_at is not None:
+            self._keep_deadline()
+        if time.monotonic() - self._heartbeat_at >= HEARTBEAT_SECONDS:
+            with suppress(DiskFull):  # reported elsewhere
+                if not self.job_store.supervisor_heartbeat():
+                    return self._fail("another supervisor has taken over")
+            self._heartbeat_at = time.monotonic()
+        self._reap()
+        if self._stop_at is not None:
+            return self._drain()
+        self._read_options()
+        self._enqueue_cleanup()
+        if self._is_idle():
+            return self._stop_idle()
+        self._fill_pools()
         return False
 
     @cached_property
@@ -207,15 +230,16 @@ class Supervisor:
             processes.reap_orphans(but=[child.pid for _, child in self._children.values()])
         for name, (pool, child) in list(self._children.items()):
             if child.poll() is not None:
-                del self._children[name]
                 self._record_death(name, pool, child.returncode)
+                del self._children[name]
                 self._draining.discard(name)
         for row in self.job_store.workers():
             if row["process"] in self._children or row["presence"] in RUNNING:
-                if row["state"] == "ready" and self._starting.pop(row["process"], None):
+                if row["state"] == "ready" and row["process"] in self._starting:
                     self._ready_at = time.monotonic()
                     self.job_store.set_supervisor(problem=None)
                     self._delete_failed(row["pool"])
+                    del self._starting[row["process"]]
             elif row["state"] != "failed":
                 self._rescue_jobs(row)
         self._end_left_behind()  # last, because it takes milliseconds
@@ -262,7 +286,7 @@ class Supervisor:
                 self.job_store.rescue_jobs(row["id"], released)
 
     def _rescue_jobs(self, row: dict[str, Any]) -> None:
-        kill = self._kills.pop(row["process"], None)
+        kill = self._limits.kills.get(row["process"])
         policies = self.job_store.get(CRASH_POLICIES)
         outcomes = rescue_outcomes(self.settings, policies, row)
 
@@ -274,47 +298,12 @@ class Supervisor:
             # Where it is not known which job exceeded the limit, each runs alone next.
             return Outcome("released", "queued", isolated=kill.job is None)
 
-        if jobs := self.job_store.rescue_jobs(row["id"], decide):
+        jobs = self.job_store.rescue_jobs(row["id"], decide)
+        self._limits.kills.pop(row["process"], None)
+        if jobs:
             gone = f"worker {row['pid']} is {row['presence']}"
             about = {"worker": row["pid"]}
             logger.warning("%s; its jobs %s are taken back", gone, jobs, extra=about)
-
-    # Limits ----------------------------------------------------------------------------------
-
-    def _check_limits(self) -> None:
-        """Kill each worker with a job that exceeds its limits or was cancelled."""
-        claimed = self.job_store.claimed()
-        # Measured here and not from started_at, because the wall clock may be set.
-        now, before = time.monotonic(), self._running_since
-        self._running_since = {
-            execution: before.get(execution, now)
-            for execution in ((job["id"], job["run"]) for job in claimed)
-        }
-        self._near_memory_limit = False
-        for worker in self.job_store.workers() if claimed else ():
-            jobs = [job for job in claimed if job["worker"] == worker["id"]]
-            mine = worker["pool"] != IMMEDIATE and worker["presence"] == HERE
-            if not jobs or not mine or worker["process"] in self._kills:
-                continue
-            memory = processes.family_mb(worker["pid"])
-            limits = (job["memory_mb"] or float("inf") for job in jobs)
-            self._near_memory_limit |= memory > min(limits) / 2
-            grace = self.settings.workers.cancel_grace
-            reasons = (
-                kill_reason(
-                    job,
-                    jobs,
-                    memory,
-                    ran=now - self._running_since[job["id"], job["run"]],
-                    is_late=self.job_store.now() - (job["finished_at"] or 0.0) >= grace,
-                )
-                for job in jobs
-            )
-            if reason := next(filter(None, reasons), None):
-                self._kills[worker["process"]] = reason
-                about = {"worker": worker["pid"], "job": reason.job}
-                logger.warning("worker %s is killed: %s", worker["pid"], reason.text, extra=about)
-                processes.send(worker["process"], signal.SIGKILL)
 
     # Starting and stopping workers -----------------------------------------------------------
 
@@ -367,7 +356,7 @@ class Supervisor:
         """Whether to stop the workers: in a burst when all is done, else after idle_exit."""
         if self.options["burst"]:
             return not self._starting and not self._has_unfinished()
-        if self._running_since or self._starting or self.job_store.has_work():
+        if self._limits.jobs_run or self._starting or self.job_store.has_work():
             self._idle_since = time.monotonic()
         limit = self.settings.workers.idle_exit
         if self.options["foreground"] or not limit:
@@ -395,8 +384,8 @@ class Supervisor:
         state = "stopped" if burst else "idle"
         return self.job_store.leave_supervision(state, unless_ready=not burst)
 
-    def _drain(self) -> bool:
-        """Let the workers finish their jobs until the deadline, then kill them."""
+    def _keep_deadline(self) -> None:
+        """Begin a drain, in which the workers finish their jobs, and end it at its deadline."""
         assert self._stop_at is not None
         if self._stop_at == float("inf"):
             self._read_options()
@@ -405,6 +394,15 @@ class Supervisor:
             self._stop_at = time.monotonic() + seconds
             logger.info("draining for at most %g s", seconds)
             self._drain_workers(self._worker_processes())
+        if time.monotonic() >= self._stop_at:
+            for name in self._worker_processes():
+                processes.send(name, signal.SIGKILL)
+
+    def _drain(self) -> bool:
+        """Show what the drain waits for. Return whether all workers have ended."""
+        assert self._stop_at is not None
+        row = self.job_store.supervisor()
+        if row is not None and row["state"] != "stopping":
             self.job_store.set_supervisor(state="stopping")
         if time.monotonic() >= self._report_at:
             self._report_at = time.monotonic() + REPORT_SECONDS
@@ -419,9 +417,6 @@ class Supervisor:
             with suppress(StorageError):  # a full disk; without a process the row means the same
                 self.job_store.leave_supervision("stopped", unless_ready=False)
             return True
-        if time.monotonic() >= self._stop_at:
-            for name in living:
-                processes.send(name, signal.SIGKILL)
         return False
 
     def _worker_processes(self) -> set[str]:

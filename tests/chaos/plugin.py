@@ -123,9 +123,11 @@ def thread_hold(context: Any, key: str, path: str) -> str:
 def _stick(how: str) -> None:
     if how == "regex":  # in C code, and with the interpreter's lock held
         re.match(r"(a+)+$", "a" * 64 + "b")
-    if how == "memory":
-        _die("memory")
     time.sleep(600)
+
+
+task("grow", memory_mb=400, max_retries=0)(die)
+task("thread_grow", pool="many", memory_mb=400, max_retries=0)(die)
 
 
 @task("stick", timeout=1, memory_mb=400, max_retries=0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from paise2nb.jobs.models import Claim, Limits, NewJob, Outcome, Worker
 from paise2nb.jobs.store import JobStore
@@ -118,3 +121,22 @@ def test_due_retries_that_wait_for_their_host_are_among_the_retries(
     assert (waiting["id"], waiting["state"]) == (ids[1], "retrying")
     assert waiting["waiting_for"] == "example.org (1 request every 3600 s)"
     store.close()
+
+
+@pytest.mark.parametrize("interval", ["soon", b"1", 0.5, -1e300, 1e300, float("inf")])
+def test_a_job_with_an_interval_that_no_user_can_choose_does_not_recur(
+    store: JobStore, worker: Worker, interval: Any
+) -> None:
+    job_id = daily(store)
+    store.database.write(lambda c: c.execute("UPDATE jobs SET interval = ?", (interval,)))
+    assert store.rows([job_id])[job_id]["interval"] is None
+    store.end(take(store, worker), FAILED)
+    assert store.recurring_failed() == []
+    assert store.rows([job_id])[job_id]["state"] == "failed"
+
+
+@pytest.mark.parametrize("run_at", ["later", b"2", -1.0, 1e300, float("inf")])
+def test_a_time_that_no_clock_shows_is_none(store: JobStore, run_at: Any) -> None:
+    job_id = daily(store)
+    store.database.write(lambda c: c.execute("UPDATE jobs SET run_at = ?", (run_at,)))
+    assert store.rows([job_id])[job_id]["run_at"] is None

@@ -27,7 +27,7 @@ from tests.waiting import until
 PLUGIN = (
     example_plugin.SOURCE
     + """
-import ctypes, os, sys, threading
+import ctypes, os, re, sys, threading
 
 @task("where")
 def where(context, word):
@@ -56,6 +56,26 @@ def die(context, how):
 @task("stuck", timeout=0.5, max_retries=0)
 def stuck(context, word):
     time.sleep(600)
+
+def lock(context, name, wait):
+    # As a thread does that is stopped while it writes.
+    def work(connection):
+        (context.data_dir / name).touch()
+        time.sleep(600)
+    while not (context.data_dir / wait).exists():
+        time.sleep(0.01)
+    context.job_store.database.write(work)
+
+task("lock", max_retries=0)(lock)
+task("thread_lock", pool="many", max_retries=0)(lock)
+
+@task("thread_regex", pool="many", timeout=1, max_retries=0)
+def thread_regex(context, name, wait):
+    # It keeps the lock of the interpreter, once the job store is locked.
+    (context.data_dir / name).touch()
+    while not (context.data_dir / wait).exists():
+        time.sleep(0.01)
+    re.match(r"(a+)+$", "a" * 64 + "b")
 
 @task("hungry", memory_mb=400, max_retries=0)
 def hungry(context, word):
@@ -335,6 +355,36 @@ def test_a_job_that_exceeds_its_limit_is_killed_and_its_error_says_why(
     assert [a["outcome"] for a in job.attempts] == [outcome] * 2
     assert job.error.startswith(f"{outcome}:")
     assert app.enqueue("echo", "next").result(timeout=30) == "next"
+
+
+def test_a_job_over_its_limit_is_killed_while_another_thread_of_its_process_locks_the_job_store(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make(workers__retry__policies={"crash": {"max_retries": 0}})
+    app.workers.start(pool="many")
+    locks = app.enqueue("thread_lock", "locked", "runs")
+    job = app.enqueue("thread_regex", "runs", "locked")
+    until((tmp_path / "data" / "locked").exists)
+    app.enqueue("echo", "waits until the process is killed")
+    until(lambda: job.state == "failed")
+    assert [a["outcome"] for a in job.attempts] == ["timeout"]
+    assert [a["outcome"] for a in locks.attempts] == ["released"]
+    log = (tmp_path / "data/logs/workers.log").read_text()
+    assert "job store can't be used" not in log
+    assert "locked it for too long" not in log
+
+
+@pytest.mark.slow
+def test_a_worker_that_locks_the_job_store_is_killed_before_an_enqueue_fails(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make(workers__retry__policies={"crash": {"max_retries": 0}})
+    app.workers.start(concurrency=1)
+    job = app.enqueue("lock", "locked", ".")
+    until((tmp_path / "data" / "locked").exists)
+    app.enqueue("echo", "waits until the process is killed")
+    until(lambda: job.state == "failed")
+    assert "locked the job store for" in job.error
 
 
 def test_a_cancelled_job_is_killed_after_the_grace_period_and_its_worker_replaced(

@@ -138,6 +138,9 @@ class MemoryStore:
     def check(self) -> None:
         """Do nothing: memory can't be replaced by another file."""
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Do nothing: no other process locks it."""
+
     def close(self) -> None:
         """Close the socket of the notifier."""
         self._notifier.close()
