@@ -24,7 +24,7 @@ PREVIEW_LENGTH = 300  # characters of a document that --try shows
 _PLUGINS = (
     Column("kind"),
     Column("name", wide=True),
-    Column("plugin"),
+    Column("plugin", wide=True),
     Column("version"),
     Column("state"),
     Column("origin", wide=True, html=lambda path: render.link(path, render.short(path, 32))),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, overload
 
 from paise2nb.core import render
+from paise2nb.core.clock import moment
 from paise2nb.core.errors import PaiseError, redacted
 from paise2nb.core.render import Column
 
@@ -76,18 +77,45 @@ class Record(Displayable, ABC):
     """An object with annotated attributes that are read from a row.
 
     Annotations declare each attribute once: editors complete it, and JSON keys are derived from it.
+    It is also a mapping: a row of the data frame of its listing, where dates are datetimes. So
+    pandas makes a data frame of records, too.
+
+    Attributes:
+        fields: the names of the attributes.
+        on_demand: those that a list leaves out.
+        times: those that are dates.
     """
 
     fields: ClassVar[tuple[str, ...]]
+    on_demand: ClassVar[tuple[str, ...]] = ()
+    times: ClassVar[tuple[str, ...]] = ()
     id: int
 
     def __init_subclass__(cls) -> None:
         cls.fields = tuple(cls.__annotations__) or cls.fields
+        Mapping.register(cls)
         for name in cls.fields:
             setattr(cls, name, property(methodcaller("_value", name)))
 
     @abstractmethod
     def _value(self, name: str) -> Any: ...
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """Return the names of the columns of a data frame."""
+        return tuple(name for name in cls.fields if name not in cls.on_demand)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.fields:
+            raise KeyError(name)
+        value = self._value(name)
+        return moment(value) if name in self.times and value is not None else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
 
 
 class Listing(Displayable, Sequence[RowT]):

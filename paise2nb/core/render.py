@@ -295,7 +295,7 @@ class Column:
         value = row.get(self.key)
         text = "" if value is None else self.text(value)
         if self.html:
-            return _cell("td", "", self.html(text) if text else "")
+            return _cell("td", "url" if self.wide else "", self.html(text) if text else "")
         kind = "right" if self.right else "wide" if self.wide else ""
         shown = escape(one_line(text, CELL_LENGTH))
         return _cell("td", kind, shown, f' title="{shown}"' if kind == "wide" and text else "")

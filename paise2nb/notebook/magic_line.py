@@ -138,14 +138,17 @@ def _texts(value: Any, code: str) -> Iterator[str]:
         columns = list(getattr(value, "columns", ()))
         name = "url" if "url" in columns or not columns else columns[0]
         raise UsageError(f"{code} is a {kind}; choose a column, such as {{{code}[{name!r}]}}")
-    if isinstance(value, Mapping) and not isinstance(value, Record):
+    if isinstance(value, str | Record):
+        yield _word(value, code)
+        return
+    if isinstance(value, Mapping):
         raise UsageError(f"{code}: a dictionary is not a word; choose its keys() or values()")
     if isinstance(value, bytes | bytearray | memoryview):
         try:
             yield bytes(value).decode()
         except UnicodeDecodeError:
             raise UsageError(f"{code}: these bytes are not text in UTF-8") from None
-    elif isinstance(value, str | Record) or not hasattr(value, "__iter__"):
+    elif not hasattr(value, "__iter__"):
         yield _word(value, code)
     elif getattr(value, "ndim", None) == 0:  # an array that can't be iterated
         yield _word(value.item(), code)

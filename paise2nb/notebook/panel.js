@@ -13,7 +13,6 @@ const SILENT_SECONDS = 3; // without a heartbeat
 const HERE_SECONDS = 10; // between two messages that the panel is shown
 const CONFIRM_SECONDS = 5;
 const WINDOW = 50; // rows of failures, as the kernel sends them
-const END_LENGTH = 40; // characters of the end of a URL
 const PAGE_ROWS = 20;
 const PAGES_SECONDS = 2; // between two readings of the pages, while they change
 const PACE_SECONDS = 5;
@@ -72,36 +71,42 @@ function stateText(state) {
   return h("span", { class: "state", "data-state": state }, iconOf(state), ` ${state}`);
 }
 
-function target(row, title) {
-  const text = title || (row.url ? shortUrl(row.url) : row.text);
+function target(row, text = row.short) {
   if (!row.url) return h("span", { class: "target", title: row.text }, text);
   const safe = { href: row.url, target: "_blank", rel: "noopener noreferrer", title: row.url };
   return h("a", { class: "target", ...safe }, text);
 }
 
-// The host and the end of the path: what tells pages apart.
-function shortUrl(url, length = END_LENGTH) {
-  let parts;
-  try {
-    parts = new URL(url);
-  } catch {
-    return url;
-  }
-  const path = parts.pathname + parts.search;
-  if (path.length <= length) return parts.host + (path === "/" ? "" : path);
-  const slash = path.indexOf("/", path.length - length);
-  return `${parts.host}/…${path.slice(slash < 0 ? -length : slash)}`;
+// A button that shows and hides an element.
+function opener(name, body, opened) {
+  const button = h("button", { class: "toggle", type: "button", "aria-controls": body.id, click: () => button.open(body.hidden) }, name);
+  button.open = (open) => {
+    show(body, open);
+    set(button, "aria-expanded", String(open));
+    if (open) opened();
+  };
+  show(body, false);
+  set(button, "aria-expanded", "false");
+  return button;
 }
 
-// Many errors end in the URL, which is shown beside them.
-function reasonOf(row) {
-  return row.error.replace(`: ${row.url || row.text}`, "");
+function table(label, names, body) {
+  const head = h("thead", {}, h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name))));
+  return h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": label }, h("table", {}, head, body));
+}
+
+function choice(label, names, choose) {
+  const options = names.map((name) => h("option", { value: name }, name));
+  const node = h("select", { "aria-label": label, change: () => choose(node.value) }, ...options);
+  return node;
 }
 
 // Words --------------------------------------------------------------------------------------
 
 const count = (number) => number.toLocaleString("en-US");
 const amount = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+const facts = (...texts) => texts.filter(Boolean).join(" · ");
+const more = (number) => (number > 0 ? `and ${count(number)} more` : "");
 const sum = (numbers) => Object.values(numbers).reduce((total, number) => total + number, 0);
 
 function duration(seconds) {
@@ -158,22 +163,16 @@ class Section {
   constructor(panel, title, open) {
     Object.assign(this, { panel, title, released: false });
     this.body = h("div", { class: "body", id: newId() });
-    this.toggle = h("button", { class: "toggle", type: "button", click: () => this.open(!this.isOpen) });
+    this.toggle = opener(title, this.body, () => this.opened?.());
     this.fresh = h("button", { class: "fresh", type: "button", hidden: true, click: () => this.release() });
     this.tools = h("span", { class: "tools" });
     const bar = h("div", { class: "bar" }, h("h3", {}, this.toggle), this.fresh, this.tools);
     this.node = h("section", {}, bar, this.body);
-    set(this.toggle, "aria-controls", this.body.id);
-    say(this.toggle, title);
-    this.isOpen = !open;
-    this.open(open);
+    this.toggle.open(open);
   }
 
-  open(open) {
-    this.isOpen = open;
-    set(this.toggle, "aria-expanded", String(open));
-    show(this.body, open);
-    this.opened?.();
+  get isOpen() {
+    return !this.body.hidden;
   }
 
   get busy() {
@@ -188,7 +187,7 @@ class Section {
 
   // Shows the number of all entries, and hides the part if there are none.
   count(number, held) {
-    say(this.toggle, number === null ? this.title : `${this.title} (${count(number)})`);
+    say(this.toggle, `${this.title} (${count(number)})`);
     if (!held || number) show(this.node, number !== 0);
   }
 
@@ -197,10 +196,6 @@ class Section {
     say(this.fresh, `${count(rows.fresh)} new`);
     show(this.fresh, rows.fresh > 0);
   }
-}
-
-function more(number) {
-  return number > 0 ? `and ${count(number)} more` : "";
 }
 
 // The kernel ---------------------------------------------------------------------------------
@@ -345,10 +340,10 @@ function counter(panel, state) {
 function bars(panel) {
   const counters = Object.fromEntries(Object.keys(SIGNS).map((state) => [state, counter(panel, state)]));
   const [whole, tags, rest] = [bar(), h("div"), h("div", { class: "dim" })];
-  const [facts, hosts] = [h("div", { class: "facts" }), h("div", { class: "facts hosts" })];
+  const [summary, hosts] = [h("div", { class: "facts" }), h("div", { class: "facts hosts" })];
   const rows = new Rows(tags, (_, index) => index, bar); // two long tags may look the same
   const list = h("ul", { class: "counts", "aria-label": "pages by state" }, ...Object.values(counters));
-  const node = h("div", { class: "bars" }, whole, list, facts, hosts, tags, rest);
+  const node = h("div", { class: "bars" }, whole, list, summary, hosts, tags, rest);
   const update = (state) => {
     whole.update({ tag: "all pages", pages: state.pages });
     for (const [name, value] of Object.entries(state.pages)) counters[name].update(value);
@@ -356,11 +351,11 @@ function bars(panel) {
     say(rest, state.more_tags ? `and ${amount(state.more_tags, "more tag")}` : "");
     const waited = state.oldest ? panel.now() - state.oldest : 0;
     const others = countsText(state.others);
-    say(facts, [
+    say(summary, facts(
       rateText(state.rate, others ? "pages and jobs" : "pages"), state.left && `left: ${state.left}`, amount(state.items, "item"),
       waited > 1 && `longest wait ${duration(waited)}`, others && `other jobs: ${others}`,
-    ].filter(Boolean).join(" · "));
-    say(hosts, state.hosts.map((host) => `${host.host}: ${count(host.waiting)} waiting, ${host.why}`).join(" · "));
+    ));
+    say(hosts, facts(...state.hosts.map((host) => `${host.host}: ${count(host.waiting)} waiting, ${host.why}`)));
     show(hosts, state.hosts.length);
   };
   return { node, update };
@@ -433,8 +428,7 @@ function boxes(panel) {
 
 function result(row) {
   const pieces = row.snippet.map((piece, index) => (index % 2 ? h("mark", {}, piece) : piece));
-  const title = target(row, row.title || "(no title)");
-  return h("li", {}, title, h("div", { class: "snippet" }, ...pieces), h("div", { class: "dim" }, row.url ? shortUrl(row.url) : row.text));
+  return h("li", {}, target(row, row.title), h("div", { class: "snippet" }, ...pieces), h("div", { class: "dim" }, row.short));
 }
 
 // What failed --------------------------------------------------------------------------------
@@ -454,9 +448,15 @@ function needsYou(panel) {
 }
 
 function failureGroup(panel, group) {
-  const body = h("div", { class: "failures", id: newId(), hidden: true });
+  const list = group.recurs ? way(panel, group.id) : failureList(panel, group);
+  let listed = ""; // the group when its list was loaded
+  const load = () => {
+    listed = JSON.stringify(group);
+    list.load();
+  };
+  const body = h("div", { class: "failures", id: newId() }, list.node);
   const name = h("span", { class: "bad" });
-  const toggle = h("button", { class: "toggle", type: "button", "aria-expanded": "false", "aria-controls": body.id }, name);
+  const toggle = opener(name, body, load);
   const [advice, command] = [h("span", { class: "advice" }), h("code")];
   const retryAll = confirmed(panel, () => panel.kernel.ask("retry_group", { key: group.key }));
   const retryOne = action(panel, "Retry", () => panel.kernel.ask("retry_group", { key: group.key }));
@@ -464,18 +464,6 @@ function failureGroup(panel, group) {
   const node = h("div", { class: "group" },
     h("div", { class: "line" }, toggle, h("span", { class: "tools" }, csv, retryAll, retryOne)),
     h("div", { class: "help" }, advice, " ", command), body);
-  const list = group.recurs ? way(panel, group.id) : failureList(panel, group);
-  let listed = ""; // the group when its list was loaded
-  const load = () => {
-    listed = JSON.stringify(group);
-    list.load();
-  };
-  body.append(list.node);
-  toggle.addEventListener("click", () => {
-    show(body, body.hidden);
-    set(toggle, "aria-expanded", String(!body.hidden));
-    if (!body.hidden) load();
-  });
   node.update = (now) => {
     group = now;
     if (!body.hidden && listed !== JSON.stringify(group) && !node.matches(":hover, :focus-within")) load();
@@ -531,29 +519,16 @@ function failureRow(panel, row, canRetry, choose) {
   const box = h("input", { type: "checkbox", "aria-label": `Select ${row.text}`, change: () => choose(row.id, box.checked) });
   const retry = action(panel, "Retry", () => panel.kernel.ask("retry", { ids: [row.id] }), { "aria-label": `Retry ${row.text}` });
   const details = way(panel, row.id);
-  const [reason, facts] = [h("div", { class: "reason" }), opener("", details)];
+  const [reason, attempts] = [h("div", { class: "reason" }), opener("", details.node, details.load)];
   const node = h("div", { class: "row" },
-    h("div", { class: "line" }, box, target(row), facts, retry), reason, details.node);
+    h("div", { class: "line" }, box, target(row), attempts, retry), reason, details.node);
   node.refresh = () => [box, retry].forEach((part) => show(part, canRetry()));
   node.update = (now) => {
-    say(reason, reasonOf(now));
-    say(facts, `${amount(now.attempt, "attempt")} · ${panel.clock(now.time)}`);
+    say(reason, now.error);
+    say(attempts, facts(amount(now.attempt, "attempt"), panel.clock(now.time)));
   };
   node.refresh();
   return node;
-}
-
-// A button that opens the way of a job below it.
-function opener(name, details) {
-  const button = h("button", { class: "toggle", type: "button", "aria-expanded": "false" }, name);
-  set(button, "aria-controls", details.node.id);
-  button.addEventListener("click", () => {
-    show(details.node, details.node.hidden);
-    set(button, "aria-expanded", String(!details.node.hidden));
-    if (!details.node.hidden) details.load();
-  });
-  show(details.node, false);
-  return button;
 }
 
 // The way of a page or a job: its executions, tracebacks, and what it stored.
@@ -564,13 +539,11 @@ function way(panel, id) {
     const runs = found.runs.map((run) => h("tr", {},
       h("td", {}, run.task), h("td", {}, stateText(run.outcome)), h("td", { class: "time" }, run.started),
       h("td", { class: "number" }, run.took), h("td", { class: "reason" }, run.message)));
-    const table = h("table", {}, h("thead", {}, h("tr", {}, ...["step", "outcome", "started", "took", "message"]
-      .map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, ...runs));
+    const steps = table("executions", ["step", "outcome", "started", "took", "message"], h("tbody", {}, ...runs));
     const tracebacks = found.tracebacks.map(([name, text]) => h("pre", { tabindex: 0, "aria-label": `traceback of ${name}` }, text));
     node.replaceChildren(
       h("div", { class: "whole" }, target(found, found.text), " ", h("code", {}, found.command)),
-      h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "executions" }, table),
-      ...tracebacks, ...found.items.map(preview));
+      steps, ...tracebacks, ...found.items.map(preview));
   };
   return { node, load: () => load().catch(panel.complain) };
 }
@@ -578,7 +551,7 @@ function way(panel, id) {
 function preview(item) {
   const words = item.words ? ` · ${amount(item.words, "word")}` : "";
   return h("article", {}, h("div", { class: "dim" }, `item ${item.id}${words}`),
-    h("h4", {}, item.title || "(no title)"), h("pre", { tabindex: 0, "aria-label": "stored text" }, item.text));
+    h("h4", {}, item.title), h("pre", { tabindex: 0, "aria-label": "stored text" }, item.text));
 }
 
 async function exportCsv(panel, group) {
@@ -590,74 +563,56 @@ async function exportCsv(panel, group) {
 
 // What waits and what runs -------------------------------------------------------------------
 
-function retrying(panel) {
-  const make = (row) => {
-    const [due, reason] = [h("span", { class: "soon" }), h("div", { class: "reason" })];
-    const now = action(panel, "Retry now", () => panel.kernel.ask("retry", { ids: [row.id] }));
-    const [attempt, cancel] = [h("span", { class: "dim" }), canceller(panel, row)];
-    const node = h("div", { class: "row entry" }, h("div", { class: "line" }, due, target(row), attempt, now, cancel), reason);
-    node.update = (entry) => {
-      row = entry;
-      say(attempt, `${row.attempt} · job ${row.id}: ${row.task}`);
-      say(reason, reasonOf(row));
-      node.tick();
-    };
-    node.tick = () => {
-      say(due, row.waits_for ? `waits for ${row.waits_for}` : countdown(panel, row.due));
-      cancel.call("Cancel");
-    };
-    return node;
-  };
-  return jobList(panel, "Retrying", true, make, (state) => [state.retries, state.retrying]);
-}
-
 function countdown(panel, due) {
   const left = due - panel.now();
   return left >= 1 ? `in ${duration(left)}` : "now";
 }
 
-function canceller(panel, row) {
-  return confirmed(panel, () => panel.kernel.ask("cancel", { id: row.id }));
+function retrying(panel) {
+  return jobList(panel, "Retrying", true, (state) => [state.retries, state.retrying], {
+    when: (row) => (row.waits_for ? `waits for ${row.waits_for}` : countdown(panel, row.due)),
+    tell: (row) => facts(row.attempt, `job ${row.id}: ${row.task}`),
+    now: "Retry now",
+  });
 }
 
 function scheduled(panel) {
-  const make = (row) => {
-    const [due, every, cancel] = [h("span", { class: "soon" }), h("span", { class: "dim" }), canceller(panel, row)];
-    const node = h("div", { class: "row" }, h("div", { class: "line" }, due, target(row), every, cancel));
-    node.update = (entry) => {
-      row = entry;
-      say(every, [row.task, row.every].filter(Boolean).join(" · "));
-      node.tick();
-    };
-    node.tick = () => {
-      say(due, `${panel.clock(row.due)}, ${countdown(panel, row.due)}`);
-      cancel.call("Cancel");
-    };
-    return node;
-  };
-  return jobList(panel, "Scheduled", false, make, (state) => [state.later, state.scheduled]);
+  return jobList(panel, "Scheduled", false, (state) => [state.later, state.scheduled], {
+    when: (row) => `${panel.clock(row.due)}, ${countdown(panel, row.due)}`,
+    tell: (row) => facts(`job ${row.id}: ${row.task}`, row.every),
+    now: "Run now",
+  });
 }
 
 function running(panel) {
-  const make = (row) => {
-    const [passed, progressed] = [h("span", { class: "busy" }), h("span", { class: "dim" })];
-    const node = h("div", { class: "row" }, h("div", { class: "line" }, passed, target(row), progressed));
-    node.update = (entry) => {
-      row = entry;
-      say(progressed, [`job ${row.id}: ${row.task}`, row.progress, row.pid && `pid ${row.pid}`].filter(Boolean).join(" · "));
-      node.tick();
-    };
-    node.tick = () => say(passed, duration(panel.now() - row.since));
-    return node;
-  };
-  return jobList(panel, "Running jobs", false, make, (state) => [state.running, state.all_running]);
+  return jobList(panel, "Running jobs", false, (state) => [state.running, state.all_running], {
+    when: (row) => duration(panel.now() - row.since),
+    tell: (row) => facts(`job ${row.id}: ${row.task}`, row.progress, row.pid && `pid ${row.pid}`),
+  });
 }
 
 // A list of the next jobs, with the number of all.
-function jobList(panel, title, open, make, read) {
+function jobList(panel, title, open, read, { when, tell, now }) {
   const section = new Section(panel, title, open);
   const [list, rest] = [h("div", { class: "rows" }), h("div", { class: "dim" })];
-  const rows = new Rows(list, (row) => row.id, make);
+  const rows = new Rows(list, (row) => row.id, (row) => {
+    const [time, about, reason] = [h("span", { class: now ? "soon" : "busy" }), h("span", { class: "dim" }), h("div", { class: "reason" })];
+    const run = action(panel, now, () => panel.kernel.ask("retry", { ids: [row.id] }));
+    const cancel = confirmed(panel, () => panel.kernel.ask("cancel", { id: row.id }));
+    show(run, now);
+    const node = h("div", { class: "row entry" }, h("div", { class: "line" }, time, target(row), about, run, cancel), reason);
+    node.update = (entry) => {
+      row = entry;
+      say(about, tell(row));
+      say(reason, row.error ?? "");
+      node.tick();
+    };
+    node.tick = () => {
+      say(time, when(row));
+      cancel.call("Cancel");
+    };
+    return node;
+  });
   section.body.append(list, rest);
   section.update = (state, held) => {
     const [entries, number] = read(state);
@@ -673,7 +628,6 @@ function workers(panel) {
   const section = new Section(panel, "Workers", false);
   const [body, rest] = [h("tbody"), h("div", { class: "dim" })];
   const names = ["machine", "pool", "pid", "state", "jobs", "heartbeat", "message"];
-  const table = h("table", {}, h("thead", {}, h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name)))), body);
   const rows = new Rows(body, (row) => `${row.host} ${row.pid}`, () => {
     const cells = names.map((name) => h("td", { class: name === "pid" || name === "jobs" ? "number" : "" }));
     const node = h("tr", {}, ...cells);
@@ -685,7 +639,7 @@ function workers(panel) {
     };
     return node;
   });
-  section.body.append(h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "workers" }, table), rest);
+  section.body.append(table("workers", names, body), rest);
   section.update = (state, held) => {
     section.count(state.all_workers, held);
     section.list(rows, state.workers, held);
@@ -699,7 +653,7 @@ function log(panel) {
   const lines = h("pre", { tabindex: 0, "aria-label": "the workers' log" });
   section.body.append(lines);
   const load = async () => say(lines, (await panel.kernel.ask("log")).join("\n") || "the log is empty");
-  section.opened = () => section.isOpen && load().catch(panel.complain);
+  section.opened = () => load().catch(panel.complain);
   section.update = () => {
     if (section.isOpen && !section.busy) section.opened();
   };
@@ -754,7 +708,7 @@ function pages(panel) {
     }
   };
   section.release = () => load({});
-  section.opened = () => section.isOpen && panel.kernel && load({});
+  section.opened = () => load({});
   section.update = (state) => {
     show(section.node, sum(state.pages));
     const counts = JSON.stringify([state.pages, state.items, state.running.map((row) => row.id), state.retries, state.groups]);
@@ -765,22 +719,16 @@ function pages(panel) {
   };
   panel.showPages = (state) => {
     states.value = state;
-    if (!section.isOpen) section.open(true);
+    if (!section.isOpen) section.toggle.open(true);
     load({ states: [state] });
     section.node.scrollIntoView({ block: "nearest" });
   };
   return section;
 }
 
-function choice(label, names, choose) {
-  const options = names.map((name) => h("option", { value: name }, name));
-  const node = h("select", { "aria-label": label, change: () => choose(node.value) }, ...options);
-  return node;
-}
-
 function pageRow(panel, row) {
   const details = way(panel, row.id);
-  const [state, title] = [h("span", { class: "cell" }), opener("", details)];
+  const [state, title] = [h("span", { class: "cell" }), opener("", details.node, details.load)];
   const [place, time, took] = [h("span", { class: "place" }), h("span", { class: "time" }), h("span", { class: "number" })];
   const node = h("div", { class: "row" }, h("div", { class: "page" }, state, title, place, time, took), details.node);
   node.update = (now) => {
@@ -789,11 +737,9 @@ function pageRow(panel, row) {
       state.replaceChildren(stateText(now.state));
       if (!details.node.hidden) details.load();
     }
-    const name = now.title || reasonOf(now);
-    const short = name ? (now.url ? shortUrl(now.url, 24) : now.text) : now.host || now.task;
-    say(title, name || now.path);
-    set(title, "title", title.textContent);
-    if (place.textContent !== short) place.replaceChildren(target(now, short));
+    say(title, now.name);
+    set(title, "title", now.name);
+    if (place.textContent !== now.place) place.replaceChildren(target(now, now.place));
     say(time, panel.clock(now.time));
     say(took, now.duration === null ? "" : spent(now.duration));
   };
@@ -825,7 +771,7 @@ function pace(panel) {
   const observer = new ResizeObserver(draw);
   observer.observe(plot);
   section.close = () => observer.disconnect();
-  section.opened = () => section.isOpen && panel.kernel && load().catch(panel.complain);
+  section.opened = () => load().catch(panel.complain);
   section.update = (state) => {
     show(section.node, sum(state.pages) + sum(state.others));
     const due = Date.now() - read >= Math.max(PACE_SECONDS, range / 200) * 1000;
@@ -870,10 +816,13 @@ function drawing(panel, data, width, said) {
     say(said, `${from}–${until}: ${count(data.completed[chosen])} completed, ${count(data.failed[chosen])} failed`);
   };
   node.addEventListener("pointermove", (event) => choose(Math.floor((event.offsetX - left) / step)));
-  node.addEventListener("pointerleave", () => {
-    mark.setAttribute("x", -step);
-    say(said, "");
-  });
+  for (const event of ["pointerleave", "blur"]) {
+    node.addEventListener(event, () => {
+      if (node.matches(":hover, :focus")) return; // still chosen by the other means
+      mark.setAttribute("x", -step);
+      say(said, "");
+    });
+  }
   node.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (move) choose(chosen + move);

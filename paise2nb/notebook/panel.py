@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from paise2nb.app import App
 from paise2nb.config.settings import DEFAULT_POOL
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import amount
-from paise2nb.notebook.panel_commands import CHANGES, OF_WORKERS, QUESTIONS
+from paise2nb.notebook.panel_commands import CHANGES, OF_WORKERS, QUESTIONS, SLOW
 from paise2nb.notebook.panel_state import lines, saved, sentence, state
 from paise2nb.notebook.poller import Poller
 from paise2nb.views.status import Status
@@ -222,6 +223,9 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
         self._displayed_at = time.monotonic()
         arguments = dict(message)
         call, name = arguments.pop("call"), arguments.pop("do")
+        if name in SLOW:
+            _in_thread(name, lambda: self.send({"call": call, **self._answer(name, arguments)}))
+            return
         if name not in CHANGES:
             self.send({"call": call, **self._answer(name, arguments)})
             return
@@ -235,8 +239,7 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
             if name in ("start", "scale"):
                 self._concurrency = arguments["concurrency"]
             self._show("")
-        work = partial(self._change, call, name, arguments)
-        threading.Thread(target=work, name=f"paise2 {action}", daemon=True).start()
+        _in_thread(action, partial(self._change, call, name, arguments))
 
     def _change(self, call: object, name: str, arguments: dict[str, Any]) -> None:
         answer = self._answer(name, arguments)
@@ -256,6 +259,10 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
             return {"result": command(self.app, **arguments)}
         except Exception as error:  # the panel shows it: there is no cell that could
             return {"error": sentence(str(error) or type(error).__name__)}
+
+
+def _in_thread(name: str, work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name=f"paise2 {name}", daemon=True).start()
 
 
 # One panel for each app ----------------------------------------------------------------------

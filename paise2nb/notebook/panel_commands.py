@@ -16,8 +16,9 @@ from paise2nb.core import render
 from paise2nb.core.clock import iso
 from paise2nb.core.errors import UsageError, shortened
 from paise2nb.core.render import amount, in_cell_words
-from paise2nb.notebook.panel_state import brief, can_retry, group_of, key_of, link
+from paise2nb.notebook.panel_state import brief, can_retry, group_of, key_of, link, reason
 from paise2nb.views.history import executions, parts_of, shown_traceback
+from paise2nb.views.items import NO_TITLE
 from paise2nb.views.page_rows import failed_window, window
 
 WINDOW = 50  # rows
@@ -26,6 +27,7 @@ PREVIEW, TRACEBACK = 3000, 6000  # characters
 BARS = 60  # of the plot of the pace
 EXPORT_LIMIT = 100_000  # rows
 RESULTS = 10  # of a search
+PLACE = 36  # characters of a URL beside a title
 EXPORTED = ("id", "task", "url", "error_class", "error", "attempts", "failed_at")
 _HIT = f"[{render.HIT_START}{render.HIT_END}]"
 
@@ -56,12 +58,17 @@ def pages(
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a window, with a limit for each text."""
-    texts = ("path", "host", "title", "error")
+    args = [row["url"] or row["path"]]
+    error = reason(row["error"], args)
+    name = row["title"] or error
+    place = render.short(args[0], PLACE) if name else row["host"] or row["task"]
     values = ("id", "task", "state", "attempt", "duration", "time")
     return {
-        **link([row["url"] or row["path"]]),
-        **{name: brief(row[name] or "") for name in texts},
-        **{name: row[name] for name in values},
+        **link(args),
+        "name": brief(name or row["path"]),
+        "place": brief(place),
+        "error": error,
+        **{key: row[key] for key in values},
     }
 
 
@@ -114,7 +121,7 @@ def page(app: App, id: int) -> dict[str, Any]:
         "items": [
             {
                 "id": item.id,
-                "title": brief(item.title or ""),
+                "title": brief(item.title or NO_TITLE),
                 "words": item.words,
                 "text": render.plain((item.text or "")[:PREVIEW]),
             }
@@ -128,7 +135,7 @@ def search(app: App, words: str) -> list[dict[str, Any]]:
     return [
         {
             "id": row["id"],
-            "title": brief(row["title"] or ""),
+            "title": brief(row["title"] or NO_TITLE),
             **link([row["url"]]),
             "snippet": [render.plain(piece) for piece in re.split(_HIT, row["snippet"])],
         }
@@ -248,6 +255,7 @@ QUESTIONS: dict[str, Command] = {
     function.__name__: function
     for function in (failures, failures_csv, pages, page, search, pace, log, here)
 }
+SLOW = ("failures_csv",)  # takes seconds for many rows: other messages must not wait for it
 # Those that change something, with what the panel says meanwhile.
 CHANGES: dict[str, tuple[str, Command]] = {
     "start": ("starting workers", start),

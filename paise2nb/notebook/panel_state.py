@@ -48,11 +48,20 @@ def sentence(text: object) -> str:
 
 
 def link(args: Sequence[Any]) -> dict[str, str]:
-    """Return the arguments of a job: whole if they are a URL that can be a link, else cut."""
+    """Return the arguments of a job: whole if they are a URL that can be a link, cut, and short."""
     text = arguments(args)
     is_url = text.startswith(("http://", "https://"))
     whole = is_url and len(text) <= URL and len(json.dumps(text)) <= URL + 2
-    return {"url": text if whole and render.plain(text) == text else "", "text": brief(text)}
+    return {
+        "url": text if whole and render.plain(text) == text else "",
+        "text": brief(text),
+        "short": brief(render.short(text)),
+    }
+
+
+def reason(error: str | None, args: Sequence[Any]) -> str:
+    """Return an error without the URL in which many end, and beside which it is shown."""
+    return brief((error or "").replace(f": {arguments(args)}", ""))
 
 
 def state(app: App, status: Status) -> dict[str, Any]:
@@ -168,7 +177,7 @@ def _waiting(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
         "due": round(job_store.clock.wall(row["run_at"] or 0), 1),
         "waits_for": brief(row["waiting_for"] or "", 100),
         "attempt": f"attempt {row['attempt'] + 1} of {row['max_attempts']}",
-        "error": brief(row["error"] or ""),
+        "error": reason(row["error"], row["args"]),
         "every": f"every {render.duration(every)}" if every else "",
     }
 

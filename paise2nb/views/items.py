@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 from paise2nb.core import render
-from paise2nb.core.clock import iso, local_time, moment
+from paise2nb.core.clock import iso, local_time
 from paise2nb.core.display import Listing, Message, Record, RowList
 from paise2nb.core.errors import UsageError
 from paise2nb.core.render import Column
@@ -14,15 +14,11 @@ from paise2nb.plugins import DataStorageProvider
 
 NO_TITLE = "(no title)"
 SOURCE_LENGTH = 80  # characters of a URL below a title
-_ON_DEMAND = ("versions", "duplicates", "metadata", "text")  # the fields that lists leave out
 _EMPHASIS = str.maketrans({render.HIT_START: "**", render.HIT_END: "**"})
 
 
 class Item(Record):
     """One stored document. Fields that a list leaves out, such as the text, are read on demand.
-
-    It is also a mapping: a row of the data frame of `Items`, where dates are datetimes. So pandas
-    makes a data frame of items, too.
 
     Attributes:
         id: its number.
@@ -40,6 +36,9 @@ class Item(Record):
         metadata: what the extractor found besides.
         text: the extracted text.
     """
+
+    on_demand = ("versions", "duplicates", "metadata", "text")
+    times = ("date", "fetched_at", "stored_at", "visited_at")
 
     id: int
     url: str
@@ -64,22 +63,6 @@ class Item(Record):
     def __init__(self, row: dict[str, Any], items: DataStorageProvider) -> None:
         self._row = row
         self._items = items
-
-    def keys(self) -> Sequence[str]:
-        """Return the names of the columns of a data frame."""
-        return Items.keys
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.fields:
-            raise KeyError(name)
-        value = self._value(name)
-        return moment(value) if name in Items.times and value is not None else value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def __len__(self) -> int:
-        return len(self.keys())
 
     def history(self) -> History:
         """The versions of the item, oldest first; the last one is the current one."""
@@ -144,9 +127,6 @@ class Item(Record):
         )
 
 
-Mapping.register(Item)
-
-
 class History(RowList):
     """The versions of an item, oldest first."""
 
@@ -170,8 +150,7 @@ class Items(Listing[Item]):
         Column("date", text=lambda date: date[:10]),
         Column("tag"),
     )
-    keys = tuple(key for key in Item.fields if key not in _ON_DEMAND)
-    times = ("date", "fetched_at", "stored_at", "visited_at")
+    keys, times = Item.keys(), Item.times
     empty = "no items"
 
     def __init__(self, rows: Sequence[dict[str, Any]], items: DataStorageProvider) -> None:
@@ -214,9 +193,6 @@ class SearchResult(Record):
 
     def __init__(self, row: dict[str, Any]) -> None:
         self._row = row
-
-    def __getitem__(self, name: str) -> Any:
-        return self.to_dict()[name]
 
     def _value(self, name: str) -> Any:
         value = self._row[name]

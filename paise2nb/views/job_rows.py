@@ -19,7 +19,6 @@ ARGUMENT_LENGTH = 1000  # characters in the line about a job
 LATER = ("scheduled", "retrying")  # the states of a job that waits for a time
 NOW = "now instead of later"
 DONE = ("stored", "unchanged", "skipped")  # the states of a page that need nothing more
-TIMES = ("enqueued_at", "started_at", "finished_at", "run_at")
 # What a page's row takes over from the part that decides about the page's state.
 _OF_PART = (
     *("error_class", "error", "run_at", "waiting_for", "attempt", "max_attempts", "worker_pid"),
@@ -68,6 +67,8 @@ class JobRecord(Record):
         page_state: the state of that page.
     """
 
+    times = ("enqueued_at", "started_at", "finished_at", "run_at")
+
     id: int
     task: str
     args: list[Any]
@@ -89,7 +90,7 @@ class JobRecord(Record):
     page_state: str | None
 
 
-JOB_KEYS = JobRecord.fields
+JOB_KEYS, TIMES = JobRecord.fields, JobRecord.times
 _ALREADY = {"waiting": "already waiting", "now": NOW, "fresh": "already up to date"}
 
 

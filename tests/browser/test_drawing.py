@@ -79,7 +79,7 @@ def test_what_is_drawn_is_true_safe_and_removed(page: Page, drawn: dict[str, Any
     none = dict.fromkeys(queued, 0)
     row = {
         "id": 1, "task": "fetch", "state": "failed", "attempt": 1, "duration": 1, "time": 1,
-        "url": "", "text": ATTACK, "path": ATTACK, "host": ATTACK, "title": "",
+        "url": "", "text": ATTACK, "short": ATTACK, "name": ATTACK, "place": ATTACK,
         "error": ATTACK,
     }  # fmt: skip
     ahead = drawn["utc_offset"] % 86400

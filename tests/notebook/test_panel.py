@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ import paise2nb
 from paise2nb.app import App
 from paise2nb.core.errors import PaiseError
 from paise2nb.jobs.models import PAGE_STATES, HostDelay, NewJob, Outcome
+from paise2nb.notebook import panel as panels
 from paise2nb.notebook.panel import Panel, close_panels, show_instead
-from paise2nb.notebook.panel_commands import CHANGES
+from paise2nb.notebook.panel_commands import CHANGES, QUESTIONS
 from paise2nb.notebook.panel_state import ROWS, saved
 from paise2nb.notebook.poller import Poller
 from paise2nb.notebook.session import NotebookSession
@@ -279,6 +281,20 @@ def test_all_failures_are_counted_although_not_all_groups_are_shown(app: App) ->
     assert (panel.state["failures"], panel.state["more_groups"]) == (20, 8)
 
 
+def test_an_export_holds_up_no_other_command(app: App, monkeypatch: Any) -> None:
+    gate = threading.Event()
+    monkeypatch.setitem(QUESTIONS, "failures_csv", lambda app: gate.wait(60) and "id,task")
+    panel = app.watch()
+    answers: list[Any] = []
+    panel.send = answers.append
+    panel._receive(panel, {"call": "1", "do": "failures_csv"}, [])
+    panel._receive(panel, {"call": "2", "do": "here"}, [])
+    assert answers == [{"call": "2", "result": None}]
+    gate.set()
+    until(lambda: len(answers) == 2)
+    assert answers[1] == {"call": "1", "result": "id,task"}
+
+
 def test_an_unknown_command_is_answered(app: App) -> None:
     answer = ask(app.watch(), "nonsense")
     assert answer == {"error": "unknown command nonsense: run the cell again"}
@@ -313,7 +329,7 @@ def test_stored_pages_are_found_listed_and_previewed(app: App, tmp_path: Path) -
     assert [row["state"] for row in listed["rows"]] == ["scheduled", "stored"]
     assert listed["total"] == 2
     [row] = ask(panel, "pages", states=["stored"], words="hedgehogs")["rows"]
-    assert row["title"] == "A page"
+    assert row["name"] == "A page"
     page = ask(panel, "page", id=row["id"])
     assert [run["task"] for run in page["runs"]] == ["fetch", "extract", "store"]
     assert "With words about hedgehogs." in page["items"][0]["text"]
@@ -365,6 +381,33 @@ def test_the_picture_in_the_notebook_has_its_time_and_no_count_of_the_live_panel
     assert "paise2-count" not in picture.partition("</style>")[2]
     assert re.search(r"19(69|70)-\d\d-\d\d \d\d:\d\d:\d\d", picture)
     assert 'data-state="queued" data-value="1">1</b>' in picture
+
+
+def test_the_picture_is_published_again_when_it_has_changed_but_not_too_often(
+    app: App, monkeypatch: Any
+) -> None:
+    passed, again = 0.0, list[bool]()
+    clock = SimpleNamespace(monotonic=lambda: passed, time=time.time, thread_time=time.thread_time)
+    monkeypatch.setattr(panels, "time", clock)
+    monkeypatch.setattr(panels, "display", lambda data, update, **_: again.append(update))
+    monkeypatch.setattr(panels, "get_ipython", lambda: SimpleNamespace(kernel=None))
+    monkeypatch.delenv("PYTEST_VERSION")
+    panel = app.watch()
+    panel._repr_mimebundle_()
+    app.enqueue("fetch", "http://127.0.0.1:9/1")
+    for passed, published in (
+        (29.0, [False]),
+        (31.0, [False, True]),
+        (300.0, [False, True]),  # nothing has changed
+    ):
+        panel.refresh(reread=False)
+        assert again == published, passed
+    app.enqueue("fetch", "http://127.0.0.1:9/2")
+    monkeypatch.setenv("PYTEST_VERSION", "as under nbval")
+    passed = 400.0
+    panel.refresh(reread=False)
+    assert panel.state["pages"]["queued"] == 2
+    assert len(again) == 2
 
 
 def test_an_app_has_one_panel_which_closes_with_it(app: App, tmp_path: Path) -> None:

@@ -423,6 +423,14 @@ def test_pandas_makes_a_frame_of_items_with_datetimes(app: App, here: Path) -> N
         item["unknown"]
 
 
+def test_pandas_makes_a_frame_of_jobs_with_datetimes(app: App) -> None:
+    jobs = app.enqueue_many("echo", ["a", "b"])
+    made = pd.DataFrame(jobs)
+    assert tuple(made.columns) == JOB_KEYS
+    assert str(made["enqueued_at"].dt.tz) == str(made["finished_at"].dt.tz) == "UTC"
+    assert dict(jobs[0])["args"] == ["a"]
+
+
 def test_a_frame_of_items_has_their_texts_if_wanted(app: App, here: Path) -> None:
     assert "text" in app.items().to_frame(text=True).columns
     app.enqueue("fetch", str(here / "one.md"))
