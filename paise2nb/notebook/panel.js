@@ -941,6 +941,7 @@ function render({ model, el }) {
     clearInterval(timer);
     Object.entries(listeners).forEach(([name, listener]) => model.off(name, listener));
     panel.sections.forEach((section) => section.close?.());
+    el.replaceChildren(); // JupyterLab keeps views that it has removed
   };
 }
 

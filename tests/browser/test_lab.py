@@ -147,6 +147,8 @@ def test_listings_with_long_urls_have_one_line_for_each_row_and_are_accessible(
         for number in (2, 4, 7, 8):
             height = lab.outputs().nth(number).evaluate("area => area.offsetHeight")
             assert height < 600, number
+        boxes = lab.page.locator(".paise2 .box")
+        assert max(boxes.evaluate_all("all => all.map(b => b.scrollWidth - b.clientWidth)")) <= 0
         first = lab.outputs().nth(2).locator("a").first
         expect(first).to_have_attribute("href", urls[0])
         expect(first).to_have_attribute("title", urls[0])
