@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
-from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from paise2nb.content.extract import documents, pages, rtf, text
 from paise2nb.content.extract.text import SAMPLE, codec_of, declarations, decode
 from paise2nb.content.extract.types import media_type
+from paise2nb.core.errors import PermanentError
 from paise2nb.plugins import Source
 
 GERMAN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. " * 20
@@ -163,16 +163,43 @@ def test_undeclared_text_is_read_by_its_language(language: str) -> None:
 # Declarations --------------------------------------------------------------------------------
 
 
+LABELS = Path(__file__).parents[1] / "data" / "labels.txt"  # the encoding standard, section 4.2
+ALPHABETS = ("いろはにほへと", "안녕하세요 한국", "你好中国朋友", "Съешь же ещё", "Zażółć gęślą",
+             "où déjà, çà", "på øen", "شكرا جزيلا لك", "λόγος και έργο", "שלום לכולם",
+             "ภาษาไทยง่าย")  # fmt: skip
+
+
 def test_every_label_of_the_standard_has_the_encoding_that_browsers_use() -> None:
-    tables = files("paise2nb.content.extract") / "charsets.json"
-    labels = json.loads(tables.read_text("utf-8"))["labels"]
-    assert len({label for names in labels.values() for label in names.split()}) > 80
-    for codec, names in labels.items():
+    table = dict(line.split(": ") for line in LABELS.read_text("utf-8").splitlines())
+    every = " ".join(table.values()).split()
+    assert len({*every, "iso-2022-cn", "iso-2022-cn-ext", "replacement"}) == len(every) + 3 == 228
+    for codec, names in table.items():
         assert {codec_of(f" {label.upper()}\n") for label in names.split()} == {codec_of(codec)}
-    assert codec_of("latin1") == codec_of("ascii") == codec_of("l1") == "cp1252"
-    assert (codec_of("unicode"), codec_of("utf-16")) == ("utf-16-le", "utf-16-le")
-    assert (codec_of("x-user-defined"), codec_of("base64"), codec_of("\0")) == (None, None, None)
+        if codec == "x-user-defined":
+            continue
+        written = [a for a in ALPHABETS if a.encode(codec, "ignore").decode(codec) == a]
+        sample = f"<p>{written[0]}</p>"
+        for label in names.split():
+            assert decode(sample.encode(codec), label) == sample
+    assert (codec_of("base64"), codec_of("\0"), codec_of("replacement")) == (None, None, None)
     assert "①".encode("euc_jis_2004").decode(codec_of("euc-jp") or "") == "①"
+
+
+def test_user_defined_bytes_are_private_characters_unless_the_page_itself_declares_them() -> None:
+    assert decode(b"a\x80\xff", "x-user-defined") == "a\uf780\uf7ff"
+    page = "<meta charset=x-user-defined><p>café</p>"  # the standard: then it is windows-1252
+    assert decode(page.encode("cp1252")) == page
+
+
+def test_shifted_text_is_read_by_its_label_and_never_as_gibberish() -> None:
+    assert decode("<p>你好中国</p>".encode("hz"), "HZ-GB-2312") == "<p>你好中国</p>"
+    assert decode("한국어".encode("iso2022_kr"), "iso-2022-kr") == "한국어"
+    for label in (None, "utf-8", "utf-16", "replacement"):
+        assert decode(b"a ~{ b ~} c", label) == "a ~{ b ~} c"
+    assert decode("~{ grün \x1b[0m".encode(), "iso-8859-1") == "~{ grün \x1b[0m"
+    with pytest.raises(PermanentError, match="encoded as iso-2022-cn") as caught:
+        decode(b"\x1b$)A\x0e=;;;\x1b", "ISO-2022-CN", "https://example.cn/")
+    assert caught.value.error_class == "unsupported"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,6 @@ _SIGNED = PermanentError("is signed in a form that can't be read", "unsupported"
 _FILES = ("text/calendar", "text/rtf")  # not for people to read as they are
 _TNEF = ("application/ms-tnef", "application/vnd.ms-tnef")
 _TNEF_TITLE, _TNEF_DATA = 0x18010, 0x6800F
-_SHIFTED = ("utf-7", "hz")  # encodings that are valid ASCII, but as gibberish
 
 
 class _Policy(Compat32):
@@ -237,9 +236,8 @@ def _richness(texts: list[str]) -> int:
 
 
 def _text(data: bytes, charset: str | None = None) -> str:
-    codec = codec_of(charset) or ""
-    if codec in _SHIFTED:
-        return data.decode(codec, "replace")
+    if codec_of(charset) == "utf-7":  # valid ASCII, but as gibberish
+        return data.decode("utf-7", "replace")
     return decode(data, charset).replace("\r\n", "\n")
 
 

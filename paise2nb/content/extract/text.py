@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import host_of
 from paise2nb.plugins import Document, Source
 
@@ -21,6 +22,10 @@ _BYTE_ORDER_MARKS = {
 # encoding standard, section 4.2. And by language, the top-level domain of a country with it.
 _TABLES = json.loads(Path(__file__).with_name("charsets.json").read_text("utf-8"))
 _CODECS = {label: codec for codec, names in _TABLES["labels"].items() for label in names.split()}
+# An encoding of browsers that Python has not: section 14.5 there.
+_USER_DEFINED, _PRIVATE = "x-user-defined", {byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+_UNREADABLE = ("iso-2022-cn", "iso-2022-cn-ext")  # neither browsers nor Python decode these
+_SHIFTED = ("hz", "iso2022")  # how the names of 7-bit encodings begin
 # Possessive, with one way to match each piece, so that hostile bytes cause no backtracking.
 _ATTRIBUTES = r"""((?:[^>"']++|"[^"]*+"|'[^']*+'|["'])*+)"""
 _TAGS = re.compile(
@@ -53,27 +58,37 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
         data: The bytes.
         charset: The declaration of the server. That of the text itself (HTML, XML) comes second.
         url: Where they come from. Its top-level domain helps the detection.
+
+    Raises:
+        PermanentError: ``unsupported``.
     """
     for marks, codec in _BYTE_ORDER_MARKS.items():
         if data.startswith(marks):
             return data.decode(codec, "replace")
     # UTF-16 without a mark and the 7-bit encodings are valid UTF-8, too, but as gibberish.
-    is_8_bit = b"\0" not in data and b"\x1b" not in data
-    if is_8_bit:
+    is_shifted = (b"\x1b" in data or b"~{" in data) and data.isascii()
+    if wide := utf_16(data[:HEAD]) if b"\0" in data else None:
+        return data.decode(wide, "replace")
+    if not is_shifted and b"\0" not in data:
         text = data.decode("utf-8", "replace")
         broken = text.count("\ufffd")
         # A stray byte does not change the encoding. Others hardly ever contain valid UTF-8.
         if not broken or _not_ascii(text) >= 2 * broken:
             return text
-    elif wide := utf_16(data[:HEAD]):
-        return data.decode(wide, "replace")
     inner, language = declarations(data)
     declared = [name for label in (charset, inner) if (name := codec_of(label))]
-    if not (is_8_bit or declared):
+    if is_shifted:
+        if unreadable := {(charset or "").lower(), inner.lower()} & {*_UNREADABLE}:
+            message = f"is encoded as {unreadable.pop()}, which can't be decoded: {url}"
+            raise PermanentError(message, "unsupported")
+        declared = [name for name in declared if name.startswith(_SHIFTED)]
+    if not declared and (is_shifted or b"\0" in data):
         found = detected(data, url, language)
         declared = [found if found == "iso2022_jp_ext" else "utf-8"]
     for errors in ("strict", "replace"):
         for name in declared:
+            if name == _USER_DEFINED:
+                return data.decode("latin-1").translate(_PRIVATE)
             with suppress(UnicodeError):
                 text = data.decode(name, errors)
                 # At most one in ten of the characters that are not ASCII could not be decoded.
@@ -124,12 +139,15 @@ def declarations(data: bytes) -> tuple[str, str]:
             label = values.get("charset") or (named[1] if named else "")
             # UTF-16 would not have been readable up to here.
             label = "utf-8" if label.lower().startswith("utf-16") else label
+            label = "cp1252" if label.lower() == _USER_DEFINED else label
     return label, language.strip().lower()
 
 
 def codec_of(label: str | None) -> str | None:
     """Python's name of the encoding that browsers use for a label, or None."""
     label = (label or "").strip().lower()
+    if label == _USER_DEFINED:
+        return label
     with suppress(LookupError, ValueError):
         info = codecs.lookup(_CODECS.get(label, label))
         return info.name if info._is_text_encoding else None  # base64 is a codec, too
