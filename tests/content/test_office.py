@@ -23,6 +23,8 @@ from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 from reportlab.lib.pdfencrypt import StandardEncryption
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 from reportlab.pdfgen.canvas import Canvas
 
 import paise2nb
@@ -348,6 +350,47 @@ def lines(*shown: str) -> Callable[[Canvas], None]:
             made.drawString(72, 700 - 14 * number, line)
 
     return draw_on
+
+
+LONG = (
+    "The harbour office keeps a ledger of every crate that passes the pier, and for sixty years",
+    "the same green ink was used for the weights. Two apprentices copied it by hand, for",
+    "nobody trusted the scanner.",
+)
+
+
+def test_lines_of_a_pdf_become_paragraphs_headings_and_entries_of_lists() -> None:
+    def draw_on(made: Canvas) -> None:
+        made.setFont("Helvetica", 20)
+        made.drawString(72, 760, "The ledger of the pier")
+        made.setFont("Helvetica", 10)
+        shown = [(72, text) for text in LONG] + [(90, LONG[0]), *((72, text) for text in LONG[1:])]
+        shown += [(72, "1. crates"), (72, "2. barrels"), (72, "int main() {"), (72, "}")]
+        for number, (x, text) in enumerate(shown):
+            made.drawString(x, 720 - 12 * number, text)
+        made.drawString(72, 500, "10")
+        made.setFont("Helvetica", 6)
+        made.drawString(83.2, 504, "2")
+        made.setFont("Helvetica", 10)
+        made.drawString(90, 500, "metres")
+
+    found = read(canvas(draw_on), ".pdf")
+    text, lists = " ".join(LONG), "1. crates\n2. barrels\nint main() {\n}"
+    assert found.text == f"# The ledger of the pier\n\n{text}\n{text}\n{lists}\n\n102 metres"
+    assert read(canvas(draw_on, initFontName="Courier"), ".pdf").title == "untitled"
+
+
+def test_a_chinese_word_at_the_end_of_a_line_is_one_word() -> None:
+    pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
+
+    def draw_on(made: Canvas) -> None:
+        made.setFont("STSong-Light", 10)
+        made.drawString(
+            72, 700, "港口办公室记录每一个经过码头的木箱而且六十年来重量总是用同样的绿色墨水写在北"
+        )
+        made.drawString(72, 686, "京的账簿上")
+
+    assert "写在北京的账簿上" in read(canvas(draw_on), ".pdf").text
 
 
 def test_words_divided_at_the_end_of_a_line_are_joined() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from paise2nb.content.engine import ocr
+from paise2nb.content.engine.pdf_lines import Line, lines_of, markdown
 from paise2nb.content.engine.result import EngineError, Extracted
 
 DPI = 300
@@ -14,7 +15,7 @@ FEW_WORDS = 20  # a page with no more, and a picture on half of it, may be a sca
 _NO_PAGES, _PASSWORD = 0, 4  # of FPDF_GetLastError
 _COMMENTS = (1, 9, 10, 11, 12, 14)  # annotations that are not drawn: a note, a highlight, …
 # PDFium marks a word that goes on in the next line with U+FFFE in place of its hyphen.
-_BROKEN = re.compile("[\ufffe\x02](?:\r?\n)?([^\\W\\d_])?")
+_BROKEN = re.compile("[\ufffe\x02](?:\r\n)?([^\\W\\d_])?")
 _MARKS = "\u00b4\u02c6\u02dc\u00a8\u00b8\u02c7\u02d8\u02da\u02d9\u02dd"
 _ACCENTS = "\u0301\u0302\u0303\u0308\u0327\u030c\u0306\u030a\u0307\u030b\u0300"
 _COMBINING = dict(zip(_MARKS + "`", _ACCENTS, strict=True))
@@ -52,29 +53,30 @@ def extract(data: bytes, languages: Sequence[str] | None) -> Extracted:
 
 def _extract(document: Any, languages: Sequence[str] | None) -> Extracted:
     document.init_forms()
-    texts = list[str]()
+    pages = list[list[Line]]()
     recognised, unread = list[int](), 0
     for number in range(1, len(document) + 1):
         page = document[number - 1]
-        text = _page_text(document, number - 1, page)
-        if _is_scan(page, text):
+        lines = _lines(document, number - 1, page)
+        words = sum(len(line.text.split()) for line in lines)
+        if _is_scan(page, words):
             found = ocr.recognise(_image(page), languages) if languages else ""
             unread += not languages
-            if len(found.split()) > len(text.split()):
-                text = found
+            if len(found.split()) > words:
+                lines = [Line(found)]
                 recognised.append(number)
         page.close()
-        texts.append(text)
-    if unread and not any(map(str.strip, texts)):
+        pages.append(lines)
+    if unread and not any(pages):
         raise EngineError("a scan: it has pictures of pages, but no text", "scan")
     metadata = _metadata(document.get_metadata_dict(skip_empty=True))
     metadata["page_count"] = len(document)
     if recognised:
         metadata["recognised"] = {"languages": list(languages or ()), "pages": recognised}
-    return {"text": "\n\n".join(filter(None, texts)), "metadata": metadata}
+    return {"text": markdown(pages), "metadata": metadata}
 
 
-def _page_text(document: Any, index: int, page: Any) -> str:
+def _lines(document: Any, index: int, page: Any) -> list[Line]:
     from pypdfium2 import raw
 
     comments = list(_comments(page))
@@ -82,11 +84,16 @@ def _page_text(document: Any, index: int, page: Any) -> str:
     if raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY) == raw.FLATTEN_SUCCESS:
         page = document[index]
     textpage = page.get_textpage()
-    text = textpage.get_text_range()
+    lines = [line._replace(text=_clean(line.text)) for line in lines_of(textpage)]
     textpage.close()
-    text = _BROKEN.sub(_joined, text).replace("\r\n", "\n").replace("\0", "")
-    text = _ACCENTED.sub(_composed, text).strip()
-    return "\n".join([text, *(comment for comment in comments if comment not in text)])
+    text = " ".join(" ".join(line.text for line in lines).split())
+    lines += [Line(comment) for comment in comments if " ".join(comment.split()) not in text]
+    return [line for line in lines if line.text]
+
+
+def _clean(text: str) -> str:
+    text = _BROKEN.sub(_joined, text).replace("\0", "")
+    return _ACCENTED.sub(_composed, text).strip()
 
 
 def _comments(page: Any) -> Iterator[str]:
@@ -107,11 +114,10 @@ def _comments(page: Any) -> Iterator[str]:
         raw.FPDFPage_CloseAnnot(annotation)
 
 
-def _is_scan(page: Any, text: str) -> bool:
+def _is_scan(page: Any, words: int) -> bool:
     """Whether a page shows what is not in its text: a picture of words, or drawn letters."""
     from pypdfium2 import raw
 
-    words = len(text.split())
     if words > FEW_WORDS:
         return False
     for drawn in page.get_objects(max_depth=4):
