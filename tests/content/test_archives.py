@@ -224,6 +224,11 @@ NAMES = [
     ("cp866", ["Журнал приливов.txt", "счёт.txt"]),
     ("cp437", ["façade.txt", "Größe/übersicht.txt"]),
     ("cp1252", ["Größe/Übersicht.txt", "résumé.txt"]),
+    ("cp850", ["São João.txt", "Ærø.txt"]),
+    ("cp852", ["Wykład.txt"]),
+    ("cp852", ["žluťoučký kůň.txt"]),
+    ("cp852", ["Szerződés.txt"]),
+    ("cp1250", ["Příloha.txt"]),
     ("utf-8", ["Größenübersicht.txt", "写真.txt"]),
 ]
 

@@ -329,6 +329,30 @@ def test_an_encrypted_email_says_so(app: App, tmp_path: Path) -> None:
     assert "is encrypted" in job.result()["warning"]
 
 
+def der(tag: int, *inner: bytes, indefinite: bool = False) -> bytes:
+    content = b"".join(inner)
+    if indefinite:
+        return bytes((tag, 0x80)) + content + b"\0\0"
+    return bytes((tag, 0x82)) + struct.pack(">H", len(content)) + content
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_an_opaquely_signed_email_is_read(in_pieces: bool) -> None:
+    kinds = [bytes.fromhex(f"06092a864886f70d0107{number:02}") for number in (2, 1)]
+    text = "Content-Type: text/plain; charset=utf-8\n\nsigned words: Größe".encode()
+    octets = der(4, text)
+    if in_pieces:
+        octets = der(0x24, der(4, text[:50]), der(4, text[50:]), indefinite=True)
+    content = der(0x30, kinds[1], der(0xA0, octets, indefinite=in_pieces))
+    data = der(0x30, kinds[0], der(0xA0, der(0x30, b"\x02\x01\x01", content, der(0xA0, b"key"))))
+    message = EmailMessage()
+    message["Subject"] = "Tides"
+    message.set_content(data, "application", "pkcs7-mime", filename="smime.p7m")
+    assert read(message.as_bytes()).text == "Subject: Tides\n\nsigned words: Größe"
+    message.set_content(data, "application", "pkcs7-mime", filename="bill.xml.p7m")
+    assert [(file.name, file.data) for file in attached(message.as_bytes())] == [("bill.xml", text)]
+
+
 def test_the_parts_of_an_encrypted_email_are_no_attachments() -> None:
     part = (
         "--b\nContent-Type: application/octet-stream; name=a.asc\n\n-----BEGIN PGP MESSAGE-----\n"

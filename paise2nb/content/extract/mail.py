@@ -46,7 +46,8 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
 _SIGNATURES = ("application/pgp-signature", "application/pkcs7-signature")
 _ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 _LOCKED = PermanentError("is encrypted: needs the key of its reader", "password")
-_SIGNED = PermanentError("is signed in a form that can't be read", "unsupported")
+_DATA_TYPE = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01"  # of what is signed: id-data
+_SIGNED_TYPE = _DATA_TYPE[:-1] + b"\x02"
 _FILES = ("text/calendar", "text/rtf")  # not for people to read as they are
 _TNEF = ("application/ms-tnef", "application/vnd.ms-tnef")
 _TNEF_TITLE, _TNEF_DATA = 0x18010, 0x6800F
@@ -167,8 +168,11 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
         attachments.append(Member(name, _attached_mail(part, children[0]), MAIL))
         return []
     if kind in _ENCRYPTED:
-        problem = _SIGNED if part.get_param("smime-type") == "signed-data" else _LOCKED
-        attachments.append(Member(name or "encrypted", problem))
+        signed = _signed_content(_content(part)) if not children else None
+        if signed and name.lower() in ("", "smime.p7m"):
+            return _bodies(_parsed(signed), attachments)
+        name = name.removesuffix(".p7m") if signed else name or "encrypted"
+        attachments.append(Member(name, signed or _LOCKED))
         return []
     if kind == "message/delivery-status":
         fields = (field for child in children for field in child.items())
@@ -193,6 +197,23 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
         name = name or f"part-{len(attachments) + 1}{guess_extension(kind) or ''}"
         attachments.append(Member(name, data, kind, charset))
     return []
+
+
+def _signed_content(data: bytes) -> bytes | None:
+    """What is signed, or None if something else is done with it: RFC 5652, section 5.1, in BER."""
+    kind, _, data = data.partition(_DATA_TYPE)
+    at, content = 0, bytearray()
+    while _SIGNED_TYPE in kind and at + 2 <= len(data):
+        tag, length, at = data[at], data[at + 1], at + 2
+        if length > 0x80:
+            at += length & 0x7F
+            length = int.from_bytes(data[at - (length & 0x7F) : at], "big")
+        if tag == 0x04:
+            content += data[at : at + length]
+            at += length
+        elif tag not in (0xA0, 0x24) or content:  # these contain strings
+            break
+    return bytes(content) or None
 
 
 def _attached_mail(part: "Message[str, str]", inner: "Message[str, str]") -> bytes | PermanentError:

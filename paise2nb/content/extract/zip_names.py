@@ -1,5 +1,6 @@
 """The names of the members of a zip archive, which often don't say in which encoding they are."""
 
+import re
 import struct
 import zipfile
 import zlib
@@ -9,7 +10,16 @@ from paise2nb.content.extract.text import detected
 
 _IS_UTF8 = 0x800  # the flag of a name
 _UNICODE_PATH = 0x7075  # the extra field with a name in UTF-8: APPNOTE.TXT, section 4.6.9
-_WESTERN = ("cp437", "cp1252")
+_WESTERN, _CENTRAL = "àáâãäåæçèéêëíîïñóôõöøùúûüßœ", "áâäąćčçďéęěëíîłĺľńňóôőöřŕśšşťţúůűüýźžżăđß"
+# The encodings of names in Latin letters, the more frequent ones first, with these letters.
+_LATIN = {"cp437": _WESTERN, "cp1252": _WESTERN, "cp850": _WESTERN, "cp852": _CENTRAL,
+          "cp1250": _CENTRAL}  # fmt: skip
+# What no language has: the letters of another encoding.
+_ODD = re.compile(
+    "ê[aeiouy]|ï(?<![aeiou]ï)|à[b-rtvxyz]|õ(?![es])|ç[b-df-np-tv-z]|(?<![aeiouyäöü])ß|ø[áíý]"
+    "|(?-i:[a-zß-ž][ÀÁÂÃÄÅÆÇÈÉÊËÍÎÏÑÓÔÕÖØÙÚÛÜĄĆČĎĘĚŁŃŇŐŘŚŠŤŮŰŹŽŻĂŞ]|[A-Z][ÆØÑ][a-z]|[ß-ž][A-Z])",
+    re.IGNORECASE,
+)
 
 
 def names_of(members: list[zipfile.ZipInfo]) -> list[str]:
@@ -49,12 +59,12 @@ def _codec(raw: bytes) -> str:
     with suppress(UnicodeDecodeError):
         raw.decode()
         return "utf-8"
-    for codec in _WESTERN:
+    for codec, letters in _LATIN.items():
         text = raw.decode(codec, "replace")
         special = [letter for letter in text if not letter.isascii()]
-        is_latin = all(letter.isalpha() and letter < "\u0250" for letter in special)
-        # In words of a western language most letters are ASCII.
-        if is_latin and 3 * len(special) <= sum(map(str.isalpha, text)):
+        is_latin = all(letter.lower() in letters for letter in special) and not _ODD.search(text)
+        # In words in Latin letters at least half of them are ASCII.
+        if is_latin and 2 * len(special) <= sum(map(str.isalpha, text)):
             return codec
     found = detected(raw)
     return "cp437" if found == "cp1252" else found
