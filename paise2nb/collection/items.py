@@ -225,6 +225,12 @@ class ItemStore:
         rows = self.database.read(sql, {"tag": tag, "facet": tag_facet(tag or ""), "limit": most})
         return ItemRows(self.database, [row[0] for row in rows])
 
+    def some(self, ids: Sequence[int]) -> ItemRows:
+        """Those of some items that exist, without their texts, in that order."""
+        rows = self.database.read(SQL["existing"], (json.dumps(ids),))
+        found = {row[0] for row in rows}
+        return ItemRows(self.database, [item_id for item_id in ids if item_id in found])
+
     def count(self) -> int:
         """The number of items."""
         return int(self.database.read("SELECT count(*) FROM items")[0][0])

@@ -43,6 +43,9 @@ FROM items LEFT JOIN visits ON visits.item_id = items.id WHERE items.id = ?
 SELECT {read} FROM items LEFT JOIN visits ON visits.item_id = items.id
 WHERE items.id IN (SELECT value FROM json_each(?))
 
+-- name: existing
+SELECT id FROM items WHERE id IN (SELECT value FROM json_each(?))
+
 -- name: newest
 SELECT id FROM items {{where}} ORDER BY fetched_at DESC, id DESC LIMIT :limit
 

@@ -145,6 +145,13 @@ class QueryMixin(PageQueryMixin):
             trees.setdefault(row["root"], []).append(row["id"])
         return trees
 
+    def results(self, ids: Iterable[int]) -> dict[int, list[str]]:
+        """For each job with any the results in its tree, as JSON."""
+        results: dict[int, list[str]] = {}
+        for row in self._read(SQL["results"], {"ids": json.dumps(list(ids))}):
+            results.setdefault(row["root"], []).append(row["result"])
+        return results
+
     def ready_in_tree(self, root: int) -> list[int]:
         """The jobs of a tree that may start now, in the order in which they are claimed."""
         return self._column(SQL["ready_in_tree"], {"ids": json.dumps([root])})

@@ -547,6 +547,10 @@ SELECT run, started_at, finished_at, worker_pid, 'completed', NULL, NULL, NULL, 
 FROM jobs WHERE id = :id AND state = 'completed'
 ORDER BY number
 
+-- name: results
+{tree}
+SELECT root, result FROM tree CROSS JOIN jobs USING (id) WHERE result IS NOT NULL ORDER BY id
+
 -- name: descendants
 {tree}
 SELECT root, id FROM tree ORDER BY id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
+from paise2nb.collection.items import ItemStore
 from paise2nb.core import render
 from paise2nb.core.clock import iso, local_time
 from paise2nb.core.display import Listing, Message, Record, RowList
@@ -156,6 +157,13 @@ class Items(Listing[Item]):
     def __init__(self, rows: Sequence[dict[str, Any]], items: DataStorageProvider) -> None:
         self._rows = rows
         self._items = items
+
+    @classmethod
+    def of(cls, items: DataStorageProvider, ids: Sequence[int]) -> Self:
+        """Return those of some items that exist, in that order."""
+        if isinstance(items, ItemStore):
+            return cls(items.some(ids), items)
+        return cls(list(filter(None, map(items.get, ids))), items)  # all that a plugin's offers
 
     def _element(self, row: dict[str, Any]) -> Item:
         return Item(row, self._items)

@@ -34,13 +34,13 @@ def progress(row: Mapping[str, Any]) -> str:
     return " of ".join(f"{number:,}" for number in reported if isinstance(number, int | float))
 
 
-def items_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:
+def items_of(results: Iterable[str | None]) -> list[int]:
     """The items that the results of jobs name: ``{"item": id}``, or ``{"items": [ids]}``."""
     found: list[int] = []
-    for row in rows:
-        result = value_of(row["result"])
-        if isinstance(result, dict):
-            found += result.get("items") or ([result["item"]] if "item" in result else [])
+    for result in map(value_of, results):
+        if isinstance(result, dict):  # of any task, which may use these names for other things
+            named = result.get("items") or [result.get("item")]
+            found += [n for n in named if type(n) is int] if isinstance(named, list) else []
     return found
 
 

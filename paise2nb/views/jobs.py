@@ -44,9 +44,9 @@ class _JobActions:
     @property
     def items(self) -> Items:
         """The items stored by the jobs and their descendants, in the order of the jobs."""
-        ids = dict.fromkeys(item for tree in self._trees().values() for item in items_of(tree))
-        rows = filter(None, map(self._client.items.get, ids))
-        return Items(list(rows), self._client.items)
+        results = self._client.job_store.results(self._rows)
+        ids = dict.fromkeys(n for root in self._rows for n in items_of(results.get(root, ())))
+        return Items.of(self._client.items, list(ids))
 
     def _trees(self) -> dict[int, list[dict[str, Any]]]:
         """Return the rows of each job's tree, its own first; none if the job has been deleted."""
@@ -346,7 +346,10 @@ class Jobs(_JobActions, Listing[Job]):
             tree = trees[job_id]
             completed = {"state": "completed" if tree else None, "error": None}
             decisive = next((row for row in tree if row["state"] != "completed"), completed)
-            item = next(filter(None, map(self._client.items.get, items_of(tree))), {})
+            item = next(
+                filter(None, map(self._client.items.get, items_of(row["result"] for row in tree))),
+                {},
+            )
             row = {
                 "id": job_id,
                 "input": arguments(tree[0]["args"]) if tree else None,

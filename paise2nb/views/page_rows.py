@@ -99,7 +99,10 @@ def _rows(client: JobClient, ids: Sequence[int]) -> list[dict[str, Any]]:
     parts = job_store.page_parts(known)
     stores = job_store.rows([part[-1] for part, _ in parts.values() if len(part) > 1])
     stored = {row["page_id"]: row for row in stores.values()}
-    items = {page: items_of([row, stored.get(page, row)]) for page, row in known.items()}
+    items = {
+        page: items_of(part["result"] for part in (row, stored.get(page, row)))
+        for page, row in known.items()
+    }
     as_pages(job_store, known, "all")
     rows = []
     for row in filter(None, map(known.get, ids)):

@@ -595,3 +595,25 @@ def test_a_job_that_is_pickled_or_copied_says_to_pass_its_id(
     for value in (job, [job], app.jobs(), app.enqueue_many("echo", ["x"])):
         with pytest.raises(PaiseError, match=r"pass job\.id"):
             copied(value)
+
+
+def test_the_items_of_many_jobs_are_found_in_one_query(app: App, here: Path) -> None:
+    paths = [here / f"{number}.txt" for number in range(6)]
+    for path in paths:
+        path.write_text(f"Words of {path.name}.\n")
+    jobs = app.enqueue_many("fetch", [str(path) for path in paths])
+    app.enqueue_many("echo", [{"items": 3}, {"items": ["a"]}, {"item": {"b": 1}}, {"item": None}])
+    statements: list[str] = []
+    connection = app.store.database.connection()
+    connection.set_trace_callback(statements.append)
+    found = app.jobs(all=True).items
+    assert len(statements) == 1
+    rows = found.to_dicts()
+    assert len(statements) == 2
+    connection.set_trace_callback(None)
+    assert [row["url"] for row in rows] == [f"file://{path}" for path in paths]
+    assert [item.text.split()[-1] for item in jobs.items] == [f"{path.name}." for path in paths]
+    app.store.database.write(
+        lambda c: c.execute("DELETE FROM items WHERE id = ?", (rows[0]["id"],))
+    )
+    assert [item.id for item in jobs.items] == [row["id"] for row in rows[1:]]
