@@ -1,6 +1,7 @@
 """The core tasks. Fetch, extract and store lead from a URL to an item. Cleanup tidies up.
 
-Where a browser has to make the text of a page, render takes the place of extract or follows it.
+Where a browser has to make the text of a page, render takes the place of extract or follows it: see
+`paise2nb.content.sources.rendered`.
 
 Each task hands an identifier to the next, never contents, and may run twice: its effects are found
 by a key, and older content never replaces newer.
@@ -116,7 +117,13 @@ def is_up_to_date(settings: Settings, result: Any, age: float, args: tuple[Any, 
     return (found.st_size, found.st_mtime_ns) == (result.get("size"), result.get("mtime_ns"))
 
 
-def hand_over(context: Context, url: str, fetched: Fetched, started: float | None = None) -> str:
+def hand_over(
+    context: Context,
+    url: str,
+    fetched: Fetched,
+    started: float | None = None,
+    following: crawl.Crawl | None = None,
+) -> str:
     """Put bytes into the cache, and enqueue their extraction, or the rendering of their page.
 
     Args:
@@ -124,6 +131,7 @@ def hand_over(context: Context, url: str, fetched: Fetched, started: float | Non
         url: As the user gave it.
         fetched: The bytes and their metadata.
         started: When the fetch began, in seconds since the epoch. None means now.
+        following: Render the page, and follow its links for this crawl.
 
     Returns:
         The key of the bytes in the cache.
@@ -139,7 +147,9 @@ def hand_over(context: Context, url: str, fetched: Fetched, started: float | Non
         **{name: fetched.meta[name] for name in ANSWER_FACTS if name in fetched.meta},
     }
     is_page = media_type(fetched.mime_type, fetched.data, urls.suffix_of(fetched.url)) in PAGES
-    if is_page and render_mode(context.settings.fetch, fetched.url) == ALWAYS:
+    if following is not None:
+        context.enqueue("render", shown, facts, following)
+    elif is_page and render_mode(context.settings.fetch, fetched.url) == ALWAYS:
         context.enqueue("render", shown, facts)
     else:
         context.enqueue("extract", shown, key, facts)
@@ -235,7 +245,7 @@ def extract(
     about = Source(url, kind, facts.get("charset"))
     made = extractor.function(context.of(extractor.plugin), data, about)
     documents = made if isinstance(made, list) else [made]
-    if kind in PAGES and not facts.get("rendered") and _is_shell(context, data, about):
+    if kind in PAGES and not facts.get("rendered") and is_shell(context, data, about):
         context.enqueue("render", url, facts)
         return {"mime_type": kind, "shell": True}
     _check_documents(documents, url, kind)
@@ -250,7 +260,7 @@ def extract(
     return {**result, "words": number}
 
 
-def _is_shell(context: Context, data: bytes, source: Source) -> bool:
+def is_shell(context: Context, data: bytes, source: Source) -> bool:
     """Whether only a browser can make the text of a page, and the user wants that."""
     if render_mode(context.settings.fetch, source.url) != AUTO:
         return False
@@ -288,34 +298,6 @@ def _check_documents(documents: list[Any], url: str, kind: str) -> None:
     if not any(document.text.strip() for document in documents):
         raise PermanentError(f"no text in it ({kind}): {url}", "empty")
     require_distinct_urls(documents, url, kind)
-
-
-# render --------------------------------------------------------------------------------------
-
-
-@task("render", host=lambda args: urls.host_of(args[0]))
-def render(context: Context, url: str, facts: Facts) -> dict[str, Any]:
-    """Load a fetched page in a browser, and extract the text that its scripts have made."""
-    from paise2nb.content.render.visit import render_page  # imports the browser
-
-    started = time.time()
-    page, start = context.job.page_id, facts["final_url"]
-    # With its credentials and secrets, which no other row has.
-    asked = context.job_store.rows([page])[page]["args"][0] if page else url
-    fetched = render_page(context, asked, asked if urls.has_hidden_secret(start) else start)
-    key = context.cache.put(fetched.data)
-    # Without what a later fetch compares: the answer is the same, whatever the scripts load.
-    about = {
-        **{name: facts[name] for name in ("robots",) if name in facts},
-        "mime_type": fetched.mime_type,
-        "charset": fetched.charset,
-        "size": len(fetched.data),
-        "fetched_at": started,
-        "final_url": urls.shown_url(fetched.url),
-        "rendered": True,
-    }
-    found = {"url": about["final_url"], "sha256": key, "size": len(fetched.data), **fetched.meta}
-    return {**found, **extract(context, url, key, about)}
 
 
 # store ---------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ BUILT_IN = (
     "paise2nb.content.tasks",
     "paise2nb.content.sources",
     "paise2nb.content.sources.links",
+    "paise2nb.content.sources.rendered",
     "paise2nb.content.sources.sitemaps",
     "paise2nb.content.sources.web_archives",
     "paise2nb.content.fetch",

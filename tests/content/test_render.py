@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -369,6 +370,31 @@ def test_cookies_reach_the_browser_and_come_back_from_it_unchanged(
         "session": "2", "color": "grün", "late": "old", "hidden": "old", "wide": "日本",
     }  # fmt: skip
     assert {cookie.name for _, cookie in kept if cookie.http_only} == {"session", "hidden"}
+
+
+@needs_chromium
+def test_a_crawl_follows_the_links_that_scripts_make(site: Site, tmp_path: Path) -> None:
+    """Though the pages of such a site are all the same before their scripts run."""
+    links = "{'/': ['/a', '/same'], '/a': ['/b'], '/b': ['/c']}"
+    script = (
+        "const here = location.pathname; root.innerHTML = `<p>This page ${here} is all about"
+        " ${here}, and tells it in a number of words.</p>` +"
+        f" ({links}[here] || []).map(to => `<a href=${{to}}>to</a>`).join(' ');"
+    )
+    note = b"<noscript>You need to enable JavaScript to run this app, really.</noscript>"
+    for path in ("/", "/a", "/b", "/same"):
+        page = shell(script).replace(b"<div", note + b"<div")
+        site.add(path, page.replace(b"location.pathname", b"'/a'") if path == "/same" else page)
+    with paise2nb.open("test", tmp_path, SETTINGS) as app:
+        job = app.enqueue("links", site.url("/"), 2, tag="app")
+        assert job.wait(timeout=100)
+        found = {urlsplit(item.url).path: item.text for item in app.items(tag="app")}
+        assert set(found) == {"/a", "/b"}
+        assert not any("enable JavaScript" in text for text in found.values())
+        assert all(f"all about {path}" in text for path, text in found.items())
+        assert job.result()["left_out"] == {
+            "same_text": {"number": 1, "examples": [site.url("/same")]}
+        }
 
 
 @needs_chromium

@@ -2,6 +2,7 @@
 (limit) => {
   const root = document.documentElement;
   if (!root) return "";
+  for (const element of root.querySelectorAll("noscript")) element.remove(); // the browser shows none
   const shadowRoots = [];
   const collect = (node) => {
     for (const element of node.querySelectorAll("*")) {

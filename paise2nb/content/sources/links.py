@@ -14,14 +14,15 @@ from paise2nb.content import crawl
 from paise2nb.content.crawl import MAX_URLS, NOINDEX, SAME_TEXT, Claims, Crawl
 from paise2nb.content.extract.types import PAGES
 from paise2nb.content.fetch import visit
+from paise2nb.content.render_mode import ALWAYS, render_mode
 from paise2nb.content.sources import check_url, is_new, new_jobs, reading
-from paise2nb.content.tasks import hand_over
+from paise2nb.content.tasks import hand_over, is_shell
 from paise2nb.core import urls
 from paise2nb.core.errors import UsageError
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.crawls import KNOWN, NOFOLLOW
 from paise2nb.jobs.models import Found, Link, NewJob
-from paise2nb.plugins import AppInfo, task
+from paise2nb.plugins import AppInfo, Fetched, Source, task
 
 
 def check_links(app: AppInfo, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -54,27 +55,59 @@ def links(
     is_page = reading.kind_of(fetched) in PAGES
     if is_first and not is_page:
         raise reading.wrong_task("page", fetched)
-    host = host or urls.host_of(fetched.url)
-    here = Crawl(depth, same_host, pattern, max_pages, host)
-    page = reading.read_page(fetched) if is_page else reading.Page({}, None, [], "")
+    here = Crawl(depth, same_host, pattern, max_pages, host or urls.host_of(fetched.url))
+    if is_page and _needs_browser(context, fetched):
+        hand_over(context, url, fetched, following=here)
+        context.found = Found([], max_pages)  # the first page begins the crawl
+        return {"found": 0, "new": 0, "rendered": True}
+    result = follow(context, url, fetched, here, is_first=is_first)
+    if not is_first and "skipped" not in result:  # a page on the way becomes an item, too
+        hand_over(context, url, fetched)
+    return result
+
+
+def _needs_browser(context: Context, fetched: Fetched) -> bool:
+    about = Source(fetched.url, "text/html", fetched.charset)
+    is_always = render_mode(context.settings.fetch, fetched.url) == ALWAYS
+    return is_always or is_shell(context, fetched.data, about)
+
+
+def follow(
+    context: Context, url: str, fetched: Fetched, here: Crawl, *, is_first: bool
+) -> dict[str, Any]:
+    """Enqueue the pages that a page of a crawl links to.
+
+    Args:
+        context: The execution that has the page.
+        url: As it was found.
+        fetched: The page, or a file without links.
+        here: The crawl.
+        is_first: Whether it is the first page of the crawl, which is not stored.
+
+    Returns:
+        How many pages these are, what is left out, and why the page itself is ``skipped``.
+    """
+    page = reading.Page({}, None, [], "")
+    if reading.kind_of(fetched) in PAGES:
+        page = reading.read_page(fetched)
     robots = crawl.directives(context, fetched.meta.get("robots"), *page.robots)
     reason = ""
-    if not is_first:  # a page on the way becomes an item, too
+    if not is_first:
         claims = Claims(robots, page.canonical, crawl.digest(page.text, "page"))
 
         def page_job(url: str) -> NewJob:
-            return _jobs(context, here._replace(depth=depth + 1), [url])[0]
+            return _jobs(context, here._replace(depth=here.depth + 1), [url])[0]
 
         reason = crawl.reason_to_skip(context, here, url, fetched.url, claims, page_job)
         if reason and reason != NOINDEX:
             return {"found": 0, "new": 0, "skipped": reason}
-        if not reason:
-            hand_over(context, url, fetched)
-    result = _follow(context, here, page, follows=NOFOLLOW not in robots)
+    result = _enqueue(context, here, page, follows=NOFOLLOW not in robots, is_first=is_first)
     return {**result, "skipped": reason} if reason else result
 
 
-def _follow(context: Context, here: Crawl, page: reading.Page, *, follows: bool) -> dict[str, Any]:
+def _enqueue(
+    context: Context, here: Crawl, page: reading.Page, *, follows: bool, is_first: bool
+) -> dict[str, Any]:
     """Enqueue the pages that a page links to; say how many these are, and what is left out."""
     robots = context.settings.fetch.robots
     found = {url: is_nofollow and robots for url, is_nofollow in page.links.items()}
@@ -82,7 +115,6 @@ def _follow(context: Context, here: Crawl, page: reading.Page, *, follows: bool)
     all_links = crawl.without_known_texts(context, all_links)
     wanted = [link for link in all_links if not link.reason]
     known = context.job_store.crawled(context.job.root_id, [link.key for link in wanted])
-    is_first = context.job.parent_id is None
     if is_first:  # the crawl begins again
         known = {}
     new = [link for link in wanted if not _is_settled(known.get(link.key), link)]
