@@ -107,8 +107,11 @@ def without_known_texts(context: Context, links: list[Link]) -> list[Link]:
 
 
 def digest(text: str, kind: str) -> bytes:
-    """The digest of a text without its spaces; empty if the text is short."""
-    text = "".join(text.split())
+    """The digest of the words of a text, in any order; empty if the text is short.
+
+    So a list is the same however it is sorted.
+    """
+    text = "".join(sorted(text.split()))
     if len(text) < SHORT_TEXT:
         return b""
     return hashlib.blake2b(text.encode("utf-8", "replace"), person=kind.encode()).digest()

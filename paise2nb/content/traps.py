@@ -18,10 +18,10 @@ EARLIEST = 1900  # a date before this year is hardly that of a page
 
 # Parameters with the id of a session: of PHP, Java, ASP, ColdFusion, osCommerce, Zen Cart, …
 _SESSION = re.compile(
-    r"(?:\w{0,12}[_.-]?)?sess(?:ion)?[_-]?id\w{0,8}|session|phpsessid|cfid|cftoken|zenid|oscsid",
+    r"(?:\w{0,12}[_.-]?)?sess(?:ion)?[_-]?id\w{0,8}|phpsessid|cfid|cftoken|zenid|oscsid",
     re.IGNORECASE,
 )
-_SHORT_NAMES = ("s", "sid")
+_SHORT_NAMES = ("s", "sid", "session")
 _SESSION_VALUE = re.compile(r"(?=\D*\d)[0-9a-z]{10,}", re.IGNORECASE)  # not the number of a page
 # ";jsessionid=1", and "/(S(1))" of ASP.NET.
 _SESSION_IN_PATH = re.compile(
@@ -33,9 +33,10 @@ _CALENDAR = re.compile(
 )
 _VIEW = re.compile(r"list|month|week|day|year|grid|agenda|ical|index\.\w+", re.IGNORECASE)
 _DATE_IN_PATH = re.compile(
-    r"/(\d{4})(?:[-/._]?\d{1,2}){1,2}$|/(\d{4})/?(?:w|week)[-_]?\d{1,2}$", re.I
+    r"/(\d{4})(?:[-/._]?\d{1,2}){1,2}$|/(\d{4})/?(?:w|kw|week)[-_]?\d{1,2}$", re.I
 )
-_DATE_NAME = re.compile(r"(?:\w*[_-])?(?:date|day|month|week|year|mon|ym|ymd)", re.IGNORECASE)
+_DATE_NAME = re.compile(r"(?:[\w-]*[_-])?(?:date|day|month|week|year|mon|ym|ymd)", re.IGNORECASE)
+_SHORT_DATE_NAMES = ("y", "m", "d", "w")  # in a calendar
 _YEAR = re.compile(r"\d{4}(?!\d)|\d{4}(?=\d\d(?:\d\d)?$)")
 
 
@@ -74,7 +75,8 @@ def _is_calendar(segments: list[str], parameters: list[tuple[str, str]]) -> bool
         segments = segments[:-1]
     in_path = _DATE_IN_PATH.search("/" + "/".join(segments))
     dates = [v for name, v in parameters if _DATE_NAME.fullmatch(name) and v[:1].isdigit()]
-    if (in_path or dates) and any(map(_CALENDAR.search, names)):
+    short = [v for name, v in parameters if name in _SHORT_DATE_NAMES and v.isdigit()]
+    if (in_path or dates or short) and any(map(_CALENDAR.search, names)):
         return True
     years = [int(in_path[1] or in_path[2])] if in_path else []
     years += [int(found[0]) for found in map(_YEAR.match, dates) if found]

@@ -204,6 +204,8 @@ def test_numbers_that_make_no_sense_are_refused(app: App, args: tuple[Any, ...])
         ("/index.php?date=2150-01-01", "calendar"), ("/cal/2026/w48", "calendar"),
         ("/a/b/a/b/a/b", "long_path"), ("/x/x/x", "long_path"), ("/" + "d/" * 1, ""),
         ("/" + "/".join(map(str, range(30))), "long_path"), ("/?" + "q" * 3000, "long_path"),
+        ("/cal.php?y=2031&m=4", "calendar"), ("/termine/2031/kw12", "calendar"),
+        ("/events/list/?tribe-bar-date=2031-01-01", "calendar"), ("/shop?m=4711&d=4711", ""),
         ("/calendar/", ""), ("/events/2026/11/harvest-festival", ""), ("/2019/05/", ""),
         ("/2019/05/17/a-story", ""), ("/blog?year=2019", ""), ("/articles/1024/", ""),
         ("/issue?date=1951-03-04", ""), ("/docs/docs/", ""), ("/11/11/11/", ""),
@@ -219,6 +221,7 @@ def test_traps_are_known_by_their_urls(path: str, reason: str) -> None:
         ("/a?PHPSESSID=1", "/a"), ("/a;jsessionid=A1.node?x=1", "/a?x=1"), ("/(S(abc))/a", "/a"),
         ("/a?x=1&sessionid=12&y=2", "/a?x=1&y=2"), ("/a?ASPSESSIONIDABCDEFGH=X", "/a"),
         ("/a?sid=0123456789abcdef", "/a"), ("/a?sid=12", "/a?sid=12"), ("/a?s=words", "/a?s=words"),
+        ("/talks?session=2026-spring", "/talks?session=2026-spring"),
         ("/a?session=", "/a?session="), ("/talks?session_title=x", "/talks?session_title=x"),
     ],
 )  # fmt: skip
@@ -241,6 +244,21 @@ def test_a_text_at_many_urls_is_stored_once_and_followed_once(app: App, site: Si
     assert len(stored(app)) == 1
     assert left_out(app, job) == {"same_text": 1}
     assert [row["args"][0] for row in app.jobs(state="skipped").to_dicts()] == [site.url("/copy/2")]
+
+
+def test_a_list_is_the_same_however_it_is_sorted(app: App, site: Site) -> None:
+    things = [words(name) for name in ("oar", "boat", "buoy", "sail")]
+    orders = {"/things": things, "/things?sort=name": sorted(things), "/things?desc": things[::-1]}
+    start = site.add("/", page(words("start"), *orders))
+
+    def sort(visit: Visit, argument: str) -> None:
+        visit.answer(page(" ".join(orders[visit.path]), "/about"), "text/html")
+
+    site.on("/things", sort)
+    site.add("/about", page(words("about")))
+    job = app.enqueue("links", start, 2)
+    assert len(stored(app)) == 2
+    assert left_out(app, job) == {"same_text": 2}
 
 
 def test_pages_with_hardly_any_text_are_not_the_same(app: App, site: Site) -> None:

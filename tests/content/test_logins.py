@@ -327,6 +327,8 @@ LANDED = [
     ("x", "Login.aspx", SHELL, True),
     ("x", "//accounts.example/v3/id?continue=https://a.example/x", NAME_FIRST, True),
     ("x", "auth/realms/b?to=%2Fx", SHELL, True),
+    ("x", "member.php?action=login", LOGIN, True),
+    ("x", "", GREETING.replace(b"Sign in", "ログイン".encode()), True),
     # Other pages, though many have a login in their header.
     ("x", "x/", ARTICLE, False),
     ("x", "//www.a.example/x", ARTICLE, False),

@@ -64,6 +64,10 @@ PAGES = {
     + f"<body><noscript>Comments need JavaScript.</noscript><p>{WORDS}</p></body>",
     "a form": HEAD.format(ANALYTICS)
     + "<body><main id='main'><form>Name <input></form></main></body>",
+    "a note with a place for dialogs": HEAD.format(SCRIPT)
+    + "<body><h1>The pool is closed today.</h1><div id='modal-root'></div></body>",
+    "a note with comments": HEAD.format(SCRIPT) + "<body><h1>The pool is closed today.</h1>"
+    "<noscript>Please enable JavaScript to view the comments.</noscript></body>",
     "a main element": HEAD.format(ANALYTICS) + "<body><header>News</header><main></main></body>",
 }  # fmt: skip
 

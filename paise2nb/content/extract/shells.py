@@ -13,6 +13,11 @@ MOST_ROOTS = 20  # elements that are examined; hostile pages have thousands, one
 FEW = 30  # words that a shell may have besides, such as those of a footer
 # The element that React, Vue, Angular, Next, Nuxt, Svelte, Gatsby and others fill.
 _ROOT = re.compile(r"(?:_*(?:root|app|application|next|nuxt|gatsby|svelte|main|spa|mount)_*)")
+# What scripts show above or beside a page that has a text of its own.
+_OTHER = re.compile(
+    "ads|banner|chat|comments|consent|cookie|dialog|fb|footer|header|menu|modals?|nav|overlay|popup"
+    "|portal|sidebar|toast|tooltip|widget"
+)
 _ROOT_PARTS = re.compile(r"[-_]+|(?<=[a-z])(?=[A-Z])")
 _PLACEHOLDER = re.compile(  # of a template in the page
     r"\{\{(?:(?!\{\{|\}\}).)*+\}\}|\[\[(?:(?!\[\[|\]\]).)*+\]\]", re.DOTALL
@@ -39,9 +44,8 @@ def is_shell(page: str) -> bool:
     scripts = [script for script in tree.iter("script") if not _DATA.search(script.get("type", ""))]
     if not any(script.get("src") or script.text for script in scripts):
         return False
-    needs_scripts = any(
-        "javascript" in (element.text_content() or "").lower() for element in tree.iter("noscript")
-    )
+    notes = ((element.text_content() or "").lower() for element in tree.iter("noscript"))
+    needs_scripts = any("javascript" in note and "comments" not in note for note in notes)
     for element in list(body.iter()):
         if element.tag in _INVISIBLE or "hidden" in element.attrib:
             element[:], element.text = [], None
@@ -63,7 +67,8 @@ def _is_root(element: Any) -> bool:
     name = element.get("id") or element.tag
     is_component = "-" in element.tag and not element.get("id")
     parts = [part.lower() for part in _ROOT_PARTS.split(name) if part]
-    is_root = any(map(_ROOT.fullmatch, parts)) and (is_component or bool(element.get("id")))
+    is_named = any(map(_ROOT.fullmatch, parts)) and not any(map(_OTHER.fullmatch, parts))
+    is_root = is_named and (is_component or bool(element.get("id")))
     return is_root or "ng-app" in element.attrib
 
 

@@ -5,7 +5,7 @@ Many pages have a small form for the login in their header, so a password field 
 
 import re
 from collections.abc import Sequence
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from paise2nb.content.extract.types import PAGES
 from paise2nb.plugins import Fetched
@@ -22,8 +22,11 @@ _LIKELY = re.compile(
 )
 _HOST = re.compile(r"login|logon|signin|auth|sso|idp|cas|oauth|accounts?|id|identity", re.I)
 _TITLE = re.compile(
-    rb"<(?:title|h1|h2|legend)\b[^<>]*+>[^<]*?\b(?:log ?in|log on|sign ?in|anmeld|einlogg|connexion"
-    rb"|se connecter|iniciar ses|accedi|inlog|entrar|zaloguj)",
+    (
+        r"<(?:title|h1|h2|legend)\b[^<>]*+>[^<]*?(?:\b(?:log ?in|log on|sign ?in|anmeld|einlogg"
+        r"|connexion|se connecter|iniciar ses|accedi|inlog|entrar|zaloguj)"
+        r"|ログイン|登录|登錄|登入|로그인|Войти|Вход|Увійти)"
+    ).encode(),
     re.I,
 )
 _PASSWORD = re.compile(rb"<input\b[^<>]*?\btype\s*=\s*[\"']?password\b", re.I)
@@ -47,6 +50,7 @@ def leads_to_login(chain: Sequence[str], fetched: Fetched) -> bool:
     is_login_host = bool(_HOST.fullmatch(other_host))
     comes_back = any(_is_named(url, landed.query) for url in chain[:-1])
     is_sure, is_likely = _has(_SURE, landed.path), _has(_LIKELY, landed.path) or is_login_host
+    is_likely = is_likely or any(_SURE.fullmatch(value) for _, value in parse_qsl(landed.query))
     if _PASSWORD.search(page):
         return bool(is_sure or is_likely or comes_back or _TITLE.search(page))
     # It may ask for a name first, or scripts make its form.
