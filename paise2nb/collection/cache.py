@@ -29,17 +29,19 @@ class Cache:
 
     Args:
         directory: Created with mode 0700 if it is missing.
+        durable: Whether entries have to survive a power cut.
 
     Raises:
         StorageError: The directory can't be created or written to.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
         self.directory = directory
+        self._durable = durable
         make_private_directory(directory)
 
     def put(self, data: bytes) -> str:
-        """Store bytes durably and return their key, the SHA-256 in hexadecimal.
+        """Store bytes and return their key, the SHA-256 in hexadecimal.
 
         Putting an existing entry again makes it new, so that `remove` keeps it. A damaged one is
         replaced.
@@ -56,11 +58,12 @@ class Cache:
                         os.utime(path)
                         return key
             try:
-                write_atomically(path, data)
+                write_atomically(path, data, sync=self._durable)
             except FileNotFoundError:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-                sync_to_disk(self.directory)
-                write_atomically(path, data)
+                if self._durable:
+                    sync_to_disk(self.directory)
+                write_atomically(path, data, sync=self._durable)
         except OSError as error:
             problem = f"can't write to the cache {self.directory}: {error.strerror}"
             raise StorageError(f"{problem}; free some space, or run `paise2 doctor`") from error

@@ -37,7 +37,7 @@ from paise2nb.config.specs import (
 )
 from paise2nb.core.errors import HIDDEN, SettingsError, UsageError, without_secrets
 from paise2nb.core.files import working_directory
-from paise2nb.core.urls import without_credentials
+from paise2nb.core.urls import shown_url
 
 PROFILES = ("development", "test", "production")
 FILE_NAME = "paise2.yaml"
@@ -327,7 +327,7 @@ class Settings(Section):
 
     def without_secrets(self) -> Settings:
         """Return these settings without what may be in no database, listing or message."""
-        url = without_credentials(self.task_queue.redis.url)
+        url = shown_url(self.task_queue.redis.url)
         alerts = public(self.entries["alerts",].value)
         headers = {host: dict.fromkeys(named) for host, named in self.fetch.headers.items()}
         values = {"task_queue.redis.url": url, SECRET: None, "alerts": alerts, HEADERS: headers}

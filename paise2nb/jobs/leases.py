@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
+from itertools import product
 from random import random
 from typing import Any, NamedTuple
 
@@ -185,17 +186,21 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
         logins: Logins | None,
     ) -> list[Lease]:
         """Claim jobs of a pool for the least loaded of the machines that may run them."""
-        free = sum(max(0, m.slots.get(pool, 0)) + m.ahead.get(pool, 0) for m in machines)
-        free = min(free, CLAIMED_AT_ONCE)
+        threads = sum(max(0, machine.slots.get(pool, 0)) for machine in machines)
+        ahead = sum(machine.ahead.get(pool, 0) for machine in machines)
+        brief = {task for machine in machines for task in machine.brief}
         # Chance decides between equals, or the first machine would get all jobs that come singly.
         order = [(-m.slots.get(pool, 0), random(), m) for m in machines]
         heapify(order)
         rows: list[sqlite3.Row] = []
-        # Jobs that only home can run must not hide the others.
-        most = free if logins is None else CLAIMED_AT_ONCE
-        for task in limits if free else ():
-            for isolated in (1, 0):
-                rows += tx.execute(SQL["leasable"], (task, isolated, most)).fetchall()
+        for task, isolated in product(limits, (1, 0)):
+            # An isolated job may wait for a machine to have no other.
+            most = threads + (ahead if isolated or task in brief else 0)
+            if most and logins:  # jobs that only home can run must not hide the others
+                most = CLAIMED_AT_ONCE
+            if most:
+                values = (task, isolated, min(most, CLAIMED_AT_ONCE))
+                rows += tx.execute(SQL["leasable"], values).fetchall()
         leases = []
         for row in sorted(rows, key=lambda row: (-row["priority"], row["tree"], row["id"])):
             needed = logins(row["host"]) if logins and row["host"] else frozenset()
@@ -218,8 +223,8 @@ class LeaseMixin(QueryMixin, ExecutionMixin):
                 token = secrets.token_hex(16)
                 limit = limits[row["task"]]
                 leases.append(Lease(token, chosen.machine, claim, limit, chosen.sequence))
-        values = [(lease.token, lease.claim.id, lease.machine, lease.sequence) for lease in leases]
-        tx.executemany("INSERT INTO leases VALUES (?, ?, ?, ?, 0)", values)
+        given = [(lease.token, lease.claim.id, lease.machine, lease.sequence) for lease in leases]
+        tx.executemany("INSERT INTO leases VALUES (?, ?, ?, ?, 0)", given)
         return leases
 
     @transaction

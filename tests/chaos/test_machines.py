@@ -15,7 +15,9 @@ import redis
 from paise2nb.app import App
 from tests.chaos.environment import Environment
 from tests.chaos.scenarios import Scale, scenario
-from tests.machines import Place, RedisServer
+from tests.machines import OPEN, SECRET, Machine, Place, RedisServer
+from tests.namespaces import Host
+from tests.site import Site
 from tests.waiting import until
 
 TREE = """
@@ -141,3 +143,76 @@ def test_nothing_is_lost_when_machines_relay_and_redis_fail(
     environment: Environment, scale: Scale
 ) -> None:
     run(environment.root, int(scale["jobs"]), int(scale["rounds"]), environment.seed)
+
+
+def sent_to_frozen(place: Place, app: App, site: Site) -> list[float]:
+    """How long a machine that is frozen keeps hosts waiting whose pages it should fetch, in s."""
+    frozen, other = [place.join(PAISE2_QUEUE_SECRET=SECRET) for _ in range(2)]
+    place.joined(app, 2)
+    frozen.send(signal.SIGSTOP)
+    urls = [
+        site.url(f"/ok?{len(site.requests)}", host=f"127.0.0.{number + 2}") for number in range(8)
+    ]
+    jobs = app.enqueue_many("fetch", urls)
+    jobs.wait(60)
+    frozen.kill(), other.kill()
+    first = [job.attempts[0] for job in jobs]
+    assert {attempt["outcome"] for attempt in first} == {"completed", "released"}
+    return [attempt["finished_at"] - attempt["started_at"] for attempt in first]
+
+
+def silence(machine: Machine, end: str) -> None:
+    match end:
+        case "killed":
+            machine.kill()
+        case "frozen":
+            machine.send(signal.SIGSTOP)
+        case "cut off":
+            assert machine.host is not None
+            machine.host.cut()
+
+
+@scenario(
+    27,
+    "machines are killed, frozen and cut off with a job",
+    short={"rounds": 1},
+    full={"rounds": 10},
+)
+def test_the_jobs_of_a_silent_machine_run_again_soon(
+    environment: Environment, scale: Scale
+) -> None:
+    place = Place(environment.root, RedisServer(environment.root / "redis", *OPEN))
+    site = Site("0.0.0.0")
+    try:
+        app = place.home(
+            task_queue__redis__secret=SECRET, fetch__allow_private_addresses=True,
+            fetch__robots=False, fetch__host_delay=0,
+        )  # fmt: skip
+        app.workers.start(pool="home")
+        lease, returns, waits = app.settings.task_queue.redis.lease, [0.0], [0.0]
+        for number in range(int(scale["rounds"])):
+            for end in ("killed", "frozen", "cut off"):
+                gate = environment.root / f"gate {number} {end}"
+                began = Path(f"{gate}.ran")
+                machine = place.join_from(Host())
+                place.joined(app)
+                job = app.enqueue("hold", str(gate), "word")
+                until(lambda: sum(row["started"] for row in app.queue.job_store.leases()) == 1)
+                other = place.join_from(Host())
+                place.joined(app, 2)
+                since = time.monotonic()
+                silence(machine, end)
+                until(lambda began=began: len(began.read_text().splitlines()) == 2)
+                returns.append(time.monotonic() - since)
+                gate.touch()
+                job.wait(60)
+                assert job.result(0).startswith(str(other.directory))
+                machine.kill(), other.kill()
+                until(lambda: not app.workers.status().machines)
+            waits += sent_to_frozen(place, app, site)
+            until(lambda: not app.workers.status().machines)
+        environment.within(max(returns), lease + 2, "slowest return of a silent machine's job")
+        environment.within(max(waits), 3, "longest wait of a host for a frozen machine")
+    finally:
+        site.close()
+        place.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from paise2nb.core.errors import NotFound, WorkersError
+from paise2nb.core.errors import NotFound
 from paise2nb.workers.machines import turns
 from paise2nb.workers.machines.home import HomeParts
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
@@ -221,8 +221,13 @@ def test_crashes_and_limits_are_charged_as_at_home(place: Place) -> None:
     place.joined(app)
     crashing, slow = app.enqueue("die", "x"), app.enqueue("too-long", "x")
     app.wait(60)
-    assert [a["outcome"] for a in crashing.attempts] == ["crashed", "crashed"]
-    assert {a["outcome"] for a in slow.attempts} == {"timeout"}
+    # A machine whose worker takes long to start again gives a job back.
+    charged = [
+        [a["outcome"] for a in job.attempts if a["outcome"] != "released"]
+        for job in (crashing, slow)
+    ]
+    assert charged[0] == ["crashed", "crashed"]
+    assert set(charged[1]) == {"timeout"}
     assert (crashing.state, slow.state) == ("failed", "failed")
 
 
@@ -451,67 +456,6 @@ def test_a_collection_leaves_its_machine_to_others_after_some_time(
 
 
 # Refusals --------------------------------------------------------------------------------------
-
-
-def test_a_server_that_may_delete_messages_is_refused(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru")
-    place = Place(tmp_path, redis)
-    try:
-        with pytest.raises(WorkersError, match="maxmemory-policy is allkeys-lru; set it to"):
-            place.home().workers.start(pool="home")
-        machine = place.join()
-        assert machine.process.wait(60) == 1
-        assert "set it to noeviction" in machine.output
-    finally:
-        place.close()
-
-
-def test_a_second_home_is_refused_with_the_place_of_the_first(place: Place) -> None:
-    place.home().workers.start(pool="home")
-    with pytest.raises(WorkersError, match=r"has a home already: .*/data/tasks.db on "):
-        place.home("other").workers.start(pool="home")
-
-
-def test_without_a_secret_only_loopback_is_used(place: Place) -> None:
-    app = place.home(task_queue__redis__url="redis://192.0.2.1:6379/0")
-    with pytest.raises(WorkersError, match="PAISE2_QUEUE_SECRET"):
-        app.workers.start(pool="home")
-    machine = place.join(url="redis://:hidden@192.0.2.1:6379/0")
-    assert machine.process.wait(60) == 2
-    assert "PAISE2_QUEUE_SECRET" in machine.output
-    assert "hidden" not in machine.output
-
-
-def test_a_machine_with_a_wrong_secret_gets_nothing(place: Place) -> None:
-    app = place.home(task_queue__redis__secret="right")
-    app.workers.start(pool="home")
-    place.join(PAISE2_QUEUE_SECRET="wrong")
-    right = place.join(PAISE2_QUEUE_SECRET="right")
-    place.joined(app, 1)
-    job = app.enqueue("where", "word")
-    assert job.result(60).startswith(str(right.directory))
-    assert "right" not in app.queue.job_store.supervisor()["settings"]
-    assert len(app.workers.status().machines) == 1
-
-
-def test_a_password_is_in_no_row_log_or_error(tmp_path: Path) -> None:
-    place = Place(tmp_path, RedisServer(tmp_path / "redis", "--requirepass", "pass-word"))
-    try:
-        app = place.home(task_queue__redis__url=f"redis://:wrong-one@{place.redis.address}")
-        with pytest.raises(WorkersError, match="no Redis server answers") as caught:
-            app.workers.start(pool="home")
-        texts = [str(caught.value)]
-        app = place.home(
-            "other", task_queue__redis__url=f"redis://:pass-word@{place.redis.address}"
-        )
-        app.workers.start(pool="home")
-        machine = place.join(PAISE2_REDIS_URL=f"redis://:pass-word@{place.redis.address}")
-        place.joined(app)
-        texts += [machine.output, json.dumps(app.queue.job_store.supervisor())]
-        texts += [file.read_text() for file in tmp_path.glob("*/logs/workers.log")]
-        assert not any(word in text for text in texts for word in ("pass-word", "wrong-one"))
-    finally:
-        place.close()
 
 
 def test_a_start_without_redis_py_says_what_to_install_and_starts_nothing(tmp_path: Path) -> None:

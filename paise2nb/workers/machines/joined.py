@@ -1,5 +1,6 @@
 """The machines that have joined a queue, and their leases, as the relay knows them."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +74,11 @@ class Machine:
         """Its random name."""
         return self.channel.other
 
+    def acknowledge(self, token: str) -> None:
+        """Answer that an outcome need not be sent again."""
+        self.acknowledged.append(token)
+        self.answer = self.answer or "report"
+
     def capacity(self, brief: frozenset[str]) -> Capacity | None:
         """What it may be given now; None for nothing.
 
@@ -81,10 +87,13 @@ class Machine:
         """
         if any(lease.isolated for lease in self.leases.values()) or not self.tasks:
             return None
-        slots = dict(self.about.get("pools", {}))
-        ahead = dict.fromkeys(slots, self.ahead if brief else 0)
-        for lease in self.leases.values():
-            slots[lease.pool] = slots.get(lease.pool, 0) - 1
+        threads = self.about.get("pools", {})
+        ahead = dict.fromkeys(threads, self.ahead if brief else 0)
+        # A job whose bytes are on their way home needs no thread any more. For no more jobs than
+        # there are threads: then the machine waits for home.
+        coming = Counter(self.leases[t].pool for t in self.pending.keys() & self.leases.keys())
+        has = Counter(lease.pool for lease in self.leases.values())
+        slots = {pool: n - has[pool] + min(coming[pool], n) for pool, n in threads.items()}
         for pool, free in slots.items():
             if -free > ahead.get(pool, 0) / 2:  # many at once later: each message has its price
                 ahead[pool] = 0

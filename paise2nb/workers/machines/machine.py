@@ -24,6 +24,7 @@ from paise2nb.workers.machines.memory import PLUGINS, MemoryStore, execution_fro
 from paise2nb.workers.machines.messages import (
     HOME,
     Channel,
+    Refusals,
     Server,
     new_name,
     session_key,
@@ -65,7 +66,7 @@ class Link:
         self._accepts_plugins = accepts_plugins
         self.me = new_name()
         self.store = MemoryStore(data_dir / "machine.sock", self._changed, self._ask_home)
-        self.cache = Cache(data_dir / "cache")
+        self.cache = Cache(data_dir / "cache", durable=False)  # home has all that matters
         self.setup: dict[str, Any] | None = None
         self.stopping = self.leaving = False
         self.logins: list[str] = []
@@ -73,6 +74,7 @@ class Link:
         self._secret = secret
         self._channel: Channel | None = None
         self._nonce = ""
+        self._refusals = Refusals()
         self._lock = threading.RLock()  # of the channel, so that a heartbeat tells one moment
         self._wakeup = threading.Event()
         self._ended = False
@@ -260,6 +262,7 @@ class Link:
             channel = self._channel
             message = channel.accept(data) if channel is not None else None
             if message is None:
+                self._refusals.log(HOME)
                 return
             kind, body = message
             match kind:

@@ -7,6 +7,7 @@ than the last one, and senders repeat what was not acknowledged; see `relay` and
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterable
@@ -17,7 +18,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from paise2nb.config.settings import RedisSettings, config_files
 from paise2nb.core.errors import SettingsError, WorkersError, message
-from paise2nb.core.urls import without_credentials
+from paise2nb.core.urls import shown_url
+
+logger = logging.getLogger("paise2nb.worker")
 
 HOME = "home"  # the name of the relay as a sender and a receiver
 # Seconds. A read waits one second, so that it never ends because of this limit alone: the server
@@ -25,6 +28,7 @@ HOME = "home"  # the name of the relay as a sender and a receiver
 SOCKET_SECONDS = 5.0
 READ_SECONDS = 1
 MAILBOXES = 1000  # kept open
+REFUSALS = 100  # senders whose refused messages are logged
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -65,7 +69,7 @@ def shared_secret(chosen: str | None, url: str) -> bytes:
     host = parts.hostname or parse_qs(parts.query).get("host", ["localhost"])[0]
     if not found and parts.scheme != "unix" and host not in LOOPBACK:
         raise SettingsError(
-            f"{without_credentials(url)} is not on this machine, so messages must be signed: set "
+            f"{shown_url(url)} is not on this machine, so messages must be signed: set "
             f"PAISE2_QUEUE_SECRET, or write a secret to {file}, here and on every machine"
         )
     return (found or "").encode()
@@ -91,7 +95,7 @@ class Server:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        self.url = without_credentials(url)
+        self.url = shown_url(url)
         self._mailboxes: dict[str, Any] = {}
         self.errors = (redis.RedisError, OSError)
         try:
@@ -193,6 +197,27 @@ class Channel:
 
     def _signature(self, text: bytes) -> bytes:
         return hmac.new(self.key, text, hashlib.sha256).hexdigest().encode()
+
+
+class Refusals:
+    """Logs the messages that are refused, once for each sender."""
+
+    def __init__(self) -> None:
+        self._senders: set[str] = set()
+
+    def log(self, sender: str) -> None:
+        """Log that a message is refused.
+
+        Args:
+            sender: What the message says, which may be wrong.
+        """
+        if sender not in self._senders and len(self._senders) < REFUSALS:
+            self._senders.add(sender)
+            logger.warning(
+                "a message from %s is refused: it was altered or repeated, or is signed with "
+                "another secret or in an earlier session",
+                sender,
+            )
 
 
 def sender_of(data: bytes) -> str:

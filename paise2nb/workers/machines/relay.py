@@ -4,31 +4,30 @@ One thread reads Redis and wakes the other, which writes outcomes and claims in 
 transaction each. The relay may die at any time: the leases are in the job store.
 """
 
-import json
 import logging
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
-from paise2nb.content.fetch import robots
-from paise2nb.core.errors import StorageError, WorkersError
+from paise2nb.core.errors import StorageError
 from paise2nb.core.wakeup import Listener, Notifier
 from paise2nb.jobs.leases import HOME_ONLY
 from paise2nb.jobs.models import Limits, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash
-from paise2nb.jobs.transfer import outcome_from_json
 from paise2nb.workers.machines.bytes_in_parts import Receiver, Sender
 from paise2nb.workers.machines.home import HomeParts
+from paise2nb.workers.machines.home_key import HomeKey
 from paise2nb.workers.machines.joined import AHEAD, AHEAD_SECONDS, MOST_AHEAD, Leased, Machine
 from paise2nb.workers.machines.messages import (
     HOME,
     Channel,
+    Refusals,
     Server,
     new_name,
     redis_url,
@@ -37,6 +36,7 @@ from paise2nb.workers.machines.messages import (
     setup_digest,
     shared_secret,
 )
+from paise2nb.workers.machines.outcomes import RELEASED, Outcomes
 from paise2nb.workers.machines.versions import tasks_for
 
 logger = logging.getLogger("paise2nb.worker")
@@ -46,7 +46,8 @@ RENEW_SECONDS = 1.0  # between two renewals of the key that names this home
 GAP_SECONDS = 2.0  # a longer pause of this process is none of the machines
 SILENT_SECONDS = 2.0  # after which a machine gets no more jobs until it is heard again
 RECALL_SECONDS = 2.0  # after which a job that has not begun goes to another machine
-_RELEASED = Outcome("released", "queued")
+AWAKE_SECONDS = 1.5  # a machine that was not heard for longer may have begun its jobs
+CHECK_SECONDS = 0.4  # between two checks of that: its host waits for at most 3 seconds
 
 
 class Relay:
@@ -73,6 +74,7 @@ class Relay:
         self._server = Server(url)
         self._server.require_noeviction()
         self._nonce = new_name()
+        self._refusals = Refusals()
         self._budget = self._settings.blob_mb * 1_000_000  # of all machines together
         self._collection = self._store.collection()
         self._channels: dict[str, Channel] = {}  # of machines, those that were lost included
@@ -80,9 +82,14 @@ class Relay:
         self._machines: dict[str, Machine] = {}
         self._incoming: deque[bytes] = deque()
         self._ended: list[tuple[Machine, str, Outcome]] = []  # with their tokens
+        self._outcomes = Outcomes(parts, lambda *ended: self._ended.append(ended))
+        self._key = HomeKey(
+            self._server, self._settings.name, self._store.path, self._collection, self._nonce,
+            self._settings.lease,
+        )  # fmt: skip
         self._listener = Listener(self._store.path, "relay")
         self._notifier = Notifier(self._store.path)
-        self._renewed_at = self._stepped_at = time.monotonic()
+        self._renewed_at = self._checked_at = self._stepped_at = time.monotonic()
         self._read_plugins()
         self._renew()
         self._load()
@@ -102,30 +109,12 @@ class Relay:
                 logger.exception("the job store can't be used now")
                 time.sleep(TICK_SECONDS)
         with suppress(*self._server.errors):
-            self._server.redis.delete(self._server.home_key(self._settings.name))
+            self._key.delete()
         self._listener.close()
         self._notifier.close()
 
     def _renew(self) -> None:
-        """Keep the key that names this home, unless another home has it."""
-        key = self._server.home_key(self._settings.name)
-        mine = {
-            "host": socket.gethostname(),
-            "path": str(self._store.path),
-            "collection": self._collection,
-            "nonce": self._nonce,
-            "waits": bool(self._tasks) and self._store.claimable(self._tasks),
-        }
-        milliseconds = int(self._settings.lease * 1000)
-        if not self._server.redis.set(key, json.dumps(mine), nx=True, px=milliseconds):
-            other = json.loads(self._server.redis.get(key) or "{}")
-            if {**other, "nonce": self._nonce, "waits": mine["waits"]} != mine:
-                raise WorkersError(
-                    f"the queue {self._settings.name!r} at {self._server.url} has a home already: "
-                    f"{other.get('path')} on {other.get('host')}; stop its workers, or choose "
-                    "another task_queue.redis.name"
-                )
-            self._server.redis.set(key, json.dumps(mine), px=milliseconds)
+        self._key.renew(waits=bool(self._tasks) and self._store.claimable(self._tasks))
 
     def _load(self) -> None:
         """Know the leases that an earlier relay has given. Each machine gets a full lease."""
@@ -144,7 +133,7 @@ class Relay:
         machine = Machine(row, host, now, self._channel(name))
         machine.receiver = Receiver(
             lambda key, offset: self._send(machine, "want", [key, offset]),
-            lambda key, data: self._keep(machine, key, data),
+            lambda key, data: self._outcomes.keep(machine, key, data),
             self._budget,
         )
         return machine
@@ -191,40 +180,49 @@ class Relay:
             self._renewed_at = now
             self._read_plugins()
             self._renew()
-            self._watch(now)
+            self._watch()
+        if now - self._checked_at > CHECK_SECONDS:
+            self._checked_at = now
+            self._take_back(now)
         self._exchange(now)
         self._answer_all()
         # Those that Redis does not take are lost, which both sides can tell.
         outgoing, self._outgoing = self._outgoing, []
         self._server.deliver(self._collection, outgoing)
 
-    def _watch(self, now: float) -> None:
-        """Take jobs back: of silent machines, and those that did not begin."""
+    def _watch(self) -> None:
+        """Learn what a user wants, and how much each machine can take."""
         cancelled = self._store.leases_cancelled()
         stopping = {row["name"] for row in self._store.machines() if row["state"] == "stopping"}
-        for machine in list(self._machines.values()):
+        for machine in self._machines.values():
             machine.receiver.budget = self._budget // len(self._machines)
             machine.receiver.step()
             machine.cancel = cancelled & machine.leases.keys()
             machine.stop = machine.name in stopping
             machine.ahead = min(max(AHEAD, int(machine.ended * AHEAD_SECONDS)), MOST_AHEAD)
             machine.ended = 0
+        self._store.take_unused_slots(self._tasks)
+
+    def _take_back(self, now: float) -> None:
+        """Take jobs back: of silent machines, and those that did not begin."""
+        for machine in list(self._machines.values()):
             if now - machine.heard_at > self._settings.lease:
                 self._lose(machine, "has been silent")
                 continue
-            for token, lease in list(machine.leases.items()):
-                begun = lease.started or lease.isolated or token in machine.pending
-                if not begun and now - lease.given_at > RECALL_SECONDS:
-                    self._release(machine, token)
-                    machine.drop.append(token)
-        self._store.take_unused_slots(self._tasks)
+            leases = machine.leases.items()  # in the order of their claims
+            old = takewhile(lambda each: now - each[1].given_at > RECALL_SECONDS, leases)
+            for token in [
+                t for t, x in old if not (x.started or x.isolated or t in machine.pending)
+            ]:
+                self._release(machine, token)
+                machine.drop.append(token)
 
     def _lose(self, machine: Machine, why: str) -> None:
         policies = self._store.get(CRASH_POLICIES)
 
         def decide(row: dict[str, Any], alone: bool) -> Outcome:
             if not row["started"] or machine.about.get("leaves"):
-                return _RELEASED
+                return RELEASED
             reason = f"its machine {machine.host} was lost while it ran"
             if alone and row["isolated"]:
                 return charge_crash(self._parts.settings, row, "crashed", reason, policies)
@@ -239,10 +237,10 @@ class Relay:
         self._server.mailbox(self._collection, machine.name).flush_queue()
 
     def _release(self, machine: Machine, token: str) -> None:
-        """Take a job back. If its machine has been silent since, it may have begun: see `_lose`."""
-        lease = machine.leases.pop(token)
-        is_silent = machine.heard_at < lease.given_at
-        self._ended.append((machine, token, replace(_RELEASED, isolated=is_silent)))
+        """Take a job back. If its machine is silent, it may have begun: see `_lose`."""
+        lease, missed = machine.leases.pop(token), time.monotonic() - machine.heard_at
+        is_silent = machine.heard_at < lease.given_at or missed > AWAKE_SECONDS
+        self._ended.append((machine, token, replace(RELEASED, isolated=is_silent)))
 
     def _read_plugins(self) -> None:
         """Find the tasks that run anywhere, by pool, with their limits; and which are brief."""
@@ -277,8 +275,7 @@ class Relay:
             self._ended = ended  # for the next round
             raise
         for machine, token, _ in ended:
-            machine.acknowledged.append(token)
-            machine.answer = machine.answer or "report"
+            machine.acknowledge(token)
             machine.ended += 1
         if any(outcome.followups for _, token, outcome in ended if token in accepted):
             self._notifier.notify()
@@ -295,14 +292,16 @@ class Relay:
         self._outgoing.append((machine.name, machine.channel.seal(kind, body)))
 
     def _receive(self, data: bytes) -> None:
-        """Take one message. A crafted, replayed or damaged one is ignored."""
+        """Take one message. An altered, repeated or crafted one is refused."""
         try:
             name = sender_of(data)
-            channel = self._channel(name)
-            message = channel.accept(data)
         except ValueError:
+            self._refusals.log("a sender without a name")
             return
+        channel = self._channel(name)
+        message = channel.accept(data)
         if message is None:
+            self._refusals.log(f"machine {name}")
             return
         self._channels[name] = channel  # now that the sender is known to have the secret
         kind, body = message
@@ -322,7 +321,7 @@ class Relay:
                 self._take_beat(machine, body)
             case "report":
                 self._take_started(machine, body["started"])
-                self._take_outcomes(machine, body["outcomes"])
+                self._outcomes.take(machine, body["outcomes"])
             case "part":
                 machine.receiver.receive(body)
                 machine.receiver.step()
@@ -347,7 +346,7 @@ class Relay:
         self._take_started(machine, [token for token, begun in beat["held"].items() if begun])
         for token, lease in machine.leases.items():
             lease.waits = beat["held"].get(token) == 0
-        self._take_outcomes(machine, beat["outcomes"])
+        self._outcomes.take(machine, beat["outcomes"])
         for token, lease in list(machine.leases.items()):
             known = token in beat["held"] or token in beat["outcomes"]
             if lease.sequence <= beat["read"] and not known:
@@ -369,49 +368,6 @@ class Relay:
             machine.leases[token].started = True
         if new:
             self._store.leases_started(new)
-
-    def _take_outcomes(self, machine: Machine, outcomes: dict[str, Any]) -> None:
-        for token, values in outcomes.items():
-            if token not in machine.leases:  # late, twice, or refused
-                machine.acknowledged.append(token)
-                machine.answer = machine.answer or "report"
-            elif token not in machine.pending:
-                sizes = values.get("bytes", {})
-                missing = {key for key in sizes if key not in self._parts.cache}
-                machine.pending[token] = (values, missing)
-                for key in missing:
-                    machine.receiver.want(key, sizes[key])
-                machine.receiver.step()
-                self._end_complete(machine)
-
-    def _keep(self, machine: Machine, key: str, data: bytes | None) -> None:
-        if data is not None:
-            self._parts.cache.put(data)
-        for token, (_, missing) in list(machine.pending.items()):
-            if key in missing and data is None:
-                machine.pending[token] = (vars(_RELEASED), set())  # its bytes are gone
-            missing.discard(key)
-        self._end_complete(machine)
-
-    def _end_complete(self, machine: Machine) -> None:
-        """End the jobs of which all bytes are here."""
-        for token, (values, missing) in list(machine.pending.items()):
-            if missing:
-                continue
-            del machine.pending[token]
-            values = {name: value for name, value in values.items() if name != "bytes"}
-            for level, line in values.pop("log", ()):
-                logger.log(int(level), "%s: %s", machine.host, line)
-            for key, at in values.pop("visited", {}).items():
-                self._parts.store.visited(key, at)
-            if rules := values.pop("robots", None):
-                robots.put_rules(self._parts.data_dir / robots.DIRECTORY, *rules)
-            try:
-                outcome = outcome_from_json(values)
-            except TypeError:
-                logger.warning("an outcome of another version is refused")
-                outcome = _RELEASED
-            self._ended.append((machine, token, outcome))
 
     def _answer_all(self) -> None:
         """Answer heartbeats and outcomes, and send the new claims."""

@@ -290,7 +290,7 @@ class MachineCache(Cache):
     """
 
     def __init__(self, directory: Path, store: RemoteStore) -> None:
-        super().__init__(directory)
+        super().__init__(directory, durable=False)
         self._store = store
 
     def put(self, data: bytes) -> str:
