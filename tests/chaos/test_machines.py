@@ -146,7 +146,7 @@ def test_nothing_is_lost_when_machines_relay_and_redis_fail(
 
 
 def sent_to_frozen(place: Place, app: App, site: Site) -> list[float]:
-    """How long a machine that is frozen keeps hosts waiting whose pages it should fetch, in s."""
+    """The seconds that hosts wait for a frozen machine that should fetch their pages."""
     frozen, other = [place.join(PAISE2_QUEUE_SECRET=SECRET) for _ in range(2)]
     place.joined(app, 2)
     frozen.send(signal.SIGSTOP)

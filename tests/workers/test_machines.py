@@ -221,7 +221,7 @@ def test_crashes_and_limits_are_charged_as_at_home(place: Place) -> None:
     place.joined(app)
     crashing, slow = app.enqueue("die", "x"), app.enqueue("too-long", "x")
     app.wait(60)
-    # A machine whose worker takes long to start again gives a job back.
+    # A machine gives a job back if its worker takes long to start again.
     charged = [
         [a["outcome"] for a in job.attempts if a["outcome"] != "released"]
         for job in (crashing, slow)

@@ -89,7 +89,7 @@ class Machine:
             return None
         threads = self.about.get("pools", {})
         ahead = dict.fromkeys(threads, self.ahead if brief else 0)
-        # A job whose bytes are on their way home needs no thread any more. For no more jobs than
+        # A job needs no thread while its bytes are on their way home. For no more jobs than
         # there are threads: then the machine waits for home.
         coming = Counter(self.leases[t].pool for t in self.pending.keys() & self.leases.keys())
         has = Counter(lease.pool for lease in self.leases.values())

@@ -28,7 +28,7 @@ HOME = "home"  # the name of the relay as a sender and a receiver
 SOCKET_SECONDS = 5.0
 READ_SECONDS = 1
 MAILBOXES = 1000  # kept open
-REFUSALS = 100  # senders whose refused messages are logged
+REFUSALS = 100  # senders of refused messages that are logged
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
