@@ -82,15 +82,6 @@ alerts = CommandGroup("alerts", help="Messages about what is wrong: see `alerts`
 _TESTED = (Column("name"), Column("to"), Column("result", wide=True))
 
 
-class TestedAlerts(Rows):
-    """What became of the test messages. ``exit_status`` is 1 if one could not be delivered."""
-
-    @property
-    def exit_status(self) -> int:
-        """That of the command."""
-        return int(any(row["error"] for row in self._rows))
-
-
 @command("test", group=alerts)
 def test(session: Session) -> Any:
     """Send each alert once, marked as a test.
@@ -103,4 +94,5 @@ def test(session: Session) -> Any:
     if not settings.alerts:
         return Message("there are no alerts; add some to the settings: alerts", {"alerts": []})
     rows = send_tests(settings)
-    return TestedAlerts([{**row, "result": row["error"] or "delivered"} for row in rows], _TESTED)
+    session.exit_status = int(any(row["error"] for row in rows))
+    return Rows([{**row, "result": row["error"] or "delivered"} for row in rows], _TESTED)

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from paise2nb.config.alerts import Alert
 from paise2nb.config.settings import Settings
@@ -19,13 +19,6 @@ from paise2nb.jobs.workers_status import Pauses, no_worker_runs, silent_processe
 UNCHECKED = "no supervisor runs, which checks the alerts; start it: paise2 worker start"
 INSTALL_APPRISE = "pip install 'paise2nb[alerts]'"
 STATES = "alerts"  # the key in ``meta``
-
-
-class Measured(NamedTuple):
-    """The value of a condition, None if there is none now, and what it means in one line."""
-
-    value: float | None
-    text: str
 
 
 @dataclass
@@ -57,42 +50,41 @@ def read_states(job_store: JobStore) -> dict[str, AlertState]:
     return {name: AlertState(**values) for name, values in stored.items()}
 
 
-def write_states(job_store: JobStore, states: dict[str, AlertState], before: str) -> str:
-    """Store the states, unless their JSON is the same as before. Return their JSON."""
+def write_states(job_store: JobStore, states: dict[str, AlertState]) -> None:
+    """Store the states, unless they are stored already."""
     text = json.dumps({name: asdict(state) for name, state in states.items()})
-    if text != before:
+    if text != job_store.get(STATES):
         job_store.put(STATES, text)
-    return text
 
 
-def measure(alert: Alert, job_store: JobStore, settings: Settings) -> Measured:
-    """Return the present value of an alert's condition."""
+def measure(alert: Alert, job_store: JobStore, settings: Settings) -> tuple[float | None, str]:
+    """Return the value of an alert's condition, None if there is none now, and what it means."""
     seconds, since = alert.seconds, job_store.now() - alert.seconds
     match alert.condition.name:
         case "failed_rate":
             completed, failed = job_store.ended_since(since)
             if not completed + failed:
-                return Measured(None, f"nothing ended in the last {duration(seconds)}")
+                return None, f"nothing ended in the last {duration(seconds)}"
             share, ended = failed / (completed + failed), amount(completed + failed, "page")
             text = f"{share:.0%} of {ended} failed in the last {duration(seconds)}"
-            return Measured(share, f"{text}; see them: paise2 status")
+            return share, f"{text}; see them: paise2 status"
         case "oldest_waiting":
             waited = oldest_waiting(job_store)
-            return Measured(waited, f"the oldest job has waited for {duration(waited)}")
+            return waited, f"the oldest job has waited for {duration(waited)}"
         case "stored":
             stored = job_store.stored(since)
             text = f"{amount(stored, 'page')} stored in the last {duration(seconds)}"
-            return Measured(stored, text)
+            return stored, text
         case "disk_free":
             path, free = free_space(settings, job_store.path)
-            return Measured(free, f"{size(free)} left at {path}")
+            return free, f"{size(free)} left at {path}"
         case "paused":
             texts = Pauses.of(job_store.paused_pools()).reasons()
         case "workers_missing":
             texts = list(workers_missing(job_store))
         case _:
             texts = list(recurring_failed(job_store))
-    return Measured(len(texts), "; ".join(texts))
+    return len(texts), "; ".join(texts)
 
 
 def oldest_waiting(job_store: JobStore) -> float:

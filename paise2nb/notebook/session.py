@@ -173,4 +173,4 @@ class NotebookSession(Session):
         if current is not None:
             # The command has already reported what is wrong with the database.
             with suppress(PaiseError, sqlite3.Error):
-                current.queue.job_store.put("last_seen", str(current.queue.job_store.now()))
+                current.client.mark_seen()

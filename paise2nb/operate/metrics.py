@@ -198,12 +198,8 @@ def _index_size(items: Path) -> dict[str, int]:
 # Output --------------------------------------------------------------------------------------
 
 
-class Metrics(Message):
-    """The metrics of one moment, in OpenMetrics text. ``samples`` is a list."""
-
-
-def read(app: App) -> Metrics:
-    """Read the metrics.
+def read(app: App) -> Message:
+    """Read the metrics of this moment, as OpenMetrics text and as a list of ``samples``.
 
     In the text, the help of a counter has the name of its sample, and there is no type: `promtool
     check metrics` knows only the older format, where a counter has the name of its sample.
@@ -216,7 +212,7 @@ def read(app: App) -> Metrics:
         for family in families
         for sample in family.samples
     ]
-    return Metrics(text.rstrip("\n"), {"samples": samples})
+    return Message(text.rstrip("\n"), {"samples": samples})
 
 
 def write(app: App, path: Path) -> None:

@@ -12,7 +12,7 @@ from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import WorkersStatus
 from paise2nb.plugins import DataStorageProvider
 
-_LAST_SEEN = "last_seen"
+LAST_SEEN = "last_seen"  # a key in the job store
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +48,6 @@ class JobClient:
         """Raise PaiseError, when a job or another view is pickled or copied deeply."""
         raise PaiseError("a job can't be pickled or copied; pass job.id, then call app.job(id)")
 
-    def last_seen(self) -> float | None:
-        """Return when the app was last open, by the job store's clock; None the first time."""
-        seen = self.job_store.get(_LAST_SEEN)
-        return float(seen) if seen else None
-
     def mark_seen(self) -> None:
-        """Record that the app is open now."""
-        self.job_store.put(_LAST_SEEN, str(self.job_store.now()))
+        """Record that the app is open now, by the job store's clock."""
+        self.job_store.put(LAST_SEEN, str(self.job_store.now()))

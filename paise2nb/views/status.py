@@ -22,7 +22,7 @@ from paise2nb.jobs.models import RUNNING, UNFINISHED
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
-from paise2nb.views.client import JobClient
+from paise2nb.views.client import LAST_SEEN, JobClient
 from paise2nb.views.remedies import remedy_for
 from paise2nb.views.time_left import TimeLeft, clock_time, time_left
 
@@ -313,7 +313,8 @@ class Digest(Displayable):
 
 def take_digest(client: JobClient) -> Digest:
     """Read what happened since this was last called, or since a kernel with the app ended."""
-    job_store, since = client.job_store, client.last_seen()
+    job_store = client.job_store
+    since = float(job_store.get(LAST_SEEN) or 0)
     client.mark_seen()
     wall = job_store.clock.wall(since) if since else None
     counts = (job_store.page_counts(), job_store.other_counts())

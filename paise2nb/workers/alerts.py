@@ -45,7 +45,6 @@ class AlertMonitor:
         self._settings = settings
         self._deliveries: dict[str, Delivery] = {}
         self._states: dict[str, AlertState] = {}
-        self._stored = ""  # the JSON of the states
         self._check_at = 0.0  # monotonic
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
@@ -108,7 +107,7 @@ class AlertMonitor:
 
     def _store(self) -> None:
         try:
-            self._stored = write_states(self._job_store, self._states, self._stored)
+            write_states(self._job_store, self._states)
         except StorageError as error:  # a full disk must not keep its own alert back
             logger.warning("the state of the alerts can't be stored now: %s", error)
 

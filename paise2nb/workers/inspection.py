@@ -54,17 +54,15 @@ class WorkersInspection:
         problem = self._problem(running, workers)
         rows = ({**row, **row["about"]} for row in self._job_store.machines())
         machines = [self._shown(row, _MACHINE) for row in rows]
-        if running is None:
-            return WorkersStatus(workers, None, problem, machines=machines)
-        started_at = self._job_store.iso_time(running["started_at"])
-        supervisor = {"pid": running["pid"], "started_at": started_at}
+        supervisor = None
+        if running is not None:
+            started_at = self._job_store.iso_time(running["started_at"])
+            supervisor = {"pid": running["pid"], "started_at": started_at}
         return WorkersStatus(workers, supervisor, problem, machines=machines)
 
     def _shown(self, row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
         """Return what users see of a worker or a machine."""
-        times = {
-            name: self._job_store.iso_time(row[name]) for name in ("started_at", "heartbeat_at")
-        }
+        times = {name: self._job_store.iso_time(row[name]) for name in _TIMES}
         state = row["state"] if row["state"] != "ready" else "busy" if row["jobs"] else "idle"
         row = {**row, **times, "state": state}
         return {name: row[name] for name in names}
@@ -98,13 +96,13 @@ class WorkersInspection:
         same = running == self._parts.settings.without_secrets()
         if not same and supervisor["presence"] == HERE:
             return "the workers run with other settings; to use these: paise2 worker restart"
-        if unknown := self._job_store.ready_tasks() - set(self._parts.plugins.tasks):
+        tasks = self._job_store.ready_tasks()
+        if unknown := tasks - set(self._parts.plugins.tasks):
             names = ", ".join(sorted(unknown))
             return (
                 f"jobs of task {names} wait: no loaded plugin defines it; add one to `plugins`, "
                 "or: paise2 plugins enable NAME"
             )
-        tasks = self._job_store.ready_tasks()
         pools = set(map(self._parts.pool_of, tasks)) - self._served(supervisor)
         reasons = map(pool_without_workers, sorted(pools))
         return next((f"jobs wait, and {reason}" for reason in reasons), None)
