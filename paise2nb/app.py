@@ -36,7 +36,7 @@ from paise2nb.views.items import Item, Items, SearchResults
 from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.screen import LOG_LINES, screen
 from paise2nb.views.stats import Stats, take_stats
-from paise2nb.views.status import Digest, Status, tail, take_digest, take_status
+from paise2nb.views.status import Status, tail, take_digest, take_status
 from paise2nb.views.waiting import wait
 from paise2nb.workers import huey_import  # noqa: F401  # before the others
 from paise2nb.workers.control import Workers
@@ -333,7 +333,7 @@ class App:
         """What ``paise2 watch`` shows in a terminal, on at most so many lines."""
         return screen(self.client, self.status(), self.logs(LOG_LINES).lines, height)
 
-    def since(self) -> Digest:
+    def since(self) -> Message:
         """What happened since this was last called, or since a kernel with this app ended."""
         return take_digest(self.client)
 

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from subprocess import PIPE, Popen
 from types import CodeType, ModuleType
 from typing import IO, Any
 
@@ -32,6 +31,7 @@ from paise2nb.core.files import write_atomically
 from paise2nb.core.render import amount
 from paise2nb.core.urls import scheme_of, suffix_of
 from paise2nb.plugins import BUILT_IN, Plugins
+from paise2nb.workers.spawn import start_program
 
 LOAD_SECONDS = 10.0
 START_SECONDS = 30.0  # that the process may take before it loads the plugin
@@ -104,18 +104,8 @@ def _line_text(line: int, lines: list[str]) -> str:
 def _run_process(order: list[Any], output: IO[bytes], seconds: float, memory_mb: float) -> str:
     """Run `main` in a separate process, and say how it ended."""
     mark = processes.new_mark()
-    child = Popen(
-        processes.program(__name__),
-        stdin=PIPE,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-        env={**os.environ, processes.MARK: mark},
-    )
+    child = start_program(__name__, "check", order, output, mark=mark)
     try:
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
-            pipe.write(json.dumps(order).encode())
         deadline = time.monotonic() + seconds + START_SECONDS  # faulthandler ends it before
         while child.poll() is None:
             if (used := processes.family_mb(child.pid)) > memory_mb:

@@ -69,12 +69,8 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         Returns:
             Whether a job has got a slot.
         """
-        free_since = self.now() - UNUSED_SECONDS
-        parameters = {
-            "tasks": json.dumps(tasks),
-            "free_since": free_since,
-            "limit": PROMOTED_AT_ONCE,
-        }
+        parameters = {"tasks": json.dumps(tasks), "limit": PROMOTED_AT_ONCE}
+        parameters["free_since"] = self.now() - UNUSED_SECONDS
         return bool(self._read(SQL["unused_slots"], parameters)) and self._preempt(parameters)
 
     @transaction
@@ -346,10 +342,11 @@ def _row_after(claim: Claim, outcome: Outcome, now: float) -> tuple[object, ...]
     crashed = outcome.outcome in ("crashed", "timeout", "memory")
     starts_over = outcome.state == "queued" and charged
     goes_on = not charged and outcome.error_class is None
+    retry_at = now + (outcome.retry_in or 0) if outcome.state == "retrying" else None
     return (
         outcome.state,
         outcome.state == "queued",
-        now + (outcome.retry_in or 0) if outcome.state == "retrying" else None,
+        retry_at,
         snoozed,
         0 if starts_over else claim.attempt - (not charged),
         0 if starts_over else claim.crashes + crashed,
@@ -363,12 +360,5 @@ def _row_after(claim: Claim, outcome: Outcome, now: float) -> tuple[object, ...]
         outcome.isolated,
         outcome.host,
         outcome.resume,
-        _due_at(outcome, now),
+        now if outcome.state == "queued" and not snoozed else retry_at,  # can be started since then
     )
-
-
-def _due_at(outcome: Outcome, now: float) -> float | None:
-    """Since when the job can be started again; None if it has ended or goes on waiting."""
-    if outcome.state == "retrying":
-        return now + (outcome.retry_in or 0)
-    return now if outcome.state == "queued" and outcome.outcome != "snoozed" else None

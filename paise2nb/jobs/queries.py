@@ -40,6 +40,11 @@ Kind: TypeAlias = Literal["all", "public", "listed"]  # of columns, see `QueryMi
 class QueryMixin(PageQueryMixin):
     """The methods that only read."""
 
+    def _named(self, ids: Iterable[int] = ()) -> dict[str, Any]:
+        """The parameters that statements have in common."""
+        chosen = json.dumps(list(ids))
+        return {"ids": chosen, "now": self.now(), "host_delay": self.host_delay}
+
     def find(
         self,
         ids: Iterable[int] | None = None,
@@ -118,9 +123,7 @@ class QueryMixin(PageQueryMixin):
 
     def reasons_to_wait(self, hosts: Iterable[str]) -> dict[str, str]:
         """Why jobs wait for each of some hosts, without hosts that are unknown."""
-        names = json.dumps(list(hosts))
-        parameters = {"hosts": names, "host_delay": self.host_delay, "now": self.now()}
-        rows = self._read(SQL["delays"], parameters)
+        rows = self._read(SQL["delays"], {**self._named(), "hosts": json.dumps(list(hosts))})
         return {row["host"]: reason_to_wait(row["delay"], row["left"]) for row in rows}
 
     def latest(self, keys: Iterable[int | None]) -> dict[int, dict[str, Any]]:
@@ -158,15 +161,13 @@ class QueryMixin(PageQueryMixin):
 
     def unfinished(self, ids: Iterable[int]) -> set[int]:
         """Those of the jobs with a queued, running, retrying or due job in their tree."""
-        parameters = {"ids": json.dumps(list(ids)), "now": self.now()}
-        return {row["root"] for row in self._read(SQL["unfinished"], parameters)}
+        return {row["root"] for row in self._read(SQL["unfinished"], self._named(ids))}
 
     def tree_progress(self, ids: Iterable[int]) -> dict[int, tuple[int, int, bool]]:
         """For each job the pages and other jobs in its tree: how many, how many of them are left,
         and whether any job of the tree is unfinished.
         """
-        parameters = {"ids": json.dumps(list(ids)), "now": self.now()}
-        rows = self._read(SQL["tree_progress"], parameters)
+        rows = self._read(SQL["tree_progress"], self._named(ids))
         return {row["root"]: (row["total"], row["left"], bool(row["busy"])) for row in rows}
 
     def tree_counts(self, ids: Iterable[int]) -> tuple[Counts, Counts]:
@@ -181,10 +182,8 @@ class QueryMixin(PageQueryMixin):
 
     def unfinished_tasks(self, ids: Iterable[int] | None) -> set[str]:
         """The tasks of queued, running, retrying and due jobs: all, or those of some trees."""
-        if ids is None:
-            return set(self._column(SQL["all_unfinished_tasks"], {"now": self.now()}))
-        parameters = {"ids": json.dumps(list(ids)), "now": self.now()}
-        return set(self._column(SQL["unfinished_tasks"], parameters))
+        name = "all_unfinished_tasks" if ids is None else "unfinished_tasks"
+        return set(self._column(SQL[name], self._named(ids or ())))
 
     def not_ended(self, ids: Iterable[int]) -> set[int]:
         """Those of the jobs that are unfinished themselves."""
@@ -275,12 +274,7 @@ class QueryMixin(PageQueryMixin):
         """The hosts that some jobs wait for and that asked for a pause, with the time of its end
         in seconds since the epoch.
         """
-        parameters = {
-            "ids": json.dumps(list(ids)),
-            "now": self.now(),
-            "host_delay": self.host_delay,
-        }
-        return dict(map(tuple, self._read(SQL["pauses_of_hosts"], parameters)))
+        return dict(map(tuple, self._read(SQL["pauses_of_hosts"], self._named(ids))))
 
     def slowest_host(self) -> tuple[str, int, float, float] | None:
         """Return the host that takes longest to serve its waiting jobs.
@@ -289,8 +283,7 @@ class QueryMixin(PageQueryMixin):
             Its name, the number of waiting jobs, the delay between two requests in seconds, and
             the seconds until the last request.
         """
-        parameters = {"host_delay": self.host_delay, "now": self.now()}
-        return next(map(tuple, self._read(SQL["slowest_host"], parameters)), None)
+        return next(map(tuple, self._read(SQL["slowest_host"], self._named())), None)
 
     def failures(self) -> list[dict[str, Any]]:
         """Failed jobs by error class, and by HTTP status if the error begins with one.

@@ -1,10 +1,10 @@
-"""Claims and outcomes as JSON values, for processes that do not open the job store."""
+"""Outcomes as JSON values, for processes that do not open the job store."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from paise2nb.jobs.models import Claim, HostDelay, NewJob, Outcome, StateEntry
+from paise2nb.jobs.models import HostDelay, NewJob, Outcome, StateEntry
 
 _PARTS = {"followups": NewJob, "state_entries": StateEntry, "host_delays": HostDelay}
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Outcome)}
@@ -23,8 +23,3 @@ def outcome_from_json(values: Mapping[str, Any]) -> Outcome:
         if name in values
     }
     return Outcome(**{**values, **parts})
-
-
-def claim_from_json(values: list[Any]) -> Claim:
-    """The claim that was sent as a list of its fields."""
-    return Claim(*values)

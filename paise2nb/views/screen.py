@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from paise2nb.core import render
+from paise2nb.core.clock import local_time
 from paise2nb.core.display import arguments
 from paise2nb.core.render import Column
 from paise2nb.jobs.models import ELSEWHERE
@@ -14,7 +14,7 @@ from paise2nb.jobs.workers_status import COLUMNS
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.views.client import JobClient
 from paise2nb.views.job_rows import progress
-from paise2nb.views.status import Status, failure_name
+from paise2nb.views.status import Status, due_in_words, failure_name
 
 PACE_MINUTES = 15
 RETRIES = 6
@@ -24,7 +24,11 @@ LOG_LINES = 5
 SNIPPET = 160  # characters
 JOBS_SHOWN = 2  # of one worker
 
-_WORKER_COLUMNS = (*COLUMNS[:3], Column("doing", wide=True), Column("heartbeat"))
+_WORKER_COLUMNS = (
+    *COLUMNS[:3],
+    Column("doing", wide=True),
+    Column("heartbeat_at", title="heartbeat", text=lambda moment: local_time(moment)[11:19]),
+)
 
 
 def screen(client: JobClient, status: Status, log: Sequence[str], height: int | None = None) -> str:
@@ -94,17 +98,10 @@ def _workers(job_store: JobStore, status: Status) -> list[str]:
          "error": machine["problem"]}
         for machine in status.machines
     ]  # fmt: skip
-    rows = [
-        {**row, "doing": _doing(job_store, row), "heartbeat": _clock(row["heartbeat_at"])}
-        for row in [*status.workers, *machines]
-    ]
+    rows = [{**row, "doing": _doing(job_store, row)} for row in [*status.workers, *machines]]
     places = [Column("host", title="machine")] if machines else []
     table = render.text_table(rows, (*places, *_WORKER_COLUMNS)) if rows else "none"
     return table.splitlines()
-
-
-def _clock(moment: str | None) -> str | None:
-    return moment and f"{datetime.fromisoformat(moment).astimezone():%H:%M:%S}"
 
 
 def _doing(job_store: JobStore, worker: Mapping[str, Any]) -> str:
@@ -123,10 +120,7 @@ def _doing(job_store: JobStore, worker: Mapping[str, Any]) -> str:
 def _retries(job_store: JobStore, number: int) -> list[str]:
     rows, lines = job_store.retries(RETRIES), []
     for row in rows:
-        left = round((row["run_at"] or 0) - job_store.now())
-        due = f"in {render.duration(left)}" if left >= 1 else "now"
-        if row["waiting_for"]:
-            due = f"waits for {row['waiting_for']}"
+        due = due_in_words(row, round((row["run_at"] or 0) - job_store.now()))
         attempt = f"attempt {row['attempt'] + 1} of {row['max_attempts']}"
         job = f"job {row['id']}: {row['task']} {arguments(row['args'])}"
         lines.append(f"{due:>8}  {job} · {attempt} · {row['error']}")

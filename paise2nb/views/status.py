@@ -128,9 +128,7 @@ class Status(Displayable):
             oldest = f"{render.duration(self.oldest_queued_seconds)} (the oldest job)"
             lines.append(_labelled("waiting", oldest))
         for row in self.retries:
-            due = f"in {render.duration(row['in'])}" if row["in"] else "now"
-            if row["waiting_for"]:
-                due = f"waits for {row['waiting_for']}"
+            due = due_in_words(row, row["in"] or 0)
             job = f"job {row['id']} {due}: {row['task']} {arguments(row['args'])}"
             attempt = f"attempt {row['attempt']} of {row['max_attempts']} failed: {row['error']}"
             lines.append(_labelled("retry", f"{job}, {attempt}"))
@@ -257,6 +255,13 @@ def failure_name(group: Mapping[str, Any]) -> str:
     return f"{recurs}: {name}{group['next']}" if recurs else name
 
 
+def due_in_words(retry: Mapping[str, Any], seconds: float) -> str:
+    """When a retry comes, in so many seconds, or what it waits for."""
+    if retry["waiting_for"]:
+        return f"waits for {retry['waiting_for']}"
+    return f"in {render.duration(seconds)}" if seconds > 0 else "now"
+
+
 def _reason(group: Mapping[str, Any]) -> str:
     """The error without its class, with which the errors of plugins begin."""
     return str(group["error"]).removeprefix(f"{group['error_class']}: ")
@@ -276,57 +281,35 @@ def _pause_reason(job_store: JobStore, write_dirs: Iterable[Path]) -> str | None
     return noted[1] if noted and noted[0] in living else None
 
 
-@dataclass(repr=False)
-class Digest(Displayable):
-    """What happened since the app was last open.
+def take_digest(client: JobClient) -> Message:
+    """Read what happened since this was last called, or since a kernel with the app ended.
 
-    Attributes:
-        since: when that was, in seconds since the epoch; None for the first time.
-        stored, failed, waiting: the number of items stored, and of pages and other jobs that
-            failed since then or that are waiting now.
-        workers: the background workers.
-        recurring: a line about each recurring job that failed in its last run.
+    Returns:
+        ``since`` (None for the first time), the numbers of items ``stored`` and of pages and other
+        jobs that ``failed`` since then or are ``waiting`` now, and the facts of `WorkersStatus`.
     """
-
-    since: float | None
-    stored: int
-    failed: int
-    waiting: int
-    workers: WorkersStatus
-    recurring: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        counts = {"stored": self.stored, "failed": self.failed, "waiting": self.waiting}
-        return {"since": iso(self.since), **counts, **self.workers.to_dict()}
-
-    def __str__(self) -> str:
-        now = f"{self.waiting:,} waiting, {render.amount(len(self.workers.workers), 'worker')}"
-        text = f"new; {now}"
-        if self.since is not None:
-            seen = time.localtime(self.since)
-            today = time.strftime("%x", seen) == time.strftime("%x")
-            moment = time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", seen)
-            text = f"since {moment}: {self.stored:,} stored, {self.failed:,} failed, {now}"
-        return "\n".join(filter(None, [text, *self.recurring, self.workers.problem]))
-
-
-def take_digest(client: JobClient) -> Digest:
-    """Read what happened since this was last called, or since a kernel with the app ended."""
-    job_store = client.job_store
-    since = float(job_store.get(LAST_SEEN) or 0)
+    job_store, workers = client.job_store, client.workers_status()
+    seen = float(job_store.get(LAST_SEEN) or 0)
     client.mark_seen()
-    wall = job_store.clock.wall(since) if since else None
+    since = job_store.clock.wall(seen) if seen else None
     counts = (job_store.page_counts(), job_store.other_counts())
+    facts = {
+        "since": iso(since),
+        "stored": client.items.count_since(since) if since else 0,
+        "failed": job_store.failed_pages(seen) if seen else 0,
+        "waiting": sum(states[state] for states in counts for state in UNFINISHED),
+    }
+    text = f"{facts['waiting']:,} waiting, {render.amount(len(workers.workers), 'worker')}"
+    if since is None:
+        text = f"new; {text}"
+    else:
+        is_today = time.localtime(since)[:3] == time.localtime()[:3]
+        moment = time.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M", time.localtime(since))
+        text = f"since {moment}: {facts['stored']:,} stored, {facts['failed']:,} failed, {text}"
     recurring = _recurring_failures(job_store)
-    return Digest(
-        since=wall,
-        stored=client.items.count_since(wall) if wall else 0,
-        failed=job_store.failed_pages(since) if since else 0,
-        waiting=sum(states[state] for states in counts for state in UNFINISHED),
-        workers=client.workers_status(),
-        recurring=[f"{g['recurs']} failed: {g['error']}{g['next']}" for g in recurring],
-    )
+    lines = [text, *(f"{g['recurs']} failed: {g['error']}{g['next']}" for g in recurring)]
+    lines += [workers.problem] if workers.problem else []
+    return Message("\n".join(lines), {**facts, **workers.to_dict()})
 
 
 def tail(path: Path, number: int) -> Message:

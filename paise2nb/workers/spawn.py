@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes
@@ -39,20 +42,41 @@ def spawn(
         UsageError: The working directory was deleted.
     """
     message = {"settings": settings, "job_store": str(job_store), "parent": os.getpid(), **options}
-    log = os.open(log_path(data_dir), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        child = subprocess.Popen(
-            processes.program(PROGRAMS[role], "paise2nb", role),
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, processes.MARK: mark or processes.new_mark()},
-        )
-    finally:
-        os.close(log)
+    with open(log_path(data_dir), "ab", opener=partial(os.open, mode=0o600)) as log:
+        mark = mark or processes.new_mark()
+        return start_program(PROGRAMS[role], role, message, log, mark=mark)
+
+
+def start_program(
+    module: str,
+    role: str,
+    message: object,
+    output: IO[bytes] | None = None,
+    *,
+    mark: str = "",
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Call ``main`` of a module in a new process, in a session of its own.
+
+    Args:
+        module: The name of the module.
+        role: Shown in lists of processes.
+        message: JSON that it gets on standard input.
+        output: The file for standard output and standard error; None for none.
+        mark: As in `spawn`.
+        pass_fds: File descriptors that it inherits.
+    """
+    child = subprocess.Popen(
+        processes.program(module, "paise2nb", role),
+        stdin=subprocess.PIPE,
+        stdout=output or subprocess.DEVNULL,
+        stderr=output or subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, processes.MARK: mark} if mark else None,
+        pass_fds=pass_fds,
+    )
     assert child.stdin is not None
-    with child.stdin as pipe:
+    with suppress(BrokenPipeError), child.stdin as pipe:  # it ended at once: its output says why
         pipe.write(json.dumps(message).encode())
     return child
 

@@ -6,6 +6,7 @@ import os
 import signal
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from paise2nb.app import App
@@ -24,6 +25,33 @@ def trees(environment: Environment, jobs: int, seconds: float) -> set[str]:
         environment.app.enqueue_many(task, [(key, seconds * (task != "brief")) for key in keys])
         roots |= {*keys}
     return roots | {f"{key}/leaf" for key in roots}
+
+
+def kill_workers(
+    environment: Environment,
+    number: int,
+    jobs: float,
+    goes_on: Callable[[int], bool],
+    check: Callable[[], object] = lambda: None,
+) -> Standstill:
+    """Kill that many workers at random moments, evenly while that many jobs complete.
+
+    Args:
+        goes_on: Called with the completed jobs.
+        check: Called after each kill.
+    """
+    kills, standstill = 0, Standstill(environment)
+    while goes_on(completed := standstill.update()):
+        victims = environment.workers()
+        if kills <= min(completed * number / jobs, number - 1) and victims:
+            time.sleep(environment.random.uniform(0, 0.02))
+            kills += process.send(environment.random.choice(victims)["process"], signal.SIGKILL)
+            check()
+        time.sleep(0.002)
+        assert standstill.longest < 5 * environment.tolerance, "no progress"
+    environment.figures["kills"] = kills
+    assert kills == number
+    return standstill
 
 
 def start_together(app: App) -> None:
@@ -46,17 +74,9 @@ def test_killed_workers_lose_no_job_and_store_each_effect_once(
     app = environment.open()
     expected = trees(environment, int(scale["jobs"]), 0.01)
     start_together(app)
-    kills, standstill = 0, Standstill(environment)
-    while (completed := standstill.update()) < len(expected):
-        due = completed * scale["kills"] / (0.6 * len(expected))
-        victims = environment.workers()
-        if kills <= min(due, scale["kills"] - 1) and victims:
-            time.sleep(environment.random.uniform(0, 0.02))  # a random moment
-            kills += process.send(environment.random.choice(victims)["process"], signal.SIGKILL)
-        time.sleep(0.002)
-        assert standstill.longest < 5 * environment.tolerance, "no progress"
-    environment.figures["kills"] = kills
-    assert kills == scale["kills"]
+    standstill = kill_workers(
+        environment, int(scale["kills"]), 0.6 * len(expected), lambda n: n < len(expected)
+    )
     app.wait(timeout=60)
     environment.check_all_done(expected)
     environment.within(standstill.longest, 5, "longest standstill")
@@ -80,17 +100,15 @@ def test_pages_are_counted_and_stored_once_though_workers_are_killed(
         (files / f"{number}.txt").write_text(f"The text of file {number}.")
     app.enqueue("folder", str(files))
     start_together(app)
-    kills, standstill = 0, Standstill(environment)
-    while environment.job_store.busy():
-        due = standstill.update() * scale["kills"] / (0.9 * 3 * pages)
-        victims = environment.workers()
-        if kills <= min(due, scale["kills"] - 1) and victims:
-            kills += process.send(environment.random.choice(victims)["process"], signal.SIGKILL)
-            environment.check_counts()
-        time.sleep(0.002)
-        assert standstill.longest < 5 * environment.tolerance, "no progress"
-    environment.figures |= {"pages": pages, "kills": kills}
-    assert kills == scale["kills"]
+    busy = environment.job_store.busy
+    kill_workers(
+        environment,
+        int(scale["kills"]),
+        2.7 * pages,
+        lambda n: bool(busy()),
+        environment.check_counts,
+    )
+    environment.figures["pages"] = pages
     environment.check()
     counts = environment.job_store.page_counts()
     assert {state: number for state, number in counts.items() if number} == {"stored": pages}

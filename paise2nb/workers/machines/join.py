@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,12 +13,12 @@ from typing import Any
 from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.content.fetch.logins import login_hosts
 from paise2nb.core.errors import WorkersError, message
-from paise2nb.core.processes import program
 from paise2nb.plugins.saved import SavedPlugins
 from paise2nb.workers.machines.machine import Link
 from paise2nb.workers.machines.messages import Server, shared_secret
 from paise2nb.workers.machines.remote import serve
 from paise2nb.workers.machines.turns import Turns
+from paise2nb.workers.spawn import start_program
 from paise2nb.workers.supervisor import Supervisor
 
 JOIN_SECONDS = 60.0  # for which a join waits for home
@@ -202,18 +201,8 @@ def spawn_joined(url: str, names: Sequence[str], options: dict[str, Any]) -> int
     """
     ready, ready_there = os.pipe()
     given = {"url": url, "names": names, "options": options, "ready": ready_there}
-    child = subprocess.Popen(
-        program(__name__, "paise2nb", "machine"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=[ready_there],
-    )
+    child = start_program(__name__, "machine", given, pass_fds=[ready_there])
     os.close(ready_there)
-    assert child.stdin is not None
-    with child.stdin as pipe:
-        pipe.write(json.dumps(given).encode())
     with os.fdopen(ready, encoding="utf-8") as answer:
         if problem := answer.read():
             raise WorkersError(problem)

@@ -17,7 +17,7 @@ from typing import Any
 from paise2nb.core import processes
 from paise2nb.core.wakeup import Notifier
 from paise2nb.jobs.models import DEAD, HERE, Claim, Decide, Limits, Outcome
-from paise2nb.jobs.transfer import claim_from_json, outcome_to_json
+from paise2nb.jobs.transfer import outcome_to_json
 
 PLUGINS = "plugins"  # the key under which a worker leaves what it can run
 LEASE_SHARE = 0.8  # of the lease, after which a machine without Redis ends its jobs
@@ -362,4 +362,4 @@ class MemoryStore:
 def execution_from_json(values: list[Any]) -> Execution:
     """The execution in a message of home."""
     token, claim, limits, extras = values
-    return Execution(token, claim_from_json(claim), Limits(*limits), extras)
+    return Execution(token, Claim(*claim), Limits(*limits), extras)

@@ -23,7 +23,7 @@ from paise2nb.core.urls import canonical_url
 from paise2nb.core.wakeup import short_path
 from paise2nb.jobs.models import Claim, Outcome, Wanted, Worker
 from paise2nb.jobs.parts import Parts
-from paise2nb.jobs.transfer import claim_from_json, outcome_to_json
+from paise2nb.jobs.transfer import outcome_to_json
 from paise2nb.plugins import DataStorageProvider
 from paise2nb.workers.machines.memory import PLUGINS, MemoryStore
 from paise2nb.workers.machines.versions import fingerprints
@@ -207,7 +207,7 @@ class RemoteStore:
             self._made.pop(claim, None)
         claims = []
         for values, extras in answers:
-            claims.append(claim_from_json(values))
+            claims.append(Claim(*values))
             self._extras[claims[-1]] = extras
         return accepted, claims
 
