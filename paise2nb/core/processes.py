@@ -11,8 +11,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from errno import EMFILE
 from functools import cache
 from pathlib import Path
@@ -62,6 +62,25 @@ def program(module: str, *words: str) -> list[str]:
     path = [entry or str(working_directory()) for entry in sys.path]
     text = f"import sys; sys.path[:] = {path!r}; from {module} import main; main()"
     return [sys.executable, "-c", text, *words]
+
+
+@contextmanager
+def environment(**changes: str | None) -> Iterator[None]:
+    """Change the environment while the block runs; None removes a variable."""
+    before = {name: os.environ.get(name) for name in changes}
+    try:
+        _set(changes)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def usable_cores() -> int:

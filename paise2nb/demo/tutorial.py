@@ -11,10 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from paise2nb.app import App, current, make_current
+from paise2nb.core.processes import environment
 from paise2nb.demo.site import DemoSite
 from paise2nb.plugins.registry import resolve
-
-_VARIABLES = ("PAISE2_CONFIG_DIR", "PAISE2_DATA_DIR", "PAISE2_PROFILE")
 
 
 def notebook() -> DemoSite:
@@ -37,27 +36,21 @@ class _TutorialSite(DemoSite):
         self._closing.callback(super().close)
         self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
         self._closing.callback(os.chdir, Path.cwd())
-        self._closing.callback(_set, {name: os.environ.get(name) for name in _VARIABLES})
-        self._closing.callback(_stop, folder / "data")
+        config, data = folder / "config", folder / "data"
+        variables = environment(
+            PAISE2_CONFIG_DIR=str(config), PAISE2_DATA_DIR=str(data), PAISE2_PROFILE=None
+        )
+        self._closing.enter_context(variables)
+        self._closing.callback(_stop, data)
         atexit.register(self.close)
-        config = folder / "config"
         config.mkdir()
         shutil.copy(Path(__file__).with_name("settings.yaml"), config / "paise2.yaml")
-        _set(dict(zip(_VARIABLES, (str(config), str(folder / "data"), None), strict=True)))
         os.chdir(folder)
         make_current(None)  # the next command opens the tutorial's
 
     def close(self) -> None:
         """End the tutorial. A second call does nothing."""
         self._closing.close()
-
-
-def _set(variables: dict[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _stop(data_dir: Path) -> None:

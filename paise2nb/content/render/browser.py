@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -242,7 +242,7 @@ class Browser:
     async def _start_driver(self, start: Coroutine[Any, Any, Any]) -> Any:
         """Start Playwright's program. Raises TransientError (``browser``)."""
         try:
-            with _environment(TMPDIR=self._directory):
+            with processes.environment(TMPDIR=self._directory):  # it has no argument for it
                 return await asyncio.wait_for(start, START_SECONDS)
         except TimeoutError:
             processes.end_children([threading.get_native_id()])
@@ -260,21 +260,6 @@ def _temporary_directory() -> str:
     directory = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     (directory / _OWNER).write_text(processes.identity(os.getpid()) or "")
     return str(directory)
-
-
-@contextmanager
-def _environment(**changes: str) -> Iterator[None]:
-    """Change the environment, for a library that passes it on and has no argument for it."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _executable(own: str, settings: FetchSettings) -> Path | str | None:
