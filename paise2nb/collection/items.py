@@ -22,7 +22,7 @@ from paise2nb.collection.search import UNSTORABLE, facets_of, search, tag_facet
 from paise2nb.collection.sql import SQL
 from paise2nb.config.settings import Settings
 from paise2nb.core.clock import iso
-from paise2nb.core.damage import inspect, lost, size_of
+from paise2nb.core.damage import inspect, lost_error, size_of
 from paise2nb.core.errors import NotFound, redacted, shortened, without_secrets
 from paise2nb.core.formats import create_missing, execute_script, read_format
 from paise2nb.core.sqlite import Database
@@ -369,5 +369,5 @@ def data_storage_provider(app: AppInfo) -> ItemStore:
             other one shows that it had content.
     """
     if found := lost_database(app.settings, app.data_dir):
-        raise lost(*found)
+        raise lost_error(*found)
     return ItemStore(app.settings.databases(app.data_dir)[1])

@@ -17,7 +17,7 @@ from paise2nb.core.text import time_span
 from paise2nb.jobs.queries import Counts
 from paise2nb.plugins import AppInfo, Task
 from paise2nb.views.enqueued import Replay
-from paise2nb.views.history import row_time, told
+from paise2nb.views.history import counts_in_words, row_time
 from paise2nb.views.jobs import Job, Jobs
 from paise2nb.views.stats import GROUPS, Stats
 from paise2nb.views.status import Status
@@ -176,7 +176,7 @@ def in_words(ended: tuple[Counts, Counts]) -> str:
     Args:
         ended: the pages, and the jobs that are part of none.
     """
-    text = told(*ended) or "nothing to wait for"
+    text = counts_in_words(*ended) or "nothing to wait for"
     return f"{text}; see: paise2 jobs --state failed" if has_failed(ended) else text
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from paise2nb.config.settings import Settings
 
 Progress = Callable[..., None] | None  # called with (done, total), and a text beside the bar
-Told = Callable[[], str] | None
+Ended = Callable[[], str] | None
 
 
 class Session:
@@ -135,7 +135,7 @@ class Session:
         return cell
 
     @contextmanager
-    def progress(self, label: str, ended: Told = None) -> Iterator[Progress]:
+    def progress(self, label: str, ended: Ended = None) -> Iterator[Progress]:
         """Show a progress bar while the block runs, if standard error is a terminal.
 
         Args:

@@ -81,7 +81,7 @@ def start(
     foreground = not daemonize and not session.in_notebook
     workers.check(concurrency, pool)  # raises for wrong options before anything is printed
     if foreground and session.app.settings.logging.format != "json":
-        if place := workers.place():
+        if place := workers.elsewhere():
             session.say(f"workers run {place}, or did a moment ago: waiting for their heartbeat")
         elif not workers.present():
             session.say("workers run here until Ctrl-C, which lets running jobs finish")

@@ -33,7 +33,7 @@ def companion(path: Path) -> Path | None:
     return log if size_of(log) else lock if lock.exists() else None
 
 
-def lost(path: Path, companion: Path) -> StorageError:
+def lost_error(path: Path, companion: Path) -> StorageError:
     """Return the error for a missing or empty database that was used, as its companion shows."""
     state = "is empty (0 bytes)" if path.exists() else "is missing"
     return StorageError(
@@ -43,7 +43,7 @@ def lost(path: Path, companion: Path) -> StorageError:
     )
 
 
-def explained(path: Path, error: sqlite3.DatabaseError | OSError) -> StorageError:
+def storage_error(path: Path, error: sqlite3.DatabaseError | OSError) -> StorageError:
     """Return the error that says what is wrong with a database, and what to do."""
     if is_disk_full(error) or (may_be_full(error) and full_disk([path.parent])):
         return DiskFull(
@@ -54,7 +54,7 @@ def explained(path: Path, error: sqlite3.DatabaseError | OSError) -> StorageErro
         reason = f"can't create or write {path}: {error.strerror}"
         return StorageError(f"{reason}; choose another with --data-dir")
     if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):  # _SNAPSHOT, too
-        return locked(path)
+        return locked_error(path)
     reason = "the file is damaged" if is_damage(error) else str(error)
     return StorageError(f"{path}: {reason}; type: paise2 doctor")
 
@@ -64,7 +64,7 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(_DAMAGE)
 
 
-def locked(path: Path) -> DatabaseLocked:
+def locked_error(path: Path) -> DatabaseLocked:
     """Return the error of a wait for a lock, with the process that has it."""
     lock, memory = (path.with_name(f"{path.name}{suffix}") for suffix in (".lock", "-shm"))
     pid = lock_holder(lock) or lock_holder(memory, byte=WRITE_LOCK_BYTE)

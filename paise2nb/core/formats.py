@@ -166,7 +166,7 @@ def execute_script(connection: sqlite3.Connection, script: str) -> None:
 _SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 
 
-def newer_format(path: Path, version: int, known: int) -> NewerFormat:
+def newer_format_error(path: Path, version: int, known: int) -> NewerFormat:
     """Return the error for a file that a newer version has written."""
     return NewerFormat(
         f"{path} was written by a newer paise2nb (format {version}, this one knows {known}); "
@@ -224,7 +224,7 @@ def migrate(connection: sqlite3.Connection, wanted: Format, path: Path) -> None:
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > wanted.version:
-        raise newer_format(path, version, wanted.version)
+        raise newer_format_error(path, version, wanted.version)
     if version == 0:
         execute_script(connection, wanted.schema)
     else:

@@ -19,19 +19,19 @@ from weakref import WeakSet
 from paise2nb.core.damage import (
     ASIDE,
     companion,
-    explained,
     is_damage,
-    locked,
-    lost,
+    locked_error,
+    lost_error,
     need_no_shared_memory,
     put_aside,
     size_of,
+    storage_error,
 )
 from paise2nb.core.disks import may_be_full
 from paise2nb.core.errors import StorageError
 from paise2nb.core.file_lock import FairFileLock
 from paise2nb.core.files import make_private_directory
-from paise2nb.core.formats import Format, migrate, newer_format
+from paise2nb.core.formats import Format, migrate, newer_format_error
 from paise2nb.core.space import AUTO_VACUUM, gave_back, give_back_space
 
 P = ParamSpec("P")
@@ -111,7 +111,7 @@ class Database:
         try:
             return self._connection(threading.current_thread())
         except (sqlite3.DatabaseError, OSError) as error:
-            raise explained(self.path, error) from error
+            raise storage_error(self.path, error) from error
 
     def _connection(self, thread: threading.Thread | None) -> sqlite3.Connection:
         """Return the connection of a thread, or for None the connection for writing.
@@ -177,7 +177,7 @@ class Database:
             if not self._creates:
                 raise StorageError(f"{self.path} is missing")
         if beside is not None and not self._replaces:
-            raise lost(self.path, beside)
+            raise lost_error(self.path, beside)
         # Created before SQLite does: its other files get the permissions of this one.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
 
@@ -235,13 +235,13 @@ class Database:
         except sqlite3.DatabaseError as error:
             if is_damage(error):
                 raise self._put_aside(str(error)) from error
-            raise explained(self.path, error) from error
+            raise storage_error(self.path, error) from error
 
     def _require_known_format(self, connection: sqlite3.Connection) -> None:
         """Check that no newer version has migrated the file since it was opened."""
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > self._version:
-            raise newer_format(self.path, version, self._version)
+            raise newer_format_error(self.path, version, self._version)
 
     def _put_aside(self, reason: str) -> StorageError:
         """Rename a damaged file and its log, so that they can be inspected and repaired."""
@@ -289,7 +289,7 @@ class Database:
             self._require_same_file()
             return connection.execute(sql, parameters).fetchall()
         except (sqlite3.DatabaseError, OSError) as error:
-            raise explained(self.path, error) from error
+            raise storage_error(self.path, error) from error
         finally:
             self._readers.discard(thread)
 
@@ -324,10 +324,10 @@ class Database:
                 self._require_same_file()
                 self._file_lock.open()
             except (sqlite3.DatabaseError, OSError) as error:
-                raise explained(self.path, error) from error
+                raise storage_error(self.path, error) from error
             try:
                 if not self._file_lock.acquire(self._busy_seconds):
-                    raise locked(self.path)
+                    raise locked_error(self.path)
                 if connection.in_transaction:  # a second interrupt hit the ROLLBACK below
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
@@ -339,7 +339,7 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.DatabaseError):
-                    raise explained(self.path, error) from error
+                    raise storage_error(self.path, error) from error
                 raise
             finally:
                 # Not in a method: an interrupt could come between the two calls.
@@ -361,7 +361,7 @@ class Database:
             except sqlite3.DatabaseError as error:
                 connection.close()
                 if not (need_memory and may_be_full(error)):
-                    raise explained(self.path, error) from error
+                    raise storage_error(self.path, error) from error
             else:
                 break
         return connection
@@ -372,7 +372,7 @@ class Database:
             try:
                 self._connection(None).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except (sqlite3.DatabaseError, OSError) as error:
-                raise explained(self.path, error) from error
+                raise storage_error(self.path, error) from error
 
     def give_back_space(self) -> None:
         """Give free pages back to the filesystem, in short transactions."""

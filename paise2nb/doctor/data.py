@@ -13,7 +13,7 @@ from paise2nb.app import App
 from paise2nb.collection import items
 from paise2nb.collection.cache import Cache
 from paise2nb.config.settings import Settings
-from paise2nb.core.damage import companion, explained, inspect, lost, put_aside, size_of
+from paise2nb.core.damage import companion, inspect, lost_error, put_aside, size_of, storage_error
 from paise2nb.core.disks import FREE_BYTES, may_be_full, network_filesystem
 from paise2nb.core.display import arguments
 from paise2nb.core.errors import DiskFull, StorageError
@@ -121,7 +121,7 @@ def check_databases(settings: Settings, directory: Path) -> Iterator[Finding]:
             advice = f"repair {aside[-1]} and move it back, or begin an empty one: paise2 reset"
             yield Finding("wrong", check, f"{database} was damaged and moved aside", advice)
         elif beside is not None:
-            text, _, advice = str(lost(database, beside)).partition(": ")
+            text, _, advice = str(lost_error(database, beside)).partition(": ")
             yield Finding("wrong", check, text, advice)
     if (directory / "cache").is_dir():
         yield from _cache(Cache(directory / "cache"))
@@ -148,7 +148,7 @@ def check_database(check: str, path: Path, known: Format) -> Iterator[Finding]:
     try:
         version, verdict, schema, missing = inspect(path, read)
     except sqlite3.DatabaseError as error:
-        problem = explained(path, error)
+        problem = storage_error(path, error)
         if isinstance(problem, DiskFull) or may_be_full(error):
             text = f"{path} can't be read while the disk is full; that is no damage"
             yield Finding("wrong", check, text, "free some space")

@@ -12,7 +12,7 @@ from IPython.display import display
 
 from paise2nb import app as apps
 from paise2nb.app import App
-from paise2nb.commands.session import Progress, Session, Told
+from paise2nb.commands.session import Ended, Progress, Session
 from paise2nb.config.settings import Settings
 from paise2nb.core.display import Message
 from paise2nb.core.errors import PaiseError, UsageError
@@ -157,7 +157,7 @@ class NotebookSession(Session):
         raise UsageError(f"{question} To confirm, add --yes")
 
     @contextmanager
-    def progress(self, label: str, ended: Told = None) -> Iterator[Progress]:
+    def progress(self, label: str, ended: Ended = None) -> Iterator[Progress]:
         """Show a progress bar on one line of the output, in a kernel."""
         shown: AbstractContextManager[Progress]
         if in_kernel() and not self.json:

@@ -115,7 +115,7 @@ def check_task(plugin: str, task: Task, pools: Collection[str]) -> None:
             raise broken(f"no job can pass {parameter.name!r} by name; give it a default")
 
 
-def taken(plugin: str, task: Task, first: str) -> PluginError:
+def taken_error(plugin: str, task: Task, first: str) -> PluginError:
     """Return the error for a task with a name that another plugin has taken first."""
     error = PluginError(
         f"plugin {plugin!r} defines task {task.name!r}, which {first!r} has defined already; "

@@ -31,7 +31,7 @@ from paise2nb.plugins.declarations import (
     check_provider,
     check_task,
     checked,
-    taken,
+    taken_error,
 )
 from paise2nb.plugins.hookspecs import DeclaredFunctions, Hooks
 from paise2nb.plugins.loading import import_plugin, load_error, short_name, unknown_task
@@ -265,7 +265,7 @@ class Plugins:
         for task in tasks:
             check_task(name, task, pools)
             if first := self.tasks.get(task.name):
-                raise taken(name, task, self._names.get(first.plugin, first.plugin))
+                raise taken_error(name, task, self._names.get(first.plugin, first.plugin))
             self.tasks[task.name] = task
         for hook in ("content_fetchers", "content_extractors"):
             for entry in (entry for _, some in found.get(hook, ()) for entry in some):

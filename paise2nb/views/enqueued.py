@@ -11,7 +11,7 @@ from paise2nb.core.display import Displayable, arguments
 from paise2nb.core.errors import without_secrets
 from paise2nb.jobs.models import NewJob
 from paise2nb.views.client import JobClient
-from paise2nb.views.history import told
+from paise2nb.views.history import counts_in_words
 from paise2nb.views.job_rows import LATER, NOW
 from paise2nb.views.jobs import Job, Jobs
 
@@ -69,7 +69,7 @@ class Enqueued(Jobs):
         waiting = self._answered("waiting").to_dicts() if self.waiting else []
         if later := [row["run_at"] for row in waiting if row["state"] in LATER and row["run_at"]]:
             text += f"; {len(later):,} not before {local_time(min(later))}: --force runs them now"
-        ended = told(*self.ended()) if self.waited else ""
+        ended = counts_in_words(*self.ended()) if self.waited else ""
         return f"{text}; {ended}" if ended else text
 
     def _repr_html_(self) -> str:

@@ -106,7 +106,7 @@ def row_time(job_store: JobStore, seconds: float | None) -> str:
     return local_time(job_store.iso_time(seconds))
 
 
-def told(pages: Counts, others: Counts) -> str:
+def counts_in_words(pages: Counts, others: Counts) -> str:
     """Numbers of pages and other jobs in words: ``pages: 9 stored, 1 failed · jobs: 1 completed``.
 
     Args:

@@ -164,8 +164,8 @@ def summary_of(job_store: JobStore, known: Mapping[str, Any], answer: str | None
     elif row["error"] and known["interval"]:
         words.append(f"— the last run failed: {row['error']}")
     elif isinstance(value := _result(job_store, known, row), dict):
-        told = (value.get("warning"), value.get("note"), value.get("skipped"))
-        words += [f"— {REASONS.get(text, text)}" for text in told if text]
+        texts = (value.get("warning"), value.get("note"), value.get("skipped"))
+        words += [f"— {REASONS.get(text, text)}" for text in texts if text]
     return render.one_line(" ".join(words))
 
 

@@ -17,7 +17,14 @@ from paise2nb.core.render import Column
 from paise2nb.jobs.models import value_of, whole_number
 from paise2nb.jobs.queries import Counts, Kind
 from paise2nb.views.client import JobClient
-from paise2nb.views.history import COLUMNS, executions, parts_of, row_time, shown_traceback, told
+from paise2nb.views.history import (
+    COLUMNS,
+    counts_in_words,
+    executions,
+    parts_of,
+    row_time,
+    shown_traceback,
+)
 from paise2nb.views.items import Items
 from paise2nb.views.job_rows import (
     ARGUMENT_LENGTH,
@@ -223,7 +230,7 @@ class Job(_JobActions, JobRecord):
         job_store = self._client.job_store
         pages, _ = job_store.tree_counts([root])
         pages.subtract(row["page_state"] for row in job_store.rows([root]).values())
-        return told(pages, Counter()) or None
+        return counts_in_words(pages, Counter()) or None
 
     def details(self) -> str:
         """The whole way of the job and its page, with tracebacks and tree, as text."""

@@ -16,7 +16,7 @@ from paise2nb.jobs.queries import Counts
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import no_worker_runs, waiting_jobs
 from paise2nb.views.client import JobClient
-from paise2nb.views.history import told
+from paise2nb.views.history import counts_in_words
 from paise2nb.views.time_left import IN_WORK
 
 STOPPED = "stopped waiting; the work goes on"
@@ -163,9 +163,9 @@ class Bar:
             return self._job_store.tree_counts(self._jobs)
         return Counter(self._job_store.page_counts()), Counter(self._job_store.other_counts())
 
-    def told(self) -> str:
+    def outcome(self) -> str:
         """What has come of some jobs, in words. It is the same whenever they have ended."""
-        return (told(*self.ended()) if self._jobs is not None else "") or "waiting: done"
+        return (counts_in_words(*self.ended()) if self._jobs is not None else "") or "waiting: done"
 
     def drawn_by(self, draw: Callable[..., None] | None) -> Progress:
         """Return what draws the bar after each check, with a function such as `progress_line`'s."""
@@ -202,7 +202,7 @@ def in_one_line(interrupt: BaseException) -> BaseException:
 def bar_of(client: JobClient, jobs: Sequence[int] | None) -> Iterator[Progress]:
     """Show a progress bar in a notebook while the block waits, then what came of it."""
     bar = Bar(client, jobs)
-    with render.progress_line(bar.told) as draw:
+    with render.progress_line(bar.outcome) as draw:
         yield bar.drawn_by(draw)
 
 

@@ -130,7 +130,7 @@ class WorkersInspection:
         found = (row["presence"] in RUNNING for row in self._rows())
         return self._running_supervisor() is not None or any(found)
 
-    def place(self) -> str | None:
+    def elsewhere(self) -> str | None:
         """Return where a supervisor runs that this process can't see, or None."""
         supervisor = self._running_supervisor()
         if supervisor is None or supervisor["presence"] != ELSEWHERE:

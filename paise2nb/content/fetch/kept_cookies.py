@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 
 from paise2nb.content.fetch.cookies import Stored, above
-from paise2nb.core.damage import explained
+from paise2nb.core.damage import storage_error
 
 FILE_NAME = "cookies.db"  # in the data directory
 KEPT = 0  # in place of the id of a job
@@ -100,7 +100,7 @@ class KeptCookies:
                 with connection:
                     yield connection
         except (sqlite3.DatabaseError, OSError) as error:
-            raise explained(self.path, error) from error
+            raise storage_error(self.path, error) from error
 
 
 def _key(cookie: Stored) -> str:
