@@ -40,6 +40,7 @@ T = TypeVar("T")
 BUSY_SECONDS = 30.0
 FORK_SECONDS = 1.0  # for which a fork waits until no other thread reads or writes
 LOG_BYTES = 16_000_000  # size to which the write-ahead log is cut once no reader needs more
+LOG_SHARE = 8  # of the space that is left, where that is less
 
 
 class _Connection(sqlite3.Connection):
@@ -134,10 +135,12 @@ class Database:
                 connection.execute(AUTO_VACUUM)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
-            connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+            disk = os.statvfs(self.path)
+            log_bytes = min(LOG_BYTES, disk.f_bavail * disk.f_frsize // LOG_SHARE)
+            connection.execute(f"PRAGMA journal_size_limit={log_bytes}")
             # Not every 1,000 pages: a checkpoint waits for the disk, and small pages fill it soon.
             # The lines "drain" of tests.benchmarks.queue are 20 % faster.
-            connection.execute(f"PRAGMA wal_autocheckpoint={LOG_BYTES // 2 // self._page}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={log_bytes // 2 // self._page + 1}")
         except sqlite3.DatabaseError:
             connection.close()  # the traceback refers to it, and it has locks
             raise

@@ -30,6 +30,11 @@ def add_word(connection: sqlite3.Connection, word: str) -> None:
     connection.execute("INSERT INTO words VALUES (?)", (word,))
 
 
+def set_word(connection: sqlite3.Connection, word: str) -> None:
+    connection.execute("DELETE FROM words")
+    add_word(connection, word)
+
+
 def words(database: Database) -> list[str]:
     return [row["word"] for row in database.read("SELECT word FROM words")]
 
@@ -85,6 +90,14 @@ def test_a_write_to_an_open_database_says_that_the_disk_is_full(disk: Path) -> N
     with pytest.raises(DiskFull, match=r"x\.db: the disk is full"):
         database.write(add_word, "x" * 100_000)
     assert words(database) == ["before"]
+    database.close()
+
+
+def test_the_log_takes_an_eighth_of_the_space_that_is_left(disk: Path) -> None:
+    database = opened(disk / "x.db")
+    for number in range(1000):
+        database.write(set_word, f"{number} {'x' * 10_000}")
+    assert (disk / "x.db-wal").stat().st_size < 2_000_000 / 4
     database.close()
 
 
