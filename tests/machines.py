@@ -90,6 +90,16 @@ def grow(context, word):
 @task("say", runs="anywhere")
 def say(context, word):
     context.log.info("it says %s", word)
+
+@task("chatter", runs="anywhere")
+def chatter(context, word):
+    for number in range(1000):
+        context.progress(number, 1000)
+        context.log.info("%s %s", number, "ü" * 500)
+
+@task("grow-there", runs="anywhere", memory_mb=200, max_retries=0)
+def grow_there(context, word):
+    grow(context, word)
 """
 
 

@@ -220,6 +220,7 @@ def test_crashes_and_limits_are_charged_as_at_home(place: Place) -> None:
     place.join()
     place.joined(app)
     crashing, slow = app.enqueue("die", "x"), app.enqueue("too-long", "x")
+    growing = app.enqueue("grow-there", "x")
     app.wait(60)
     # A machine gives a job back if its worker takes long to start again.
     charged = [
@@ -228,7 +229,8 @@ def test_crashes_and_limits_are_charged_as_at_home(place: Place) -> None:
     ]
     assert charged[0] == ["crashed", "crashed"]
     assert set(charged[1]) == {"timeout"}
-    assert (crashing.state, slow.state) == ("failed", "failed")
+    assert "memory" in {a["outcome"] for a in growing.attempts}
+    assert {job.state for job in (crashing, slow, growing)} == {"failed"}
 
 
 def test_progress_is_shown_at_home(place: Place) -> None:
@@ -237,6 +239,15 @@ def test_progress_is_shown_at_home(place: Place) -> None:
     job = app.enqueue("hold", str(gate), "word")
     until(lambda: job.row()["progress"] == json.dumps([1, 2]))
     gate.touch()
+
+
+def test_home_gets_the_first_lines_that_a_job_logs(place: Place) -> None:
+    app = place.home_with_machine()
+    job = app.enqueue("chatter", "word")
+    job.wait(60)
+    log = (app.data_dir / "logs" / "workers.log").read_text()
+    assert log.count("ü" * 500) == 64_000 // (500 * len(r"\u00fc"))
+    assert log.count("the other lines of this run are left out") == 1
 
 
 def test_home_away_for_three_leases_kills_nothing(place: Place) -> None:

@@ -28,8 +28,8 @@ from paise2nb.plugins import DataStorageProvider
 from paise2nb.workers.machines.memory import PLUGINS, MemoryStore
 from paise2nb.workers.machines.versions import fingerprints
 
-LOG_LENGTH = 64_000  # characters of the log lines of one execution that home gets
-LOG_LINE = 4_000  # of one line
+LOG_LENGTH = 64_000  # bytes of the log lines of one execution that home gets
+LOG_LINE = 4_000  # characters of one line
 
 # What workers may call of a `MemoryStore`.
 _CALLS = (
@@ -94,7 +94,8 @@ class RemoteStore:
         self.data_dir = data_dir
         self._local = _Local()
         self._extras: dict[Claim, Mapping[str, Any]] = {}  # what home sent along
-        self._lines: dict[Claim, list[tuple[int, str]]] = {}  # that its task has logged
+        # What its task has logged, and the bytes for which there is room.
+        self._lines: dict[Claim, tuple[list[tuple[int, str]], int]] = {}
         self._made: dict[Claim, dict[str, Any]] = {}  # what home needs beside the outcome
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -217,17 +218,21 @@ class RemoteStore:
             values |= self._made.get(claim, {})
         if rules := self._new_rules(claim):
             values["robots"] = rules
-        if lines := self._lines.pop(claim, None):
-            values["log"] = lines
+        if logged := self._lines.pop(claim, None):
+            values["log"] = logged[0]
         return values
 
     def keep_line(self, record: logging.LogRecord) -> None:
         """Keep what a task logs, for the log at home, up to a limit."""
         if self._local.claim is not None and record.name.startswith("paise2nb.task."):
-            lines = self._lines.setdefault(self._local.claim, [])
+            lines, room = self._lines.get(self._local.claim, ([], LOG_LENGTH))
             line = shortened(redacted(record.getMessage()), LOG_LINE)
-            if sum(len(text) for _, text in lines) + len(line) <= LOG_LENGTH:
+            left = room - len(json.dumps(line))
+            if left >= 0:
                 lines.append((record.levelno, line))
+            elif room >= 0:
+                lines.append((logging.WARNING, "the other lines of this run are left out"))
+            self._lines[self._local.claim] = lines, left if room >= 0 else room
 
     def runs(self, claim: Claim) -> bool:
         """Whether an execution still has its job, and this machine its lease."""
