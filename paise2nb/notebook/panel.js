@@ -117,9 +117,11 @@ function duration(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(left % 60)}` : `${minutes}:${two(left % 60)}`;
 }
 
-function rateText(perMinute, what) {
+function rateText(perMinute, withJobs) {
   if (perMinute < 0.5) return "";
-  return perMinute < 120 ? `${count(Math.round(perMinute))} ${what}/min` : `${count(Math.round(perMinute / 60))} ${what}/s`;
+  const [rate, unit] = perMinute < 120 ? [perMinute, "min"] : [perMinute / 60, "s"];
+  const number = Math.round(rate);
+  return `${withJobs ? `${count(number)} pages and jobs` : amount(number, "page")}/${unit}`;
 }
 
 function countsText(counts) {
@@ -352,7 +354,7 @@ function bars(panel) {
     const waited = state.oldest ? panel.now() - state.oldest : 0;
     const others = countsText(state.others);
     say(summary, facts(
-      rateText(state.rate, others ? "pages and jobs" : "pages"), state.left && `left: ${state.left}`, amount(state.items, "item"),
+      rateText(state.rate, others), state.left && `left: ${state.left}`, amount(state.items, "item"),
       waited > 1 && `longest wait ${duration(waited)}`, others && `other jobs: ${others}`,
     ));
     say(hosts, facts(...state.hosts.map((host) => `${host.host}: ${count(host.waiting)} waiting, ${host.why}`)));

@@ -27,7 +27,7 @@ PREVIEW, TRACEBACK = 3000, 6000  # characters
 BARS = 60  # of the plot of the pace
 EXPORT_LIMIT = 100_000  # rows
 RESULTS = 10  # of a search
-PLACE = 36  # characters of a URL beside a title
+PLACE = 32  # characters of a URL beside a title
 EXPORTED = ("id", "task", "url", "error_class", "error", "attempts", "failed_at")
 _HIT = f"[{render.HIT_START}{render.HIT_END}]"
 
@@ -109,7 +109,7 @@ def page(app: App, id: int) -> dict[str, Any]:
                 "outcome": row["outcome"],
                 "started": row.get("started") or "",
                 "took": row.get("took") or "",
-                "message": brief(row.get("message") or "", 500),
+                "message": reason(row.get("message"), parts[0]["args"], 500),
             }
             for row in executions(job_store, parts)[-WINDOW:]
         ],

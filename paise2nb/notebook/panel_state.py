@@ -17,6 +17,7 @@ from paise2nb.app import App
 from paise2nb.core import render
 from paise2nb.core.display import arguments
 from paise2nb.core.render import escape, in_cell_words, one_line
+from paise2nb.core.urls import file_url
 from paise2nb.jobs.models import UNFINISHED
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import pause_reason
@@ -25,7 +26,7 @@ from paise2nb.views.status import Status, failure_name
 
 # The most that is shown of each list.
 TAGS, HOSTS, GROUPS, ROWS = 8, 5, 12, 12
-TEXT, URL, LINE = 200, 2000, 400  # characters
+TEXT, URL, SHORT, LINE = 200, 2000, 84, 400  # characters
 LINES = 20  # of the status in a saved notebook
 BYTES = 6  # of JSON for each of these characters
 # The states of pages as the bars have them.
@@ -55,13 +56,15 @@ def link(args: Sequence[Any]) -> dict[str, str]:
     return {
         "url": text if whole and render.plain(text) == text else "",
         "text": brief(text),
-        "short": brief(render.short(text)),
+        "short": brief(render.short(text, SHORT)),
     }
 
 
-def reason(error: str | None, args: Sequence[Any]) -> str:
+def reason(error: str | None, args: Sequence[Any], length: int = TEXT) -> str:
     """Return an error without the URL in which many end, and beside which it is shown."""
-    return brief((error or "").replace(f": {arguments(args)}", ""))
+    text = arguments(args)
+    cut = (error or "").removesuffix(f": {text}").removesuffix(f": {file_url(text)}")
+    return brief(cut, length)
 
 
 def state(app: App, status: Status) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """During a run of many pages, what the panel counts is what has been stored.
 
-``pytest -m slow tests/browser`` runs it with 2,000 pages.
+``pytest -m slow -s tests/browser/test_counts.py`` runs it with 2,000 pages, and prints what the
+kernel has used of the processor.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Locator, expect
 
@@ -80,12 +83,15 @@ def test_the_stored_pages_are_the_items_at_every_moment(
             opening(data_dir, **settings),
             f"jobs = %paise2 enqueue fetch --from {tmp_path / 'urls.txt'}",
             "%paise2 watch",
+            "import os\nprint('pid', os.getpid())",
         ]
         lab.open(lab.write(f"counts-{number}.ipynb", cells))
         lab.run_all()
         panel = lab.outputs().locator(".paise2-watch")
         expect(panel).to_be_visible()
         assert counted(panel, "queued") == number
+        kernel = psutil.Process(int(lab.outputs().nth(3).inner_text().split()[1]))
+        used, began = sum(kernel.cpu_times()[:2]), time.monotonic()
         press(panel, "Start workers", "Pause")
         with paise2nb.open("development", data_dir) as app:
             for moment in range(1, MOMENTS + 1):
@@ -100,5 +106,7 @@ def test_the_stored_pages_are_the_items_at_every_moment(
             expect_that_items_are_stored_pages(app, panel)
             assert (counted(panel, "failed"), counted(panel, "stored")) == (gone, number - gone)
             lab.shot(f"counts-{number}-end")
+        used, passed = sum(kernel.cpu_times()[:2]) - used, time.monotonic() - began
+        print(f"{number:,} pages: the kernel used {100 * used / passed:.1f} % of a core")
         press(panel, "Stop workers", "Start workers")
         assert lab.errors() == []

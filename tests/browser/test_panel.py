@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def panel(lab: Lab) -> Locator:
 
 def press(lab: Lab, name: str) -> None:
     panel(lab).get_by_role("button", name=name, exact=True).first.click()
+
+
+def press_and_time(lab: Lab, name: str, answer: Locator) -> None:
+    """Press a button, wait for its answer, and print how long that took: ``pytest -s`` shows it."""
+    began = time.monotonic()
+    press(lab, name)
+    expect(answer).to_be_visible()
+    print(f"{name}: answered after {(time.monotonic() - began) * 1000:.0f} ms")
 
 
 def expect_count(lab: Lab, state: str, number: int) -> None:
@@ -212,10 +221,8 @@ def test_buttons_answer_while_a_cell_runs(lab: Lab, data_dir: Path, site: Site) 
     lab.run_all(wait=False)
     expect_count(lab, "failed", 1)
     expect(lab.outputs().nth(4)).to_contain_text("no heartbeat")
-    press(lab, "Retry failed")
-    expect(panel(lab)).to_contain_text("1 job back in the queue")
-    press(lab, "Pause")
-    expect(panel(lab).get_by_role("button", name="Resume")).to_be_visible()
+    press_and_time(lab, "Retry failed", panel(lab).get_by_text("1 job back in the queue"))
+    press_and_time(lab, "Pause", panel(lab).get_by_role("button", name="Resume"))
     press(lab, "Stop workers")
     expect(panel(lab)).to_contain_text("workers stopped")
     running = lab.page.locator(".jp-InputPrompt", has_text="[*]")
