@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from paise2nb.core.errors import UsageError
 
 SHORT = 1_000_000  # characters of a text, for which a list of the words takes little memory
+# Characters between which a line ends without a space: CSS Text 3, section 4.1.3.
+CJK = "\u3000-\u30ff\u3400-\u9fff\uff00-\uffef"
 _WORD = re.compile(r"\S+")
 _SECONDS = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BYTES = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}

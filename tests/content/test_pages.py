@@ -42,6 +42,25 @@ def test_an_article_has_what_is_in_it_besides_paragraphs(name: str) -> None:
     assert missing(html, [*texts, said(1), *STORY.replace("<p>", "").split("</p>")]) == []
 
 
+def test_short_text_in_markup_that_articles_seldom_have_is_kept() -> None:
+    html = article("<center>See below</center><p>The office opens again at the pier of the harbour "
+                   "for all crates and barrels on <time>5 March</time>.</p>")  # fmt: skip
+    assert missing(html, ["See below", "on 5 March"]) == []
+
+
+def test_a_chinese_word_that_is_cut_in_the_source_of_a_page_is_one_word() -> None:
+    for end in ("\n  ", "\r\n"):
+        assert "写在北京的账簿" in read(article(f"<p>写在北{end}京的账簿</p>")).text
+    assert "a\nb" in read(article("<pre>a\nb</pre>")).text
+
+
+def test_the_questions_of_a_short_page_are_kept_with_the_answers() -> None:
+    parts = [f"<h2>Question {n}?</h2><div><p>Answer {n}, short.</p></div>" for n in range(12)]
+    html = f"<title>Questions</title><nav><a href=/>Home</a></nav>{''.join(parts)}"
+    assert missing(html, [f"Question {n}? Answer {n}, short." for n in range(12)]) == []
+    assert "Home" not in flat(html)
+
+
 COMMENTS = "".join(
     f"<li class='comment depth-1' id='comment-{n}'><article class='comment-body'><footer class="
     f"'comment-meta'><b class='fn'>u{n}</b></footer><div class='comment-content'><p>{said(n, 90)}"

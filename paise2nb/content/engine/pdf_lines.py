@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from paise2nb.core.text import CJK
+
 LEADING = 1.7  # font sizes from a line to the next one of its paragraph, at most
 SPACE = 0.15  # font sizes between two words, at least
 INDENT = 0.9  # font sizes by which the first line of a paragraph may be indented
@@ -17,8 +19,7 @@ _LINE = re.compile("\\S(?:(?:[^\r\n]|(?<=[\ufffe\x02])\r\n)*\\S)?")
 _ENTRY = re.compile(r"[^\w\s\"'“«„(¿¡]\s|\(?\w{1,3}[.)]\s|\[\w+\]\s")  # of a list, at its begin
 _LEADERS = re.compile(r"\.\s?\.\s?\.\s?\.")  # in a table of contents
 _LETTERS = re.compile(r"[^\W\d_]{2}|[\u3041-\u9fff]")
-# Between two of these a line ends without a space: CSS Text 3, section 4.1.3.
-_CJK = re.compile("[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+_CJK = re.compile(f"[{CJK}]")
 
 
 class Line(NamedTuple):

@@ -8,22 +8,26 @@ from lxml import html
 from lxml.etree import ParserError, XPath
 
 from paise2nb.content.extract import embedded, page_metadata
-from paise2nb.content.extract.prose import LONG, MOST, Prose
+from paise2nb.content.extract.prose import LONG, MOST, Prose, lines_of
 from paise2nb.content.extract.text import decode
 from paise2nb.content.extract.visible import visible_text
+from paise2nb.core.text import CJK
 from paise2nb.plugins import Document, Source
 
 # A main text is wrong if it has fewer characters than this and is less than this share of all text.
 SHORT, SHARE = 500, 0.05
+KEPT = 0.7  # of all that is no boilerplate, at least, in a short text
 MAX_TAGS = 150_000  # a tree of more takes hundreds of megabytes, and an extraction minutes
 _HTML_TAG = re.compile(r"\A(\s*(?:<!doctype[^<>]*>\s*)?<html[^<>]*)/>", re.IGNORECASE)
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r"})
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_]\w+)*(?!\w)")
+_CUT = re.compile(f"\\r?\\n(?:(?<=[{CJK}]\\n)|(?<=[{CJK}]\\r\\n))[ \\t]*(?=[{CJK}])")
 _CAPTIONS = XPath("//*[contains(@class, 'caption') or contains(@id, 'caption')]")
 # Asides that belong to the text.
 _NOTE = re.compile(
     r"note|admonition|callout|tip|warning|caution|important|hint|pull-?quote|starlight"
 )
+_ADAPTED = ("figure", "figcaption", "center", "aside", "button", "template", "time")
 _RUNNING = frozenset({"p", "li", "dd", "td", "em", "strong", "span", "blockquote"})
 CELL = 1000  # characters of a list in a table; a longer one is the page, in a table for its layout
 _ATTRIBUTES = XPath("//@*", smart_strings=False)
@@ -41,6 +45,8 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
         precise: Prefer precision over recall, and search the text for a date. Slower.
     """
     text = decode(data, source.charset, source.url)
+    if not text.isascii() and "<pre" not in text:
+        text = _CUT.sub("", text)
     tree = _parsed(text) if text.count("<") <= MAX_TAGS else None
     if tree is None:
         return visible_text(text)
@@ -54,7 +60,7 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
     body = embedded.completed(_body(tree, source.url, attributes, precise=precise), tree, scripts)
     if len(body) < SHORT:
         visible = trafilatura.html2txt(tree).strip()
-        body = visible if len(body) < SHARE * len(visible) else body
+        body = visible if len(body) < SHARE * len(visible) else _whole(tree, body)
     more = {"site": about.sitename, "description": about.description, "license": about.license}
     more |= claims
     return Document(
@@ -65,6 +71,13 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
         language=language,
         metadata={name: value for name, value in more.items() if value},
     )
+
+
+def _whole(tree: Any, body: str) -> str:
+    """A short text, or all of the page but its boilerplate if that is more, and not of links."""
+    lines = "\n".join(lines_of(tree.find("body")) if tree.find("body") is not None else [])
+    links = sum(len(link.text_content().strip()) for link in tree.iter("a"))
+    return lines if len(body) < KEPT * len(lines) and links < SHARE * len(lines) else body
 
 
 def _parsed(text: str) -> Any:
@@ -112,12 +125,14 @@ def _adapt(tree: Any, attributes: str) -> None:
     for element in _CAPTIONS(tree) if "caption" in attributes else ():
         for name in ("class", "id"):
             element.attrib.pop(name, None)
-    for element in tree.iter("figure", "figcaption", "aside", "button", "template", "time"):
+    for element in tree.iter(
+        "figure", "figcaption", "aside", "button", "template", "time", "center"
+    ):
         size = len(element.text_content().strip())
         match element.tag:
-            case "figcaption" if element.find(".//p") is None and element.find(".//div") is None:
+            case "figcaption" | "center" if next(element.iter("p", "div", "table"), None) is None:
                 element.tag = "p"
-            case "figure" | "figcaption" if size:
+            case "figure" | "figcaption" | "center" if size:
                 element.tag = "div"
             case "aside" if _NOTE.search(f"{element.get('role')} {element.get('class')}"):
                 element.tag = "div"
@@ -125,10 +140,10 @@ def _adapt(tree: Any, attributes: str) -> None:
                 element.tag = "strong"  # as the summary of details
             case "template" if element.get("shadowrootmode"):
                 element.tag = "div"
-            case "time" if (element.tail or "").strip(
-                " \n\t.,|·-—"
-            ) and element.getparent().tag in _RUNNING:
-                element.tag = "span"
+            case "time" if (parent := element.getparent()).tag in _RUNNING:
+                is_inside = (element.tail or "").strip(" \n\t.,|·-—")
+                if is_inside or len(parent.text_content().strip()) >= 2 * LONG:
+                    element.tag = "span"
     for cell in tree.iter("td", "th"):
         for listing in cell.iter("ul", "ol", "dl"):
             if len(listing.text_content()) < CELL:

@@ -133,6 +133,8 @@ def media_type(declared: str | None, data: bytes, suffix: str = "") -> str:
         return declared if is_unknown and proven in ARCHIVES and proven != named else proven
     if is_signed or is_vague:  # in place of a document, there may be a page to log in
         found = _textual(data, named if is_vague else "")
+        if is_unknown and declared.endswith("+json") and found == "text/plain":  # RFC 6839
+            return "application/json"
         return declared if is_unknown and found == UNKNOWN else found
     if declared == "text/plain" and not is_text(data[:HEAD]):
         return UNKNOWN  # some servers declare unknown files as text
