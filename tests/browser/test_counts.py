@@ -67,7 +67,7 @@ def expect_that_items_are_stored_pages(app: App, panel: Locator) -> None:
     assert len(app.items()) == len(set(stored))
 
 
-@pytest.mark.parametrize("number", [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [80, pytest.param(2000, marks=pytest.mark.slow)])
 def test_the_stored_pages_are_the_items_at_every_moment(
     lab: Lab, data_dir: Path, tmp_path: Path, number: int
 ) -> None:

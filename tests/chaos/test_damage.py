@@ -102,7 +102,12 @@ def overwrite(path: Path) -> None:
 DAMAGES: tuple[Callable[[Path], None], ...] = (delete, truncate, shorten, overwrite)
 
 
-@scenario(9, "the database of jobs destroyed", short={"rounds": 1}, full={"rounds": 10})
+@scenario(
+    9,
+    "the database of jobs destroyed",
+    short={"rounds": 1, "jobs": 200},
+    full={"rounds": 10, "jobs": 1000},
+)
 def test_a_destroyed_job_store_is_noticed_and_renamed_and_accepts_no_job(
     environment: Environment, scale: Scale
 ) -> None:
@@ -111,10 +116,10 @@ def test_a_destroyed_job_store_is_noticed_and_renamed_and_accepts_no_job(
         environment.data_dir = environment.root / f"data {number}"
         app = environment.open()
         app.workers.start(concurrency=1)
-        app.enqueue_many("effect", [str(n) for n in range(1000)])
+        app.enqueue_many("effect", [str(n) for n in range(int(scale["jobs"]))])
         app.wait(timeout=60)
         environment.job_store.checkpoint()
-        assert app.status().jobs["completed"] == 1000
+        assert app.status().jobs["completed"] == scale["jobs"]
         path = environment.data_dir / "tasks.db"
         names = [row["process"] for row in environment.workers()]
         began = time.monotonic()

@@ -18,7 +18,7 @@ from tests.waiting import until
 
 
 @scenario(
-    7, "a suspended worker declared dead, then resumed", short={"rounds": 3}, full={"rounds": 100}
+    7, "a suspended worker declared dead, then resumed", short={"rounds": 2}, full={"rounds": 100}
 )
 def test_the_late_outcome_of_a_worker_declared_dead_is_refused(
     environment: Environment, scale: Scale

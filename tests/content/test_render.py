@@ -186,7 +186,7 @@ def test_a_page_that_is_never_idle_ends_with_what_it_has(
 def test_a_page_that_hangs_fails_and_the_next_one_does_not(
     site: Site, render: Callable[..., Any]
 ) -> None:
-    job = render(site.add("/loop", shell("while (true) {}")), fetch__timeout=3)
+    job = render(site.add("/loop", shell("while (true) {}")), fetch__timeout=1)
     assert (job.page_state, job.error_class) == ("failed", "timeout")
     assert "fetch.timeout" in job.error
     assert render(site.add("/page", shell(FILL))).page_state == "stored"
