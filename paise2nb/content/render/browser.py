@@ -30,8 +30,8 @@ CLOSE_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # after fetch.timeout, to read what the page has by then
 NO_PLAYWRIGHT = "rendering needs Playwright: pip install 'paise2nb[browser]'"
 NO_BROWSER = (
-    "rendering needs Chromium: playwright install chromium, or apt-get install "
-    "chromium-headless-shell, or its path in fetch.render_executable"
+    "rendering needs Chromium: playwright install chromium, or apt-get install chromium, or its "
+    "path in fetch.render_executable"
 )
 NO_SANDBOX = (
     "Chromium's sandbox can't run {why}: run the workers as another user, or, if you trust the "
@@ -58,8 +58,7 @@ _SWITCHES = [
 _NO_PROXY = "http://127.0.0.1:9"  # of the browser's own requests: nothing listens there
 _TEMPORARY = "paise2-browser-"  # begins the name of a directory; a long one would be too long
 _OWNER = "owner"  # a file in it with the identity of the process
-# The first one has no windows, and so takes half of the processor time of the others.
-_PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 T = TypeVar("T")
 
 
