@@ -138,8 +138,11 @@ def wrapped(text: str) -> str:
 
 
 def in_cell_words(text: str) -> str:
-    """Replace ``paise2 …`` in a message with ``%paise2 …``, which can be pasted into a cell."""
-    return _SHELL_COMMAND.sub("%paise2 ", text)
+    """Replace ``paise2 …`` in a message with ``%paise2 …``, which can be pasted into a cell.
+
+    A notebook has no editor for ``config edit``: there, settings are written in a cell.
+    """
+    return _SHELL_COMMAND.sub("%paise2 ", text).replace("%paise2 config edit", "%%paise2 config")
 
 
 def tone(state: str) -> str:

@@ -318,6 +318,7 @@ def test_only_commands_keep_their_question_mark(source: str, changed: bool) -> N
         ("start some: paise2 worker start", "start some: %paise2 worker start"),
         ("`paise2 jobs` lists them", "`%paise2 jobs` lists them"),
         ("%paise2 jobs", "%paise2 jobs"),
+        ("see paise2 config edit", "see %%paise2 config"),
         ("/srv/paise2 data", "/srv/paise2 data"),
         ("my-paise2 data", "my-paise2 data"),
     ],
