@@ -1,7 +1,7 @@
 """The cache: bytes by the SHA-256 of their content, so that jobs hand on keys and not contents.
 
-An entry is complete or absent, even after a crash or a power cut. It is checked when it is read: a
-damaged file counts as absent.
+An entry is complete or absent, even after a crash or a power cut, unless it can be made again. It
+is checked when it is read: a damaged file counts as absent.
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ class Cache:
         Raises:
             StorageError: The bytes can't be written.
         """
+        return self._put(data, sync=self._durable)
+
+    def put_derived(self, data: bytes) -> str:
+        """Store bytes that can be made again, as they may be lost or damaged in a power cut."""
+        return self._put(data, sync=False)
+
+    def _put(self, data: bytes, *, sync: bool) -> str:
         key = hashlib.sha256(data).hexdigest()
         path = self._path(key)
         try:
@@ -58,12 +65,12 @@ class Cache:
                         os.utime(path)
                         return key
             try:
-                write_atomically(path, data, sync=self._durable)
+                write_atomically(path, data, sync=sync)
             except FileNotFoundError:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-                if self._durable:
+                if self._durable:  # others will rely on the directory
                     sync_to_disk(self.directory)
-                write_atomically(path, data, sync=self._durable)
+                write_atomically(path, data, sync=sync)
         except OSError as error:
             problem = f"can't write to the cache {self.directory}: {error.strerror}"
             raise StorageError(f"{problem}; free some space, or run `paise2 doctor`") from error

@@ -236,6 +236,28 @@ def extract(
         facts = {**item["metadata"]["source"], "size": item["size"]}
     else:
         url = str(source)
+    data, about, documents = _extracted(context, url, key, facts)
+    kind = about.mime_type
+    if kind in PAGES and not facts.get("rendered") and is_shell(context, data, about):
+        context.enqueue("render", url, facts)
+        return {"mime_type": kind, "shell": True}
+    _check_documents(documents, url, kind)
+    documents = [document for document in documents if document.text.strip()]
+    text = json.dumps([dataclasses.asdict(document) for document in documents])
+    put = getattr(context.cache, "put_derived", context.cache.put)  # plugins may lack it
+    document_key = put(text.encode("utf-8", "replace"))
+    context.enqueue("store", url, document_key, {**facts, "sha256": key, "kind": kind})
+    number = sum(count_words(document.text) for document in documents)
+    result = {"document": document_key, "mime_type": kind, "documents": len(documents)}
+    if isinstance(left_out := documents[0].metadata.get("left_out"), list):
+        result |= {"warning": f"left out: {'; '.join(map(str, left_out))}"}
+    return {**result, "words": number}
+
+
+def _extracted(
+    context: Context, url: str, key: str, facts: Facts
+) -> tuple[bytes, Source, list[Any]]:
+    """The bytes of a key in the cache, what they are, and what their extractor made of them."""
     data = _cached(context, key, "bytes are", url)
     names = (quote(facts.get("name") or ""), url, facts.get("final_url") or "")
     suffix = next(filter(None, map(urls.suffix_of, names)), "")
@@ -244,20 +266,7 @@ def extract(
         raise PermanentError(f"no extractor for {kind}: {url}", "unsupported")
     about = Source(url, kind, facts.get("charset"))
     made = extractor.function(context.of(extractor.plugin), data, about)
-    documents = made if isinstance(made, list) else [made]
-    if kind in PAGES and not facts.get("rendered") and is_shell(context, data, about):
-        context.enqueue("render", url, facts)
-        return {"mime_type": kind, "shell": True}
-    _check_documents(documents, url, kind)
-    documents = [document for document in documents if document.text.strip()]
-    text = json.dumps([dataclasses.asdict(document) for document in documents])
-    document_key = context.cache.put(text.encode("utf-8", "replace"))
-    context.enqueue("store", url, document_key, {**facts, "sha256": key, "kind": kind})
-    number = sum(count_words(document.text) for document in documents)
-    result = {"document": document_key, "mime_type": kind, "documents": len(documents)}
-    if isinstance(left_out := documents[0].metadata.get("left_out"), list):
-        result |= {"warning": f"left out: {'; '.join(map(str, left_out))}"}
-    return {**result, "words": number}
+    return data, about, made if isinstance(made, list) else [made]
 
 
 def is_shell(context: Context, data: bytes, source: Source) -> bool:
@@ -306,9 +315,12 @@ def _check_documents(documents: list[Any], url: str, kind: str) -> None:
 @task("store")
 def store(context: Context, url: str, document_key: str, facts: Facts) -> dict[str, Any]:
     """Store an item for each document that an extraction has put into the cache."""
-    data = _cached(context, document_key, "extracted text is", url)
     entries = []
-    documents = [Document(**fields) for fields in json.loads(data)]
+    try:
+        documents = [Document(**fields) for fields in json.loads(context.cache.get(document_key))]
+    except KeyError:  # a power cut took it
+        *_, made = _extracted(context, url, facts["sha256"], facts)
+        documents = [document for document in made if document.text.strip()]
     if reason := _reason_to_skip(context, url, documents, facts):
         return {"skipped": reason}
     for document in documents:

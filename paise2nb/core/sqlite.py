@@ -26,6 +26,7 @@ from paise2nb.core.damage import (
     put_aside,
     size_of,
     storage_error,
+    sync_log,
 )
 from paise2nb.core.disks import may_be_full
 from paise2nb.core.errors import StorageError
@@ -57,8 +58,8 @@ class Database:
     Args:
         path: The file. It is made private to the user, and so is a new directory.
         wanted: The format. A file of an earlier format is migrated.
-        durable: Whether commits survive a power cut (``synchronous=FULL``). Otherwise the last
-            ones may be lost in a power cut, but not in a crash (``NORMAL``).
+        durable: Whether commits survive a power cut when `write` returns. Otherwise the last ones
+            may be lost in a power cut, but not in a crash.
         busy_seconds: How long to wait while another process writes.
         create: Whether to create a missing file, and to migrate one of an earlier format.
         replace: Whether to create a missing file even if it had content before.
@@ -81,8 +82,7 @@ class Database:
     ) -> None:
         self.path = path
         self._creates, self._replaces = create, replace
-        self._functions = wanted.functions
-        self._version = wanted.version
+        self._functions, self._version = wanted.functions, wanted.version
         self._name = str(path)  # converted once: every read and write needs it
         self.durable = durable
         self._page = wanted.page
@@ -134,7 +134,7 @@ class Database:
             if not size_of(self.path):
                 connection.execute(AUTO_VACUUM)
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
+            connection.execute("PRAGMA synchronous=NORMAL")
             disk = os.statvfs(self.path)
             log_bytes = min(LOG_BYTES, disk.f_bavail * disk.f_frsize // LOG_SHARE)
             connection.execute(f"PRAGMA journal_size_limit={log_bytes}")
@@ -337,7 +337,6 @@ class Database:
                 self._require_known_format(connection)
                 value = work(connection, *args, **kwargs)
                 connection.execute("COMMIT")
-                return value
             except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -347,6 +346,9 @@ class Database:
             finally:
                 # Not in a method: an interrupt could come between the two calls.
                 fcntl.flock(self._file_lock.file, fcntl.LOCK_UN)
+        if self.durable:  # what synchronous=FULL does in each commit, while others can write
+            sync_log(self.path)
+        return value
 
     def pin(self) -> sqlite3.Connection:
         """Return a new connection that reads what is committed now until it is closed.

@@ -3,7 +3,8 @@
 ``--chinese`` writes the words without spaces, in 3,000 characters, the most common pairs of which
 are in tens of thousands of documents.
 
-Prints how many items a second are stored, one by one and in batches, and how long searches take.
+Prints how many items a second are stored, one by one (by one and by four processes, of which each
+waits for the disk) and in batches, and how long searches take.
 The words of the documents are as frequent as in natural language (Zipf's law), which is what makes
 a full-text search slow: a common word is in most documents. ``--dir`` should be on a real disk.
 """
@@ -11,6 +12,7 @@ a full-text search slow: a common word is in most documents. ``--dir`` should be
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import statistics
 import tempfile
@@ -24,6 +26,7 @@ from paise2nb.collection.items import ItemStore
 from paise2nb.plugins import Document
 
 VOCABULARY, WORDS, BATCH, QUERIES = 50_000, 300, 1000, 300
+SHARE = 500  # items that each of four processes stores
 rng = random.Random(5)
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 NAMES = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) + "aeiou"[n % 5] * (n % 3) for n in
@@ -91,6 +94,27 @@ def chinese_queries() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "one character", lambda: rng.choice(CHARACTERS)
 
 
+def put_some(path: Path, first: int) -> None:
+    """Store some items one by one."""
+    store = ItemStore(path)
+    for number in range(first, first + SHARE):
+        made, provenance = document(number)
+        store.put(made, **provenance)
+    store.close()
+
+
+def by_four_processes(path: Path) -> float:
+    """The items a second that four processes store, with their start."""
+    spawn = multiprocessing.get_context("spawn")
+    children = [spawn.Process(target=put_some, args=(path, n * SHARE)) for n in range(4)]
+    started = time.perf_counter()
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    return 4 * SHARE / (time.perf_counter() - started)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -106,6 +130,7 @@ def main() -> None:
         for made, provenance in single:
             store.put(made, **provenance)
         print(f"one by one: {len(single) / (time.perf_counter() - started):8,.0f} items/s")
+        print(f"by four processes: {by_four_processes(Path(place) / 'four.db'):8,.0f} items/s")
         spent = 0.0
         for first in range(1000, options.documents, BATCH):
             batch = [document(number, options.chinese) for number in range(first, first + BATCH)]

@@ -192,6 +192,14 @@ def test_an_unchanged_page_is_visited_and_its_item_stays(app: App, site: Site) -
     assert {**after, "visited_at": None} == {**before, "visited_at": None}
 
 
+def test_a_text_that_a_power_cut_took_is_extracted_again(app: App, site: Site) -> None:
+    item = item_of(app, site.add("/page", PAGE))
+    (extracted,) = app.jobs(task="extract")
+    key = extracted.result()["document"]
+    Path(app.data_dir, "cache", key[:2], key[2:]).write_bytes(b"")
+    assert app.replay(app.jobs(task="store")[0].id).value == {"item": item["id"]}
+
+
 def test_a_replay_fetches_an_unchanged_page_and_changes_no_row(app: App, site: Site) -> None:
     url = with_etag(site)
     before = item_of(app, url)

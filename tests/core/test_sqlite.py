@@ -228,6 +228,21 @@ def test_a_crash_between_two_statements_leaves_nothing(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_durable_write_waits_for_the_disk_while_others_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.db"
+    with closing(Database(path, SCHEMA, durable=True)) as database:
+        seen: list[tuple[Path, bool]] = []
+
+        def fsync(descriptor: int) -> None:
+            seen.append((Path(f"/proc/self/fd/{descriptor}").readlink(), another_can_write(path)))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        database.write(add_word, "durable")
+    assert seen == [(tmp_path / "x.db-wal", True)]
+
+
 def test_an_sqlite_error_names_the_file(database: Database) -> None:
     for use in (
         lambda: database.read("SELECT nonsense"),

@@ -304,6 +304,8 @@ class MachineCache(Cache):
         self._store.add_made("bytes", key, len(data))
         return key
 
+    put_derived = put
+
     def get(self, key: str) -> bytes:
         """The bytes of a key, perhaps from home. Raises KeyError."""
         try:
