@@ -408,8 +408,8 @@ def test_the_delay_applies_to_a_redirected_robots_txt_as_well(tmp_path: Path, si
 
 
 def test_a_killed_worker_does_not_block_its_host(app: App, site: Site) -> None:
-    jobs = app.enqueue_many("fetch", [site.add(f"/{n}") for n in range(12)])
     app.workers.start()
+    jobs = app.enqueue_many("fetch", [site.add(f"/{n}") for n in range(12)])
     for _ in range(3):
         # On a busy machine all may have ended before the last kill.
         until(lambda: app.jobs(task="fetch", state="running") or app.status().items == len(jobs))
