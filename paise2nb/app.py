@@ -219,7 +219,7 @@ class App:
         if self.immediate:
             for job_id in ids:
                 self.queue.run_tree(job_id)
-        elif ids and not self.queue.notifier.notify() and idle:
+        elif ids and idle and not self.queue.has_notified:
             self.workers.restart_idle()
 
     # Running ---------------------------------------------------------------------------------
@@ -255,7 +255,6 @@ class App:
             immediate=self.immediate,
             run_ready=self.queue.run_ready,
             jobs_added=self.jobs_added,
-            notify=self.queue.notifier.notify,
             workers_present=self.workers.present,
             workers_status=self.workers.status,
             held=self.workers.held,

@@ -80,20 +80,19 @@ class Database:
         create: bool = True,
         replace: bool = False,
     ) -> None:
-        self.path = path
+        self.path, self.durable = path, durable
         self._creates, self._replaces = create, replace
         self._functions, self._version = wanted.functions, wanted.version
         self._name = str(path)  # converted once: every read and write needs it
-        self.durable = durable
-        self._page = wanted.page
-        self._busy_seconds = busy_seconds
+        self.on_commit: Callable[[], object] = bool  # called before the wait for the disk
+        self._page, self._busy_seconds = wanted.page, busy_seconds
         # By thread. The writing connection has None in place of a thread.
         self._connections: dict[threading.Thread | None, sqlite3.Connection] = {}
         # Orders the threads of this process; the file lock orders processes.
         self._thread_lock = threading.Lock()
+        self._readers: set[threading.Thread] = set()
         self._forking: threading.Thread | None = None  # for which the others wait
         self._fork_has_lock = False
-        self._readers: set[threading.Thread] = set()
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size = 0
         self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
@@ -347,6 +346,7 @@ class Database:
                 # Not in a method: an interrupt could come between the two calls.
                 fcntl.flock(self._file_lock.file, fcntl.LOCK_UN)
         if self.durable:  # what synchronous=FULL does in each commit, while others can write
+            self.on_commit()
             sync_log(self.path)
         return value
 

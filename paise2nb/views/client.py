@@ -27,7 +27,6 @@ class JobClient:
         run_ready: Runs the jobs that may start now in this process: those of one job's tree, or
             all for None.
         jobs_added: Runs jobs that were just queued: in this process, or by waking the workers.
-        notify: Wakes the workers, because the state of some jobs has changed.
         workers_present: Returns whether background workers run, or are about to.
         workers_status: Returns the workers and any problem that keeps jobs from running.
         held: Returns why no unfinished job can start, or none of some trees; None if one can.
@@ -39,7 +38,6 @@ class JobClient:
     immediate: bool
     run_ready: Callable[[int | None], object]
     jobs_added: Callable[[Sequence[int]], object]
-    notify: Callable[[], object]
     workers_present: Callable[[], bool]
     workers_status: Callable[[], WorkersStatus]
     held: Callable[[Collection[int] | None], str | None]

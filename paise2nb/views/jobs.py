@@ -75,7 +75,6 @@ class _JobActions:
     def cancel(self) -> Jobs:
         """Cancel with all descendants, in one transaction; return the cancelled jobs."""
         cancelled = self._client.job_store.cancel(self._rows)
-        self._client.notify()
         return Jobs(self._client, cancelled, pages=True)
 
     def ended(self) -> tuple[Counts, Counts]:

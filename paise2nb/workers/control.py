@@ -58,7 +58,6 @@ class Workers(WorkersInspection):
         if pool not in self._job_store.paused_pools():  # its settings may have changed
             pool = self._known_pool(pool)
         self._job_store.resume(pool or "")
-        self._queue.notifier.notify()
         return self.pauses()
 
     def _known_pool(self, pool: str | None) -> str:
@@ -188,7 +187,6 @@ class Workers(WorkersInspection):
         # A new time makes the supervisor start the workers that it stopped when idle.
         options["asked_at"] = self._job_store.now()
         self._job_store.set_supervisor(options=json.dumps(options))
-        self._queue.notifier.notify()
         message = "added" if sizes.keys() - before.keys() else "scaled"
         return self._wait_until_ready(message if sizes != before else "already running", None)
 

@@ -53,7 +53,8 @@ class JobHuey(HueyInterface):
     Attributes:
         huey: This object. The interface of plugins has this name for the Huey instance.
         runs_immediately: Whether this process runs the jobs that it enqueues.
-        notifier: Wakes the processes that wait for work.
+        notifier: Wakes the processes that wait for work, after each commit of a user's process.
+        has_notified: Whether the last commit of a user's process woke at least one process.
         claims: What the threads of a worker process claim.
         run_tree: Runs the jobs of a tree in this process until none is left.
         run_ready: Runs the jobs that may start now in this process.
@@ -72,6 +73,8 @@ class JobHuey(HueyInterface):
         self.job_store = job_store
         self.runs_immediately = immediate
         self.notifier = Notifier(job_store.path)
+        self.has_notified = False
+        job_store.database.on_commit = self._notify
         self._parts = parts
         self._executor = Executor(self, parts)
         self.claims = Claims(parts, self.notifier, self._register_tasks)
@@ -82,6 +85,9 @@ class JobHuey(HueyInterface):
         self._generation = -1  # of the plugins that have registered their tasks
         self._registering = threading.Lock()
         self._register_tasks()
+
+    def _notify(self) -> None:
+        self.has_notified = self.notifier.notify()
 
     def _register_tasks(self) -> None:
         """Register the tasks of the plugins that are loaded now."""

@@ -243,6 +243,17 @@ def test_a_durable_write_waits_for_the_disk_while_others_can_write(
     assert seen == [(tmp_path / "x.db-wal", True)]
 
 
+def test_a_commit_is_told_before_the_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    with closing(Database(tmp_path / "x.db", SCHEMA, durable=True)) as database:
+        database.on_commit = lambda: steps.append(f"committed: {words(database)}")
+        monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append("on the disk"))
+        database.write(add_word, "durable")
+    assert steps == ["committed: ['durable']", "on the disk"]
+
+
 def test_an_sqlite_error_names_the_file(database: Database) -> None:
     for use in (
         lambda: database.read("SELECT nonsense"),
