@@ -312,11 +312,16 @@ def test_a_sitemap_of_an_index_that_failed_is_listed(app: App, site: Site) -> No
     assert found == [("sitemap", "completed"), ("sitemap", "failed"), ("fetch", "completed")]
 
 
-def test_a_sitemap_index_in_another_one_is_refused(app: App, site: Site) -> None:
-    url = site.url("/index.xml")
-    site.add("/index.xml", sitemap(f"<loc>{url}?again</loc>", kind="sitemap"))
-    app.enqueue("sitemap", url)
-    assert [job["state"] for job in app.jobs(task="sitemap").to_dicts()] == ["completed", "failed"]
+def test_sitemap_indexes_in_each_other_are_read_but_not_without_end(app: App, site: Site) -> None:
+    pages = site.add("/pages.xml", sitemap(f"<loc>{site.url('/ok')}</loc>"))
+    index = sitemap(f"<loc>{pages}</loc>", kind="sitemap")
+    inner = site.add("/inner.xml", index.replace(b"/pages.xml", b"/innermost.xml"))
+    site.add("/innermost.xml", index)
+    run(app, "sitemap", site.add("/outer.xml", index.replace(b"/pages.xml", b"/inner.xml")))
+    assert [row["url"] for row in app.items().to_dicts()] == [site.url("/ok")]
+    site.add("/inner.xml", index.replace(b"/pages.xml", b"/inner.xml"))  # in itself
+    run(app, "sitemap", inner)
+    assert [job.state for job in app.jobs(task="sitemap")].count("failed") == 1
 
 
 @pytest.mark.parametrize(

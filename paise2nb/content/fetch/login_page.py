@@ -5,7 +5,7 @@ Many pages have a small form for the login in their header, so a password field 
 
 import re
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from paise2nb.content.extract.types import PAGES
 from paise2nb.plugins import Fetched
@@ -25,10 +25,11 @@ _TITLE = re.compile(
     (
         r"<(?:title|h1|h2|legend)\b[^<>]*+>[^<]*?(?:\b(?:log ?in|log on|sign ?in|anmeld|einlogg"
         r"|connexion|se connecter|iniciar ses|accedi|inlog|entrar|zaloguj)"
-        r"|ログイン|登录|登錄|登入|로그인|Войти|Вход|Увійти)"
+        r"|ログイン|登录|登錄|登入|로그인|Войти|Вход(?![\xd0\xd1])|Увійти)"
     ).encode(),
     re.I,
 )
+_SOURCE = re.compile(r"^(?:ref|source|src|from|via)|^utm_|referr?er", re.I)  # not where one is
 _PASSWORD = re.compile(rb"<input\b[^<>]*?\btype\s*=\s*[\"']?password\b", re.I)
 _UNSEEN = re.compile(
     rb"<!--(?:(?!-->).)*+|<(script|style|template|textarea|noscript)\b(?:(?!</\1).)*+", re.I | re.S
@@ -43,14 +44,14 @@ def leads_to_login(chain: Sequence[str], fetched: Fetched) -> bool:
         fetched: The page.
     """
     asked, landed = urlsplit(chain[0]), urlsplit(chain[-1])
-    if fetched.mime_type not in (None, *PAGES) or _has(_SURE, asked.path):
+    if fetched.mime_type not in (None, *PAGES) or _has(_SURE, asked.path) or _names_login(asked):
         return False  # a login page that was asked for is a page
     page = _UNSEEN.sub(b"", fetched.data[:HEAD])
     other_host = (landed.hostname or "").partition(".")[0] if landed.netloc != asked.netloc else ""
     is_login_host = bool(_HOST.fullmatch(other_host))
     comes_back = any(_is_named(url, landed.query) for url in chain[:-1])
     is_sure, is_likely = _has(_SURE, landed.path), _has(_LIKELY, landed.path) or is_login_host
-    is_likely = is_likely or any(_SURE.fullmatch(value) for _, value in parse_qsl(landed.query))
+    is_likely = is_likely or _names_login(landed)
     if _PASSWORD.search(page):
         return bool(is_sure or is_likely or comes_back or _TITLE.search(page))
     # It may ask for a name first, or scripts make its form.
@@ -60,6 +61,11 @@ def leads_to_login(chain: Sequence[str], fetched: Fetched) -> bool:
 
 def _has(pattern: re.Pattern[str], path: str) -> bool:
     return any(pattern.fullmatch(segment.partition(".")[0]) for segment in path.split("/"))
+
+
+def _names_login(url: SplitResult) -> bool:
+    """Whether a parameter says so, such as in ``?action=login``."""
+    return any(_SURE.fullmatch(v) for name, v in parse_qsl(url.query) if not _SOURCE.search(name))
 
 
 def _is_named(url: str, query: str) -> bool:

@@ -47,8 +47,10 @@ _FEATURES = (
     "NetworkTimeServiceQuerying,AimEnabled,PreconnectToSearch,WebUIOmniboxPopup,"
     "WebUIOmniboxAimPopup,SpareRendererForSitePerProcess"
 )
-# Of Chromium. Names are resolved by the proxy only. WebRTC and QUIC would not use it.
+# Of Chromium. Names are resolved by the proxy only. WebRTC and QUIC would not use it. What scripts
+# open beside the page would be loaded before it can be closed.
 _SWITCHES = [
+    "--block-new-web-contents",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",

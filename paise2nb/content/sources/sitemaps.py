@@ -18,6 +18,8 @@ PLACES = (
     *("/sitemap.xml", "/sitemap_index.xml", "/sitemap-index.xml", "/wp-sitemap.xml"),
     *("/sitemaps.xml", "/sitemap.xml.gz", "/sitemap.txt", "/sitemap/sitemap.xml"),
 )
+# Of indexes in each other. The protocol has one, but WordPress and others make more of a large site.
+LEVELS = 3
 
 
 def _sites(given: str) -> list[str]:
@@ -44,11 +46,11 @@ def _host(args: tuple[Any, ...]) -> str | None:
 
 
 @task("sitemap", check=_check, host=_host)
-def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, Any]:
+def sitemap(context: Context, url: str, level: int = 0) -> dict[str, Any]:
     """Enqueue the pages of a sitemap, and the sitemaps of an index. A HOST: of those it has."""
     sites = _sites(url)
     fetched = _found(context, sites) if sites else visit(context, url)
-    result = _enqueue(context, fetched, inner=inner)
+    result = _enqueue(context, fetched, level)
     if not sites:
         return result
     shown = urls.shown_url(fetched.url)
@@ -57,13 +59,14 @@ def sitemap(context: Context, url: str, inner: bool = False) -> dict[str, Any]:
     return {**result, "sitemap": shown, "note": f"sitemap: {named}"}
 
 
-def _enqueue(context: Context, fetched: Fetched, *, inner: bool) -> dict[str, Any]:
+def _enqueue(context: Context, fetched: Fetched, level: int) -> dict[str, Any]:
     pages, maps = reading.sitemap_entries(fetched)
     is_robots = urls.name_of(fetched.url) == ROBOTS[1:]
-    if maps and (inner or (is_robots and context.job.parent_id is not None)):
-        raise PermanentError(f"a sitemap index in another one: {fetched.url}", "unsupported")
+    if maps and (level == LEVELS or (is_robots and context.job.parent_id is not None)):
+        problem = f"a sitemap index in more than {LEVELS - 1} others: {fetched.url}"
+        raise PermanentError(problem, "unsupported")
     for map_url in fetchable(maps):
-        context.enqueue("sitemap", map_url, *([] if is_robots else [True]))
+        context.enqueue("sitemap", map_url, *([] if is_robots else [level + 1]))
     if maps:
         return {**enqueue_new(context, pages, None), "sitemaps": len(maps)}
     return enqueue_new(context, pages, "it names no sitemap" if is_robots else "it lists no page")
