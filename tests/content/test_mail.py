@@ -336,21 +336,34 @@ def der(tag: int, *inner: bytes, indefinite: bool = False) -> bytes:
     return bytes((tag, 0x82)) + struct.pack(">H", len(content)) + content
 
 
-@pytest.mark.parametrize("in_pieces", [False, True])
-def test_an_opaquely_signed_email_is_read(in_pieces: bool) -> None:
+def signed(text: bytes, in_pieces: bool = False) -> bytes:
     kinds = [bytes.fromhex(f"06092a864886f70d0107{number:02}") for number in (2, 1)]
-    text = "Content-Type: text/plain; charset=utf-8\n\nsigned words: Größe".encode()
     octets = der(4, text)
     if in_pieces:
         octets = der(0x24, der(4, text[:50]), der(4, text[50:]), indefinite=True)
     content = der(0x30, kinds[1], der(0xA0, octets, indefinite=in_pieces))
-    data = der(0x30, kinds[0], der(0xA0, der(0x30, b"\x02\x01\x01", content, der(0xA0, b"key"))))
+    return der(0x30, kinds[0], der(0xA0, der(0x30, b"\x02\x01\x01", content, der(0xA0, b"key"))))
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_an_opaquely_signed_email_is_read(in_pieces: bool) -> None:
+    text = "Content-Type: text/plain; charset=utf-8\n\nsigned words: Größe".encode()
+    data = signed(text, in_pieces)
     message = EmailMessage()
     message["Subject"] = "Tides"
     message.set_content(data, "application", "pkcs7-mime", filename="smime.p7m")
     assert read(message.as_bytes()).text == "Subject: Tides\n\nsigned words: Größe"
     message.set_content(data, "application", "pkcs7-mime", filename="bill.xml.p7m")
     assert [(file.name, file.data) for file in attached(message.as_bytes())] == [("bill.xml", text)]
+
+
+@pytest.mark.parametrize(("layers", "is_read"), [(3, True), (4, False)])
+def test_signatures_around_each_other_are_limited(layers: int, is_read: bool) -> None:
+    text = b"Content-Type: text/plain\n\nwords"
+    for _ in range(layers):
+        text = b"Content-Type: application/pkcs7-mime\n\n" + signed(text)
+    assert (read(text).text == "words") is is_read
+    assert [str(file.data) for file in attached(text)] == ["is signed more than 3 times"][is_read:]
 
 
 def test_the_parts_of_an_encrypted_email_are_no_attachments() -> None:

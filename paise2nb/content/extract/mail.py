@@ -46,6 +46,8 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]+")
 _SIGNATURES = ("application/pgp-signature", "application/pkcs7-signature")
 _ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 _LOCKED = PermanentError("is encrypted: needs the key of its reader", "password")
+SIGNED = 3  # signatures around each other; all layers are in memory at once
+_DEEP = PermanentError(f"is signed more than {SIGNED} times", "damaged")
 _DATA_TYPE = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01"  # of what is signed: id-data
 _SIGNED_TYPE = _DATA_TYPE[:-1] + b"\x02"
 _FILES = ("text/calendar", "text/rtf")  # not for people to read as they are
@@ -159,7 +161,7 @@ def _page(message: "Message[str, str]", source: Source, precise: bool = False) -
 # Parts ---------------------------------------------------------------------------------------
 
 
-def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
+def _bodies(part: "Message[str, str]", attachments: list[Member], signatures: int = 0) -> list[str]:
     """The texts of a part and the parts in it. Adds its files to the attachments."""
     kind, name = part.get_content_type(), _file_name(_decoded(part.get_filename() or ""))
     children: Any = part.get_payload() if part.is_multipart() else []
@@ -168,16 +170,18 @@ def _bodies(part: "Message[str, str]", attachments: list[Member]) -> list[str]:
         attachments.append(Member(name, _attached_mail(part, children[0]), MAIL))
         return []
     if kind in _ENCRYPTED:
-        signed = _signed_content(_content(part)) if not children else None
+        signed: Any = _signed_content(_content(part)) if not children else None
         if signed and name.lower() in ("", "smime.p7m"):
-            return _bodies(_parsed(signed), attachments)
-        name = name.removesuffix(".p7m") if signed else name or "encrypted"
-        attachments.append(Member(name, signed or _LOCKED))
+            if signatures < SIGNED:
+                return _bodies(_parsed(signed), attachments, signatures + 1)
+            signed = _DEEP
+        name = name.removesuffix(".p7m") if signed else name
+        attachments.append(Member(name or "encrypted", signed or _LOCKED))
         return []
     if kind == "message/delivery-status":
         fields = (field for child in children for field in child.items())
         return ["\n".join(map(": ".join, fields))]
-    found = [_bodies(child, attachments) for child in children]
+    found = [_bodies(child, attachments, signatures) for child in children]
     if kind == "multipart/alternative":
         return max(found, key=_richness, default=[])
     if children:

@@ -18,7 +18,7 @@ PLACES = (
     *("/sitemap.xml", "/sitemap_index.xml", "/sitemap-index.xml", "/wp-sitemap.xml"),
     *("/sitemaps.xml", "/sitemap.xml.gz", "/sitemap.txt", "/sitemap/sitemap.xml"),
 )
-# Of indexes in each other. The protocol has one, but WordPress and others make more of a large site.
+# Of indexes in each other. The protocol has one, but plugins of WordPress and others make more.
 LEVELS = 3
 
 
