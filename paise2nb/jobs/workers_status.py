@@ -31,6 +31,7 @@ MACHINE_COLUMNS = (
 
 
 START = "paise2 worker start"
+OTHER_SETTINGS = "the workers run with other settings; to use these: paise2 worker restart"
 
 
 def waiting_jobs(jobs: int) -> str:

@@ -30,11 +30,20 @@ _TEXTS = json.loads(Path(__file__).with_name("remedies.json").read_text("utf-8")
 REMEDIES = {error_class: Remedy(**texts) for error_class, texts in _TEXTS.items()}
 
 
-def remedy_for(error_class: str | None, settings: Settings) -> Remedy:
-    """Return the remedy for an error class. Errors in a plugin's code are best debugged."""
+def remedy_for(error_class: str | None, settings: Settings, restart: bool = False) -> Remedy:
+    """Return the remedy for an error class. Errors in a plugin's code are best debugged.
+
+    Args:
+        error_class: the error class.
+        settings: the settings of this process.
+        restart: whether the workers have to be restarted to use them.
+    """
     advice = "Run the job here, then open the frame with %debug."
     unknown = Remedy(error_class or "failed", advice, "paise2 replay {id}", _RETRY)
     remedy = REMEDIES.get(error_class or "", unknown)
     if remedy.unless is not None and attrgetter(remedy.unless[0])(settings) == remedy.unless[1]:
+        if restart:
+            advice = "The setting has changed. Restart the workers, then try again."
+            return Remedy(remedy.name, advice, "paise2 worker restart", _RETRY)
         return Remedy(remedy.name, "The setting has changed. Try again.")
     return remedy

@@ -21,7 +21,7 @@ from paise2nb.jobs.alerts import read_states
 from paise2nb.jobs.models import RUNNING, UNFINISHED
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.store import JobStore
-from paise2nb.jobs.workers_status import Pauses, WorkersStatus
+from paise2nb.jobs.workers_status import OTHER_SETTINGS, Pauses, WorkersStatus
 from paise2nb.views.client import LAST_SEEN, JobClient
 from paise2nb.views.remedies import remedy_for
 from paise2nb.views.time_left import TimeLeft, clock_time, time_left
@@ -200,7 +200,7 @@ def take_status(client: JobClient, parts: Parts) -> Status:
             {**without_secrets(row), "in": max((row["run_at"] or now) - now, 0) or None}
             for row in retries
         ],
-        failures=_failures(job_store, parts.settings),
+        failures=_failures(job_store, parts.settings, found.problem == OTHER_SETTINGS),
         others=others,
         left=left,
     )
@@ -228,13 +228,13 @@ def _alert_text(alert: Mapping[str, Any]) -> str:
     return "; ".join(texts)
 
 
-def _failures(job_store: JobStore, settings: Settings) -> list[dict[str, Any]]:
+def _failures(job_store: JobStore, settings: Settings, restart: bool) -> list[dict[str, Any]]:
     """The groups of failed jobs, then each recurring job that failed in its last run."""
     groups = [{**group, "recurs": None, "next": ""} for group in job_store.failures()]
     groups += _recurring_failures(job_store)
     for group in groups:
         group["args"] = without_secrets(group["args"])
-        remedy = remedy_for(group["error_class"], settings)
+        remedy = remedy_for(group["error_class"], settings, restart)
         commands = [part.format(**group) for part in (remedy.command, remedy.then) if part]
         group["commands"] = ", then ".join(commands)
         group["remedy"] = remedy._replace(command=commands[0])

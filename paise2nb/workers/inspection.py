@@ -12,6 +12,7 @@ from paise2nb.core.errors import SettingsError
 from paise2nb.jobs.models import ELSEWHERE, HERE, IMMEDIATE, RUNNING
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import (
+    OTHER_SETTINGS,
     Pauses,
     WorkersStatus,
     elsewhere,
@@ -95,7 +96,7 @@ class WorkersInspection:
             return "the workers run another version of paise2nb; to use this: paise2 worker restart"
         same = running == self._parts.settings.without_secrets()
         if not same and supervisor["presence"] == HERE:
-            return "the workers run with other settings; to use these: paise2 worker restart"
+            return OTHER_SETTINGS
         tasks = self._job_store.ready_tasks()
         if unknown := tasks - set(self._parts.plugins.tasks):
             names = ", ".join(sorted(unknown))

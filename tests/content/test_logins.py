@@ -96,7 +96,7 @@ def test_an_expired_cookie_fails_with_the_words_that_help(tmp_path: Path, club: 
         assert (job.state, job.error_class, len(job.attempts)) == ("failed", "login", 1)
         assert job.error == (
             f"redirected to a login page ({club.url('/login?next=/members')}): "
-            f"{club.url('/members')}; 1 of the 1 cookies for 127.0.0.1 have expired: log in with a "
+            f"{club.url('/members')}; all cookies for 127.0.0.1 have expired: log in with a "
             f"browser and export its cookies to {path}"
         )
         [group] = app.status().failures

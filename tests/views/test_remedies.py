@@ -83,7 +83,10 @@ def test_a_retry_is_recommended_when_the_setting_has_changed(
     word: str, setting: str, value: bool, tmp_path: Path
 ) -> None:
     changed = Settings.resolve("development", data_dir=tmp_path, overrides={setting: value})
-    assert remedy_for(word, changed).command == "paise2 retry --error {error_class}"
+    retry = "paise2 retry --error {error_class}"
+    assert remedy_for(word, changed).command == retry
+    restarted = remedy_for(word, changed, restart=True)
+    assert (restarted.command, restarted.then) == ("paise2 worker restart", retry)
 
 
 @pytest.mark.parametrize("word", [*REMEDIES, "ValueError"])

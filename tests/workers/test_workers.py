@@ -626,13 +626,19 @@ def test_workers_do_not_start_with_a_broken_plugin_and_status_says_why(
 
 
 def test_status_reports_workers_with_other_settings_and_restart_fixes_it(make: Make) -> None:
-    make().workers.start(concurrency=1)
-    app = make(workers__timeout=77)
+    app = make()
+    app.workers.start(concurrency=1)
+    app.enqueue("fetch", "http://127.0.0.1:9/").wait(timeout=30)
+    app = make(fetch__allow_private_addresses=True)
     assert "other settings" in (app.workers.status().problem or "")
+    [failure] = app.status().failures
+    assert failure["commands"] == "paise2 worker restart, then paise2 retry --error blocked"
     before = app.workers.status().supervisor
     found = app.workers.restart()
     assert found.problem is None
     assert found.supervisor != before
+    [failure] = app.status().failures
+    assert failure["commands"] == "paise2 retry --error blocked"
     assert [w["pool"] for w in found.workers].count("default") == 1  # the option of the start
 
 

@@ -226,7 +226,8 @@ class Session:
         parts = []
         if found:
             expired = sum(cookie.is_expired for cookie in found)
-            what = f"{expired} of the {len(found)} cookies for {host} have expired"
+            number = "all" if expired == len(found) else "some"
+            what = f"{number} cookies for {host} have expired"
             what = what if expired else f"the cookies for {host} were not accepted"
             file = self._settings.cookies
             parts.append(f"{what}: log in with a browser and export its cookies to {file}")
