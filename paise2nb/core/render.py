@@ -116,6 +116,8 @@ def link(url: str, text: str | None = None) -> str:
         text: The text to show instead of the URL.
     """
     shown = escape(one_line(short(url) if text is None else text, CELL_LENGTH))
+    if text is None:
+        shown = shown.replace("/", "/<wbr>")
     whole = f'title="{escape(one_line(url, LINK_LENGTH))}"'
     try:
         scheme = urlsplit(url.strip()).scheme.lower()
@@ -130,6 +132,11 @@ def link(url: str, text: str | None = None) -> str:
 def text_or_link(text: str) -> str:
     """Return HTML that shows a URL as `link` does, and any other text as it is."""
     return link(text) if _URL.match(text) else escape(one_line(text, CELL_LENGTH))
+
+
+def moment(text: str) -> str:
+    """Return HTML that shows a local time, which wraps only between its date and its time."""
+    return " ".join(f'<span class="part">{escape(part)}</span>' for part in text.split(" ", 1))
 
 
 def wrapped(text: str) -> str:

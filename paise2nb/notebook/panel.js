@@ -506,7 +506,7 @@ function failureList(panel, group) {
     else chosen.delete(id);
     update(group);
   };
-  const synced = new Rows(list, (row) => row.id, (row) => failureRow(panel, row, () => group.retry, choose));
+  const synced = new Rows(list, (row) => row.id, (row) => failureRow(panel, row, () => group, choose));
   const update = (now) => {
     group = now;
     show(next, group.jobs > entries.length && entries.length >= WINDOW);
@@ -517,16 +517,17 @@ function failureList(panel, group) {
   return { node: h("div", {}, list, next, selected), load: () => load().catch(panel.complain), update };
 }
 
-function failureRow(panel, row, canRetry, choose) {
+function failureRow(panel, row, group, choose) {
   const box = h("input", { type: "checkbox", "aria-label": `Select ${row.text}`, change: () => choose(row.id, box.checked) });
   const retry = action(panel, "Retry", () => panel.kernel.ask("retry", { ids: [row.id] }), { "aria-label": `Retry ${row.text}` });
   const details = way(panel, row.id);
   const [reason, attempts] = [h("div", { class: "reason" }), opener("", details.node, details.load)];
   const node = h("div", { class: "row" },
     h("div", { class: "line" }, box, target(row), attempts, retry), reason, details.node);
-  node.refresh = () => [box, retry].forEach((part) => show(part, canRetry()));
+  node.refresh = () => [box, retry].forEach((part) => show(part, group().retry));
   node.update = (now) => {
     say(reason, now.error);
+    show(reason, now.error !== group().name);
     say(attempts, facts(amount(now.attempt, "attempt"), panel.clock(now.time)));
   };
   node.refresh();

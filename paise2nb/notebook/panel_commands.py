@@ -16,8 +16,8 @@ from paise2nb.core import render
 from paise2nb.core.clock import iso
 from paise2nb.core.errors import UsageError, shortened
 from paise2nb.core.render import amount, in_cell_words
-from paise2nb.notebook.panel_state import brief, can_retry, group_of, key_of, link, reason
-from paise2nb.views.history import executions, parts_of, shown_traceback
+from paise2nb.notebook.panel_state import brief, can_retry, group_of, key_of, link
+from paise2nb.views.history import executions, parts_of, reason, shown_traceback
 from paise2nb.views.items import NO_TITLE
 from paise2nb.views.page_rows import failed_window, window
 
@@ -59,7 +59,7 @@ def pages(
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a window, with a limit for each text."""
     args = [row["url"] or row["path"]]
-    error = reason(row["error"], args)
+    error = brief(reason(row["error"], args))
     name = row["title"] or error
     place = render.short(args[0], PLACE) if name else row["host"] or row["task"]
     values = ("id", "task", "state", "attempt", "duration", "time")
@@ -109,7 +109,7 @@ def page(app: App, id: int) -> dict[str, Any]:
                 "outcome": row["outcome"],
                 "started": row.get("started") or "",
                 "took": row.get("took") or "",
-                "message": reason(row.get("message"), parts[0]["args"], 500),
+                "message": brief(row.get("message") or "", 500),
             }
             for row in executions(job_store, parts)[-WINDOW:]
         ],

@@ -17,10 +17,10 @@ from paise2nb.app import App
 from paise2nb.core import render
 from paise2nb.core.display import arguments
 from paise2nb.core.render import escape, in_cell_words, one_line
-from paise2nb.core.urls import file_url
 from paise2nb.jobs.models import UNFINISHED
 from paise2nb.jobs.store import JobStore
 from paise2nb.jobs.workers_status import pause_reason
+from paise2nb.views.history import reason
 from paise2nb.views.job_rows import progress
 from paise2nb.views.status import Status, failure_name
 
@@ -58,13 +58,6 @@ def link(args: Sequence[Any]) -> dict[str, str]:
         "text": brief(text),
         "short": brief(render.short(text, SHORT)),
     }
-
-
-def reason(error: str | None, args: Sequence[Any], length: int = TEXT) -> str:
-    """Return an error without the URL in which many end, and beside which it is shown."""
-    text = arguments(args)
-    cut = (error or "").removesuffix(f": {text}").removesuffix(f": {file_url(text)}")
-    return brief(cut, length)
 
 
 def state(app: App, status: Status) -> dict[str, Any]:
@@ -180,7 +173,7 @@ def _waiting(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
         "due": round(job_store.clock.wall(row["run_at"] or 0), 1),
         "waits_for": brief(row["waiting_for"] or "", 100),
         "attempt": f"attempt {row['attempt'] + 1} of {row['max_attempts']}",
-        "error": reason(row["error"], row["args"]),
+        "error": brief(reason(row["error"], row["args"])),
         "every": f"every {render.duration(every)}" if every else "",
     }
 

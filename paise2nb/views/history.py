@@ -9,7 +9,9 @@ from typing import Any
 
 from paise2nb.core import render
 from paise2nb.core.clock import local_time
+from paise2nb.core.display import arguments
 from paise2nb.core.render import Column
+from paise2nb.core.urls import file_url
 from paise2nb.jobs.models import PAGE_STATES, STATES, value_of
 from paise2nb.jobs.queries import Counts
 from paise2nb.jobs.store import JobStore
@@ -21,7 +23,7 @@ COLUMNS = (
     Column("outcome", html=render.tone),
     Column("message", wide=True),
     Column("took", right=True),
-    Column("started"),
+    Column("started", html=render.moment),
 )
 
 _FRAME = re.compile(r'^ +File "([^"]+)"', re.MULTILINE)
@@ -44,7 +46,7 @@ def executions(job_store: JobStore, rows: Iterable[dict[str, Any]]) -> list[dict
     """The rows of the table: each execution of some jobs, and what runs or waits now."""
     found = []
     for row in rows:
-        entries = [*_ended(job_store.attempts(row["id"])), *_current(job_store, row)]
+        entries = [*_ended(job_store.attempts(row["id"]), row["args"]), *_current(job_store, row)]
         value = value_of(row["result"])
         if entries and isinstance(value, dict) and row["state"] == "completed":
             entries[-1]["message"] = str(value.get("warning", ""))
@@ -52,9 +54,9 @@ def executions(job_store: JobStore, rows: Iterable[dict[str, Any]]) -> list[dict
     return found
 
 
-def _ended(attempts: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _ended(attempts: Sequence[Mapping[str, Any]], args: Sequence[Any]) -> Iterator[dict[str, Any]]:
     for attempt in attempts:
-        message = attempt["error"] or ""
+        message = reason(attempt["error"], args)
         if attempt["retry_in"] is not None:
             message += f" (retried after {render.duration(attempt['retry_in'])})"
         times = [attempt["started_at"], attempt["finished_at"]]
@@ -99,6 +101,12 @@ def shown_traceback(traceback: str | None) -> str:
 def is_own_code(file: str) -> bool:
     """Whether the code of a frame is the user's, not that of a library or of this package."""
     return not file.startswith("<") and not set(Path(file).parents) & _INSTALLED
+
+
+def reason(error: str | None, args: Sequence[Any]) -> str:
+    """Return an error without the URL in which many end, and beside which it is shown."""
+    text = arguments(args)
+    return (error or "").removesuffix(f": {text}").removesuffix(f": {file_url(text)}")
 
 
 def row_time(job_store: JobStore, seconds: float | None) -> str:

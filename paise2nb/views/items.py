@@ -133,7 +133,7 @@ class History(RowList):
 
     columns = (
         Column("version", right=True),
-        Column("fetched_at", title="fetched", text=local_time),
+        Column("fetched_at", title="fetched", text=local_time, html=render.moment),
         render.number("size"),
         Column("title", wide=True),
         Column("sha256", text=lambda digest: digest[:12]),

@@ -12,7 +12,7 @@ from paise2nb.core.errors import without_secrets
 from paise2nb.jobs.models import value_of
 from paise2nb.jobs.queries import Kind
 from paise2nb.jobs.store import JobStore
-from paise2nb.views.history import row_time
+from paise2nb.views.history import reason, row_time
 from paise2nb.views.left_out import REASONS
 
 ARGUMENT_LENGTH = 1000  # characters in the line about a job
@@ -113,10 +113,8 @@ def table_row(job_store: JobStore, row: Mapping[str, Any]) -> dict[str, Any]:
     waits = row["run_at"] if row["state"] in LATER else None
     moment = waits or row["finished_at"] or row["started_at"] or row["enqueued_at"]
     job["time"] = row_time(job_store, moment)
-    if job["error"] and job["args"]:  # the URL stands beside it
-        job["error"] = job["error"].removesuffix(f": {job['args'][0]}")
-    if job["waiting_for"]:
-        job["error"] = f"waiting for {job['waiting_for']}"
+    waits_for = f"waiting for {job['waiting_for']}" if job["waiting_for"] else None
+    job["error"] = waits_for or reason(job["error"], job["args"])
     if row["interval"]:
         job["args"] = [arguments(job["args"]), _interval(row["interval"])]
     return job

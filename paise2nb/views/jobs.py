@@ -291,7 +291,7 @@ class Jobs(_JobActions, Listing[Job]):
         Column("state", html=render.tone),
         Column("error", title="message", wide=True),
         Column("attempt", right=True),
-        Column("time"),
+        Column("time", html=render.moment),
     )
     keys, times = JOB_KEYS, TIMES
     whole_numbers = ("worker_pid", "parent_id", "page_id")

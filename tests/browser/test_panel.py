@@ -334,6 +334,7 @@ def test_it_is_accessible_in_both_themes_and_fits_a_narrow_window(
         lab.page.wait_for_function(narrow)
         wide = "node => node.scrollWidth - node.clientWidth"
         assert panel(lab).evaluate(wide) <= 1
+        assert max(panel(lab).locator(".scroll").evaluate_all(f"all => all.map({wide})")) <= 0
         lab.shot("12-narrow")
     finally:
         lab.page.set_viewport_size({"width": 1280, "height": 1000})
