@@ -1,8 +1,8 @@
 """Run the notebooks and save them with their outputs: ``python -m tests.save_notebooks [FILE…]``.
 
-Run it after a change of what results look like. An output that differs from the saved one only in
-what tests/nbval.cfg names, such as times, stays as it is. Only the last state of a progress bar is
-saved.
+Run it after a change of what results look like. All outputs of a notebook are of one run; it stays
+as it is if they differ from the saved ones only in what tests/nbval.cfg names, such as times. Only
+the last state of a progress bar is saved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATHS = [FOLDER, *((re.escape(str(path)), "…") for path in (ROOT, sys.prefix))
 def save(path: Path) -> None:
     """Run one notebook in its folder and write it back. Raises if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
-    saved = {cell.id: cell.get("outputs") for cell in notebook.cells}
+    saved = [cell.get("outputs", []) for cell in notebook.cells]
     folder = {"metadata": {"path": str(path.parent)}}
     os.environ["PYTEST_VERSION"] = "as under nbval: the panel shows no saved picture"
     NotebookClient(
@@ -42,8 +42,9 @@ def save(path: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = nbformat.from_dict(json.loads(replace(json.dumps(cell.outputs), *PATHS)))
-            if comparable(cell.outputs) == comparable(saved[cell.id]):
-                cell.outputs = saved[cell.id]
+    outputs = [cell.get("outputs", []) for cell in notebook.cells]
+    if list(map(comparable, outputs)) == list(map(comparable, saved)):
+        return
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)
 
