@@ -380,6 +380,18 @@ def test_lines_of_a_pdf_become_paragraphs_headings_and_entries_of_lists() -> Non
     assert read(canvas(draw_on, initFontName="Courier"), ".pdf").title == "untitled"
 
 
+@pytest.mark.parametrize(("prose", "separator"), [("Helvetica", "\n"), ("Courier", " ")])
+def test_lines_of_code_are_not_joined_but_those_of_a_typewriter_are(
+    prose: str, separator: str
+) -> None:
+    def draw_on(made: Canvas) -> None:
+        for number, line in enumerate(LONG[:2] * 2):
+            made.setFont(prose if number < 2 else "Courier", 10)
+            made.drawString(72, 720 - 12 * number, line)
+
+    assert read(canvas(draw_on), ".pdf").text.endswith(separator.join(LONG[:2]))
+
+
 def test_a_chinese_word_at_the_end_of_a_line_is_one_word() -> None:
     pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
 

@@ -396,7 +396,7 @@ def test_undeclared_names_of_characters_hide_no_other_page() -> None:
 
 
 def test_robots_txt_leads_to_the_sitemaps_that_it_names(app: App, site: Site) -> None:
-    rules = "\ufeffUser-agent: *\nCrawl-delay: 0\nSITEMAP : /one.xml\n"
+    rules = "\ufeffUser-agent: *\nCrawl-delay: 0\rSITEMAP : /one.xml\n"
     site.add("/robots.txt", f"{rules}Sitemap: {site.url('/two.xml')}\n".encode(), "text/plain")
     site.add("/one.xml", sitemap("<loc>/two.xml</loc>", kind="sitemap"))
     site.add("/two.xml", locs("/ok"))

@@ -208,6 +208,16 @@ def test_a_file_that_is_compressed_as_a_whole_is_read(app: App, tmp_path: Path) 
     assert len(stored(app)) == 2
 
 
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/2", b"HTTP/2.0", b"HTTP/3"])
+def test_answers_of_every_version_of_http_are_read(version: bytes) -> None:
+    made = Written(packed=False)
+    made.response("https://a.example/", page("a"))
+    data = made.file.getvalue().replace(b"HTTP/1.1", version.ljust(8))
+    [record] = warc.records(io.BufferedReader(io.BytesIO(data)))
+    assert isinstance(record, warc.Record)
+    assert (record.status, record.data) == (200, page("a"))
+
+
 def test_a_second_time_only_what_is_newer_is_enqueued(app: App, tmp_path: Path) -> None:
     first = Written()
     first.response("http://example.org/a", page("a"), date="2020-01-01T00:00:00Z")

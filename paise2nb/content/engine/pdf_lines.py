@@ -14,12 +14,14 @@ SPACE = 0.15  # font sizes between two words, at least
 INDENT = 0.9  # font sizes by which the first line of a paragraph may be indented
 NARROW = 15  # font sizes; shorter lines are those of an address, a table, a poem, …
 LARGE, HUGE = 1.15, 1.5  # times the size of most letters: headings
+TYPEWRITTEN = 0.8  # of all letters, in the fonts of code: then they are prose
 LONG = 200  # characters; no heading has that many
 _LINE = re.compile("\\S(?:(?:[^\r\n]|(?<=[\ufffe\x02])\r\n)*\\S)?")
 _ENTRY = re.compile(r"[^\w\s\"'“«„(¿¡]\s|\(?\w{1,3}[.)]\s|\[\w+\]\s")  # of a list, at its begin
 _LEADERS = re.compile(r"\.\s?\.\s?\.\s?\.")  # in a table of contents
 _LETTERS = re.compile(r"[^\W\d_]{2}|[\u3041-\u9fff]")
 _CJK = re.compile(f"[{CJK}]")
+_CODE_FONT = re.compile(rb"Mono|Courier|Consol|Menlo|TT\d")  # those of TeX don't tell their pitch
 
 
 class Line(NamedTuple):
@@ -32,6 +34,7 @@ class Line(NamedTuple):
         top: The height of the base line of the first character.
         bottom: The height of the base line of the last one.
         size: The font size of the first one. 0: unknown, as of recognised text.
+        is_code: Whether all letters of its fonts have the same width, as in code.
     """
 
     text: str
@@ -40,6 +43,7 @@ class Line(NamedTuple):
     top: float = 0
     bottom: float = 0
     size: float = 0
+    is_code: bool = False
 
 
 def lines_of(textpage: Any) -> Iterator[Line]:
@@ -48,11 +52,16 @@ def lines_of(textpage: Any) -> Iterator[Line]:
 
     text = textpage.get_text_range()
     wide = [at for at, character in enumerate(text) if character > "\uffff"]  # two units each
+    name, flags = ctypes.create_string_buffer(100), ctypes.c_int()
     x, y, box = ctypes.c_double(), ctypes.c_double(), [ctypes.c_double() for _ in range(4)]
 
     def character(at: int) -> int:
         found: int = raw.FPDFText_GetCharIndexFromTextIndex(textpage, at + bisect_left(wide, at))
         return found
+
+    def is_code(at: int) -> bool:
+        raw.FPDFText_GetFontInfo(textpage, at, name, len(name), flags)
+        return bool(flags.value & 1) or _CODE_FONT.search(name.value) is not None
 
     for match in _LINE.finditer(text):
         first, last = character(match.start()), character(match.end() - 1)
@@ -61,16 +70,20 @@ def lines_of(textpage: Any) -> Iterator[Line]:
         raw.FPDFText_GetCharOrigin(textpage, last, x, y)
         raw.FPDFText_GetCharBox(textpage, last, *box)
         size = round(raw.FPDFText_GetFontSize(textpage, first), 1)
-        yield Line(match[0], left, box[1].value, top, y.value, size)
+        code = all(map(is_code, (first, (first + last) // 2, last)))
+        yield Line(match[0], left, box[1].value, top, y.value, size, code)
 
 
 def markdown(pages: Iterable[list[Line]]) -> str:
     """The text of pages, with a blank line between paragraphs, and marked headings."""
     pages = list(pages)
-    sizes = Counter[float]()
+    sizes, in_code = Counter[float](), 0
     for line in (line for page in pages for line in page):
         sizes[line.size] += len(line.text)
+        in_code += len(line.text) * line.is_code
     body = max(sizes, key=sizes.__getitem__, default=0)
+    if in_code > TYPEWRITTEN * sizes.total():
+        pages = [[line._replace(is_code=False) for line in page] for page in pages]
     return "\n\n".join(text for page in pages if (text := "".join(_pieces(page, body))))
 
 
@@ -126,7 +139,9 @@ def _is_beside(before: Line, line: Line) -> bool:
 
 def _goes_on(before: Line, line: Line, edge: float, earlier: Line) -> bool:
     """Whether a paragraph goes on: the first word of the line had no place in the one before."""
-    if _LEADERS.search(before.text) or _ENTRY.match(line.text) or not _is_prose(before.text):
+    if before.is_code or line.is_code or _LEADERS.search(before.text):
+        return False
+    if _ENTRY.match(line.text) or not _is_prose(before.text):
         return False
     is_hanging = _ENTRY.match(before.text) is not None or _ENTRY.match(earlier.text) is not None
     if line.left > before.left + INDENT * line.size and not is_hanging:

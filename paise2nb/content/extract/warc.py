@@ -120,6 +120,7 @@ def records(file: io.BufferedReader, limit: int = LARGEST) -> Iterator[Record | 
     )
     packed = file.peek(len(GZIP)).startswith(GZIP)
     loader, start, was_damaged = ArcWarcRecordLoader(), 0, False
+    loader.http_parser.statuslist = [*loader.HTTP_TYPES, "HTTP/2.0", "HTTP/2", "HTTP/3"]
     for _ in range(MOST_DAMAGED):
         file.seek(start)
         members = _Gunzipped(file)
@@ -219,7 +220,7 @@ def _body(found: Any, limit: int) -> bytes | PermanentError:
                 return too_large
     except HTTPError:  # many writers keep the header of a body that they have decoded
         return body
-    return bytes(data)
+    return bytes(data) or body
 
 
 class _Lines:

@@ -31,7 +31,7 @@ _AMPERSAND = re.compile(
     rb"<!\[CDATA\[.*?\]\]>|&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[0-9a-f]+);)",
     re.IGNORECASE | re.DOTALL,
 )
-_NAMED_SITEMAP = re.compile(r"^[ \t]*sitemap[ \t]*:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
+_NAMED_SITEMAP = re.compile(r"(?:^|\r)[ \t]*sitemap[ \t]*:[ \t]*(\S+)", re.I | re.M)
 
 
 def kind_of(fetched: Fetched) -> str:
