@@ -96,11 +96,9 @@ def _by_words(
     joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if query.days else ""
     values |= {"words": words, "scored_terms": " ".join(scored_terms)}
     values["title"] = "title : (" + " OR ".join(query.terms) + ")"
-    name, rank = "best", SQL["rank_of_titles"]
+    name, rank = "best_by_scored_terms" if scored_terms else "best_by_titles", "0"
     if len(scored_terms) == len(query.terms):
-        rank = SQL["rank_of_words"]
-    elif scored_terms:
-        name, rank = "best_by_scored_terms", "0"
+        name, rank = "best", SQL["rank_of_words"]
     sql = SQL[name].format(rank=rank, joined=joined, days=query.days)
     best = database.read(sql, values)
     # A query of its own: in the one above SQLite would make a snippet of every ranked match.

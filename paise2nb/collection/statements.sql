@@ -78,16 +78,19 @@ ALTER TABLE new_words RENAME TO words;
 -- name: rank_of_words
 bm25(words, {title_weight}, 1.0, 0.0)
 
--- name: rank_of_titles
--1.0 * EXISTS (SELECT 1 FROM words AS titled WHERE titled.words MATCH :title
-               AND titled.rowid = words.rowid)
-
 -- name: matches
 SELECT words.rowid AS id, {{rank}} AS rank FROM words{{joined}}
 WHERE words MATCH :words{{days}} ORDER BY words.rowid DESC LIMIT :ranked
 
 -- name: best
 SELECT id, rank FROM ({matches}) ORDER BY rank, id DESC LIMIT :limit
+
+-- name: best_by_titles
+WITH matches AS MATERIALIZED ({matches})
+SELECT id, -1.0 * (id IN (
+    SELECT rowid FROM words
+    WHERE words MATCH :title AND rowid >= (SELECT min(id) FROM matches))) AS rank
+FROM matches ORDER BY rank, id DESC LIMIT :limit
 
 -- name: best_by_scored_terms
 WITH matches AS MATERIALIZED ({matches})
