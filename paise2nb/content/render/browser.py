@@ -242,13 +242,16 @@ class Browser:
 
     async def _start_driver(self, start: Coroutine[Any, Any, Any]) -> Any:
         """Start Playwright's program. Raises TransientError (``browser``)."""
-        try:
-            with processes.environment(TMPDIR=self._directory):  # it has no argument for it
-                return await asyncio.wait_for(start, START_SECONDS)
-        except TimeoutError:
+        starting = asyncio.ensure_future(start)
+        with processes.environment(TMPDIR=self._directory):  # it has no argument for it
+            done, _ = await asyncio.wait([starting], timeout=START_SECONDS)
+        if not done:
             processes.end_children([threading.get_native_id()])
+            # Not cancelled: Playwright would leave a future with an error that is never read.
+            await asyncio.wait([starting])
             problem = f"Playwright did not start within {START_SECONDS:g} s"
-            raise TransientError(problem, "browser") from None
+            raise TransientError(problem, "browser") from starting.exception()
+        return starting.result()
 
 
 def _temporary_directory() -> str:
