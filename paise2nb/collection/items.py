@@ -266,13 +266,22 @@ class ItemStore:
             pass
 
     def checkpoint(self) -> None:
-        """Complete the index after an upgrade, and bound the size of the write-ahead log."""
+        """Complete and merge the index, and bound the size of the write-ahead log."""
         self.complete_index()
+        while self.database.write(_merge_index):
+            pass
         self.database.checkpoint()
 
     def close(self) -> None:
         """Close the connections of all threads."""
         self.database.close()
+
+
+def _merge_index(connection: sqlite3.Connection) -> bool:
+    """Merge some segments of the index. Return whether there may be more to merge."""
+    before = connection.total_changes
+    connection.execute(SQL["merge_index"])
+    return connection.total_changes - before >= 2  # as FTS5's documentation says
 
 
 def _index_more(connection: sqlite3.Connection) -> bool:

@@ -66,6 +66,9 @@ WHERE id > (SELECT coalesce(max(id), 0) FROM new_words_docsize) ORDER BY id LIMI
 
 -- Searches by words ---------------------------------------------------------------------------
 
+-- name: merge_index
+INSERT INTO words (words, rank) VALUES ('merge', 500)
+
 -- name: switch_index
 DROP TRIGGER new_words_removed;
 DROP TRIGGER new_words_changed;

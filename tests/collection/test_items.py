@@ -477,3 +477,17 @@ def test_threads_and_processes_write_at_the_same_time(tmp_path: Path) -> None:
     assert store.count() == 6 * 40 + 1
     assert len(store.search("words", 1000)) == 6 * 40 + 1
     store.database.write(lambda c: c.execute("INSERT INTO words(words) VALUES('integrity-check')"))
+
+
+def test_a_checkpoint_merges_the_segments_of_the_index(store: ItemStore) -> None:
+    for number in range(40):
+        put(store, f"http://h/{number}", f"words of page {number}")
+    before = segments(store)
+    store.checkpoint()
+    assert segments(store) < before
+    assert len(store.search("words", 100)) == 40
+
+
+def segments(store: ItemStore) -> int:
+    """The number of segments of the full-text index."""
+    return int(store.database.read("SELECT count(DISTINCT segid) FROM words_idx")[0][0])
