@@ -27,7 +27,7 @@ _PLUGINS = (
     Column("plugin", wide=True),
     Column("version"),
     Column("state"),
-    Column("origin", wide=True, html=lambda path: render.link(path, render.short(path, 32))),
+    render.url("origin"),
 )
 
 

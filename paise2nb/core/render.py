@@ -117,7 +117,7 @@ def link(url: str, text: str | None = None) -> str:
     """
     shown = escape(one_line(short(url) if text is None else text, CELL_LENGTH))
     if text is None:
-        shown = shown.replace("/", "/<wbr>")
+        shown = shown.replace("/", "/<wbr>")  # where a narrow table breaks it
     whole = f'title="{escape(one_line(url, LINK_LENGTH))}"'
     try:
         scheme = urlsplit(url.strip()).scheme.lower()

@@ -123,7 +123,7 @@ def workers_missing(job_store: JobStore, *, none_needed: bool = False) -> Iterat
 
 
 def recurring_failed(job_store: JobStore) -> Iterator[str]:
-    """Yield a line about each recurring job of which the last run failed."""
+    """Yield a line about each recurring job that failed in its last run."""
     for row in job_store.recurring_failed():
         job = f"job {row['id']} ({row['task']} {arguments(row['args'])})"
         yield f"{job}, every {duration(row['interval'])}, failed in its last run: {row['error']}"

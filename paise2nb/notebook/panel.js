@@ -382,7 +382,7 @@ function controls(panel) {
   const start = action(panel, "Start workers", () => panel.kernel.ask("start", { concurrency: size() }));
   const stop = action(panel, "Stop workers", () => panel.kernel.ask("stop"), { title: "Running jobs finish first" });
   const pause = action(panel, "Pause", () => panel.kernel.ask(panel.state.paused ? "resume" : "pause"));
-  const retry = action(panel, "Retry failed", () => panel.kernel.ask("retry_failed"), { title: "Retry what failed and a retry can help" });
+  const retry = action(panel, "Retry failed", () => panel.kernel.ask("retry_failed"), { title: "Retry the failed pages that a retry can help" });
   const label = h("label", { title: "Processes of the pool default; a change scales running workers" }, "Concurrency ", number);
   const message = h("span", { class: "message", role: "status" });
   const node = h("div", { class: "controls" }, start, stop, pause, label, retry, message);

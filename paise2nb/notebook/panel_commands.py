@@ -208,7 +208,7 @@ def retry_failed(app: App) -> str:
     chosen = list(filter(can_retry, groups)) or groups
     ids = dict.fromkeys(job_id for group in chosen for job_id in _failed(app, key_of(group)))
     left = sum(group["jobs"] for group in groups if group not in chosen)
-    rest = f"; {left:,} left that a retry seldom helps: press again to retry the rest"
+    rest = f"; {left:,} not retried, as a retry seldom helps there: press again to retry the rest"
     return retry(app, list(ids)) + (rest if left else "")
 
 

@@ -1,4 +1,4 @@
-"""The whole way of a page or a job: every execution, with its time and its duration."""
+"""The whole history of a page or a job: every execution, with its time and its duration."""
 
 import re
 import sysconfig

@@ -232,7 +232,7 @@ class Job(_JobActions, JobRecord):
         return counts_in_words(pages, Counter()) or None
 
     def details(self) -> str:
-        """The whole way of the job and its page, with tracebacks and tree, as text."""
+        """The whole history of the job and its page, with tracebacks and tree, as text."""
         job_store, row = self._client.job_store, self.row()
         parts = parts_of(job_store, row)
         lines = [summary_of(job_store, parts[0])]

@@ -45,7 +45,7 @@ def echo(context, word):
 """
 OURS = {
     "style", "div", "span", "table", "thead", "tbody", "tr", "th", "td", "mark", "pre", "p", "h3",
-    "h4", "b", "code", "details", "summary", "svg", "rect", "a",
+    "h4", "b", "code", "details", "summary", "svg", "rect", "a", "wbr",
 }  # fmt: skip
 ATTRIBUTES = {
     "class", "title", "tabindex", "data-state", "data-value", "href", "target", "rel",

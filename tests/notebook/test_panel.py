@@ -267,7 +267,8 @@ def test_retry_failed_leaves_what_a_retry_can_not_help_until_nothing_else_has_fa
     panel.refresh()
     assert panel.state["failures"] == 3
     assert ask(panel, "retry_failed") == (
-        "1 job back in the queue; 2 left that a retry seldom helps: press again to retry the rest"
+        "1 job back in the queue; 2 not retried, as a retry seldom helps there: press again to "
+        "retry the rest"
     )
     assert [app.job(number).state for number in (1, 2, 3)] == ["failed", "failed", "queued"]
     assert ask(panel, "retry_failed") == "2 jobs back in the queue"
