@@ -41,7 +41,7 @@ T = TypeVar("T")
 BUSY_SECONDS = 30.0
 FORK_SECONDS = 1.0  # for which a fork waits until no other thread reads or writes
 LOG_BYTES = 16_000_000  # size to which the write-ahead log is cut once no reader needs more
-LOG_SHARE = 8  # of the space that is left, where that is less
+LOG_LEAST, LOG_SHARE = 250_000, 8  # on a small disk: an eighth of what is left, at least so much
 
 
 class _Connection(sqlite3.Connection):
@@ -135,11 +135,11 @@ class Database:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             disk = os.statvfs(self.path)
-            log_bytes = min(LOG_BYTES, disk.f_bavail * disk.f_frsize // LOG_SHARE)
+            log_bytes = max(LOG_LEAST, min(LOG_BYTES, disk.f_bavail * disk.f_frsize // LOG_SHARE))
             connection.execute(f"PRAGMA journal_size_limit={log_bytes}")
             # Not every 1,000 pages: a checkpoint waits for the disk, and small pages fill it soon.
             # The lines "drain" of tests.benchmarks.queue are 20 % faster.
-            connection.execute(f"PRAGMA wal_autocheckpoint={log_bytes // 2 // self._page + 1}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={log_bytes // 2 // self._page}")
         except sqlite3.DatabaseError:
             connection.close()  # the traceback refers to it, and it has locks
             raise
@@ -204,7 +204,7 @@ class Database:
                 f"{self.path} was deleted or replaced while it was in use; it is no longer written "
                 "to. Close the app (or restart the kernel) and type: paise2 doctor"
             )
-        if found.st_size < size and not gave_back(self.path, found.st_size, self._busy_seconds):
+        if found.st_size < size and not gave_back(self.path, found.st_size, BUSY_SECONDS):
             raise self._put_aside("it was truncated")
         self._size = found.st_size
 

@@ -1,8 +1,8 @@
 """Adding jobs: those of users and sources, with their duplicates, and follow-up jobs."""
 
 import json
-from collections.abc import Callable, Sequence
-from itertools import groupby, islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -14,9 +14,9 @@ from paise2nb.jobs.sql import SQL
 # Jobs that are counted later, see schema.sql: a commit that counts nothing writes a page less
 # (the line "enqueue, one by one" of tests.benchmarks.queue).
 UNCOUNTED = 64
-# Jobs that one statement inserts from a JSON text: a third of the time of executemany, which binds
-# all columns of each row (the line "enqueue_many" there).
-INSERTED_AT_ONCE = 1000
+# Characters of the jobs that one statement inserts from a JSON text. It takes a third of the time
+# of executemany, which binds all columns of each row (the line "enqueue_many" there).
+INSERTED_AT_ONCE = 100_000
 _SHARED_FIELDS = [name for name in NewJob._fields if name not in ("args", "key")]
 _shared = itemgetter(*map(NewJob._fields.index, _SHARED_FIELDS))
 
@@ -109,7 +109,7 @@ class EnqueueMixin(JobDatabase):
         counts = parent is not None or delayed or late + len(jobs) > UNCOUNTED
         late_pages = tx.late_pages(counted) if counts and late else 0
         for shared, alike in groupby(jobs, _shared):
-            while rows := [(job.args, job.key) for job in islice(alike, INSERTED_AT_ONCE)]:
+            for rows in _batches(alike):
                 self._insert_alike(tx, shared, rows, last + 1, parent, counts)
                 last += len(rows)
         if counts:
@@ -149,3 +149,16 @@ class EnqueueMixin(JobDatabase):
                 )
             first += number
             rows = rows[number:]
+
+
+def _batches(jobs: Iterable[NewJob]) -> Iterator[list[tuple[str, int | None]]]:
+    """Yield the arguments and keys of jobs, as many at a time as one statement inserts."""
+    rows, size = list[tuple[str, int | None]](), 0
+    for job in jobs:
+        rows.append((job.args, job.key))
+        size += len(job.args) + 20  # and the key
+        if size >= INSERTED_AT_ONCE:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows

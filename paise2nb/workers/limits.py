@@ -12,8 +12,10 @@ from paise2nb.jobs.store import JobStore
 
 logger = logging.getLogger("paise2nb.supervisor")
 
-SHORTEST_WAIT, LONGEST_WAIT = 0.25, 4.0  # seconds
-LOCK_SECONDS = 10.0  # after which a worker that locks the job store is killed
+SHORTEST_WAIT, LONGEST_WAIT = 0.25, 10.0  # seconds
+# After which a worker that locks the job store is killed: more than its longest transactions take,
+# less than other processes wait.
+LOCK_SECONDS = 20.0
 
 
 class KillReason(NamedTuple):
@@ -178,7 +180,7 @@ class WriteWait:
         if (seconds := now - self._holder[1]) >= LOCK_SECONDS:
             self._limits.end_lock(pid, seconds)
         seconds = now - self._failing_since
-        self._wait_at_most(min(max(SHORTEST_WAIT, seconds / 2), LONGEST_WAIT))
+        self._wait_at_most(min(max(SHORTEST_WAIT, seconds / 4), LONGEST_WAIT))
         return seconds
 
     def _wait_at_most(self, seconds: float) -> None:

@@ -216,7 +216,7 @@ class Supervisor:
         """Stop workers, but each only once: a second SIGTERM may hit it while it exits."""
         new = set(names) - self._draining
         if new:
-            with suppress(StorageError):  # a full disk
+            with suppress(StorageError):  # a full disk, or a lock; `_rescue_jobs` knows it, too
                 self.job_store.stopping(new)
         self._draining |= new
         for name in new:
@@ -232,8 +232,8 @@ class Supervisor:
             if child.poll() is not None:
                 self._record_death(name, pool, child.returncode)
                 del self._children[name]
-                self._draining.discard(name)
-        for row in self.job_store.workers():
+        rows = self.job_store.workers()
+        for row in rows:
             if row["process"] in self._children or row["presence"] in RUNNING:
                 if row["state"] == "ready" and row["process"] in self._starting:
                     self._ready_at = time.monotonic()
@@ -242,6 +242,7 @@ class Supervisor:
                     del self._starting[row["process"]]
             elif row["state"] != "failed":
                 self._rescue_jobs(row)
+        self._draining &= self._children.keys() | {row["process"] for row in rows}
         self._end_left_behind()  # last, because it takes milliseconds
 
     def _end_left_behind(self) -> None:
@@ -288,7 +289,8 @@ class Supervisor:
     def _rescue_jobs(self, row: dict[str, Any]) -> None:
         kill = self._limits.kills.get(row["process"])
         policies = self.job_store.get(CRASH_POLICIES)
-        outcomes = rescue_outcomes(self.settings, policies, row)
+        state = "stopping" if row["process"] in self._draining else row["state"]
+        outcomes = rescue_outcomes(self.settings, policies, {**row, "state": state})
 
         def decide(job: dict[str, Any], alone: bool) -> Outcome:
             if kill is None:
@@ -414,6 +416,7 @@ class Supervisor:
             self._reap()  # those that died since the last step: only this process knows how
             if self._children:
                 return False  # a thread of theirs is still ending; the next step reaps them
+            self.job_store.database.wait_at_most(BUSY_SECONDS)  # no worker needs a check any more
             with suppress(StorageError):  # a full disk; without a process the row means the same
                 self.job_store.leave_supervision("stopped", unless_ready=False)
             return True

@@ -101,6 +101,20 @@ def test_the_log_takes_an_eighth_of_the_space_that_is_left(disk: Path) -> None:
     database.close()
 
 
+def test_a_database_that_was_opened_on_a_full_disk_is_fast_when_there_is_space(disk: Path) -> None:
+    write_and_die(disk / "x.db", "before")
+    fill(disk / "filler")
+    database = opened(disk / "x.db")
+    with pytest.raises(DiskFull):
+        database.write(add_word, "x" * 100_000)
+    (disk / "filler").unlink()
+    before = (disk / "x.db").stat().st_mtime_ns
+    for number in range(20):  # without a checkpoint, which waits for the disk
+        database.write(set_word, str(number))
+    assert (disk / "x.db").stat().st_mtime_ns == before
+    database.close()
+
+
 # Missing and empty files ---------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -1086,6 +1087,13 @@ TestHistories = Histories.TestCase
 TestHistories.settings = RANDOM
 TestUnpacedHistories = UnpacedHistories.TestCase
 TestUnpacedHistories.settings = settings(RANDOM, max_examples=20)
+
+
+def test_jobs_with_long_arguments_need_no_statement_with_all_of_them(store: JobStore) -> None:
+    text = json.dumps(["x" * 300_000])
+    store.database.write(lambda c: c.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000))
+    store.add([NewJob("work", text, 4, number) for number in range(10)])
+    assert [row["args"] for row in store.database.read("SELECT args FROM jobs")] == [text] * 10
 
 
 def test_arguments_and_keys_of_many_jobs_are_stored_unchanged(store: JobStore) -> None:

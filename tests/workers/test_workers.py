@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -463,6 +464,26 @@ def test_a_stop_charges_no_job_even_if_other_apps_open_meanwhile(
     assert stopping.returncode == 0
     assert [(job.state, job.attempt) for job in jobs] == [("queued", 0)] * 4
     assert {a["outcome"] for job in jobs for a in job.attempts} == {"released"}
+
+
+def test_a_stop_charges_no_job_even_if_the_job_store_is_locked_meanwhile(
+    make: Make, tmp_path: Path
+) -> None:
+    app = make()
+    app.workers.start(concurrency=1, drain_timeout=0)
+    job = app.enqueue("hold", str(tmp_path / "never"))
+    until(lambda: job.state == "running")
+    [worker] = [row for row in app.queue.job_store.workers() if row["jobs"]]
+    supervisor = app.workers.status().supervisor
+    assert supervisor is not None
+    with closing(sqlite3.connect(app.data_dir / "tasks.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        os.kill(supervisor["pid"], signal.SIGTERM)
+        until(lambda: not process.alive(worker["process"]))
+        other.execute("ROLLBACK")
+    until(lambda: app.workers.status().supervisor is None)
+    assert [a["outcome"] for a in job.attempts] == ["released"]
+    assert (job.state, job.attempt) == ("queued", 0)
 
 
 def test_stop_without_workers_reports_that_none_run(make: Make) -> None:
