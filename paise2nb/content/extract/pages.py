@@ -125,9 +125,7 @@ def _adapt(tree: Any, attributes: str) -> None:
     for element in _CAPTIONS(tree) if "caption" in attributes else ():
         for name in ("class", "id"):
             element.attrib.pop(name, None)
-    for element in tree.iter(
-        "figure", "figcaption", "aside", "button", "template", "time", "center"
-    ):
+    for element in tree.iter(*_ADAPTED):
         size = len(element.text_content().strip())
         match element.tag:
             case "figcaption" | "center" if next(element.iter("p", "div", "table"), None) is None:
