@@ -90,6 +90,7 @@ def test_messages_that_are_repeated_or_altered_are_refused_and_logged_once(place
         (home, altered(beat[1], b'"held":{}', b'"held":[]')),
         (home, altered(outcome[1], b'"completed"', b'"cancelled"')),
         (mine, altered(answer[1], b'"stop":false', b'"stop":true ')),
+        (home, b"[" * 100_000),
     ):  # fmt: skip
         server.redis.lpush(key, data)
     assert app.enqueue("count-up", "again").result(60) == 2

@@ -17,7 +17,7 @@ LARGE, HUGE = 1.15, 1.5  # times the size of most letters: headings
 TYPEWRITTEN = 0.8  # of all letters, in the fonts of code: then they are prose
 LONG = 200  # characters; no heading has that many
 _LINE = re.compile("\\S(?:(?:[^\r\n]|(?<=[\ufffe\x02])\r\n)*\\S)?")
-_ENTRY = re.compile(r"[^\w\s\"'“«„(¿¡]\s|\(?\w{1,3}[.)]\s|\[\w+\]\s")  # of a list, at its begin
+_ENTRY = re.compile(r"[^\w\s\"'“«„(¿¡]\s|\(?\w{1,3}[.)]\s|\[\w+\]\s")  # of a list, at its start
 _LEADERS = re.compile(r"\.\s?\.\s?\.\s?\.")  # in a table of contents
 _LETTERS = re.compile(r"[^\W\d_]{2}|[\u3041-\u9fff]")
 _CJK = re.compile(f"[{CJK}]")

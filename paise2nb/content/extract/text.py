@@ -22,7 +22,7 @@ _BYTE_ORDER_MARKS = {
 # encoding standard, section 4.2. And by language, the top-level domain of a country with it.
 _TABLES = json.loads(Path(__file__).with_name("charsets.json").read_text("utf-8"))
 _CODECS = {label: codec for codec, names in _TABLES["labels"].items() for label in names.split()}
-# An encoding of browsers that Python has not: section 14.5 there.
+# An encoding of browsers that Python lacks: section 14.5 there.
 _USER_DEFINED, _PRIVATE = "x-user-defined", {byte: 0xF700 + byte for byte in range(0x80, 0x100)}
 _UNREADABLE = ("iso-2022-cn", "iso-2022-cn-ext")  # neither browsers nor Python decode these
 _SHIFTED = ("hz", "iso2022")  # how the names of 7-bit encodings begin

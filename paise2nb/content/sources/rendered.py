@@ -1,4 +1,4 @@
-"""The task that has a browser load a page, whose text and links may be made by scripts."""
+"""The task that has a browser load a page, for the text and the links that its scripts make."""
 
 import time
 from collections.abc import Sequence

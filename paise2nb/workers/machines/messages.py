@@ -224,7 +224,7 @@ def sender_of(data: bytes) -> str:
     """The name of the machine that a message gives, which is not verified. Raises ValueError."""
     try:
         name = str(json.loads(data[64:])[1])
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, RecursionError) as error:
         raise ValueError("not a message") from error
     if not (name.isalnum() and len(name) == 32):
         raise ValueError("not the name of a machine")

@@ -46,7 +46,7 @@ class Outcomes:
                 self._end_complete(machine)
 
     def keep(self, machine: Machine, key: str, data: bytes | None) -> None:
-        """Store bytes of a machine, which some outcomes wait for. None: it has them no more."""
+        """Store bytes of a machine, which some outcomes wait for. None: it no longer has them."""
         if data is not None:
             self._parts.cache.put(data)
         for token, (_, missing) in list(machine.pending.items()):
