@@ -234,6 +234,7 @@ def saved(status: Status, at: float | None = None) -> str:
     )
     known = ("profile", "pages")  # what is shown above
     texts = [line for line in lines(status) if not line.startswith(known)]
+    texts = [line.removeprefix("workers ").strip() for line in texts]  # "2 workers" says it
     shown = "".join(f"<div>{escape(in_cell_words(line))}</div>" for line in texts)
     return (
         f'{render.style(_FOLDER / "panel_saved.css")}<div class="paise2 {kind}"><div class="head">'

@@ -21,7 +21,7 @@ COLUMNS = (
     Column("task"),
     Column("number", title="run", right=True),
     Column("outcome", html=render.tone),
-    Column("message", wide=True),
+    Column("message", wide=True, html=render.wrapped),
     Column("took", right=True),
     Column("started", html=render.moment),
 )
