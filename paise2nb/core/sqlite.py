@@ -92,9 +92,8 @@ class Database:
         self._thread_lock = threading.Lock()
         self._readers: set[threading.Thread] = set()
         self._forking: threading.Thread | None = None  # for which the others wait
-        self._fork_has_lock = False
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
-        self._size = 0
+        self._size, self._fork_has_lock = 0, False
         self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
         if create:
             make_private_directory(path.parent)
@@ -104,7 +103,8 @@ class Database:
     def wait_at_most(self, seconds: float) -> None:
         """Wait no longer than that while another process writes."""
         self._busy_seconds = seconds
-        self.close()  # each connection has a limit of its own
+        for connection in list(self._connections.values()):
+            connection.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection of this thread."""

@@ -153,7 +153,6 @@ class WriteWait:
     def __init__(self, job_store: JobStore, limits: LimitKeeper) -> None:
         self._database = job_store.database
         self._limits = limits
-        self._seconds = 0.0  # 0 before the first step: another process may migrate the job store
         # Monotonic.
         self._failing_since: float | None = None
         self._holder: tuple[int | None, float] = (None, 0.0)  # its pid, and since when
@@ -161,7 +160,7 @@ class WriteWait:
     def done(self) -> None:
         """Wait for the shortest time again: all was written."""
         self._failing_since = None
-        self._wait_at_most(SHORTEST_WAIT)
+        self._database.wait_at_most(SHORTEST_WAIT)
 
     def failed(self, pid: int | None) -> float:
         """Wait longer; a process had locked the job store for too long.
@@ -180,10 +179,5 @@ class WriteWait:
         if (seconds := now - self._holder[1]) >= LOCK_SECONDS:
             self._limits.end_lock(pid, seconds)
         seconds = now - self._failing_since
-        self._wait_at_most(min(max(SHORTEST_WAIT, seconds / 4), LONGEST_WAIT))
+        self._database.wait_at_most(min(max(SHORTEST_WAIT, seconds / 4), LONGEST_WAIT))
         return seconds
-
-    def _wait_at_most(self, seconds: float) -> None:
-        if seconds != self._seconds:
-            self._seconds = seconds
-            self._database.wait_at_most(seconds)

@@ -254,6 +254,15 @@ def test_a_commit_is_told_before_the_wait_for_the_disk(
     assert steps == ["committed: ['durable']", "on the disk"]
 
 
+def test_a_shorter_wait_is_that_of_open_connections_too(database: Database) -> None:
+    def limit(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    database.write(add_word, "opens a connection")
+    database.wait_at_most(0.5)
+    assert database.write(limit) == limit(database.connection()) == 500
+
+
 def test_an_sqlite_error_names_the_file(database: Database) -> None:
     for use in (
         lambda: database.read("SELECT nonsense"),
