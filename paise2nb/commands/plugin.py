@@ -27,7 +27,7 @@ _PLUGINS = (
     Column("plugin", wide=True),
     Column("version"),
     Column("state"),
-    render.url("origin"),
+    Column("origin", wide=True, html=lambda path: render.link(path, length=32)),
 )
 
 

@@ -106,7 +106,7 @@ def short(text: str, length: int = URL_LENGTH) -> str:
     return "".join(short_url(text, length)) if _URL.match(text) else cut(text, length)
 
 
-def link(url: str, text: str | None = None) -> str:
+def link(url: str, text: str | None = None, length: int = URL_LENGTH) -> str:
     """Return HTML that shows a URL in short, as a link if following it can't run a script.
 
     The whole URL is shown when the pointer is over it.
@@ -114,8 +114,9 @@ def link(url: str, text: str | None = None) -> str:
     Args:
         url: ``http``, ``https`` and ``file`` URLs of a usual length become links.
         text: The text to show instead of the URL.
+        length: How many characters of the URL to show, at most.
     """
-    shown = escape(one_line(short(url) if text is None else text, CELL_LENGTH))
+    shown = escape(one_line(short(url, length) if text is None else text, CELL_LENGTH))
     if text is None:
         shown = shown.replace("/", "/<wbr>")  # where a narrow table breaks it
     whole = f'title="{escape(one_line(url, LINK_LENGTH))}"'
