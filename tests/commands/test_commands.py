@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ from paise2nb.core import disks, render
 from paise2nb.core.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
 from paise2nb.core.text import time_span
 from tests import example_plugin
-from tests.acceptance.test_collection import read
 from tests.mounts import paise2_on
 
 PLUGIN = example_plugin.SOURCE
@@ -419,6 +419,18 @@ def test_an_export_has_every_item_with_its_text(run: Run, here: Path, name: str)
         assert row["visited_at"] == row["fetched_at"] <= row["stored_at"]
         assert int(row["words"]) == len(row["text"].split())
     assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
 
 
 def test_a_folder_is_filled_with_markdown(run: Run, here: Path) -> None:
