@@ -182,8 +182,8 @@ class QueryMixin(PageQueryMixin):
 
     def unfinished_tasks(self, ids: Iterable[int] | None) -> set[str]:
         """The tasks of queued, running, retrying and due jobs: all, or those of some trees."""
-        name = "all_unfinished_tasks" if ids is None else "unfinished_tasks"
-        return set(self._column(SQL[name], self._named(ids or ())))
+        sql = SQL["all_unfinished_tasks"] if ids is None else SQL["unfinished_tasks"]
+        return set(self._column(sql, self._named(ids or ())))
 
     def not_ended(self, ids: Iterable[int]) -> set[int]:
         """Those of the jobs that are unfinished themselves."""
