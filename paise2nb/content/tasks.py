@@ -32,6 +32,7 @@ from paise2nb.content.render_mode import ALWAYS, AUTO, render_mode
 from paise2nb.core import urls
 from paise2nb.core.errors import HomeOnly, NotFound, PermanentError, UsageError, without_secrets
 from paise2nb.core.files import expand_user, working_directory
+from paise2nb.core.space import give_back_space
 from paise2nb.core.text import count_words
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import CLEANED_AT, UNFINISHED, NewJob
@@ -384,7 +385,7 @@ def cleanup(context: Context) -> dict[str, int]:
     removed = context.cache.remove(needed, settings.cache.keep_days * DAY)
     robots.remove_expired(context.data_dir / robots.DIRECTORY)
     KeptCookies(context.data_dir).remove_expired()
-    job_store.database.give_back_space()
+    give_back_space(job_store.database.read, job_store.database.write)
     job_store.checkpoint()
     context.items.checkpoint()
     job_store.put(CLEANED_AT, str(job_store.now()))

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -10,7 +10,6 @@ from urllib.parse import quote
 from paise2nb.core.disks import full_disk, is_disk_full, may_be_full
 from paise2nb.core.errors import DatabaseLocked, DiskFull, StorageError, redacted
 from paise2nb.core.file_lock import lock_holder
-from paise2nb.core.files import sync_to_disk
 from paise2nb.core.processes import command_line, is_stopped
 
 T = TypeVar("T")
@@ -63,15 +62,6 @@ def storage_error(path: Path, error: sqlite3.DatabaseError | OSError) -> Storage
 def is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether SQLite raises this error for a damaged file."""
     return getattr(error, "sqlite_errorname", "").startswith(_DAMAGE)
-
-
-def sync_log(path: Path) -> None:
-    """Make the commits in the log of a database survive a power cut. Raises StorageError."""
-    try:
-        with suppress(FileNotFoundError):  # SQLite removes it when all is in the database
-            sync_to_disk(Path(f"{path}-wal"))
-    except OSError as error:
-        raise storage_error(path, error) from error
 
 
 def locked_error(path: Path) -> DatabaseLocked:

@@ -26,14 +26,14 @@ from paise2nb.core.damage import (
     put_aside,
     size_of,
     storage_error,
-    sync_log,
 )
 from paise2nb.core.disks import may_be_full
+from paise2nb.core.durable_log import DurableLog
 from paise2nb.core.errors import StorageError
 from paise2nb.core.file_lock import FairFileLock
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.formats import Format, migrate, newer_format_error
-from paise2nb.core.space import AUTO_VACUUM, gave_back, give_back_space
+from paise2nb.core.space import AUTO_VACUUM, gave_back
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +95,7 @@ class Database:
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size, self._fork_has_lock = 0, False
         self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
+        self._log = DurableLog(path)
         if create:
             make_private_directory(path.parent)
         _databases.add(self)
@@ -345,10 +346,10 @@ class Database:
             finally:
                 # Not in a method: an interrupt could come between the two calls.
                 fcntl.flock(self._file_lock.file, fcntl.LOCK_UN)
-        if self.durable:  # what synchronous=FULL does in each commit, while others can write
-            self.on_commit()
-            sync_log(self.path)
-        return value
+            if self.durable:  # as synchronous=FULL does, but other processes can write meanwhile
+                self.on_commit()
+                self._log.sync()
+            return value
 
     def pin(self) -> sqlite3.Connection:
         """Return a new connection that reads what is committed now until it is closed.
@@ -379,10 +380,6 @@ class Database:
             except (sqlite3.DatabaseError, OSError) as error:
                 raise storage_error(self.path, error) from error
 
-    def give_back_space(self) -> None:
-        """Give free pages back to the filesystem, in short transactions."""
-        give_back_space(self.read, self.write)
-
     def close(self) -> None:
         """Close the connections. The next use opens new ones.
 
@@ -398,6 +395,7 @@ class Database:
             self._close(thread)
         self._connections.clear()
         self._file_lock.close()
+        self._log.close()
 
     def before_fork(self) -> None:
         """Let no thread use SQLite: its connections and locks don't survive a fork.
@@ -426,6 +424,7 @@ class Database:
         self._thread_lock, self._forking, self._readers = threading.Lock(), None, set()
         self._connections = {}
         self._file_lock.close()
+        self._log.close()
 
     def _migrate(self, wanted: Format) -> None:
         version = self.read("PRAGMA user_version")[0][0]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paise2nb.core.errors import StorageError
+from paise2nb.core.space import give_back_space
 from paise2nb.jobs.store import JobStore
 
 
@@ -43,7 +44,7 @@ def test_free_pages_are_given_back_once_and_other_processes_go_on(
     other.put("before", "1")
     size = fill_and_delete(store)
     other.get("before")
-    store.database.give_back_space()
+    give_back_space(store.database.read, store.database.write)
     store.checkpoint()
     assert path.stat().st_size < size / 10
     other.put("after", "2")
@@ -59,9 +60,11 @@ def test_a_process_that_looks_late_finds_a_file_that_shrank_undamaged(tmp_path: 
     store, late = JobStore(tmp_path / "tasks.db"), JobStore(tmp_path / "tasks.db")
     fill_and_delete(store)
     late.put("kept", "1")
-    store.database.give_back_space()
+    give_back_space(store.database.read, store.database.write)
     store.checkpoint()
-    store.database.give_back_space()  # another cleanup, for which nothing is left
+    give_back_space(
+        store.database.read, store.database.write
+    )  # another cleanup, for which nothing is left
     assert late.get("kept") == "1"
     late.close()
     store.close()
@@ -69,7 +72,9 @@ def test_a_process_that_looks_late_finds_a_file_that_shrank_undamaged(tmp_path: 
 
 def test_a_file_that_was_truncated_is_damaged_although_space_was_given_back(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "tasks.db")
-    store.database.give_back_space()  # nothing is free: no smaller size is right
+    give_back_space(
+        store.database.read, store.database.write
+    )  # nothing is free: no smaller size is right
     fill_and_delete(store)
     with (tmp_path / "tasks.db").open("r+b") as file:
         file.truncate(50_000)

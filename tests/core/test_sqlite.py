@@ -235,10 +235,10 @@ def test_a_durable_write_waits_for_the_disk_while_others_can_write(
     with closing(Database(path, SCHEMA, durable=True)) as database:
         seen: list[tuple[Path, bool]] = []
 
-        def fsync(descriptor: int) -> None:
+        def fdatasync(descriptor: int) -> None:
             seen.append((Path(f"/proc/self/fd/{descriptor}").readlink(), another_can_write(path)))
 
-        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
         database.write(add_word, "durable")
     assert seen == [(tmp_path / "x.db-wal", True)]
 
@@ -249,7 +249,7 @@ def test_a_commit_is_told_before_the_wait_for_the_disk(
     steps: list[str] = []
     with closing(Database(tmp_path / "x.db", SCHEMA, durable=True)) as database:
         database.on_commit = lambda: steps.append(f"committed: {words(database)}")
-        monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append("on the disk"))
+        monkeypatch.setattr(os, "fdatasync", lambda descriptor: steps.append("on the disk"))
         database.write(add_word, "durable")
     assert steps == ["committed: ['durable']", "on the disk"]
 
