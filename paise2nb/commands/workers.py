@@ -20,6 +20,7 @@ from paise2nb.core.render import plain
 from paise2nb.core.text import time_span
 from paise2nb.core.urls import without_credentials
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
+from paise2nb.views.status import TAIL_BYTES
 
 FOLLOW_SECONDS = 0.25
 
@@ -218,14 +219,14 @@ def logs(session: Session, lines: int, follow: bool) -> Any:
     log = session.app.logs(lines)
     if not follow:
         return log
-    print(log, flush=True)
-    _follow(log.path)
+    _follow(log.path, lines)
     return None
 
 
-def _follow(log: Path) -> None:
-    """Print what is added to a log, also after it was rotated."""
-    position = log.stat().st_size if log.exists() else 0
+def _follow(log: Path, lines: int) -> None:
+    """Print the last lines of a log and what is added to it, also after it was rotated."""
+    position = max(0, log.stat().st_size - TAIL_BYTES) if log.exists() else 0
+    limit: int | None = lines
     while True:
         with suppress(FileNotFoundError), log.open("rb") as file:
             if file.seek(0, os.SEEK_END) < position:
@@ -235,5 +236,9 @@ def _follow(log: Path) -> None:
             # Only complete lines: the last character may be half-written.
             complete = added[: added.rfind(b"\n") + 1]
             position += len(complete)
-            print(plain(complete.decode(errors="replace")), end="", flush=True)
+            new = complete.decode(errors="replace").splitlines()
+            # Line by line: an escape sequence that has no end hides only the rest of its line.
+            for line in new if limit is None else new[max(0, len(new) - limit) :]:
+                print(plain(line), flush=True)
+            limit = None
         time.sleep(FOLLOW_SECONDS)

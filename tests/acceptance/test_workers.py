@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import threading
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -76,9 +77,12 @@ def test_a_log_is_followed_until_an_interrupt(app: App, shell: Shell) -> None:
     app.workers.start()
     following = shell.start("worker", "logs", "--follow")
     assert following.stdout is not None
+    limit = threading.Timer(SECONDS, following.kill)
+    limit.start()
     assert following.stdout.readline()  # what is there is shown, and more is waited for
     app.enqueue("say", "added since").wait(timeout=SECONDS)
     assert any("logged added since" in line for line in following.stdout)
+    limit.cancel()
     following.send_signal(signal.SIGINT)
     following.communicate(timeout=SECONDS)
     assert following.returncode == 130

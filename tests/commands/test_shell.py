@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from paise2nb.workers.logs import log_path
 from tests import example_plugin
 from tests.waiting import until
 
@@ -369,6 +372,33 @@ def test_the_log_can_be_read(paise2: Shell) -> None:
     assert paise2("worker", "logs").stdout == "the log is empty\n"
     paise2("worker", "start", "--daemonize")
     assert "supervisor" in paise2("worker", "logs", "-n", "5").stdout
+
+
+def test_a_followed_log_loses_no_line_between_its_end_and_what_is_added(
+    paise2: Shell, environment: dict[str, str], tmp_path: Path
+) -> None:
+    assert paise2("worker", "logs").returncode == 0  # creates the data directory
+    log = log_path(Path(environment["PAISE2_DATA_DIR"]))
+    log.write_text("".join(f"{number:099}\n" for number in range(6000)))
+    with subprocess.Popen(
+        command("worker", "logs", "-n", "5000", "--follow"), env=environment,
+        cwd=tmp_path / "work", stdout=subprocess.PIPE,
+    ) as following:  # fmt: skip
+        limit = threading.Timer(90, following.kill)
+        limit.start()
+        assert following.stdout is not None
+        # It has read the end of the log, and waits because nobody reads what it prints.
+        assert select.select([following.stdout], [], [], 90)[0]
+        with log.open("a") as file:
+            file.write("added\n")
+        shown = []
+        for line in following.stdout:
+            shown.append(line.strip())
+            if line == b"added\n":
+                break
+        limit.cancel()
+        following.kill()
+    assert shown == [*(b"%099d" % number for number in range(1000, 6000)), b"added"]
 
 
 def test_a_shell_can_complete_commands(environment: dict[str, str]) -> None:
