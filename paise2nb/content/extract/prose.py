@@ -213,6 +213,8 @@ class Prose:
 
 def outermost(tree: Any, found: set[Any]) -> list[Any]:
     """Those of some elements that are in none of the others, in the order of the page."""
+    if not found:
+        return []
     return [
         element
         for element in tree.iter(*{element.tag for element in found})
