@@ -64,7 +64,7 @@ def kill_reason(
     return None
 
 
-class LimitKeeper:
+class LimitEnforcer:
     """Kills workers that exceed a limit. It only reads the job store.
 
     Args:
@@ -150,7 +150,7 @@ class WriteWait:
         limits: End the lock of a worker.
     """
 
-    def __init__(self, job_store: JobStore, limits: LimitKeeper) -> None:
+    def __init__(self, job_store: JobStore, limits: LimitEnforcer) -> None:
         self._database = job_store.database
         self._limits = limits
         # Monotonic.

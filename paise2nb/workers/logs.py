@@ -35,7 +35,7 @@ def log_path(data_dir: Path) -> Path:
     return directory / "workers.log"
 
 
-class LogKeeper:
+class LogLimiter:
     """Limits the size of the log, to which several processes write, and shows what is new in it.
 
     Args:
@@ -153,11 +153,11 @@ class _Handler(logging.handlers.WatchedFileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._keeper = LogKeeper(path)
+        self._limiter = LogLimiter(path)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        self._keeper.wrote(len(text))
+        self._limiter.wrote(len(text))
         return text
 
 
@@ -180,15 +180,15 @@ def configure_logging(data_dir: Path, settings: LoggingSettings) -> None:
 class _Printed(io.FileIO):
     """A standard stream that writes to the log. Long lines are cut, and the log is kept short."""
 
-    def __init__(self, descriptor: int, keeper: LogKeeper) -> None:
+    def __init__(self, descriptor: int, limiter: LogLimiter) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        self._keeper = keeper
+        self._limiter = limiter
         self._length = 0  # of the last line, which may be unfinished
 
     def write(self, data: Any, /) -> int:
         lines = bytes(data).splitlines(keepends=True)
         left = memoryview(b"".join(map(self._cut, lines)))
-        self._keeper.wrote(len(left))
+        self._limiter.wrote(len(left))
         while left:
             left = left[super().write(left) :]
         return len(data)
@@ -203,9 +203,9 @@ class _Printed(io.FileIO):
 
 def limit_printed_text(data_dir: Path) -> None:
     """Bound what this process prints. The files of its standard streams are the log."""
-    keeper = LogKeeper(log_path(data_dir))
+    limiter = LogLimiter(log_path(data_dir))
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = io.BufferedWriter(_Printed(descriptor, keeper))
+        stream = io.BufferedWriter(_Printed(descriptor, limiter))
         text = io.TextIOWrapper(
             stream, "utf-8", "backslashreplace", line_buffering=name == "stderr"
         )

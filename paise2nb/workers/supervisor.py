@@ -36,8 +36,8 @@ from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, released, rescue_o
 from paise2nb.jobs.store import JobStore
 from paise2nb.workers.alerts import AlertMonitor
 from paise2nb.workers.cleanup import DailyCleanup
-from paise2nb.workers.limits import LimitKeeper, WriteWait
-from paise2nb.workers.logs import LogKeeper, configure_logging, log_path
+from paise2nb.workers.limits import LimitEnforcer, WriteWait
+from paise2nb.workers.logs import LogLimiter, configure_logging, log_path
 from paise2nb.workers.service import ServiceManager
 from paise2nb.workers.spawn import DRAIN_SECONDS, receive_message, spawn
 
@@ -77,7 +77,7 @@ class Supervisor:
         self._children: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}  # with their pools
         self._marks: dict[str, str] = {}  # to find what a dead worker has left behind
         self._starting: dict[str, float] = {}  # not ready yet -> started at, failed starts included
-        self._limits = LimitKeeper(job_store, settings.workers.cancel_grace)
+        self._limits = LimitEnforcer(job_store, settings.workers.cancel_grace)
         self._writes = WriteWait(job_store, self._limits)
         self._draining: set[str] = set()  # have got SIGTERM
         # All times are monotonic.
@@ -103,7 +103,7 @@ class Supervisor:
         configure_logging(self.data_dir, self.settings.logging)
         as_json = self.settings.logging.format == "json"
         show = self.options["foreground"]
-        self._log = LogKeeper(log_path(self.data_dir), show=show, as_json=as_json)
+        self._log = LogLimiter(log_path(self.data_dir), show=show, as_json=as_json)
         logger.info("supervisor starts: %s", self.options["sizes"])
         listener = Listener(self.job_store.path, "supervisor")
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)

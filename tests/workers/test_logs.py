@@ -14,7 +14,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.workers.logs import LOG_BYTES, RECORD_LENGTH, LogKeeper
+from paise2nb.workers.logs import LOG_BYTES, RECORD_LENGTH, LogLimiter
 from tests.waiting import until
 
 PLUGIN = """
@@ -92,11 +92,11 @@ def test_what_a_process_of_a_task_prints_is_bounded_soon(app: App) -> None:
 def test_the_open_files_of_others_keep_working_when_the_log_is_emptied(tmp_path: Path) -> None:
     path = tmp_path / "workers.log"
     with path.open("a") as printed:
-        keeper = LogKeeper(path)
+        limiter = LogLimiter(path)
         for number in range(6):
             printed.write("x" * LOG_BYTES + f"{number}\n")
             printed.flush()
-            keeper.check()
+            limiter.check()
         printed.write("then\n")
     assert path.read_text() == "then\n"
     kept = sorted(tmp_path.glob("workers.log.*"))
