@@ -77,6 +77,24 @@ def test_sleeping_processes_get_the_lock_in_the_order_of_arrival(
     assert order == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("turn_seconds", [0, 600])
+def test_a_process_overtakes_others_only_in_its_turn(
+    new_lock: NewLock, path: Path, turn_seconds: float
+) -> None:
+    holder, sleeper = new_lock(), new_lock(recheck_seconds=60)
+    mine = new_lock(spins=5, turn_seconds=turn_seconds, recheck_seconds=60)
+    assert mine.acquire(0)  # its turn begins
+    fcntl.flock(mine.file, fcntl.LOCK_UN)
+    assert holder.acquire(0)
+    thread = threading.Thread(target=sleeper.acquire, args=(30,))
+    thread.start()
+    until(lambda: asleep(path) != [])
+    assert mine._has_turn() == (turn_seconds > 0)
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
+    thread.join()
+    fcntl.flock(sleeper.file, fcntl.LOCK_UN)
+
+
 def test_a_wait_times_out_and_an_abandoned_waiter_holds_up_no_other(
     new_lock: NewLock, path: Path
 ) -> None:
