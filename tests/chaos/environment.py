@@ -177,10 +177,12 @@ class Environment:
 
     def check_counts(self) -> None:
         """The counts by state equal the numbers of jobs and pages in that state, at any moment."""
+        # One pass over the jobs for each query: this is called beside the workers, often.
         counted = self.rows(
-            "SELECT name, jobs, roots, (SELECT count(*) FROM jobs WHERE state = name) AS all_jobs,"
-            " (SELECT count(*) FROM jobs WHERE state = name AND parent_id IS NULL) AS all_roots"
-            " FROM counts"
+            "WITH found AS (SELECT state, count(*) AS all_jobs, sum(parent_id IS NULL) AS all_roots"
+            " FROM jobs GROUP BY state)"
+            " SELECT name, jobs, roots, ifnull(all_jobs, 0) AS all_jobs,"
+            " ifnull(all_roots, 0) AS all_roots FROM counts LEFT JOIN found ON state = name"
         )
         assert {row["name"] for row in counted} == set(STATES)
         for row in counted:
@@ -188,8 +190,9 @@ class Environment:
         states = {"page": "page_state", "other": "iif(page_id IS NULL, state, NULL)"}
         for kind, state in states.items():
             rows = self.rows(
-                f"SELECT name, number, (SELECT count(*) FROM jobs WHERE {state} = name) AS counted"
-                " FROM page_counts WHERE kind = ?",
+                f"WITH found AS (SELECT {state} AS found, count(*) AS jobs FROM jobs GROUP BY 1)"
+                " SELECT name, number, ifnull(jobs, 0) AS counted"
+                " FROM page_counts LEFT JOIN found ON found = name WHERE kind = ?",
                 kind,
             )
             assert rows
