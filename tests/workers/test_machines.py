@@ -18,6 +18,7 @@ import pytest
 
 from paise2nb.core.errors import NotFound
 from paise2nb.workers.machines import turns
+from paise2nb.workers.machines.bytes_in_parts import PART, complete
 from paise2nb.workers.machines.home import HomeParts
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
 from paise2nb.workers.machines.relay import Relay
@@ -174,6 +175,22 @@ def test_bytes_travel_in_both_directions(place: Place) -> None:
     assert made.children[0].result(0) == size
     key = app.cache.put(b"from home" * 100_000)
     assert app.enqueue("read-bytes", key).result(60) == 900_000
+
+
+def test_few_bytes_go_along_with_an_extraction_to_a_machine_without_them(place: Place) -> None:
+    app = place.home()
+    few, many = (app.cache.put(b"x" * size) for size in (1000, PART + 1))
+    for key in (few, many, "0" * 64):
+        app.enqueue("extract", "http://example.org/", key, {"kind": "text/html"})
+    store, home = app.queue.job_store, HomeParts(app.parts)
+    worker = store.register("default", 1, "ready")
+    of_few, *others = [store.claim(worker, app.parts.limits()) for _ in range(3)]
+    store.leave(worker)  # which would be stopped: it is this process
+    assert of_few is not None
+    of_an_item = of_few._replace(args="[1]")
+    assert complete(home.extras(of_few)["part"]) == b"x" * 1000
+    assert home.extras(of_few, [few]) == {}
+    assert [home.extras(claim) for claim in (of_an_item, *filter(None, others))] == [{}] * 3
 
 
 @pytest.mark.parametrize("end", ["killed", "frozen"])

@@ -10,7 +10,7 @@ import pytest
 
 from paise2nb.collection.cache import Cache
 from paise2nb.core.errors import SettingsError
-from paise2nb.workers.machines.bytes_in_parts import PART, Receiver, part
+from paise2nb.workers.machines.bytes_in_parts import PART, Receiver, complete, part
 from paise2nb.workers.machines.bytes_in_parts import Sender as BytesSender
 from paise2nb.workers.machines.messages import HOME, Channel, session_key, shared_secret
 
@@ -101,6 +101,13 @@ def test_bytes_are_read_once_for_all_their_parts(tmp_path: Path) -> None:
         for key in keys:
             assert sender.part(key, offset)["size"] == 3 * PART
     assert reads == keys
+
+
+def test_a_part_is_complete_or_nothing() -> None:
+    data = b"x" * (PART + 1)
+    key = hashlib.sha256(data).hexdigest()
+    assert complete(part(data[:10], hashlib.sha256(data[:10]).hexdigest(), 0)) == data[:10]
+    assert complete(part(data, key, 0)) is None
 
 
 def test_damaged_bytes_are_asked_for_again() -> None:

@@ -1,7 +1,7 @@
 """What machines get from home: settings, plugins, what a fetch needs, and answers to questions."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property, partial
 from typing import Any
 
@@ -9,6 +9,7 @@ from paise2nb.content.fetch import robots
 from paise2nb.jobs.leases import Logins
 from paise2nb.jobs.models import Claim
 from paise2nb.jobs.parts import Parts
+from paise2nb.workers.machines.bytes_in_parts import PART, part
 from paise2nb.workers.machines.remote import item_key
 from paise2nb.workers.machines.versions import saved_sources
 
@@ -33,8 +34,19 @@ class HomeParts:
 
         return partial(logins_for, fetch)
 
-    def extras(self, claim: Claim) -> dict[str, Any]:
-        """What a fetch needs from home: the item with its validators, and the robots rules."""
+    def extras(self, claim: Claim, brought: Collection[str] = ()) -> dict[str, Any]:
+        """What a job needs from home.
+
+        A fetch: the item with its validators, and the robots rules. An extraction: the bytes, if
+        they are few.
+
+        Args:
+            claim: The execution.
+            brought: The keys of bytes that its machine has sent home.
+        """
+        if claim.task == "extract":
+            key = [*json.loads(claim.args), None][1]
+            return {} if key is None or key in brought else self._few_bytes(key)
         if claim.task != "fetch":
             return {}
         url, key = str(json.loads(claim.args)[0]), item_key(claim.args)
@@ -47,6 +59,13 @@ class HomeParts:
         if rules := robots.stored_rules(self._parts.data_dir / robots.DIRECTORY, url):
             extras["robots"] = rules
         return extras
+
+    def _few_bytes(self, key: str) -> dict[str, Any]:
+        try:
+            data = self._parts.cache.get(key)
+        except KeyError:  # the job will fail with the reason
+            return {}
+        return {"part": part(data, key, 0)} if len(data) <= PART else {}
 
     def reply(self, kind: str, body: Any) -> Any:
         """Answer a question of a task: the value of a key of its plugin's state, or the keys."""

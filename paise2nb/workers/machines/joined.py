@@ -1,6 +1,6 @@
 """The machines that have joined a queue, and their leases, as the relay knows them."""
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from paise2nb.workers.machines.messages import Channel
 # tests.benchmarks.redis`: with a fixed 64, a job costs a fifth more processor time.
 AHEAD, MOST_AHEAD = 64, 512
 AHEAD_SECONDS = 0.1
+BROUGHT = 100  # keys
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Machine:
         drop, cancel: Executions that it has to end, at once or after a grace period.
         stop: Whether it has to stop.
         receiver: The bytes that home wants from it.
+        brought: The keys of the last bytes that it has sent home.
         tasks: What it may run.
         ended: How many jobs it has ended in this second.
         ahead: How many brief jobs may wait there, in each pool.
@@ -63,6 +65,7 @@ class Machine:
     cancel: set[str] = field(default_factory=set)
     stop: bool = False
     receiver: Receiver = field(init=False)
+    brought: deque[str] = field(default_factory=lambda: deque(maxlen=BROUGHT))
     tasks: frozenset[str] = frozenset()
     ended: int = 0
     ahead: int = AHEAD

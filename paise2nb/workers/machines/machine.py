@@ -19,7 +19,7 @@ from typing import Any
 from paise2nb.collection.cache import Cache
 from paise2nb.core.errors import StorageError
 from paise2nb.core.version import __version__
-from paise2nb.workers.machines.bytes_in_parts import AGAIN_SECONDS, Receiver, Sender
+from paise2nb.workers.machines.bytes_in_parts import AGAIN_SECONDS, Receiver, Sender, complete
 from paise2nb.workers.machines.memory import PLUGINS, MemoryStore, execution_from_json
 from paise2nb.workers.machines.messages import (
     HOME,
@@ -290,4 +290,8 @@ class Link:
         # Older than the heartbeat that home had read when it claimed them.
         age = time.monotonic() - self._beats.get(body["beat"], float("-inf"))
         if body["jobs"] and age < STALE_SECONDS and not (self.stopping or self.leaving):
+            for *_, extras in body["jobs"]:
+                came = extras.pop("part", None)
+                if came is not None and (data := complete(came)) is not None:
+                    self.cache.put(data)
             self.store.add(map(execution_from_json, body["jobs"]))

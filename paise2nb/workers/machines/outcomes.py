@@ -49,6 +49,7 @@ class Outcomes:
         """Store bytes of a machine, which some outcomes wait for. None: it no longer has them."""
         if data is not None:
             self._parts.cache.put(data)
+            machine.brought.append(key)
         for token, (_, missing) in list(machine.pending.items()):
             if key in missing and data is None:
                 machine.pending[token] = (vars(RELEASED), set())

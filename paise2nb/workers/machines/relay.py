@@ -397,7 +397,7 @@ class Relay:
         """The new claims for a machine, with what they need."""
         for token, _, claim, limits, _ in machine.given:
             try:
-                given = [token, claim, limits, self._home.extras(claim)]
+                given = [token, claim, limits, self._home.extras(claim, machine.brought)]
             except (LookupError, TypeError, ValueError):  # damaged arguments
                 at_home = Outcome("released", "queued", error_class=HOME_ONLY)
                 self._ended.append((machine, token, at_home))
