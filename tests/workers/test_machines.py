@@ -181,7 +181,8 @@ def test_few_bytes_go_along_with_an_extraction_to_a_machine_without_them(place: 
     app = place.home()
     few, many = (app.cache.put(b"x" * size) for size in (1000, PART + 1))
     for key in (few, many, "0" * 64):
-        app.enqueue("extract", "http://example.org/", key, {"kind": "text/html"})
+        size = PART + 1 if key == many else 1000
+        app.enqueue("extract", "http://example.org/", key, {"kind": "text/html", "size": size})
     store, home = app.queue.job_store, HomeParts(app.parts)
     worker = store.register("default", 1, "ready")
     of_few, *others = [store.claim(worker, app.parts.limits()) for _ in range(3)]
@@ -189,7 +190,7 @@ def test_few_bytes_go_along_with_an_extraction_to_a_machine_without_them(place: 
     assert of_few is not None
     of_an_item = of_few._replace(args="[1]")
     assert complete(home.extras(of_few)["part"]) == b"x" * 1000
-    assert home.extras(of_few, [few]) == {}
+    assert home.extras(of_few, [few]) == home.extras(of_few, room=999) == {}
     assert [home.extras(claim) for claim in (of_an_item, *filter(None, others))] == [{}] * 3
 
 

@@ -34,7 +34,9 @@ class HomeParts:
 
         return partial(logins_for, fetch)
 
-    def extras(self, claim: Claim, brought: Collection[str] = ()) -> dict[str, Any]:
+    def extras(
+        self, claim: Claim, brought: Collection[str] = (), room: int = PART
+    ) -> dict[str, Any]:
         """What a job needs from home.
 
         A fetch: the item with its validators, and the robots rules. An extraction: the bytes, if
@@ -43,10 +45,10 @@ class HomeParts:
         Args:
             claim: The execution.
             brought: The keys of bytes that its machine has sent home.
+            room: How many bytes may go along.
         """
         if claim.task == "extract":
-            key = [*json.loads(claim.args), None][1]
-            return {} if key is None or key in brought else self._few_bytes(key)
+            return self._few_bytes(json.loads(claim.args), brought, min(room, PART))
         if claim.task != "fetch":
             return {}
         url, key = str(json.loads(claim.args)[0]), item_key(claim.args)
@@ -60,12 +62,13 @@ class HomeParts:
             extras["robots"] = rules
         return extras
 
-    def _few_bytes(self, key: str) -> dict[str, Any]:
+    def _few_bytes(self, args: list[Any], brought: Collection[str], room: int) -> dict[str, Any]:
+        if len(args) < 3 or args[1] in brought or args[2]["size"] > room:
+            return {}
         try:
-            data = self._parts.cache.get(key)
+            return {"part": part(self._parts.cache.get(args[1]), args[1], 0)}
         except KeyError:  # the job will fail with the reason
             return {}
-        return {"part": part(data, key, 0)} if len(data) <= PART else {}
 
     def reply(self, kind: str, body: Any) -> Any:
         """Answer a question of a task: the value of a key of its plugin's state, or the keys."""

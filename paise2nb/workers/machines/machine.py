@@ -293,5 +293,6 @@ class Link:
             for *_, extras in body["jobs"]:
                 came = extras.pop("part", None)
                 if came is not None and (data := complete(came)) is not None:
-                    self.cache.put(data)
+                    with suppress(StorageError):  # the job asks for them, and fails with the reason
+                        self.cache.put(data)
             self.store.add(map(execution_from_json, body["jobs"]))

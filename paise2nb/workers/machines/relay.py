@@ -20,7 +20,7 @@ from paise2nb.jobs.leases import HOME_ONLY
 from paise2nb.jobs.models import Limits, Outcome
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash
-from paise2nb.workers.machines.bytes_in_parts import Receiver, Sender
+from paise2nb.workers.machines.bytes_in_parts import PART, Receiver, Sender
 from paise2nb.workers.machines.home import HomeParts
 from paise2nb.workers.machines.home_key import HomeKey
 from paise2nb.workers.machines.joined import AHEAD, AHEAD_SECONDS, MOST_AHEAD, Leased, Machine
@@ -395,9 +395,12 @@ class Relay:
 
     def _given(self, machine: Machine) -> Iterator[list[Any]]:
         """The new claims for a machine, with what they need."""
+        # As if each job that has not begun had come with as many bytes as may go along.
+        waiting = sum(not lease.started for lease in machine.leases.values())
+        room = machine.receiver.budget - PART * (waiting - 1)
         for token, _, claim, limits, _ in machine.given:
             try:
-                given = [token, claim, limits, self._home.extras(claim, machine.brought)]
+                given = [token, claim, limits, self._home.extras(claim, machine.brought, room)]
             except (LookupError, TypeError, ValueError):  # damaged arguments
                 at_home = Outcome("released", "queued", error_class=HOME_ONLY)
                 self._ended.append((machine, token, at_home))
