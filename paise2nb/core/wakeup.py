@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+SUPERVISOR = "supervisor"  # the name of its socket
 LONGEST_DIRECTORY = 75  # bytes, which leave room for the name of a socket
 
 
@@ -54,17 +55,17 @@ class Notifier:
         """Send a byte to each socket, and remove the sockets of ended processes.
 
         Returns:
-            Whether at least one process has been notified.
+            Whether at least one process other than the supervisor has been notified: that one may
+            have decided to end, and not removed its socket yet.
         """
         found = False
         # Without the directory, no process has ever waited.
         with suppress(OSError), short_path(self._directory) as directory:
             for name in os.listdir(directory):
                 try:
-                    self._sender.sendto(b"!", f"{directory}/{name}")
-                    found = True
-                except BlockingIOError:
-                    found = True  # its buffer is full: it has been notified already
+                    with suppress(BlockingIOError):  # its buffer is full: it has been notified
+                        self._sender.sendto(b"!", f"{directory}/{name}")
+                    found = found or name != SUPERVISOR
                 except ConnectionRefusedError:
                     with suppress(OSError):
                         os.unlink(f"{directory}/{name}")

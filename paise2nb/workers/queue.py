@@ -54,7 +54,7 @@ class JobHuey(HueyInterface):
         huey: This object. The interface of plugins has this name for the Huey instance.
         runs_immediately: Whether this process runs the jobs that it enqueues.
         notifier: Wakes the processes that wait for work, after each commit of a user's process.
-        has_notified: Whether the last commit of a user's process woke at least one process.
+        has_notified: Whether the last commit of a user's process woke at least one worker.
         claims: What the threads of a worker process claim.
         run_tree: Runs the jobs of a tree in this process until none is left.
         run_ready: Runs the jobs that may start now in this process.

@@ -30,7 +30,7 @@ from paise2nb.core.errors import (
     WorkersError,
 )
 from paise2nb.core.sqlite import BUSY_SECONDS
-from paise2nb.core.wakeup import Listener
+from paise2nb.core.wakeup import SUPERVISOR, Listener
 from paise2nb.jobs.models import HERE, IMMEDIATE, RUNNING, Outcome
 from paise2nb.jobs.retry import CRASH_POLICIES, charge_crash, released, rescue_outcomes
 from paise2nb.jobs.store import JobStore
@@ -105,7 +105,7 @@ class Supervisor:
         show = self.options["foreground"]
         self._log = LogLimiter(log_path(self.data_dir), show=show, as_json=as_json)
         logger.info("supervisor starts: %s", self.options["sizes"])
-        listener = Listener(self.job_store.path, "supervisor")
+        listener = Listener(self.job_store.path, SUPERVISOR)
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
         previous = {number: signal.signal(number, self._on_signal) for number in signals}
         wakeup = signal.set_wakeup_fd(listener.wake_descriptor, warn_on_full_buffer=False)

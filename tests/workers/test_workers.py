@@ -21,6 +21,7 @@ from paise2nb.app import App
 from paise2nb.config.settings import Settings
 from paise2nb.core import processes as process
 from paise2nb.core.errors import StorageError, UsageError, WorkersError
+from paise2nb.core.wakeup import SUPERVISOR, Listener
 from tests import example_plugin
 from tests.mounts import paise2_on
 from tests.waiting import until
@@ -530,6 +531,15 @@ def test_idle_workers_exit_and_an_enqueue_restarts_them(make: Make) -> None:
     app.workers.start(concurrency=1)
     until(lambda: not app.workers.present())
     assert app.enqueue("echo", "wake up").result(timeout=30) == "wake up"
+
+
+def test_an_enqueue_restarts_workers_while_their_supervisor_is_about_to_end(make: Make) -> None:
+    app = make(workers__idle_exit=0.3)
+    app.workers.start(concurrency=1)
+    until(lambda: not app.workers.present())
+    with closing(Listener(app.queue.job_store.path, SUPERVISOR)):  # it has not removed its socket
+        job = app.enqueue("echo", "wake up")
+    assert job.result(timeout=30) == "wake up"
 
 
 def test_workers_that_an_enqueue_restarts_have_its_settings(make: Make) -> None:
