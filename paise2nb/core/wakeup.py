@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-SUPERVISOR = "supervisor"  # the name of its socket
+SUPERVISOR = "supervisor"  # how the names of their sockets begin
 LONGEST_DIRECTORY = 75  # bytes, which leave room for the name of a socket
 
 
@@ -55,7 +55,7 @@ class Notifier:
         """Send a byte to each socket, and remove the sockets of ended processes.
 
         Returns:
-            Whether at least one process other than the supervisor has been notified: that one may
+            Whether at least one process other than a supervisor has been notified: that one may
             have decided to end, and not removed its socket yet.
         """
         found = False
@@ -65,7 +65,7 @@ class Notifier:
                 try:
                     with suppress(BlockingIOError):  # its buffer is full: it has been notified
                         self._sender.sendto(b"!", f"{directory}/{name}")
-                    found = found or name != SUPERVISOR
+                    found = found or not name.startswith(SUPERVISOR)
                 except ConnectionRefusedError:
                     with suppress(OSError):
                         os.unlink(f"{directory}/{name}")

@@ -105,7 +105,8 @@ class Supervisor:
         show = self.options["foreground"]
         self._log = LogLimiter(log_path(self.data_dir), show=show, as_json=as_json)
         logger.info("supervisor starts: %s", self.options["sizes"])
-        listener = Listener(self.job_store.path, SUPERVISOR)
+        # One that is about to end removes its own socket, not that of the next.
+        listener = Listener(self.job_store.path, f"{SUPERVISOR}-{os.getpid()}")
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
         previous = {number: signal.signal(number, self._on_signal) for number in signals}
         wakeup = signal.set_wakeup_fd(listener.wake_descriptor, warn_on_full_buffer=False)
