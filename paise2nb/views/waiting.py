@@ -63,7 +63,7 @@ def waiting(
     """
     job_store, work = client.job_store, _Work(client.job_store, jobs, ended)
     deadline = None if timeout is None else time.monotonic() + timeout
-    pause = FIRST_PAUSE
+    pause, started = FIRST_PAUSE, time.monotonic()
     while True:
         if client.immediate:  # jobs scheduled for later, or left behind by an interrupt
             for job_id in sorted(work.remaining) if work.remaining is not None else [None]:
@@ -85,8 +85,10 @@ def waiting(
         runs_here_later = client.immediate and job_store.next_time() is not None
         if deadline is None and not runs_here_later and not client.workers_present():
             raise WorkersError(no_worker_runs(left))
-        yield max(pause, PAUSE_FACTOR * cost)
         pause = min(pause * 1.5, LONGEST_PAUSE)
+        # Not much longer than the rest will take, or a short wait would end a good deal late.
+        rest = (time.monotonic() - started) * left / max(total - left, 1)
+        yield max(min(pause, rest), FIRST_PAUSE, PAUSE_FACTOR * cost)
 
 
 class _Work:
