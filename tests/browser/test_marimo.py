@@ -19,7 +19,9 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="machine: no Chromium"),
 ]
-LOADS = 3  # of the page: marimo has once shown none of its cells, beside other tests
+# Of the page: if its first websocket breaks, marimo 0.25 sends no cells over the next one, and the
+# page stays empty. A new load has a new session.
+LOADS = 3
 NOTEBOOK = """
 import marimo
 app = marimo.App()
@@ -73,6 +75,7 @@ def test_the_panel_is_live_and_its_buttons_work(lab: Lab, tmp_path: Path) -> Non
     browser = lab.page.context.browser  # one process may drive only one
     assert browser is not None
     page = browser.new_page()
+    page.set_default_timeout(SECONDS * 1000)  # of goto, too, whose error is no AssertionError
     with contextlib.closing(page), marimo(tmp_path) as url:
         panel = page.locator(".paise2-watch")
         for _ in range(LOADS):

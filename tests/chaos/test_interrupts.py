@@ -130,8 +130,11 @@ def test_workers_continue_when_the_kernel_is_interrupted_restarted_or_killed(
             key = f"round_number {round_number}"
             run(client, f"app.enqueue('tree', {key!r}, 0.1); app.workers.start()")
             expected |= {key, f"{key}/leaf"}
-            client.execute("app.enqueue('effect', 'never', delay=3000).wait()\nwhile True: pass")
+            cell = client.execute(
+                "app.enqueue('effect', 'never', delay=3000).wait()\nwhile True: pass"
+            )
             if round_number % 3 == 0:  # interrupted in a cell
+                wait_until_it_runs(client, cell)
                 time.sleep(environment.random.uniform(0, 0.3))  # a random moment
                 manager.interrupt_kernel()
             elif round_number % 3 == 1:
@@ -165,6 +168,14 @@ def connected(manager: KernelManager) -> BlockingKernelClient:
     client.start_channels()
     client.wait_for_ready(timeout=120)
     return client
+
+
+def wait_until_it_runs(client: BlockingKernelClient, cell: str) -> None:
+    """Wait until a kernel has begun a cell: between two cells it ignores an interrupt."""
+    while True:
+        message = client.get_iopub_msg(timeout=120)
+        if (message["msg_type"], message["parent_header"].get("msg_id")) == ("execute_input", cell):
+            return
 
 
 def run(client: BlockingKernelClient, code: str) -> None:

