@@ -8,6 +8,7 @@ poll now and then, which is all that happens where sockets can't be created.
 import os
 import select
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -91,6 +92,7 @@ class Listener:
         directory = sockets_directory(database)
         directory.mkdir(mode=0o700, exist_ok=True)
         self._path = directory / name
+        self._closing, self._is_closed = threading.Lock(), False
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         self._socket = _new_socket()
@@ -128,14 +130,17 @@ class Listener:
         return self._write_end
 
     def wake(self) -> None:
-        """End the sleep of this process."""
-        with suppress(BlockingIOError):
-            os.write(self._write_end, b"!")
+        """End the sleep of this process. Another thread may have closed the socket."""
+        with self._closing, suppress(BlockingIOError):
+            if not self._is_closed:  # its number may be that of another file by now
+                os.write(self._write_end, b"!")
 
     def close(self) -> None:
         """Close and remove the socket."""
         self._socket.close()
         with suppress(OSError):
             self._path.unlink()
-        os.close(self._read_end)
-        os.close(self._write_end)
+        with self._closing:
+            self._is_closed = True
+            os.close(self._read_end)
+            os.close(self._write_end)

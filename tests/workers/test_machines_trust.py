@@ -17,7 +17,8 @@ import pytest
 import redis
 
 from paise2nb.core.errors import WorkersError
-from paise2nb.workers.machines.messages import Server
+from paise2nb.workers.machines.machine import Link
+from paise2nb.workers.machines.messages import Server, shared_secret
 from tests.machines import Place, RedisServer
 from tests.waiting import until
 
@@ -188,3 +189,21 @@ def test_a_password_is_in_no_row_log_argument_or_error(tmp_path: Path) -> None:
         assert not [text for text in texts for word in ("pass-word", "wrong-one") if word in text]
     finally:
         place.close()
+
+
+def test_a_machine_that_leaves_does_not_join_again_by_a_late_heartbeat(
+    place: Place, tmp_path: Path
+) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    server, url = Server(place.redis.url), place.redis.url
+    link = Link(server, "paise2", shared_secret(None, url), tmp_path, accepts_plugins=False)
+    link.start()
+    until(lambda: app.queue.job_store.machines() and link.setup is not None)
+    recorder = Recorder(url)
+    link.stop()
+    goodbye = until(lambda: recorder.of("beat", '"leaves": true'))
+    link._send_beat()  # by its thread, which may have been about to send one
+    link._send_report()
+    until(lambda: not app.queue.job_store.machines())
+    assert recorder.of("beat")[-1:] == goodbye

@@ -177,7 +177,7 @@ class Link:
 
     def _send_beat(self) -> None:
         with self._lock:
-            if self._channel is None:
+            if self._channel is None or self._ended:  # after the goodbye it would join again
                 return
             self._receiver.step()
             beat = self._beat()
@@ -192,7 +192,7 @@ class Link:
     def _send_report(self) -> None:
         """Send what is new since the last heartbeat."""
         with self._lock:
-            if self._channel is None:
+            if self._channel is None or self._ended:
                 return
             outcomes = {
                 token: outcome

@@ -99,6 +99,8 @@ class Relay:
         threading.Thread(target=self._read_always, daemon=True).start()
         while self._lasts():
             self._listener.wait(TICK_SECONDS)
+            if not self._lasts():  # the next relay, which may have begun, would not know the claims
+                break
             try:
                 self._step()
             except self._server.errors as error:
