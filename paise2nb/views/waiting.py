@@ -80,11 +80,12 @@ def waiting(
         if is_over:
             text = f"{left} of {total} jobs had not finished after {timeout:g} s"
             raise Timeout(f"{text}; {held or 'they go on'}")
-        if held:
-            raise WorkersError(f"{waiting_jobs(left)}, and {held}")
         runs_here_later = client.immediate and job_store.next_time() is not None
-        if deadline is None and not runs_here_later and not client.workers_present():
-            raise WorkersError(no_worker_runs(left))
+        alone = deadline is None and not runs_here_later and not client.workers_present()
+        # Counted again: the last job may have ended, and its workers left, since then.
+        if (held or alone) and (left := work.check()[0]):
+            text = f"{waiting_jobs(left)}, and {held}" if held else no_worker_runs(left)
+            raise WorkersError(text)
         pause = min(pause * 1.5, LONGEST_PAUSE)
         # Not much longer than the rest will take, or a short wait would end a good deal late.
         rest = (time.monotonic() - started) * left / max(total - left, 1)

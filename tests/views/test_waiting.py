@@ -10,7 +10,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.views.waiting import Bar
+from paise2nb.views.waiting import Bar, wait
 from tests.site import Site, Visit
 from tests.waiting import until
 
@@ -55,3 +55,21 @@ def test_beside_the_bar_stand_stored_and_failed_pages_the_rate_and_the_time_left
     assert str(jobs.wait(60)) == "6 new; pages: 5 stored, 1 failed"
     again = app.enqueue("fetch", urls[4])
     assert "failed" in str(again.wait(60))
+
+
+def test_a_wait_does_not_fail_if_the_last_job_ends_while_it_looks_for_workers(
+    app: App, tmp_path: Path
+) -> None:
+    app = paise2nb.open("development", app.data_dir, {"plugins": ["tests.example_plugin"]})
+    app.workers.start(concurrency=1)
+    job = app.enqueue("hold", str(tmp_path / "go"))
+    until(lambda: job.state == "running")
+    app.pause()
+
+    def end_it(done: int, total: int) -> None:
+        """Called after the jobs were counted, and before it is known why none can start."""
+        (tmp_path / "go").touch()
+        until(lambda: job.state == "completed")
+
+    wait(app.client, on_progress=end_it)
+    app.close()
