@@ -444,8 +444,18 @@ FROM workers ORDER BY id
 REPLACE INTO supervisor VALUES
     (1, :process, :host, :file, 'running', :options, :settings, NULL, :now, :now)
 
+-- name: announce_supervision
+UPDATE supervisor SET process = :process, host = :host, file = :file, options = :options,
+    settings = :settings, problem = NULL, heartbeat_at = :now
+WHERE state = 'idle'
+
 -- name: supervisor_heartbeat
 UPDATE supervisor SET heartbeat_at = :now WHERE process = :process AND file = :file
+
+-- name: may_start
+-- Also later: a job that comes while its supervisor leaves is told that workers run.
+SELECT 1 FROM jobs WHERE ready = 1
+UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at IS NOT NULL LIMIT 1
 
 -- name: leave_supervision
 UPDATE supervisor SET process = NULL, state = :state WHERE process = :process

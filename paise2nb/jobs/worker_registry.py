@@ -123,11 +123,24 @@ class WorkerRegistry(JobDatabase):
     @transaction
     def take_supervision(self, tx: Transaction, options: str, settings: str) -> bool:
         """Make this process the one supervisor; False if another one runs."""
-        if self.running_supervisor():
-            return False
-        values = {"options": options, "settings": settings, **self._myself()}
-        tx.execute(SQL["take_supervision"], values)
+        running, me = self.running_supervisor(), self._myself()
+        if running is not None:
+            if running["process"] != me["process"]:
+                return False
+            options = running["options"]  # announced, and perhaps changed by a start meanwhile
+        tx.execute(SQL["take_supervision"], {"options": options, "settings": settings, **me})
         return True
+
+    @transaction
+    def announce_supervision(self, tx: Transaction, pid: int, options: str, settings: str) -> None:
+        """Store that a child of this process takes the place of a supervisor that left idle.
+
+        The state stays, so that it is started again if it ends before it takes supervision.
+        """
+        name = process.identity(pid)
+        if name is not None and not self.running_supervisor():
+            values = {"options": options, "settings": settings, **self._myself(), "process": name}
+            tx.execute(SQL["announce_supervision"], values)
 
     @transaction
     def supervisor_heartbeat(self, tx: Transaction) -> bool:
@@ -136,12 +149,20 @@ class WorkerRegistry(JobDatabase):
 
     @transaction
     def leave_supervision(self, tx: Transaction, state: str, *, unless_ready: bool) -> bool:
-        """Give up supervision; with ``unless_ready`` only if no job may start now."""
-        ready = "SELECT 1 FROM jobs WHERE ready = 1 LIMIT 1"
-        if unless_ready and tx.execute(ready).fetchone():
+        """Give up supervision; with ``unless_ready`` only if no job may start, now or later."""
+        if unless_ready and tx.execute(SQL["may_start"]).fetchone():
             return False
         tx.execute(SQL["leave_supervision"], {"state": state, **self._myself()})
         return True
+
+    @transaction
+    def stop_supervision(self, tx: Transaction) -> None:
+        """Store that a user stopped the workers, unless others have been started meanwhile.
+
+        A supervisor that left idle before it got the signal must not be started again, either.
+        """
+        if not self.running_supervisor():
+            tx.execute("UPDATE supervisor SET process = NULL, state = 'stopped'")
 
     @transaction
     def set_supervisor(self, tx: Transaction, /, **values: object) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -30,6 +31,10 @@ START_SECONDS = 60.0  # a start that takes longer has failed
 POLL_SECONDS = 0.02
 # What a restart keeps, with its default.
 _TYPED = {"typed": {}, "only": False, "burst": False, "drain_timeout": None}
+
+
+class _HasLeft(WorkersError):
+    """The supervisor left for want of work before it read what was asked of it."""
 
 
 class Workers(WorkersInspection):
@@ -102,7 +107,8 @@ class Workers(WorkersInspection):
         if running is not None:
             if drain_timeout is not None:
                 running["options"]["drain_timeout"] = drain_timeout
-            return self._change(running, typed, named=pool is not None)
+            with suppress(_HasLeft):
+                return self._change(running, typed, named=pool is not None)
         if burst and (pauses := self.pauses()).reasons():
             raise WorkersError(f"a burst would not end: {pauses}")
         options = {"typed": typed, "only": pool is not None}
@@ -118,7 +124,11 @@ class Workers(WorkersInspection):
             Supervisor(settings, options, job_store).run()
             return self._status_with_message("stopped")
         child = self._spawn(self._parts.settings.to_json(), options)
-        return self._wait_until_ready("started", child)
+        status = self._wait_until_ready("started", child)
+        running = self._running_supervisor()
+        if running is not None and running["pid"] != child.pid:  # that of another process
+            return self._change(running, typed, named=pool is not None)
+        return status
 
     def check(
         self, concurrency: int | str | None = None, pool: str | None = None
@@ -196,10 +206,16 @@ class Workers(WorkersInspection):
         Like all workers, these have the settings of the process that starts them.
         """
         row = self._job_store.supervisor()
-        if row is not None and row["state"] == "idle":
-            options = _typed_options(row)
-            options |= {"sizes": _sizes(self._parts.settings, options), "foreground": False}
-            self._spawn(self._parts.settings.to_json(), options)
+        # Another enqueue may have started it just now.
+        if row is None or row["state"] != "idle" or self._running_supervisor() is not None:
+            return
+        options = _typed_options(row)
+        options |= {"sizes": _sizes(self._parts.settings, options), "foreground": False}
+        child = self._spawn(self._parts.settings.to_json(), options)
+        # Before it can do that itself: until then a wait would find no workers, a stop would miss
+        # it, and each further enqueue would start another one.
+        stored = self._parts.settings.without_secrets().to_json()
+        self._job_store.announce_supervision(child.pid, json.dumps(options), stored)
 
     def restart(
         self, timeout: float | None = None, concurrency: int | str | None = None
@@ -277,6 +293,8 @@ class Workers(WorkersInspection):
                 if self._all_ready(row):
                     return self._status_with_message(message)
             elif child is None:
+                if (left := self._job_store.supervisor()) is None or left["state"] == "idle":
+                    raise _HasLeft("the supervisor left for want of work; try it again")
                 raise WorkersError("the workers have just stopped; again: paise2 worker start")
             elif exit_status == 0:  # a burst that has already done everything
                 return self._status_with_message(message)
@@ -328,8 +346,7 @@ class Workers(WorkersInspection):
                 raise WorkersError(f"the workers run {elsewhere(row)}; stop them there")
         if supervisor is None:
             stopped = self._stop_orphans(seconds)
-            if self._job_store.supervisor() is not None:
-                self._job_store.set_supervisor(state="stopped", process=None)
+            self._job_store.stop_supervision()
             return self._status_with_message("stopped" if stopped else "not running")
         options = {**supervisor["options"], "stop_seconds": seconds}
         self._job_store.set_supervisor(options=json.dumps(options))
@@ -337,7 +354,9 @@ class Workers(WorkersInspection):
         deadline = time.monotonic() + seconds + START_SECONDS
         while processes.alive(supervisor["process"]):
             _pause(deadline, supervisor)
-        self._stop_orphans(seconds)  # also the rows of workers that could not start
+        self._job_store.stop_supervision()
+        if self._running_supervisor() is None:  # or a start that waited would lose its workers
+            self._stop_orphans(seconds)  # also the rows of workers that could not start
         return self._status_with_message("stopped")
 
     def stop_machines(self, host: str) -> WorkersStatus:

@@ -83,6 +83,7 @@ class Supervisor:
         # All times are monotonic.
         self._ready_at = -START_WINDOW  # when a worker was last seen to be ready
         self._stop_at: float | None = None  # the deadline of a drain
+        self._drain_began = False
         self._report_at = 0.0  # the next log record about what a drain waits for
         self._idle_since = time.monotonic()
         self._checked_at = self._heartbeat_at = time.monotonic()
@@ -262,7 +263,9 @@ class Supervisor:
         had_started = row is not None and (row["state"] in ("ready", "stopping") or row["jobs"])
         # Something else killed it during its start. That is no problem if others do start.
         killed = status == -signal.SIGKILL and time.monotonic() - self._ready_at < START_WINDOW
-        if had_started or killed:
+        # One that was ready and left between two steps has deleted its row. Failed starts have a
+        # status.
+        if had_started or killed or status == 0:
             self._starting.pop(name, None)
         # It got SIGTERM before it could handle it: from here, or with all processes of a service.
         if status == -signal.SIGTERM:
@@ -319,7 +322,8 @@ class Supervisor:
 
     def _fill_pools(self) -> None:
         """Start the missing workers, and stop those of pools that are not wanted any more."""
-        if self._workers_idle and not self.job_store.has_work():
+        # The relay may have given a job to a machine before it ended; another takes its outcome.
+        if self._workers_idle and not (self.job_store.has_work() or self.job_store.leases()):
             return
         self._workers_idle = False
         since = time.monotonic() - START_WINDOW
@@ -390,13 +394,16 @@ class Supervisor:
     def _keep_deadline(self) -> None:
         """Begin a drain, in which the workers finish their jobs, and end it at its deadline."""
         assert self._stop_at is not None
-        if self._stop_at == float("inf"):
+        if not self._drain_began:  # two signals may have come since the last step
+            self._drain_began = True
             self._read_options()
             typed = self.options.get("drain_timeout")
             seconds = self.options.get("stop_seconds", DRAIN_SECONDS if typed is None else typed)
-            self._stop_at = time.monotonic() + seconds
             logger.info("draining for at most %g s", seconds)
             self._drain_workers(self._worker_processes())
+            deadline = time.monotonic() + seconds
+            if self._stop_at == float("inf"):  # and the second one may have come just now
+                self._stop_at = deadline
         if time.monotonic() >= self._stop_at:
             for name in self._worker_processes():
                 processes.send(name, signal.SIGKILL)

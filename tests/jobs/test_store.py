@@ -628,6 +628,29 @@ def test_a_worker_that_exits_gives_back_its_jobs(store: JobStore, worker: Worker
     assert (row["state"], row["attempt"]) == ("queued", 0)
 
 
+# The supervisor --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [{}, {"delay": 3600.0}], ids=["ready", "scheduled"])
+def test_a_supervisor_without_work_stays_for_a_job_that_has_just_come(
+    store: JobStore, values: dict[str, Any]
+) -> None:
+    assert store.take_supervision("{}", "{}")
+    add(store, new(**values))
+    assert not store.leave_supervision("idle", unless_ready=True)
+    store.clear()
+    assert store.leave_supervision("idle", unless_ready=True)
+
+
+def test_a_stop_does_not_stop_a_supervisor_that_has_just_been_started(store: JobStore) -> None:
+    assert store.take_supervision("{}", "{}")
+    store.stop_supervision()
+    assert store.running_supervisor() is not None
+    store.leave_supervision("idle", unless_ready=True)
+    store.stop_supervision()
+    assert (store.supervisor() or {})["state"] == "stopped"
+
+
 # Queries -------------------------------------------------------------------------------------
 
 
