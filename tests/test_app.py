@@ -21,7 +21,7 @@ import paise2nb
 from paise2nb.app import App, current, make_current
 from paise2nb.core.clock import local_time
 from paise2nb.core.errors import NotFound, Timeout, UnknownTask, UsageError, WorkersError
-from paise2nb.jobs.models import PAGE_STATES, STATES, Outcome
+from paise2nb.jobs.models import PAGE_STATES, STATES, Limits, NewJob, Outcome
 from paise2nb.views.waiting import waiting as steps_of_waiting
 from tests import example_plugin
 from tests.views.queue import end_next
@@ -513,6 +513,20 @@ def test_the_cleanup_removes_old_jobs(make: Make) -> None:
     app.enqueue("echo", "x")
     app.enqueue("cleanup")
     assert [job.task for job in app.jobs()] == ["cleanup"]
+
+
+def test_the_cleanup_keeps_what_a_running_job_has_put_into_the_cache(make: Make) -> None:
+    app = make(cache__keep_days=0)
+    store = app.queue.job_store
+    old = app.cache.put(b"old")
+    [entry] = (app.data_dir / "cache").glob("??/*")
+    os.utime(entry, (time.time() - 1,) * 2)
+    store.add([NewJob("fetch", "[]", 1)])
+    fetch = store.claim(store.register("default", 1), {"fetch": Limits(None, None)})
+    assert fetch is not None
+    new = app.cache.put(b"new")
+    assert app.enqueue("cleanup").result() == {"jobs": 0, "cached": 1}
+    assert (old in app.cache, new in app.cache) == (False, True)
 
 
 def test_a_removed_job_shows_its_last_known_state(app: App) -> None:

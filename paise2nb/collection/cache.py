@@ -6,18 +6,23 @@ is checked when it is read: a damaged file counts as absent.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import math
 import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from paise2nb.core.errors import StorageError
-from paise2nb.core.files import PARTIAL, make_private_directory, sync_to_disk, write_atomically
+from paise2nb.core.files import (
+    PARTIAL,
+    locked,
+    make_private_directory,
+    sync_to_disk,
+    write_atomically,
+)
 from paise2nb.core.render import counted
 from paise2nb.plugins import AppInfo, hookimpl
 
@@ -60,7 +65,7 @@ class Cache:
         path = self._path(key)
         try:
             if path.exists():
-                with suppress(FileNotFoundError), _locked(path.parent):
+                with suppress(FileNotFoundError), locked(path.parent):
                     if path.read_bytes() == data:
                         os.utime(path)
                         return key
@@ -114,7 +119,7 @@ class Cache:
             key = path.parent.name + path.name
             if key in needed or _modified(path) > before:
                 continue
-            with _locked(path.parent):
+            with locked(path.parent):
                 if _modified(path) <= before:  # or else a `put` was faster
                     path.unlink(missing_ok=True)
                     removed += not path.name.startswith(PARTIAL)
@@ -184,19 +189,6 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return float("inf")  # another process has removed it
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other threads and processes from entering a block for that folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        # Not left to close(): a child forked here would keep the lock.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
 
 
 @hookimpl

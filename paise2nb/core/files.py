@@ -1,5 +1,6 @@
 """Files and directories that are private to the user, and atomic replacement of files."""
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -112,6 +113,19 @@ def replacement(path: Path, *, mode: int = 0o600, sync: bool = True) -> Iterator
         raise
     if sync:
         sync_to_disk(path.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other threads and processes from entering a block for that folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        # Not left to close(): a child forked here would keep the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 def sync_to_disk(path: Path) -> None:

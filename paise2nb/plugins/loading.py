@@ -31,17 +31,19 @@ def import_plugin(name: str) -> ModuleType:
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    digest = hashlib.blake2b(str(path).encode() + path.read_bytes(), digest_size=4).hexdigest()
+    source = path.read_bytes()
+    digest = hashlib.blake2b(str(path).encode() + source, digest_size=4).hexdigest()
     module_name = f"paise2_plugin_{path.stem}_{digest}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None, "there is a loader for .py files"
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        # Not by its loader: that may read a later version of the file, or take the bytecode of an
+        # earlier one with the same size that was saved in the same second.
+        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
     except BaseException:
         del sys.modules[module_name]
         raise

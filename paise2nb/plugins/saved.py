@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from paise2nb.core.errors import PluginError
-from paise2nb.core.files import make_private_directory, write_atomically
+from paise2nb.core.files import locked, make_private_directory, write_atomically
 
 MANIFEST = "cells.json"
 
@@ -67,20 +67,22 @@ class SavedPlugins:
     def save(self, name: str, text: str) -> int:
         """Save a module, enable it and keep its previous version. Return the version number."""
         make_private_directory(self.directory)
-        path, manifest = self.path(name), self.manifest()
-        if path.exists():
-            write_atomically(self.previous(name), path.read_bytes())
-        write_atomically(path, text)
-        version = int(manifest["versions"].get(name, 0)) + 1
-        manifest["versions"][name] = version
-        self._store(manifest, name, enabled=True)
+        with locked(self.directory):  # from the manifest that it reads to the one that it writes
+            path, manifest = self.path(name), self.manifest()
+            if path.exists():
+                write_atomically(self.previous(name), path.read_bytes())
+            write_atomically(path, text)
+            version = int(manifest["versions"].get(name, 0)) + 1
+            manifest["versions"][name] = version
+            self._store(manifest, name, enabled=True)
         return version
 
     def set_enabled(self, name: str, enabled: bool) -> None:
         """Let all apps on this data directory load the plugin with that name, or none of them."""
-        self._store(self.manifest(), name, enabled)
+        make_private_directory(self.directory)
+        with locked(self.directory):
+            self._store(self.manifest(), name, enabled)
 
     def _store(self, manifest: dict[str, Any], name: str, enabled: bool) -> None:
-        make_private_directory(self.directory)
         disabled = set(manifest["disabled"]) - {name} | (set() if enabled else {name})
         write_atomically(self._manifest, json.dumps({**manifest, "disabled": sorted(disabled)}))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from paise2nb.commands import main, plugin_check
 from paise2nb.commands.session import Session
 from paise2nb.core import processes as process
 from paise2nb.core.errors import PluginError, UnknownTask, UsageError
+from paise2nb.plugins.loading import import_plugin
+from paise2nb.plugins.saved import SavedPlugins
 from tests.waiting import until
 
 SHOUT = """\
@@ -411,3 +415,23 @@ def test_a_plugin_is_not_tried_on_a_job_that_it_does_not_handle(immediate: App) 
     job = immediate.enqueue("shout", "hello")
     with pytest.raises(PluginError, match=f"handles neither job {job.id} nor item {job.id}"):
         write_cell(immediate, LINES, "--try", str(job.id), name="lines")
+
+
+def test_of_changes_at_the_same_time_none_is_lost(tmp_path: Path) -> None:
+    names = {f"plugin{number}" for number in range(40)}
+    with ThreadPoolExecutor(4) as pool:
+        for name in names:  # each as in a process of its own
+            pool.submit(SavedPlugins(tmp_path / "plugins").set_enabled, name, False)
+    assert set(SavedPlugins(tmp_path / "plugins").manifest()["disabled"]) == names
+
+
+def test_a_version_that_is_saved_in_the_same_second_is_not_taken_for_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    values = []
+    for number in (1, 2):
+        (tmp_path / "p.py").write_text(f"VALUE = {number}")
+        os.utime(tmp_path / "p.py", (1e9 + number / 10,) * 2)
+        values.append(import_plugin(str(tmp_path / "p.py")).VALUE)
+    assert values == [1, 2]
