@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+import subprocess
+import sys
 import time
+from contextlib import closing
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
@@ -269,3 +273,16 @@ def test_damaged_kept_cookies_are_told(tmp_path: Path) -> None:
     (tmp_path / "cookies.db").write_bytes(b"not a database, but long enough to look like one" * 99)
     with pytest.raises(StorageError, match=r"cookies\.db: the file is damaged"):
         KeptCookies(tmp_path).forget(1)
+
+
+def test_a_thread_that_keeps_cookies_takes_no_lock_from_another_thread(tmp_path: Path) -> None:
+    """Closing any descriptor of a file releases all locks that the process has on it: fcntl(2)."""
+    kept = KeptCookies(tmp_path)
+    kept.put(KEPT, [])
+    connect = "import sqlite3, sys; other = sqlite3.connect(sys.argv[1], timeout=0)"
+    with closing(sqlite3.connect(kept.path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        kept.put(KEPT, [])
+        command = [sys.executable, "-c", f"{connect}; other.execute('BEGIN IMMEDIATE')", kept.path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "database is locked" in done.stderr

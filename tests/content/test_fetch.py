@@ -26,8 +26,9 @@ from paise2nb.config.settings import FetchSettings, Settings
 from paise2nb.content.fetch import read_file, robots
 from paise2nb.content.fetch.http import LONGEST_PAUSE, get, retry_after
 from paise2nb.content.fetch.network import is_public
-from paise2nb.core.errors import PermanentError, TaskError, TransientError
+from paise2nb.core.errors import PermanentError, Snoozed, TaskError, TransientError
 from paise2nb.core.urls import canonical_url, parse, suffix_of, without_credentials
+from paise2nb.plugins import Fetched
 from tests.site import PACKERS, PAGE, Server, Site, Visit
 
 
@@ -525,6 +526,31 @@ def test_threads_share_the_failure_of_a_request_for_rules(
         errors = [call.exception() for call in [pool.submit(check) for _ in range(8)]]
     assert [getattr(error, "error_class", error) for error in errors] == ["timeout"] * 8
     assert site.visits["/robots.txt"] == 1
+
+
+def test_a_thread_that_waited_for_a_snoozed_request_asks_for_the_rules_itself(
+    tmp_path: Path,
+) -> None:
+    delays: list[float | None] = []
+
+    def again(_: object) -> None:
+        """What such a thread does, at the first moment at which it may."""
+        delays.append(robots.check(url, "x", tmp_path, lambda rules: Fetched(b"", rules)))
+
+    def snoozed(_: str) -> Fetched:
+        [waited] = robots._fetching.values()
+        waited.add_done_callback(again)
+        raise Snoozed("example.org", "[]")
+
+    url = "https://example.org/a"
+    with pytest.raises(Snoozed):
+        robots.check(url, "x", tmp_path, snoozed)
+    assert delays == [0]
+
+
+def test_rules_that_are_replaced_or_removed_meanwhile_do_not_fail_a_cleanup(tmp_path: Path) -> None:
+    (tmp_path / "partial").symlink_to("renamed since the directory was read")
+    robots.remove_expired(tmp_path)
 
 
 def test_a_server_that_failed_is_asked_again_soon(

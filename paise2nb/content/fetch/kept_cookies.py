@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import product
 from pathlib import Path
 
@@ -93,7 +93,9 @@ class KeptCookies:
         """Open the file for one transaction."""
         try:
             if create:
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                # Only a missing file: closing it would release the locks that other threads have.
+                with suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS)) as connection:
                 connection.execute("PRAGMA secure_delete=ON")
                 connection.execute(_SCHEMA)

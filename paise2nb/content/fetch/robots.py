@@ -85,33 +85,32 @@ def put_rules(directory: Path, url: str, text: str, age: float) -> None:
 def remove_expired(directory: Path) -> None:
     """Remove the files with rules that are no longer valid."""
     for file in directory.glob("*"):
-        if file.stat().st_mtime < time.time() - MAX_AGE:
-            file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # renamed or removed since the directory was read
+            if file.stat().st_mtime < time.time() - MAX_AGE:
+                file.unlink()
 
 
 def _load_or_fetch(url: str, file: Path, fetch: Callable[[str], Fetched]) -> str:
     """Load rules, or fetch them in one thread for all threads that need them now."""
     mine: Future[str] = Future()
-    result = _fetching.setdefault(str(file), mine)
-    if result is not mine:
+    while (result := _fetching.setdefault(str(file), mine)) is not mine:
         error = result.exception()
         if isinstance(error, TaskError):  # each job raises an instance of its own
             raise copy(error) from error
-        if isinstance(error, Snoozed):  # that job waits for a slot, this one may have it
-            return _load_or_fetch(url, file, fetch)
-        return result.result()
+        if not isinstance(error, Snoozed):  # that job waits for a slot, this one may have it
+            return result.result()
     try:
         text = _load(file)
         if text is None:
             text, seconds = _fetch(url, fetch)
             _store(file, text, MAX_AGE - seconds)
-        result.set_result(text)
-        return text
     except BaseException as error:  # for the threads that wait for it, too
+        del _fetching[str(file)]  # first: after a Snoozed they look there again
         result.set_exception(error)
         raise
-    finally:
-        del _fetching[str(file)]
+    del _fetching[str(file)]
+    result.set_result(text)
+    return text
 
 
 def _fetch(url: str, fetch: Callable[[str], Fetched]) -> tuple[str, float]:
