@@ -41,6 +41,7 @@ from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, So
 
 Facts: TypeAlias = Mapping[str, Any]  # about fetched bytes, see `hand_over`
 DAY = 86400.0
+TICK = 0.02  # seconds by which the time of a new file may be behind the clock
 VALIDATORS = ("etag", "last_modified", "mtime_ns")  # by which a later fetch detects a change
 # What an item keeps about its bytes, for extracting or fetching them again.
 ANSWER_FACTS = ("name", "truncated", "robots", *VALIDATORS)
@@ -376,13 +377,16 @@ def cleanup(context: Context) -> dict[str, int]:
     from paise2nb.content.fetch.kept_cookies import KeptCookies  # here: it takes a while
 
     settings, job_store = context.settings, context.job_store
+    # What a job has put into the cache is in no arguments before it ends. This job is one of them.
+    began = min((row["started_at"] for row in job_store.claimed()), default=job_store.now())
     pruned = job_store.prune(job_store.now() - settings.history.keep_days * DAY)
     needed = job_store.needed_keys()
     for state in UNFINISHED:  # an extraction of an item names the item, not the key of its bytes
         for row in job_store.rows(job_store.find(task="extract", state=state)).values():
             with suppress(NotFound):
                 needed.add(_item(context.items, row["args"][0])["sha256"])
-    removed = context.cache.remove(needed, settings.cache.keep_days * DAY)
+    least = max(settings.cache.keep_days * DAY, job_store.now() - began + TICK)
+    removed = context.cache.remove(needed, least)
     robots.remove_expired(context.data_dir / robots.DIRECTORY)
     KeptCookies(context.data_dir).remove_expired()
     give_back_space(job_store.database.read, job_store.database.write)

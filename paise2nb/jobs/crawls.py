@@ -48,7 +48,9 @@ class CrawlMixin(JobDatabase):
             self._forget_crawls(tx, [crawl])
         known = self._crawled(tx.execute, crawl, [link.key for link in found.links])
         counted = tx.execute(SQL["crawl_pages"], (crawl,)).fetchone()
-        left = found.max_pages - (counted[0] if counted else 0)
+        # Another outcome of this transaction may have found some, which are not stored yet.
+        late, *_ = tx.counters.sums.get(("crawl", crawl), [0])
+        left = found.max_pages - late - (counted[0] if counted else 0)
         jobs, rows, pages = [], [], 0
         for key, url, depth, reason, job in found.links:
             before = known.get(key)

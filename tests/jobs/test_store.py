@@ -24,8 +24,10 @@ from paise2nb.jobs.models import (
     STATES,
     UNFINISHED,
     Claim,
+    Found,
     HostDelay,
     Limits,
+    Link,
     NewJob,
     Outcome,
     Wanted,
@@ -1126,3 +1128,25 @@ def test_arguments_and_keys_of_many_jobs_are_stored_unchanged(store: JobStore) -
     store.add([NewJob("work", text, 4, key) for text, key in expected])
     rows = store.database.read("SELECT args, key FROM jobs ORDER BY id")
     assert [tuple(row) for row in rows] == expected
+
+
+def test_outcomes_that_are_written_together_keep_to_the_limit_of_their_crawl(
+    store: JobStore, worker: Worker
+) -> None:
+    """So are those of several threads after the job store could not be written."""
+
+    def found(*keys: int) -> Outcome:
+        page = NewJob("links", "[]", 1)
+        links = [Link(key, f"https://example.org/{key}", 1, "", page) for key in keys]
+        return Outcome("completed", "completed", "{}", found=Found(links, 5))
+
+    limits = {"links": Limits(None, None)}
+    store.add([NewJob("links", "[]", 1)])
+    root = store.claim(worker, limits)
+    assert root is not None
+    store.end(root, found(1, 2))
+    pages = [store.claim(worker, limits) for _ in range(2)]
+    ended = [(page, found(n, n + 1)) for n, page in zip((3, 5), pages, strict=True) if page]
+    store.end_several(ended, worker, None)
+    assert sum(store.counts()[0].values()) == 1 + 5, "the first page, and those it may have"
+    assert store.left_out(root.id)["max_pages"]["number"] == 1
