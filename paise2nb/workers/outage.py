@@ -81,10 +81,11 @@ class OutageMonitor:
             self._to_refund += [c for c in self._unreachable.values() if c.id != claim.id]
             self._offline.add(claim.task)
             self._probe_at = time.monotonic() + self._probe_seconds
-        reason = f"no network: {MIN_UNREACHABLE_HOSTS} hosts in a row can't be reached"
+            reason = f"no network: {MIN_UNREACHABLE_HOSTS} hosts in a row can't be reached"
+            text = f"{reason}; a job tries again from time to time"
+            # Within the lock: another thread's success must not be written before it.
+            self._job_store.put("paused", json.dumps([processes.identity(os.getpid()), text]))
         logger.warning("%s; jobs of task %s wait, but for one that probes it", reason, claim.task)
-        reason += "; a job tries again from time to time"
-        self._job_store.put("paused", json.dumps([processes.identity(os.getpid()), reason]))
         return True
 
     def recovered(self, task: str) -> None:
@@ -96,9 +97,10 @@ class OutageMonitor:
             was_offline = task in self._offline
             self._offline.discard(task)
             self._probe_seconds = MIN_PROBE_SECONDS
+            if was_offline:
+                self._job_store.put("paused", "null")
         if was_offline:
             logger.info("the network is back")
-            self._job_store.put("paused", "null")
 
     def _is_disk_full(self) -> bool:
         now = time.monotonic()
