@@ -89,7 +89,7 @@ def inspect(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
 
     Args:
         path: The file. It is not created.
-        read: Changes nothing.
+        read: Changes nothing. All of its queries see the same state.
 
     Raises:
         sqlite3.DatabaseError: The file can't be read.
@@ -97,6 +97,7 @@ def inspect(path: Path, read: Callable[[sqlite3.Connection], T]) -> T:
     uri = f"file:{quote(str(path))}"
     try:
         with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True)) as connection:
+            connection.execute("BEGIN")  # another process may migrate it meanwhile
             return read(connection)
     except sqlite3.OperationalError as error:
         if not may_be_full(error):

@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +97,16 @@ def _kinds_and_permissions(directory: Path) -> Iterator[Finding]:
     databases = (path for path in directory.glob("*.db*") if path.is_file())
     used = [*databases, *(directory / name for name in DIRECTORIES)]
     # Root may write to all files, but the workers may run as another user.
-    read_only = " ".join(
-        str(path) for path in used if path.exists()
-        and not (os.access(path, os.W_OK) and path.stat().st_mode & stat.S_IWUSR)
-    )  # fmt: skip
+    read_only = " ".join(str(path) for path in used if _is_read_only(path))
     if read_only:
         yield Finding("wrong", "files", f"read-only: {read_only}", f"chmod u+w {read_only}")
+
+
+def _is_read_only(path: Path) -> bool:
+    with suppress(FileNotFoundError):  # workers make and remove journals and logs meanwhile
+        is_writable = os.access(path, os.W_OK) and path.stat().st_mode & stat.S_IWUSR
+        return not is_writable and path.exists()
+    return False
 
 
 def check_databases(settings: Settings, directory: Path) -> Iterator[Finding]:

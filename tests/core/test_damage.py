@@ -193,3 +193,17 @@ def test_the_process_that_keeps_a_lock_is_named_and_how_to_go_on(tmp_path: Path)
     finally:
         other.kill()
         other.wait()
+
+
+def test_what_is_inspected_is_the_state_of_one_moment(tmp_path: Path) -> None:
+    database = opened(tmp_path / "x.db")
+
+    def read(connection: sqlite3.Connection) -> list[int]:
+        count = "SELECT count(*) FROM words"
+        numbers = [connection.execute(count).fetchone()[0]]
+        database.write(add_word, "meanwhile")
+        return [*numbers, connection.execute(count).fetchone()[0]]
+
+    assert inspect(database.path, read) == [0, 0]
+    assert words(database) == ["meanwhile"]
+    database.close()

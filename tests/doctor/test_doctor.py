@@ -242,7 +242,8 @@ def test_a_stopped_process_is_found(app: App, who: str) -> None:
     status = app.workers.status()
     assert status.supervisor is not None
     pid = status.workers[0]["pid"] if who == "workers" else status.supervisor["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    # While this process writes: it must not stop in the middle of a transaction.
+    app.queue.job_store.database.write(lambda connection: os.kill(pid, signal.SIGSTOP))
     try:
         execute(app.data_dir / "tasks.db", f"UPDATE {who} SET heartbeat_at = heartbeat_at - 40")
         found = [finding for finding in problems(app.data_dir) if str(pid) in finding.text]
