@@ -218,9 +218,10 @@ class Panel(SubshellWidget, anywidget.AnyWidget):
 
     def _receive(self, _widget: object, message: Any, _buffers: object) -> None:
         """Answer a message of a browser: ``{"call", "do", …}``, with the arguments of a command."""
-        if not self.displayed:
-            self._poller.wake()
+        was_displayed = self.displayed
         self._displayed_at = time.monotonic()
+        if not was_displayed:  # last, or the poller could look before this and sleep again
+            self._poller.wake()
         arguments = dict(message)
         call, name = arguments.pop("call"), arguments.pop("do")
         if name in SLOW:

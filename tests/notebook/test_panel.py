@@ -550,6 +550,15 @@ def test_one_thread_keeps_all_displayed_panels_up_to_date(app: App, tmp_path: Pa
     assert set(threading.enumerate()) == before
 
 
+def test_the_poller_that_a_message_wakes_finds_the_panel_displayed(app: App) -> None:
+    found: list[bool] = []
+    poller: Any = SimpleNamespace(wake=lambda: found.append(panel.displayed))  # it looks at once
+    panel = Panel(app, poller)
+    assert ask(panel, "here") is None
+    panel.close()
+    assert found == [True]
+
+
 def test_the_frontend_chooses_the_shell_of_its_messages(app: App) -> None:
     panel = app.watch()
     panel.comm._reply_subshell_id = None
