@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,9 +19,12 @@ from pathlib import Path
 import pytest
 
 from paise2nb.core.errors import NotFound
+from paise2nb.jobs.leases import Capacity
 from paise2nb.workers.machines import turns
 from paise2nb.workers.machines.bytes_in_parts import PART, complete
 from paise2nb.workers.machines.home import HomeParts
+from paise2nb.workers.machines.home_key import HomeKey
+from paise2nb.workers.machines.machine import Link
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
 from paise2nb.workers.machines.relay import Relay
 from tests.machines import Place, RedisServer
@@ -300,6 +305,35 @@ def test_a_relay_that_is_killed_loses_nothing(place: Place) -> None:
     assert sorted(job.result(0) for job in jobs) == list(range(1, 301))
 
 
+def test_a_relay_that_ends_late_leaves_the_queue_to_the_next_one(place: Place) -> None:
+    server = Server(place.redis.url)
+    first, second = (
+        HomeKey(server, "paise2", place.directory, "c", nonce, 3.0) for nonce in ("1", "2")
+    )
+    for relay in (first, second):
+        relay.renew(waits=False)
+    first.delete()
+    assert json.loads(server.redis.get(server.home_key("paise2")))["nonce"] == "2"
+    second.delete()
+    assert server.redis.get(server.home_key("paise2")) is None
+
+
+def test_what_an_earlier_relay_claims_while_the_next_one_begins_is_not_lost(place: Place) -> None:
+    app = place.home_with_machine()
+    store = app.queue.job_store
+    relay = next(w["pid"] for w in app.workers.status().workers if w["pool"] == "relay")
+    os.kill(relay, signal.SIGSTOP)
+    job = app.enqueue("where", "word")
+    free = Capacity(
+        store.machines()[0]["id"], 1, 1, frozenset({"where"}), frozenset(), {"default": 1}, {}, 0
+    )
+    limits = {"default": {"where": app.parts.limits()["where"]}}
+    assert len(store.exchange([], limits, [free])[1]) == 1  # as the one before
+    os.kill(relay, signal.SIGCONT)
+    job.wait(20)
+    assert [a["outcome"] for a in job.attempts] == ["released", "completed"]
+
+
 def test_a_relay_that_begins_after_a_machine_has_gone_goes_on_and_loses_it(place: Place) -> None:
     app = place.home()
     job_store = app.queue.job_store
@@ -386,6 +420,40 @@ def test_a_machine_that_drains_finishes_its_job_and_leaves(place: Place) -> None
     assert not list(machine.directory.glob("paise2-*"))
     with pytest.raises(NotFound, match="no machine 'nowhere'"):
         app.workers.stop_machines("nowhere")
+
+
+def test_a_machine_that_drains_for_another_setup_ends_when_it_is_told_to(place: Place) -> None:
+    app = place.home()
+    app.workers.start(pool="home")
+    machine = place.join("--accept-plugins")
+    place.joined(app)
+    gate = place.directory / "gate"
+    app.enqueue("hold", str(gate), "word")
+    until(lambda: Path(f"{gate}.ran").exists())
+    app.saved_plugins.save("mine", "from paise2nb import task")
+    [log] = machine.directory.glob("paise2-*/logs/workers.log")
+    until(lambda: "draining for at most" in log.read_text())
+    machine.process.send_signal(signal.SIGTERM)
+    assert machine.process.wait(30) == 0
+    assert "start again" not in machine.output
+
+
+def test_an_answer_for_one_worker_leaves_the_question_of_another_one(place: Place) -> None:
+    server = Server(place.redis.url)
+    home = {"nonce": "1", "collection": "c", "host": "here", "path": "/"}
+    server.redis.set(server.home_key("paise2"), json.dumps(home))
+    link = Link(server, "paise2", b"", place.directory, accepts_plugins=False)
+    assert link._find_home()
+    first = threading.Thread(target=link._ask_home, args=("bytes", "key"))
+    first.start()
+    until(lambda: link._asked)
+    second: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    with link._lock:
+        link._keep("key", None)
+        link._asked["key"].append(second)  # by another thread, before the first one goes on
+    first.join()
+    link._keep("key", None)
+    assert second.get(timeout=1) is False
 
 
 def test_a_job_that_kills_its_machine_fails_and_its_neighbours_finish(place: Place) -> None:

@@ -3,6 +3,7 @@
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 from paise2nb.core.errors import WorkersError
 from paise2nb.workers.machines.messages import Server
@@ -54,5 +55,12 @@ class HomeKey:
         redis.set(self._key, value, px=self._milliseconds)
 
     def delete(self) -> None:
-        """Leave the queue to the next relay."""
-        self._server.redis.delete(self._key)
+        """Leave the queue to the next relay, unless that has already taken it."""
+
+        def delete_own(pipe: Any) -> None:
+            nonce = json.loads(pipe.get(self._key) or "{}").get("nonce")
+            pipe.multi()
+            if nonce == self._nonce:
+                pipe.delete(self._key)
+
+        self._server.redis.transaction(delete_own, self._key)

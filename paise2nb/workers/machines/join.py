@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -58,6 +59,11 @@ class MachineSupervisor(Supervisor):
             needed = {key for outcome in outcomes for key in outcome.get("bytes", ())}
             link.cache.remove(needed, CACHE_SECONDS)
         return super()._step()
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        super()._on_signal(number, frame)
+        # Whatever else it drains for: no other queue or setup follows.
+        self._link.stopping |= number != signal.SIGCHLD
 
     def _enqueue_cleanup(self) -> None:
         pass
@@ -123,7 +129,8 @@ def _serve_queue(
             say("workers run here until Ctrl-C, which lets running jobs finish")
             _save_plugins(setup["plugins"], data_dir)
             _supervise(link, setup, options, data_dir, turns)
-            if link.setup == setup or link.leaving:
+            # Not ==: it may have changed twice.
+            if link.setup is setup or link.leaving or link.stopping:
                 break
             say("home has other settings or plugins: the workers start again")
         is_over = link.leaving and not link.stopping

@@ -228,8 +228,10 @@ class Link:
                     return answer.get(timeout=AGAIN_SECONDS)
             raise StorageError("home does not answer")
         finally:
-            with self._lock:
-                self._asked.pop(name, None)
+            with self._lock:  # only this question: another worker may wait for the same bytes
+                self._asked[name].remove(answer)
+                if not self._asked[name]:
+                    del self._asked[name]
 
     def _ask_part(self, key: str, offset: int) -> None:
         self._send("want", [key, offset])

@@ -121,15 +121,22 @@ class Relay:
     def _load(self) -> None:
         """Know the leases that an earlier relay has given. Each machine gets a full lease."""
         now = time.monotonic()
-        names = {}
         for row in self._store.machines():
-            name = names[row["id"]] = row["name"]
+            name = row["name"]
             self._channels[name] = self._channel(name)
             self._machines[name] = self._new_machine(row["id"], row["host"], name, now)
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Know the leases of an earlier relay, which may have claimed while this one began."""
+        machines, now = {each.row: each for each in self._machines.values()}, time.monotonic()
+        ended = {token for _, token, _ in self._ended}
         for row in self._store.leases():
-            # Messages of an earlier session can't be read any more: they count as read.
-            lease = Leased(0, now, row["pool"], bool(row["isolated"]), bool(row["started"]))
-            self._machines[names[row["machine"]]].leases[row["token"]] = lease
+            machine, token = machines.get(row["machine"]), row["token"]
+            if machine is not None and token not in machine.leases and token not in ended:
+                # Messages of an earlier session can't be read any more: they count as read.
+                lease = Leased(0, now, row["pool"], bool(row["isolated"]), bool(row["started"]))
+                machine.leases[token] = lease
 
     def _new_machine(self, row: int, host: str, name: str, now: float) -> Machine:
         machine = Machine(row, host, now, self._channel(name))
@@ -194,6 +201,7 @@ class Relay:
 
     def _watch(self) -> None:
         """Learn what a user wants, and how much each machine can take."""
+        self._adopt()
         cancelled = self._store.leases_cancelled()
         stopping = {row["name"] for row in self._store.machines() if row["state"] == "stopping"}
         for machine in self._machines.values():
