@@ -21,6 +21,7 @@ from paise2nb.core.text import time_span
 from paise2nb.core.urls import without_credentials
 from paise2nb.jobs.workers_status import Pauses, WorkersStatus
 from paise2nb.views.status import TAIL_BYTES
+from paise2nb.workers.logs import SHOWN_BYTES, rest_of_emptied
 
 FOLLOW_SECONDS = 0.25
 
@@ -227,16 +228,19 @@ def _follow(log: Path, lines: int) -> None:
     """Print the last lines of a log and what is added to it, also after it was rotated."""
     position = max(0, log.stat().st_size - TAIL_BYTES) if log.exists() else 0
     limit: int | None = lines
+    shown = b""
     while True:
         with suppress(FileNotFoundError), log.open("rb") as file:
+            rest = b""
             if file.seek(0, os.SEEK_END) < position:
-                position = 0
+                position, rest = 0, rest_of_emptied(log, shown)
             file.seek(position)
             added = file.read()
             # Only complete lines: the last character may be half-written.
             complete = added[: added.rfind(b"\n") + 1]
             position += len(complete)
-            new = complete.decode(errors="replace").splitlines()
+            shown = (shown + rest + complete)[-SHOWN_BYTES:]
+            new = (rest + complete).decode(errors="replace").splitlines()
             # Line by line: an escape sequence that has no end hides only the rest of its line.
             for line in new if limit is None else new[max(0, len(new) - limit) :]:
                 print(plain(line), flush=True)

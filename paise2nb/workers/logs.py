@@ -25,6 +25,7 @@ from paise2nb.jobs.models import Claim
 LOG_BYTES = 4_000_000  # a longer log is emptied
 LOG_FILES = 3  # the number of earlier files, each of that size
 CHECK_BYTES = 50_000  # that a process writes between two checks of the size
+SHOWN_BYTES = 1000  # the last ones that were shown, to find them in the file of an emptied log
 RECORD_LENGTH = 20_000  # characters of one record, or bytes of one printed line
 
 
@@ -33,6 +34,21 @@ def log_path(data_dir: Path) -> Path:
     directory = data_dir / "logs"
     directory.mkdir(mode=0o700, exist_ok=True)
     return directory / "workers.log"
+
+
+def rest_of_emptied(path: Path, shown: bytes) -> bytes:
+    """Return what had been added to a log before another process emptied it.
+
+    Args:
+        path: The log.
+        shown: The last lines that were read of it.
+    """
+    with suppress(FileNotFoundError):
+        earlier = path.with_name(f"{path.name}.1").read_bytes()
+        if shown and shown in earlier:
+            rest = earlier.rpartition(shown)[2]
+            return rest[: rest.rfind(b"\n") + 1]
+    return b""
 
 
 class LogLimiter:
@@ -49,6 +65,7 @@ class LogLimiter:
         self._show = show and sys.stderr is not None
         self._as_json = as_json
         self._shown = path.stat().st_size  # bytes
+        self._last = b""
         self._unchecked = 0  # bytes
 
     def wrote(self, size: int) -> None:
@@ -64,8 +81,11 @@ class LogLimiter:
         It is copied and truncated, not renamed, because what tasks print goes to the open file.
         """
         with suppress(OSError):
-            if self._path.stat().st_size <= (self._shown if self._show else LOG_BYTES):
-                self._shown = min(self._shown, self._path.stat().st_size)
+            size = self._path.stat().st_size
+            if self._show and size < self._shown:  # another process has emptied it
+                self._shown = 0
+                self._copy(rest_of_emptied(self._path, self._last))
+            if size <= (self._shown if self._show else LOG_BYTES):
                 return
             with self._path.open("rb") as file:
                 # Raises if another process empties it now, which may be stopped meanwhile.
@@ -83,6 +103,7 @@ class LogLimiter:
                     self._shown = 0
 
     def _copy(self, new: bytes) -> None:
+        self._last = (self._last + new)[-SHOWN_BYTES:]
         for line in plain(new.decode(errors="replace")).splitlines():
             text = _as_object(line) if self._as_json else shortened(line, RECORD_LENGTH)
             sys.stderr.write(f"{text}\n")

@@ -104,6 +104,19 @@ def test_the_open_files_of_others_keep_working_when_the_log_is_emptied(tmp_path:
     assert {file.stat().st_size for file in kept} == {LOG_BYTES}
 
 
+def test_no_line_is_left_out_that_came_before_another_process_emptied_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "workers.log"
+    path.write_text("x" * (LOG_BYTES - 10) + "\n")
+    limiter, other = LogLimiter(path, show=True), LogLimiter(path)
+    with path.open("a") as printed:
+        for name, looks in (("seen", limiter), ("before", other), ("after", limiter)):
+            print(name, file=printed, flush=True)
+            looks.check()
+    assert capsys.readouterr().err.splitlines() == ["seen", "before", "after"]
+
+
 def test_a_long_record_is_cut(app: App) -> None:
     app.enqueue("long_record", 1_000_000)
     app.workers.start(pool="default", concurrency=1)
