@@ -125,7 +125,8 @@ class Job(_JobActions, JobRecord):
             return self._rows[0]
         row = self.row()
         if name == "page_state" and row["page_id"] not in (None, self.id):
-            return self._client.job_store.rows([row["page_id"]])[row["page_id"]]["page_state"]
+            page = self._client.job_store.rows([row["page_id"]]).get(row["page_id"], row)
+            return page["page_state"]  # None if the page has been deleted
         if name in ("error", "error_class") and row["page_state"] is not None:
             row = dict(row)
             as_pages(self._client.job_store, {self.id: row})

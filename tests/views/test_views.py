@@ -372,6 +372,15 @@ def test_a_frame_keeps_a_row_for_a_deleted_job(app: App) -> None:
         app.job(jobs.ids[0])
 
 
+def test_a_deleted_job_shows_what_was_known_of_it(app: App, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("words")
+    fetch = app.enqueue("fetch", str(tmp_path / "page.md"))
+    part = fetch.children[0]
+    assert part.page_state == "stored"
+    app.reset()
+    assert (part.state, part.page_state) == ("completed", None)
+
+
 def test_a_plain_frame_has_the_keys_of_the_rows(app: App) -> None:
     jobs = app.enqueue_many("echo", ["a", "b"])
     frame = jobs.to_frame()
