@@ -21,6 +21,15 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: the words after the program's name; None takes those of this process.
     """
+    try:
+        return _run(args)
+    except KeyboardInterrupt as interrupt:  # also while it imports, or prints an error
+        if str(interrupt):
+            print(interrupt, file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(args: Sequence[str] | None) -> int:
     if os.getpid() == 1:  # of a container: the kernel drops signals that have no handler
         signal.signal(signal.SIGTERM, _on_term)
     from paise2nb.commands import Session, table
@@ -41,10 +50,6 @@ def main(args: Sequence[str] | None = None) -> int:
             result = run(words, session)
             show(result, session)
             return int(getattr(result, "exit_status", session.exit_status))
-    except KeyboardInterrupt as interrupt:
-        if str(interrupt):
-            print(interrupt, file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader has closed the pipe. What is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

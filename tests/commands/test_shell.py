@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paise2nb.workers.logs import log_path
+from paise2nb.workers.logs import LOG_BYTES, LogLimiter, log_path
 from tests import example_plugin
 from tests.waiting import until
 
@@ -399,6 +400,59 @@ def test_a_followed_log_loses_no_line_between_its_end_and_what_is_added(
         limit.cancel()
         following.kill()
     assert shown == [*(b"%099d" % number for number in range(1000, 6000)), b"added"]
+
+
+def test_a_followed_log_loses_no_line_when_the_log_is_emptied(
+    paise2: Shell, environment: dict[str, str], tmp_path: Path
+) -> None:
+    assert paise2("worker", "logs").returncode == 0  # creates the data directory
+    log = log_path(Path(environment["PAISE2_DATA_DIR"]))
+    log.write_text("x" * LOG_BYTES + "\nseen\n")
+    with subprocess.Popen(
+        command("worker", "logs", "-n", "1", "--follow"), env=environment,
+        cwd=tmp_path / "work", stdout=subprocess.PIPE,
+    ) as following:  # fmt: skip
+        limit = threading.Timer(90, following.kill)
+        limit.start()
+        assert following.stdout is not None
+        shown = [following.stdout.readline()]
+        following.send_signal(signal.SIGSTOP)  # for it, all that follows comes between two looks
+        with log.open("a") as file:
+            print("before", file=file, flush=True)
+            LogLimiter(log).check()
+            print("after", file=file, flush=True)
+        following.send_signal(signal.SIGCONT)
+        for line in following.stdout:
+            shown.append(line)
+            if line == b"after\n":
+                break
+        limit.cancel()
+        following.kill()
+    assert shown == [b"seen\n", b"before\n", b"after\n"]
+
+
+def test_an_interrupt_while_a_command_is_imported_is_no_traceback(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    slow, path = tmp_path / "slow", environment["PYTHONPATH"]
+    slow.mkdir()
+    os.mkfifo(slow / "fifo")
+    (slow / "click.py").write_text(f"open({str(slow / 'fifo')!r}).read()")
+    starting = subprocess.Popen(
+        command("status"), env={**environment, "PYTHONPATH": f"{slow}:{path}"},
+        cwd=tmp_path / "work", stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def opened() -> int | None:
+        with suppress(OSError):  # it has no reader yet
+            return os.open(slow / "fifo", os.O_WRONLY | os.O_NONBLOCK)
+        return None
+
+    fifo = until(opened)
+    starting.send_signal(signal.SIGINT)
+    _, said = starting.communicate(timeout=60)
+    os.close(fifo)
+    assert (starting.returncode, said) == (130, "")
 
 
 def test_a_shell_can_complete_commands(environment: dict[str, str]) -> None:
