@@ -460,6 +460,10 @@ UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at IS NOT NULL LIMIT 1
 -- name: leave_supervision
 UPDATE supervisor SET process = NULL, state = :state WHERE process = :process
 
+-- name: ask_to_stop
+UPDATE supervisor SET options = json_set(options, '$.stop_seconds', :seconds)
+WHERE process = :process AND state != 'stopping' AND options ->> 'stop_seconds' IS NULL
+
 -- name: claimed
 SELECT id, task, run, worker, state, started_at, timeout, memory_mb, finished_at
 FROM jobs INDEXED BY jobs_active WHERE ready = 0 AND worker IS NOT NULL

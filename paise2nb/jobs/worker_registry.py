@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from paise2nb.core import processes as process
@@ -169,3 +169,19 @@ class WorkerRegistry(JobDatabase):
         """Set columns of the supervisor's row."""
         columns = ", ".join(f"{name} = ?" for name in values)
         tx.execute(f"UPDATE supervisor SET {columns}", tuple(values.values()))
+
+    @transaction
+    def change_options(self, tx: Transaction, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the options of the supervisor while no other process does."""
+        for row in tx.execute("SELECT options FROM supervisor").fetchall():
+            options = json.loads(row["options"])
+            change(options)
+            tx.execute("UPDATE supervisor SET options = ?", (json.dumps(options),))
+
+    @transaction
+    def ask_to_stop(self, tx: Transaction, name: str, seconds: float) -> bool:
+        """Store how long the drain of a supervisor, given by its process, may take.
+
+        False if it drains, is about to, or has left.
+        """
+        return bool(tx.execute(SQL["ask_to_stop"], {"process": name, "seconds": seconds}).rowcount)

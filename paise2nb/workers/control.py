@@ -105,10 +105,8 @@ class Workers(WorkersInspection):
         if running is not None and running["presence"] == ELSEWHERE:
             running = self._after_lease(running)
         if running is not None:
-            if drain_timeout is not None:
-                running["options"]["drain_timeout"] = drain_timeout
             with suppress(_HasLeft):
-                return self._change(running, typed, named=pool is not None)
+                return self._change(running, typed, drain_timeout, named=pool is not None)
         if burst and (pauses := self.pauses()).reasons():
             raise WorkersError(f"a burst would not end: {pauses}")
         options = {"typed": typed, "only": pool is not None}
@@ -127,7 +125,7 @@ class Workers(WorkersInspection):
         status = self._wait_until_ready("started", child)
         running = self._running_supervisor()
         if running is not None and running["pid"] != child.pid:  # that of another process
-            return self._change(running, typed, named=pool is not None)
+            return self._change(running, typed, drain_timeout, named=pool is not None)
         return status
 
     def check(
@@ -174,29 +172,43 @@ class Workers(WorkersInspection):
         return {pool or DEFAULT_POOL: concurrency}
 
     def _change(
-        self, running: dict[str, Any], typed: dict[str, int | None], *, named: bool
+        self,
+        running: dict[str, Any],
+        typed: dict[str, int | None],
+        drain_timeout: float | None,
+        *,
+        named: bool,
     ) -> WorkersStatus:
         """Add pools to running workers, or scale them.
 
         Args:
             running: The supervisor.
             typed: The sizes of pools that were given, None for those of the settings.
+            drain_timeout: As in `start`.
             named: Whether only the pool in `typed` is wanted.
         """
-        options, settings = running["options"], Settings.from_json(running["settings"])
+        settings = Settings.from_json(running["settings"])
+        before: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         if unknown := typed.keys() - _sizes(settings, {}).keys():
             raise WorkersError(
                 f"the workers run with other settings, without a pool {unknown.pop()}; "
                 "to use these: paise2 worker restart"
             )
-        before = options["sizes"]
-        kept = options.get("typed", {})
-        options["typed"] = {**typed, **kept, **{k: size for k, size in typed.items() if size}}
-        options["only"] = options.get("only", False) and named
-        options["sizes"] = sizes = _sizes(settings, options)
-        # A new time makes the supervisor start the workers that it stopped when idle.
-        options["asked_at"] = self._job_store.now()
-        self._job_store.set_supervisor(options=json.dumps(options))
+
+        def change(options: dict[str, Any]) -> None:  # another process may just have changed them
+            before.update(options["sizes"])
+            kept = options.get("typed", {})
+            options["typed"] = {**typed, **kept, **{k: size for k, size in typed.items() if size}}
+            options["only"] = options.get("only", False) and named
+            sizes.update(_sizes(settings, options))
+            options["sizes"] = sizes
+            if drain_timeout is not None:
+                options["drain_timeout"] = drain_timeout
+            # A new time makes the supervisor start the workers that it stopped when idle.
+            options["asked_at"] = self._job_store.now()
+
+        self._job_store.change_options(change)
         message = "added" if sizes.keys() - before.keys() else "scaled"
         return self._wait_until_ready(message if sizes != before else "already running", None)
 
@@ -348,11 +360,14 @@ class Workers(WorkersInspection):
             stopped = self._stop_orphans(seconds)
             self._job_store.stop_supervision()
             return self._status_with_message("stopped" if stopped else "not running")
-        options = {**supervisor["options"], "stop_seconds": seconds}
-        self._job_store.set_supervisor(options=json.dumps(options))
-        processes.send(supervisor["process"], signal.SIGTERM)
+        name, signal_at = supervisor["process"], time.monotonic()
+        if not self._job_store.ask_to_stop(name, seconds):
+            signal_at += seconds  # a second signal ends the drain, which another process began
         deadline = time.monotonic() + seconds + START_SECONDS
-        while processes.alive(supervisor["process"]):
+        while processes.alive(name):
+            if time.monotonic() >= signal_at:
+                processes.send(name, signal.SIGTERM)
+                signal_at = float("inf")
             _pause(deadline, supervisor)
         self._job_store.stop_supervision()
         if self._running_supervisor() is None:  # or a start that waited would lose its workers

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,3 +146,61 @@ def test_a_worker_that_leaves_before_it_was_seen_to_be_ready_does_not_delay_a_bu
     os.kill(pid, signal.SIGCONT)
     until(lambda: not app.workers.present(), 30)
     thread.join()
+
+
+def is_in(thread: threading.Thread, function: str) -> bool:
+    """Whether a thread is in a function with that name."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
+
+
+def test_two_stops_at_once_let_the_running_job_finish(open_app: Open) -> None:
+    app, others = open_app(), [open_app(), open_app()]
+    app.workers.start()
+    gate = app.data_dir / "gate"
+    job = app.enqueue("hold", str(gate))
+    until(lambda: job.state == "running")
+    supervisor = app.workers.status().supervisor
+    assert supervisor is not None
+    first, second = (threading.Thread(target=other.workers.stop) for other in others)
+    first.start()
+    until(lambda: (app.queue.job_store.supervisor() or {})["state"] == "stopping")
+    os.kill(supervisor["pid"], signal.SIGSTOP)  # it keeps the signals that come
+    try:
+        second.start()
+        until(lambda: is_in(second, "_pause"))
+        status = Path(f"/proc/{supervisor['pid']}/status").read_text()
+        [pending] = re.findall(r"^ShdPnd:\s*(\w+)", status, re.MULTILINE)
+        assert not int(pending, 16) >> signal.SIGTERM - 1 & 1  # it would end the drain
+        gate.touch()
+    finally:
+        os.kill(supervisor["pid"], signal.SIGCONT)
+        first.join()
+        second.join()
+    assert job.state == "completed"
+
+
+def test_two_changes_of_running_workers_at_once_are_both_kept(open_app: Open) -> None:
+    app, others = open_app(), [open_app(), open_app()]
+    app.workers.start()
+    gate = app.data_dir / "gate"
+    job = app.enqueue("hold", str(gate))
+    until(lambda: job.state == "running")
+    changes = [
+        threading.Thread(target=others[0].workers.start, kwargs={"concurrency": 2}),
+        threading.Thread(target=others[1].workers.start, kwargs={"drain_timeout": 7}),
+    ]
+
+    def hold(connection: Any) -> None:
+        for change in changes:
+            change.start()
+        until(lambda: all(is_in(change, "_sleep_in_queue") for change in changes))
+
+    app.queue.job_store.database.write(hold)
+    for change in changes:
+        change.join()
+    options = json.loads((app.queue.job_store.supervisor() or {})["options"])
+    gate.touch()
+    assert (options["sizes"]["default"], options["drain_timeout"]) == (2, 7)
