@@ -100,7 +100,7 @@ def twin(context, ends):
         raise ValueError("in the fork")
     return os.getpid()
 
-@task("hold_children", timeout=0.5)
+@task("hold_children", timeout=3)
 def hold_children(context, path):
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]

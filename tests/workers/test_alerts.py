@@ -134,7 +134,7 @@ def test_each_condition_fires_to_a_command_and_ends_through_a_restart(
     alerts = []
     for name, when in conditions.items():
         log[name] = tmp_path / f"{name}.jsonl"
-        over = {"failed_rate": "5s", "stored": "30s"}.get(name, 0)
+        over = "30s" if name in ("failed_rate", "stored") else 0
         alerts.append({"name": name, "when": when, "over": over, "every": "2s",
                        "command": to_file(log[name])})  # fmt: skip
     app = opened(*alerts)

@@ -71,7 +71,7 @@ def lock(context, name, wait):
 task("lock", max_retries=0)(lock)
 task("thread_lock", pool="many", max_retries=0)(lock)
 
-@task("thread_regex", pool="many", timeout=1, max_retries=0)
+@task("thread_regex", pool="many", timeout=3, max_retries=0)
 def thread_regex(context, name, wait):
     # It keeps the lock of the interpreter, once the job store is locked.
     (context.data_dir / name).touch()
@@ -574,11 +574,11 @@ def test_the_supervisor_stays_while_a_job_is_scheduled_and_restarts_the_workers(
 def test_a_start_restarts_workers_that_exited_while_their_supervisor_stayed(
     make: Make,
 ) -> None:
-    app = make(workers__idle_exit=0.3)
+    app = make(workers__idle_exit=1)
     app.workers.start(pool="default", concurrency=1)
     app.enqueue("echo", "later", delay=3600)
     until(lambda: not app.workers.status().workers)
-    settled = make(workers__idle_exit=0.3).workers
+    settled = make(workers__idle_exit=1).workers
     assert {w["pool"] for w in settled.start(pool="default").workers} == {"default"}
     until(lambda: not settled.status().workers)
     assert {w["pool"] for w in settled.start(pool="many").workers} == {"default", "many"}
