@@ -63,7 +63,7 @@ def waiting(
     """
     job_store, work = client.job_store, _Work(client.job_store, jobs, ended)
     deadline = None if timeout is None else time.monotonic() + timeout
-    pause, started = FIRST_PAUSE, time.monotonic()
+    pause, started, before = FIRST_PAUSE, time.monotonic(), 0
     while True:
         if client.immediate:  # jobs scheduled for later, or left behind by an interrupt
             for job_id in sorted(work.remaining) if work.remaining is not None else [None]:
@@ -86,10 +86,13 @@ def waiting(
         if (held or alone) and (left := work.check()[0]):
             text = f"{waiting_jobs(left)}, and {held}" if held else no_worker_runs(left)
             raise WorkersError(text)
+        if left < before:
+            # Not much longer than the rest will take, or a short wait would end a good deal late.
+            rest = (time.monotonic() - started) * left / max(total - left, 1)
+            pause = max(min(pause, rest), FIRST_PAUSE)
+        before = left
+        yield max(pause, PAUSE_FACTOR * cost)
         pause = min(pause * 1.5, LONGEST_PAUSE)
-        # Not much longer than the rest will take, or a short wait would end a good deal late.
-        rest = (time.monotonic() - started) * left / max(total - left, 1)
-        yield max(min(pause, rest), FIRST_PAUSE, PAUSE_FACTOR * cost)
 
 
 class _Work:

@@ -10,7 +10,7 @@ import pytest
 
 import paise2nb
 from paise2nb.app import App
-from paise2nb.views.waiting import Bar, wait
+from paise2nb.views.waiting import LONGEST_PAUSE, Bar, wait, waiting
 from tests.site import Site, Visit
 from tests.waiting import until
 
@@ -73,3 +73,12 @@ def test_a_wait_does_not_fail_if_the_last_job_ends_while_it_looks_for_workers(
 
     wait(app.client, on_progress=end_it)
     app.close()
+
+
+def test_a_wait_for_the_last_of_many_jobs_looks_as_seldom_as_for_one(app: App) -> None:
+    jobs = app.enqueue_many("fetch", [f"http://127.0.0.1:9/{number}" for number in range(50)])
+    for job in list(jobs)[1:]:
+        job.cancel()
+    steps = waiting(app.client, timeout=3600, jobs=jobs.ids)
+    pauses = [next(steps) for _ in range(20)]
+    assert pauses[-1] >= LONGEST_PAUSE
