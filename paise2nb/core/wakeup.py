@@ -56,7 +56,7 @@ class Notifier:
         """Send a byte to each socket, and remove the sockets of ended processes.
 
         Returns:
-            Whether at least one process other than a supervisor has been notified: that one may
+            Whether at least one process other than a supervisor has been notified. A supervisor may
             have decided to end, and not removed its socket yet.
         """
         found = False

@@ -453,9 +453,11 @@ WHERE state = 'idle'
 UPDATE supervisor SET heartbeat_at = :now WHERE process = :process AND file = :file
 
 -- name: may_start
--- Also later: a job that comes while its supervisor leaves is told that workers run.
+-- Also later: an enqueue that comes while the supervisor leaves does not start another one. And a
+-- relay takes the outcomes of leases.
 SELECT 1 FROM jobs WHERE ready = 1
-UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at IS NOT NULL LIMIT 1
+UNION ALL SELECT 1 FROM jobs WHERE ready = 0 AND run_at IS NOT NULL
+UNION ALL SELECT 1 FROM leases LIMIT 1
 
 -- name: leave_supervision
 UPDATE supervisor SET process = NULL, state = :state WHERE process = :process

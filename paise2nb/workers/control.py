@@ -18,7 +18,7 @@ from paise2nb.config.settings import DEFAULT_POOL, RELAY, Settings
 from paise2nb.config.specs import AUTO
 from paise2nb.core import processes
 from paise2nb.core.disks import full_disk
-from paise2nb.core.errors import NotFound, UsageError, WorkersError
+from paise2nb.core.errors import NotFound, StorageError, UsageError, WorkersError
 from paise2nb.jobs.models import ELSEWHERE, HERE, whole_number
 from paise2nb.jobs.retry import released
 from paise2nb.jobs.store import JobStore
@@ -227,7 +227,8 @@ class Workers(WorkersInspection):
         # Before it can do that itself: until then a wait would find no workers, a stop would miss
         # it, and each further enqueue would start another one.
         stored = self._parts.settings.without_secrets().to_json()
-        self._job_store.announce_supervision(child.pid, json.dumps(options), stored)
+        with suppress(StorageError):  # a full disk, or a lock: the jobs are stored already
+            self._job_store.announce_supervision(child.pid, json.dumps(options), stored)
 
     def restart(
         self, timeout: float | None = None, concurrency: int | str | None = None
@@ -306,7 +307,7 @@ class Workers(WorkersInspection):
                     return self._status_with_message(message)
             elif child is None:
                 if (left := self._job_store.supervisor()) is None or left["state"] == "idle":
-                    raise _HasLeft("the supervisor left for want of work; try it again")
+                    raise _HasLeft("the workers left for want of work; again: paise2 worker start")
                 raise WorkersError("the workers have just stopped; again: paise2 worker start")
             elif exit_status == 0:  # a burst that has already done everything
                 return self._status_with_message(message)

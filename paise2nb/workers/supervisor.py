@@ -263,8 +263,8 @@ class Supervisor:
         had_started = row is not None and (row["state"] in ("ready", "stopping") or row["jobs"])
         # Something else killed it during its start. That is no problem if others do start.
         killed = status == -signal.SIGKILL and time.monotonic() - self._ready_at < START_WINDOW
-        # One that was ready and left between two steps has deleted its row. Failed starts have a
-        # status.
+        # One that was ready and left between two steps has deleted its row. A failed start has
+        # another status.
         if had_started or killed or status == 0:
             self._starting.pop(name, None)
         # It got SIGTERM before it could handle it: from here, or with all processes of a service.

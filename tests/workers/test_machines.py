@@ -334,6 +334,27 @@ def test_what_an_earlier_relay_claims_while_the_next_one_begins_is_not_lost(plac
     assert [a["outcome"] for a in job.attempts] == ["released", "completed"]
 
 
+def test_a_lease_that_a_relay_learns_of_by_a_heartbeat_is_not_dropped(place: Place) -> None:
+    app = place.home()
+    store = app.queue.job_store
+    store.collection()
+    store.put_machine("m", {"host": "h", "pid": 1, "about": ABOUT, "problem": None})
+    relay = Relay(app.parts, lambda: True)
+    app.enqueue("where", "word")
+    free = Capacity(
+        store.machines()[0]["id"], 1, 1, frozenset({"where"}), frozenset(), {"default": 1}, {}, 0
+    )
+    limits = {"default": {"where": app.parts.limits()["where"]}}
+    [lease] = store.exchange([], limits, [free])[1]  # by an earlier relay, which ends late
+    machine = relay._machines["m"]
+    beat = {
+        "plugins": None, "version": "1", "pools": {}, "host": "h", "pid": 1, "problem": None,
+        "held": {lease.token: 1}, "outcomes": {}, "progress": {}, "read": 0,
+    }  # fmt: skip
+    relay._take_beat(machine, beat)
+    assert not machine.drop
+
+
 def test_a_relay_that_begins_after_a_machine_has_gone_goes_on_and_loses_it(place: Place) -> None:
     app = place.home()
     job_store = app.queue.job_store

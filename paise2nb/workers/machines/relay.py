@@ -353,6 +353,8 @@ class Relay:
         )
         machine.tasks = frozenset(tasks)
         self._store.put_machine(machine.name, self._values(beat, beat["problem"] or problem))
+        if not (beat["held"].keys() | beat["outcomes"].keys()) <= machine.leases.keys():
+            self._adopt()  # before they are dropped: an earlier relay may have given them just now
         self._take_started(machine, [token for token, begun in beat["held"].items() if begun])
         for token, lease in machine.leases.items():
             lease.waits = beat["held"].get(token) == 0
