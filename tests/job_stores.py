@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -33,6 +35,11 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
 @pytest.fixture
 def worker(store: JobStore) -> Worker:
     return store.register("default", 1)
+
+
+def suspend(store: JobStore, pid: int) -> None:
+    """Suspend a process, but not while it writes: then no other could write any more."""
+    store.database.write(lambda connection: os.kill(pid, signal.SIGSTOP))
 
 
 def end_and_claim(

@@ -18,6 +18,7 @@ from paise2nb.commands import Session, main
 from paise2nb.core.errors import StorageError, WorkersError
 from paise2nb.doctor import Report
 from paise2nb.doctor.data import Finding
+from tests.job_stores import suspend
 from tests.small_disk import fill, small_disk
 
 STORED = Path(__file__).parents[1] / "data"
@@ -242,8 +243,7 @@ def test_a_stopped_process_is_found(app: App, who: str) -> None:
     status = app.workers.status()
     assert status.supervisor is not None
     pid = status.workers[0]["pid"] if who == "workers" else status.supervisor["pid"]
-    # While this process writes: it must not stop in the middle of a transaction.
-    app.queue.job_store.database.write(lambda connection: os.kill(pid, signal.SIGSTOP))
+    suspend(app.queue.job_store, pid)
     try:
         execute(app.data_dir / "tasks.db", f"UPDATE {who} SET heartbeat_at = heartbeat_at - 40")
         found = [finding for finding in problems(app.data_dir) if str(pid) in finding.text]

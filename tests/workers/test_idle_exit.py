@@ -17,6 +17,7 @@ import pytest
 import paise2nb
 from paise2nb.app import App
 from paise2nb.jobs.workers_status import WorkersStatus
+from tests.job_stores import suspend
 from tests.waiting import until
 
 Open = Callable[[], App]
@@ -139,7 +140,7 @@ def test_a_worker_that_leaves_before_it_was_seen_to_be_ready_does_not_delay_a_bu
     until(store.workers, pause=0.0005)
     supervisor = until(store.running_supervisor)
     pid = int(supervisor["process"].split("-")[0])
-    os.kill(pid, signal.SIGSTOP)  # for it, all that follows happens between two steps
+    suspend(store, pid)  # for it, all that follows happens between two steps
     ready = until(lambda: [row for row in store.workers() if row["state"] == "ready"])
     os.kill(ready[0]["pid"], signal.SIGTERM)  # as if it were replaced
     until(lambda: not store.workers())
@@ -167,7 +168,7 @@ def test_two_stops_at_once_let_the_running_job_finish(open_app: Open) -> None:
     first, second = (threading.Thread(target=other.workers.stop) for other in others)
     first.start()
     until(lambda: (app.queue.job_store.supervisor() or {})["state"] == "stopping")
-    os.kill(supervisor["pid"], signal.SIGSTOP)  # it keeps the signals that come
+    suspend(app.queue.job_store, supervisor["pid"])  # it keeps the signals that come
     try:
         second.start()
         until(lambda: is_in(second, "_pause"))

@@ -27,6 +27,7 @@ from paise2nb.workers.machines.home_key import HomeKey
 from paise2nb.workers.machines.machine import Link
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
 from paise2nb.workers.machines.relay import Relay
+from tests.job_stores import suspend
 from tests.machines import Place, RedisServer
 from tests.site import Site
 from tests.waiting import until
@@ -322,7 +323,7 @@ def test_what_an_earlier_relay_claims_while_the_next_one_begins_is_not_lost(plac
     app = place.home_with_machine()
     store = app.queue.job_store
     relay = next(w["pid"] for w in app.workers.status().workers if w["pool"] == "relay")
-    os.kill(relay, signal.SIGSTOP)
+    suspend(store, relay)
     job = app.enqueue("where", "word")
     free = Capacity(
         store.machines()[0]["id"], 1, 1, frozenset({"where"}), frozenset(), {"default": 1}, {}, 0
