@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -375,18 +375,31 @@ def test_the_log_can_be_read(paise2: Shell) -> None:
     assert "supervisor" in paise2("worker", "logs", "-n", "5").stdout
 
 
+@contextmanager
+def followed_log(
+    environment: dict[str, str], place: Path, lines: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``worker logs --follow``, at most 90 seconds."""
+    with subprocess.Popen(
+        command("worker", "logs", "-n", lines, "--follow"), env=environment, cwd=place / "work",
+        stdout=subprocess.PIPE,
+    ) as following:  # fmt: skip
+        limit = threading.Timer(90, following.kill)
+        limit.start()
+        try:
+            yield following
+        finally:
+            limit.cancel()
+            following.kill()
+
+
 def test_a_followed_log_loses_no_line_between_its_end_and_what_is_added(
     paise2: Shell, environment: dict[str, str], tmp_path: Path
 ) -> None:
     assert paise2("worker", "logs").returncode == 0  # creates the data directory
     log = log_path(Path(environment["PAISE2_DATA_DIR"]))
     log.write_text("".join(f"{number:099}\n" for number in range(6000)))
-    with subprocess.Popen(
-        command("worker", "logs", "-n", "5000", "--follow"), env=environment,
-        cwd=tmp_path / "work", stdout=subprocess.PIPE,
-    ) as following:  # fmt: skip
-        limit = threading.Timer(90, following.kill)
-        limit.start()
+    with followed_log(environment, tmp_path, "5000") as following:
         assert following.stdout is not None
         # It has read the end of the log, and waits because nobody reads what it prints.
         assert select.select([following.stdout], [], [], 90)[0]
@@ -397,8 +410,6 @@ def test_a_followed_log_loses_no_line_between_its_end_and_what_is_added(
             shown.append(line.strip())
             if line == b"added\n":
                 break
-        limit.cancel()
-        following.kill()
     assert shown == [*(b"%099d" % number for number in range(1000, 6000)), b"added"]
 
 
@@ -408,12 +419,7 @@ def test_a_followed_log_loses_no_line_when_the_log_is_emptied(
     assert paise2("worker", "logs").returncode == 0  # creates the data directory
     log = log_path(Path(environment["PAISE2_DATA_DIR"]))
     log.write_text("x" * LOG_BYTES + "\nseen\n")
-    with subprocess.Popen(
-        command("worker", "logs", "-n", "1", "--follow"), env=environment,
-        cwd=tmp_path / "work", stdout=subprocess.PIPE,
-    ) as following:  # fmt: skip
-        limit = threading.Timer(90, following.kill)
-        limit.start()
+    with followed_log(environment, tmp_path, "1") as following:
         assert following.stdout is not None
         shown = [following.stdout.readline()]
         following.send_signal(signal.SIGSTOP)  # for it, all that follows comes between two looks
@@ -426,8 +432,6 @@ def test_a_followed_log_loses_no_line_when_the_log_is_emptied(
             shown.append(line)
             if line == b"after\n":
                 break
-        limit.cancel()
-        following.kill()
     assert shown == [b"seen\n", b"before\n", b"after\n"]
 
 
