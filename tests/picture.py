@@ -78,7 +78,7 @@ def take(folder: Path) -> None:
             """() => {
                 const count = (state) =>
                     document.querySelector(`.paise2-count[data-state=${state}]`).dataset.value;
-                return count("stored") > 210 && count("running") > 0;
+                return count("stored") > 210;
             }""",
             timeout=600_000,
         )
