@@ -30,7 +30,7 @@ from paise2nb.core.damage import (
 from paise2nb.core.disks import may_be_full
 from paise2nb.core.durable_log import DurableLog
 from paise2nb.core.errors import StorageError
-from paise2nb.core.file_lock import FairFileLock
+from paise2nb.core.file_lock import NAPS, FairFileLock
 from paise2nb.core.files import make_private_directory
 from paise2nb.core.formats import Format, migrate, newer_format_error
 from paise2nb.core.space import AUTO_VACUUM, gave_back
@@ -94,7 +94,8 @@ class Database:
         self._forking: threading.Thread | None = None  # for which the others wait
         self._file: tuple[int, int] | None = None  # device and inode of the opened file
         self._size, self._fork_has_lock = 0, False
-        self._file_lock = FairFileLock(path.with_name(f"{path.name}.lock"))
+        lock = path.with_name(f"{path.name}.lock")
+        self._file_lock = FairFileLock(lock, naps=0 if durable else NAPS)
         self._log = DurableLog(path)
         if create:
             make_private_directory(path.parent)

@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from paise2nb.jobs.crawls import CrawlMixin
@@ -22,6 +23,7 @@ from paise2nb.jobs.sql import SQL
 UNUSED_SECONDS = 1.0  # for which a free slot is left to the pool that it was given to
 MOST_AHEAD = 64  # extractions that wait before fetches without a host's delay wait, too
 PROMOTED_AT_ONCE = 1000  # due jobs made ready by one claim: bounds its time
+_ORDER = itemgetter("rank", "tree", "id")
 
 
 @cache  # Each claim of a worker is for the same tasks: the lines "drain" of tests.benchmarks.queue.
@@ -29,7 +31,7 @@ def _as_json(names: tuple[str, ...]) -> str:
     return json.dumps(names)
 
 
-def _fetches_only(tasks: Sequence[str]) -> bool:
+def _fetches_only(tasks: Collection[str]) -> bool:
     return "fetch" in tasks and "extract" not in tasks
 
 
@@ -44,8 +46,7 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         """Whether a claim of these tasks may find a job. Takes no lock."""
         tasks, now = tuple(tasks), self.now()
         if self.is_ahead(tasks):
-            with_slot = self._read(SQL["next_with_slot"], (now, _as_json(tasks), "[0, 1]"))
-            if self.host_delay and with_slot[0]["id"] is not None:
+            if self.host_delay and self._read(SQL["next_with_slot"], (_as_json(tasks), "[0, 1]")):
                 return True
             tasks = _without_fetch(tasks)
         return bool(self._read(SQL["claimable"], (_as_json(tasks), now)))
@@ -154,19 +155,25 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
     def _next(
         self, tx: Transaction, worker: Worker, limits: Mapping[str, Limits], now: float
     ) -> sqlite3.Row | None:
-        def find(statement: str, tasks: tuple[str, ...]) -> sqlite3.Row | None:
-            parameters = now, _as_json(tasks), "[0, 1]" if worker.one_at_a_time else "[0]"
-            row: sqlite3.Row = tx.execute(statement, parameters).fetchone()
-            if row["due"]:
-                self._promote(tx, now)
-                row = tx.execute(statement, parameters).fetchone()
-            return None if row["id"] is None else row
-
-        tasks = tuple(limits)
+        rows = tx.execute(SQL["next_jobs"], (now,)).fetchall()
+        if rows and rows[0]["due"]:
+            self._promote(tx, now)
+            rows = tx.execute(SQL["next_jobs"], (now,)).fetchall()
+        tasks: Collection[str] = limits.keys()
         if _fetches_only(tasks) and tx.execute(SQL["is_ahead"], (MOST_AHEAD,)).fetchone():
-            found = find(SQL["next_with_slot"], tasks) if self.host_delay else None
-            return found or find(SQL["next_job"], _without_fetch(tasks))
-        return find(SQL["next_job"], tasks)
+            parameters = _as_json(tuple(tasks)), "[0, 1]" if worker.one_at_a_time else "[0]"
+            with_slot: sqlite3.Row | None = None
+            if self.host_delay:
+                with_slot = tx.execute(SQL["next_with_slot"], parameters).fetchone()
+            if with_slot is not None:
+                return with_slot
+            tasks = _without_fetch(tasks)
+        found = [
+            row
+            for row in rows
+            if row["task"] in tasks and row["isolated"] <= worker.one_at_a_time and not row["due"]
+        ]
+        return min(found, key=_ORDER, default=None)
 
     def _next_in_tree(
         self, tx: Transaction, tree: int, page: int | None, limits: Mapping[str, Limits], now: float

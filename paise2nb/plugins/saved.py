@@ -28,6 +28,7 @@ class SavedPlugins:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._manifest = directory / MANIFEST
+        self._name = str(self._manifest)  # converted once: every enqueue and execution needs it
 
     def path(self, name: str) -> Path:
         """Return the path of the module with that name, whether it exists or not."""
@@ -40,7 +41,7 @@ class SavedPlugins:
     def fingerprint(self) -> Fingerprint | None:
         """Return a value that changes with every save, disable and enable."""
         try:
-            found = os.stat(self._manifest)
+            found = os.stat(self._name)
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size

@@ -39,6 +39,8 @@ from paise2nb.workers.outage import OutageMonitor
 
 logger = logging.getLogger("paise2nb.worker")
 
+# Made once: json.dumps() would make one for each job. The lines "drain" of tests.benchmarks.queue.
+_encode = json.JSONEncoder(allow_nan=False).encode
 TRACEBACK_LENGTH = 20_000  # characters of a stored traceback
 # A stored traceback begins after the frames of these modules, which are the same for every task.
 _ENGINE = ("paise2nb.workers.executor", "paise2nb.workers.queue", "huey.api")
@@ -202,7 +204,7 @@ def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 def _to_json(task: str, value: Any) -> str:
     try:
-        return json.dumps(value, allow_nan=False)
+        return _encode(value)
     except (TypeError, ValueError) as error:
         reason = f"task {task!r} returned what is not JSON: {error}"
         raise PermanentError(reason, "result") from error

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paise2nb.core import file_lock
 from paise2nb.core.file_lock import FairFileLock
 from tests.waiting import until
 
@@ -83,8 +85,7 @@ def test_a_process_overtakes_others_only_in_its_turn(
 ) -> None:
     holder, sleeper = new_lock(), new_lock(recheck_seconds=60)
     mine = new_lock(spins=5, turn_seconds=turn_seconds, recheck_seconds=60)
-    assert mine.acquire(0)  # its turn begins
-    fcntl.flock(mine.file, fcntl.LOCK_UN)
+    assert mine._has_turn()  # nobody sleeps: its turn begins
     assert holder.acquire(0)
     thread = threading.Thread(target=sleeper.acquire, args=(30,))
     thread.start()
@@ -115,26 +116,66 @@ def test_a_wait_times_out_and_an_abandoned_waiter_holds_up_no_other(
     assert hasty.acquire(30)
 
 
-def test_a_long_wait_keeps_its_place_in_the_queue(new_lock: NewLock, path: Path) -> None:
-    attempts = 0
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The file descriptors of all attempts to lock a file."""
+    found: list[int] = []
+    attempt = file_lock._try
 
-    class CountingLock(FairFileLock):
-        def _spin(self) -> bool:
-            nonlocal attempts
-            attempts += 1
-            return super()._spin()
+    def counted(file: FileIO) -> bool:
+        found.append(file.fileno())
+        return attempt(file)
 
-    holder, patient = new_lock(), new_lock(CountingLock, recheck_seconds=0.01)
+    monkeypatch.setattr(file_lock, "_try", counted)
+    return found
+
+
+def test_a_long_wait_keeps_its_place_in_the_queue(
+    new_lock: NewLock, path: Path, attempts: list[int]
+) -> None:
+    holder, patient = new_lock(), new_lock(recheck_seconds=0.01, spins=1, naps=0)
     assert holder.acquire(0)
     thread = threading.Thread(target=patient.acquire, args=(30,))
     thread.start()
-    until(lambda: attempts > 5 and asleep(path) != [])
+    until(lambda: attempts.count(patient.file.fileno()) > 5 and asleep(path) != [])
     assert asleep(path) == [os.getpid()]
     fcntl.flock(holder.file, fcntl.LOCK_UN)
     thread.join()
     assert not holder.acquire(0)
     fcntl.flock(patient.file, fcntl.LOCK_UN)
     assert holder.acquire(30)
+
+
+def test_while_another_process_spins_a_process_naps_before_it_sleeps(
+    new_lock: NewLock, path: Path, attempts: list[int]
+) -> None:
+    holder, spinner, napper = new_lock(), new_lock(), new_lock(naps=10**6)
+    hasty = new_lock(naps=0, recheck_seconds=60)
+    assert holder.acquire(0)
+    fcntl.flock(spinner._spinner, fcntl.LOCK_EX)
+    napping = threading.Thread(target=napper.acquire, args=(30,))
+    napping.start()
+    until(lambda: attempts.count(napper.file.fileno()) > 5)
+    assert asleep(path) == []
+    sleeping = threading.Thread(target=hasty.acquire, args=(30,))
+    sleeping.start()
+    until(lambda: asleep(path) == [os.getpid()])
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
+    sleeping.join()
+    fcntl.flock(hasty.file, fcntl.LOCK_UN)
+    napping.join()
+
+
+def test_only_one_process_spins(new_lock: NewLock, attempts: list[int]) -> None:
+    holder, spinner, other = new_lock(), new_lock(spins=10**9), new_lock(naps=0)
+    assert holder.acquire(0)
+    spinning = threading.Thread(target=spinner.acquire, args=(30,))
+    spinning.start()
+    until(lambda: attempts.count(spinner.file.fileno()) > 5)
+    assert not other.acquire(0)
+    assert attempts.count(other.file.fileno()) == 1
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
+    spinning.join()
 
 
 def test_a_stopped_process_does_not_hold_up_those_behind_it(new_lock: NewLock, path: Path) -> None:
