@@ -21,7 +21,9 @@ MAX_TAGS = 150_000  # a tree of more takes hundreds of megabytes, and an extract
 _HTML_TAG = re.compile(r"\A(\s*(?:<!doctype[^<>]*>\s*)?<html[^<>]*)/>", re.IGNORECASE)
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\r"})
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_]\w+)*(?!\w)")
-_CUT = re.compile(f"\\r?\\n(?:(?<=[{CJK}]\\n)|(?<=[{CJK}]\\r\\n))[ \\t]*(?=[{CJK}])")
+# Two patterns that begin with what is rare: one for both took a tenth of the time of real pages
+# (tests.benchmarks.pipeline --articles).
+_CUTS = [re.compile(f"{end}(?<=[{CJK}]{end})[ \\t]*(?=[{CJK}])") for end in (r"\n", r"\r\n")]
 _CAPTIONS = XPath("//*[contains(@class, 'caption') or contains(@id, 'caption')]")
 # Asides that belong to the text.
 _NOTE = re.compile(
@@ -46,7 +48,8 @@ def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
     """
     text = decode(data, source.charset, source.url)
     if not text.isascii() and "<pre" not in text:
-        text = _CUT.sub("", text)
+        for cut in _CUTS:
+            text = cut.sub("", text)
     tree = _parsed(text) if text.count("<") <= MAX_TAGS else None
     if tree is None:
         return visible_text(text)
