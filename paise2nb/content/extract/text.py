@@ -66,7 +66,7 @@ def decode(data: bytes, charset: str | None = None, url: str = "") -> str:
         if data.startswith(marks):
             return data.decode(codec, "replace")
     # UTF-16 without a mark and the 7-bit encodings are valid UTF-8, too, but as gibberish.
-    is_shifted = (b"\x1b" in data or b"~{" in data) and data.isascii()
+    is_shifted = data.isascii() and (b"\x1b" in data or b"~{" in data)
     if wide := utf_16(data[:HEAD]) if b"\0" in data else None:
         return data.decode(wide, "replace")
     if not is_shifted and b"\0" not in data:
