@@ -86,6 +86,26 @@ def test_a_claim(store: JobStore, worker: Worker) -> None:
     assert pages <= 3
 
 
+def test_a_claim_takes_the_same_steps_beside_many_waiting_jobs(
+    store: JobStore, worker: Worker
+) -> None:
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    store.database.write(lambda c: c.set_progress_handler(step, 1))
+    taken = []
+    for waiting in (1, 5000):
+        store.add([*jobs(waiting), *jobs(waiting, "other", first_key=10_000)])
+        steps = 0
+        assert store.claim(worker, LIMITS) is not None
+        taken.append(steps)
+    few, many = taken
+    assert 0 < many <= few
+
+
 def test_an_end_with_the_next_claim(store: JobStore, worker: Worker) -> None:
     claim = store.claim(worker, LIMITS)
     assert claim is not None
