@@ -24,6 +24,8 @@ CANONICAL, SAME_TEXT = "canonical", "same_text"
 MOST_SAME = (
     20  # pages in succession with a known text, after which URLs of their shape are left out
 )
+# Directives that are followed by a colon, too.
+_WITH_VALUES = ("max-snippet", "max-image-preview", "max-video-preview", "unavailable_after")
 SHORT_TEXT = 40  # characters without spaces; pages with less text may differ in other ways
 
 
@@ -126,10 +128,13 @@ def directives(context: Context, *values: str | None) -> set[str]:
         return set()
     found = set()
     for value in filter(None, values):
-        agent, colon, rest = value.partition(":")
-        if colon and agent.strip().lower() not in ("robots", "paise2nb", "unavailable_after"):
-            continue
-        found.update((rest if colon else value).lower().replace(",", " ").split())
+        agent = ""
+        for part in value.lower().split(","):
+            name, colon, rest = part.partition(":")
+            if colon and name.strip() not in _WITH_VALUES:
+                agent, part = name.strip(), rest
+            if agent in ("", "robots", "paise2nb"):
+                found.update(part.split())
     return found | ({NOINDEX, NOFOLLOW} if "none" in found else set())
 
 

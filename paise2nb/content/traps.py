@@ -22,7 +22,8 @@ _SESSION = re.compile(
     re.IGNORECASE,
 )
 _SHORT_NAMES = ("s", "sid", "session")
-_SESSION_VALUE = re.compile(r"(?=\D*\d)[0-9a-z]{10,}", re.IGNORECASE)  # not the number of a page
+# Neither a word nor the number of a page.
+_SESSION_VALUE = re.compile(r"(?=\D*\d)(?=\d*[a-z])[0-9a-z]{10,}", re.IGNORECASE)
 # ";jsessionid=1", and "/(S(1))" of ASP.NET.
 _SESSION_IN_PATH = re.compile(
     r";(?:jsessionid|phpsessid|sid|sessionid)=[^/;?]*|/\([a-z]\([^()/]*\)\)", re.IGNORECASE
@@ -32,8 +33,11 @@ _CALENDAR = re.compile(
     re.IGNORECASE,
 )
 _VIEW = re.compile(r"list|month|week|day|year|grid|agenda|ical|index\.\w+", re.IGNORECASE)
+# Most numbers at the end of a path are ids. Without marks between its parts, a date has a month.
 _DATE_IN_PATH = re.compile(
-    r"/(\d{4})(?:[-/._]?\d{1,2}){1,2}$|/(\d{4})/?(?:w|kw|week)[-_]?\d{1,2}$", re.I
+    r"/(Y)(?:[-/._]\d{1,2}){1,2}$|/Y(?:0[1-9]|1[0-2])(?:[0-3]\d)?$"
+    r"|/(Y)/?(?:w|kw|week)[-_]?\d{1,2}$".replace("Y", r"(?:1[89]|2[01])\d\d"),
+    re.IGNORECASE,
 )
 _DATE_NAME = re.compile(r"(?:[\w-]*[_-])?(?:date|day|month|week|year|mon|ym|ymd)", re.IGNORECASE)
 _SHORT_DATE_NAMES = ("y", "m", "d", "w")  # in a calendar
@@ -78,6 +82,6 @@ def _is_calendar(segments: list[str], parameters: list[tuple[str, str]]) -> bool
     short = [v for name, v in parameters if name in _SHORT_DATE_NAMES and v.isdigit()]
     if (in_path or dates or short) and any(map(_CALENDAR.search, names)):
         return True
-    years = [int(in_path[1] or in_path[2])] if in_path else []
+    years = [int(year) for year in in_path.groups() if year] if in_path else []
     years += [int(found[0]) for found in map(_YEAR.match, dates) if found]
     return any(not EARLIEST <= year <= time.gmtime().tm_year + 1 for year in years)

@@ -149,6 +149,8 @@ def test_member_names_outside_of_the_archive_are_refused(
     (row,) = fetched(app, site, body, f"/{form}")
     assert row["url"] == site.url(f"/{form}!/good.txt")
     assert list(app.data_dir.parent.rglob("x.txt")) == []
+    (job,) = app.jobs(task="extract", all=True)
+    assert f"left out: its name is refused: {site.url(f'/{form}!/')}" in job.result()["warning"]
 
 
 def test_the_same_name_twice_is_one_item(app: App, site: Site) -> None:

@@ -85,6 +85,24 @@ def test_a_page_that_asks_not_to_be_stored_is_skipped_and_says_so(
     assert "/private" in stored(app)
 
 
+@pytest.mark.parametrize(
+    ("value", "directives"),
+    [
+        ("noindex, follow, max-image-preview:large", {"noindex"}),
+        ("max-snippet: -1, NoIndex", {"noindex"}),
+        ("noindex, otherbot: nofollow", {"noindex"}), ("otherbot: noindex, nofollow", set()),
+        ("otherbot: noindex, paise2nb: nofollow", {"nofollow"}),
+        ("unavailable_after: 31 Dec 2030 15:00:00 PST, nofollow", {"nofollow"}),
+    ],
+)  # fmt: skip
+def test_directives_are_read_beside_those_with_values_and_for_others(
+    app: App, value: str, directives: set[str]
+) -> None:
+    claim = type("Claim", (), {"task": "fetch", "id": 0})()
+    context = paise2nb.Context(app.parts, claim)  # type: ignore[arg-type]
+    assert {"noindex", "nofollow"} & crawl.directives(context, value) == directives
+
+
 def test_links_that_ask_not_to_be_followed_are_not(app: App, site: Site) -> None:
     start = site.add("/", page(words("start"), "<a rel='ugc nofollow' href='/spam'>x</a>", "/a"))
     nofollow = "<meta name='robots' content='nofollow'>"
@@ -209,6 +227,8 @@ def test_numbers_that_make_no_sense_are_refused(app: App, args: tuple[Any, ...])
         ("/calendar/", ""), ("/events/2026/11/harvest-festival", ""), ("/2019/05/", ""),
         ("/2019/05/17/a-story", ""), ("/blog?year=2019", ""), ("/articles/1024/", ""),
         ("/issue?date=1951-03-04", ""), ("/docs/docs/", ""), ("/11/11/11/", ""),
+        ("/node/12345", ""), ("/news/203499", ""), ("/p/9876543", ""), ("/events/48213", ""),
+        ("/topic/4711/2", ""), ("/calendar/20311127", "calendar"), ("/cal/203111", "calendar"),
     ],
 )  # fmt: skip
 def test_traps_are_known_by_their_urls(path: str, reason: str) -> None:
@@ -222,6 +242,7 @@ def test_traps_are_known_by_their_urls(path: str, reason: str) -> None:
         ("/a?x=1&sessionid=12&y=2", "/a?x=1&y=2"), ("/a?ASPSESSIONIDABCDEFGH=X", "/a"),
         ("/a?sid=0123456789abcdef", "/a"), ("/a?sid=12", "/a?sid=12"), ("/a?s=words", "/a?s=words"),
         ("/talks?session=2026-spring", "/talks?session=2026-spring"),
+        ("/a?sid=20261127093000", "/a?sid=20261127093000"),
         ("/a?session=", "/a?session="), ("/talks?session_title=x", "/talks?session_title=x"),
     ],
 )  # fmt: skip

@@ -53,6 +53,9 @@ KINDS = [
     ("text/plain", PDF, ".txt", "application/pdf"),
     ("application/pdf", PDF, "", "application/pdf"),
     ("application/pdf", b"\n" * 100 + PDF, "", "application/pdf"),
+    ("application/pdf", b"X-Sent: no\r\n\r\n" + PDF, "", "application/pdf"),
+    (None, b"\0" * 128 + PDF, ".pdf", "application/pdf"),
+    ("text/html", b"<p>Each file begins with %PDF-1.7.", "", "text/html"),
     ("application/pdf", HTML, ".pdf", "text/html"),
     ("application/x-pdf", b"no such thing", ".pdf", "text/plain"),
     (OCTETS, PDF, "", "application/pdf"),
@@ -351,6 +354,30 @@ def test_documents_are_read(make, kind, title, author, date) -> None:  # type: i
     found = through_library.read(make("A needle in a haystack"), Source("u", kind))
     assert "A needle in a haystack" in found.text
     assert (found.title, found.author, found.date) == (title, author, date)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("application/vnd.ms-excel", documents.xls("A needle")),
+        ("application/xml", b"<?xml version='1.0'?><needles><a>A needle</a></needles>"),
+    ],
+)
+def test_the_name_of_a_sheet_or_an_element_is_no_title(kind: str, data: bytes) -> None:
+    found = through_library.read(data, Source("u", kind))
+    assert "A needle" in found.text
+    assert found.title is None
+
+
+@pytest.mark.parametrize(
+    ("given", "date"), [("2011", "2011-01-01"), ("2011-05", "2011-05-01"), ("May", None)]
+)
+def test_a_book_may_tell_only_its_year_or_month(given: str, date: str | None) -> None:
+    parts = documents.zip_parts(documents.epub("words"))
+    dated = f"<dc:date>{given}</dc:date></metadata>"
+    parts["book.opf"] = parts["book.opf"].replace("</metadata>", dated)
+    found = through_library.read(documents.packed(parts), Source("u", "application/epub+zip"))
+    assert (found.date and found.date[:10]) == date
 
 
 def test_a_process_that_is_no_worker_never_loads_the_engine() -> None:

@@ -431,6 +431,7 @@ STANDARD = [
     ("User-agent: *\nDisallow: /this/path/exactly$", "x", "/this/path/exactly/not", True),
     # 2.2.4 and 2.1: other records change nothing; names and line ends as they come
     ("Sitemap: /x.xml\r\nUSER-AGENT: *\rDISALLOW: /a", "x", "/a", False),
+    ("User-agent: *\nDisallow: /\n", "x", "/a", False),
 ]  # fmt: skip
 
 

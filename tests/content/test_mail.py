@@ -139,6 +139,22 @@ def test_a_mailbox_of_thousands_of_messages_is_stored(app: App, tmp_path: Path) 
     assert len(stored(app, tmp_path / "Inbox", box[:60_000].encode())) > 900
 
 
+def test_a_message_is_known_without_a_suffix(app: App, tmp_path: Path) -> None:
+    data = b"Return-path: <ada@example.org>\nEnvelope-to: b@example.org\nSubject: Tides\n\nwords"
+    assert stored(app, tmp_path / "1709629200.M5P6.host", data)[""]["title"] == "Tides"
+
+
+def test_a_message_that_can_not_be_read_hides_no_other(app: App, tmp_path: Path) -> None:
+    deep = "Content-Type: multipart/mixed; boundary=a{0}\n\n--a{0}\n"
+    texts = ["one", "".join(map(deep.format, range(2000))), "two"]
+    line = "From a@b Tue Mar  5 08:00:00 2024\n"
+    box = "\n".join(f"{line}Message-ID: <{n}>\n{text}\n" for n, text in enumerate(texts))
+    found = stored(app, tmp_path / "all.mbox", box.encode())
+    assert sorted(found) == ["!/0.eml", "!/2.eml"]
+    (job,) = app.jobs(task="extract", all=True)
+    assert "parts in parts, too deep" in job.result()["warning"]
+
+
 def test_messages_with_the_same_id_are_both_kept() -> None:
     line = "From a@b Tue Mar  5 08:00:00 2024\n"
     box = f"{line}Message-ID: <a/b@c>\n\none\n\n{line}Message-ID: <a/b@c>\n\ntwo\n"

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from paise2nb.content.extract import pages
+from paise2nb.content.extract.visible import visible_text
 from paise2nb.plugins import Document, Source
 from tests.pages import DISCUSSIONS, PARTS, STORY, article, discussion, said
 
@@ -52,6 +53,14 @@ def test_a_chinese_word_that_is_cut_in_the_source_of_a_page_is_one_word() -> Non
     for end in ("\n  ", "\r\n"):
         assert "写在北京的账簿" in read(article(f"<p>写在北{end}京的账簿</p>")).text
     assert "a\nb" in read(article("<pre>a\nb</pre>")).text
+
+
+@pytest.mark.parametrize("number", [1, 20])
+def test_words_with_their_pronunciation_are_in_one_line(number: int) -> None:
+    word = "<ruby><rb>吾輩</rb><rp>(</rp><rt>わがはい</rt><rp>)</rp></ruby>は猫である。"
+    text = read(article(f"<p>{word * number}</p>")).text
+    assert "吾輩(わがはい)は猫である。" * number in text
+    assert visible_text(word).text == "吾輩(わがはい)は猫である。"
 
 
 def test_the_questions_of_a_short_page_are_kept_with_the_answers() -> None:
@@ -244,6 +253,11 @@ def test_an_ambiguous_date_is_read_as_the_other_dates_of_the_page(
     published: str, more: str, lang: str, date: str
 ) -> None:
     assert dated(published, more, lang) == date
+
+
+def test_a_date_stays_in_the_text_as_it_is_written() -> None:
+    html = article("<p class='updated'>Harbour office, 05/06/2021, for crates and barrels.</p>")
+    assert "Harbour office, 05/06/2021, for" in flat(html)
 
 
 ENTRY = "<a href='/{0}'>Fog</a> <time datetime='2025-09-{0}'>{0} September 2025</time>"

@@ -337,6 +337,12 @@ def test_a_page_changed_since_it_was_fetched_is_fetched_again(
     assert run(app, "sitemap", url) == {"found": 1, "new": new}
 
 
+def test_a_day_counts_to_its_end_when_it_is_over() -> None:
+    days = ("2026-01-01", "2100-01-01")
+    pages, _ = map_of(sitemap(*(f"<loc>/{day}</loc><lastmod>{day}</lastmod>" for day in days)))
+    assert list(pages.values()) == [1767312000, FUTURE]
+
+
 def map_of(data: bytes) -> tuple[dict[str, float | None], list[str]]:
     return sitemap_entries(Fetched(data, "http://example.org/sitemap.xml"))
 
@@ -393,6 +399,11 @@ def test_sitemaps_are_read_as_they_are_found(data: bytes) -> None:
 def test_undeclared_names_of_characters_hide_no_other_page() -> None:
     pages, _ = map_of(locs("/a", "/n&ordm;1", "", "http://[x", "/b"))
     assert list(pages) == [f"http://example.org/{end}" for end in ("a", "n&ordm;1", "b")]
+
+
+def test_an_entry_of_an_index_without_a_location_is_no_sitemap() -> None:
+    index = sitemap("<loc>/a.xml</loc>", "<loc/>", "", kind="sitemap")
+    assert map_of(index) == ({}, ["http://example.org/a.xml"])
 
 
 def test_robots_txt_leads_to_the_sitemaps_that_it_names(app: App, site: Site) -> None:
@@ -512,6 +523,20 @@ def test_only_files_that_are_new_or_changed_are_enqueued(app: App, place: Path) 
     app.reset()
     (place / "picture.png").unlink()
     assert run(app, "folder", str(place)) == {"found": 3, "new": 0}
+
+
+def test_a_folder_that_can_not_be_read_is_told(app: App, place: Path) -> None:
+    inner = os.open(place / "deep", os.O_RDONLY)
+    for _ in range(20):  # also root can't read a path that is too long
+        outer, name = inner, "d" * 250
+        os.mkdir(name, dir_fd=outer)
+        inner = os.open(name, os.O_RDONLY, dir_fd=outer)
+        os.close(outer)
+    os.close(inner)
+    job = app.enqueue("folder", str(place), True)
+    assert job.result()["found"] == 4
+    assert "left out: 1 folder that can't be read: /" in job.summary()
+    assert "(File name too long)" in job.result()["warning"]
 
 
 @pytest.mark.parametrize("ending", ["released", "cancelled"])

@@ -218,6 +218,16 @@ def test_answers_of_every_version_of_http_are_read(version: bytes) -> None:
     assert (record.status, record.data) == (200, page("a"))
 
 
+@pytest.mark.parametrize("declared", ["text/html charset=utf-8", "html"])
+def test_a_page_is_known_whatever_its_record_declares(
+    app: App, tmp_path: Path, declared: str
+) -> None:
+    written = Written()
+    written.response("http://example.org/a", page("a"), Content_Type=declared)
+    enqueue(app, written.file.getvalue(), tmp_path)
+    assert [row["mime_type"] for row in app.items().to_dicts()] == ["text/html"]
+
+
 def test_a_second_time_only_what_is_newer_is_enqueued(app: App, tmp_path: Path) -> None:
     first = Written()
     first.response("http://example.org/a", page("a"), date="2020-01-01T00:00:00Z")
@@ -229,6 +239,9 @@ def test_a_second_time_only_what_is_newer_is_enqueued(app: App, tmp_path: Path) 
     result = enqueue(app, second.file.getvalue(), tmp_path, "warc").result()
     assert result["new"] == 1
     assert {row["title"] for row in app.items().to_dicts()} == {"a", "new b"}
+    result = enqueue(app, second.file.getvalue(), tmp_path, "warc").result()
+    assert result["left_out"]["up_to_date"]["number"] == 2
+    assert "warning" not in result
 
 
 def test_an_interrupted_file_goes_on_and_doubles_no_page(

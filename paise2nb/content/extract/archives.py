@@ -214,12 +214,13 @@ class _Unpacking:
 
     def _member(self, member: Member, container: str, depth: int) -> Iterator[Document]:
         path = member.name.replace("\\", "/")
-        if _UNSAFE.search(path):
-            self._context.log.warning("refused the member %r of %s", member.name, container)
-            return
-        path = quote(posixpath.normpath(path).encode("utf-8", "surrogateescape"))
+        is_unsafe = _UNSAFE.search(path)
+        path = path if is_unsafe else posixpath.normpath(path)
+        path = quote(path.encode("utf-8", "surrogateescape"))
         url = member.url or f"{container}!/{path}"
         try:
+            if is_unsafe:
+                raise PermanentError(f"its name is refused: {url}", "damaged")
             yield from self._extracted(member, url, depth)
         except PermanentError as error:  # the other members may be good
             self.skipped.append(error)

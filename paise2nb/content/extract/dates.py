@@ -27,7 +27,7 @@ def published(
     """The date of a page as YYYY-MM-DD, or None.
 
     Args:
-        tree: The page. Numbers in it that are ambiguous as dates are replaced.
+        tree: The page. Only the contents of its meta elements are changed.
         url: Its URL, which may contain a date.
         attributes: The values of all attributes of the page, in lower case.
         american: Whether the month comes first in numbers if the page itself does not tell.
@@ -36,6 +36,7 @@ def published(
     from htmldate import find_date
 
     dated = (_DATED(tree) if "date" in attributes else list(tree.iter("time")))[:MANY]
+    texts = [element.text for element in dated]
     _clarify(tree, dated, american=american)
     places = [(e.getparent(), e.getparent().index(e), e) for e in _of_others(tree, dated)]
     for parent, _, element in places:
@@ -45,6 +46,8 @@ def published(
     finally:
         for parent, index, element in places:
             parent.insert(index, element)
+        for element, text in zip(dated, texts, strict=True):
+            element.text = text
 
 
 def _of_others(tree: Any, dated: list[Any]) -> list[Any]:

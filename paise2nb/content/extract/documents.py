@@ -18,7 +18,7 @@ from paise2nb.content.extract import ole
 from paise2nb.content.extract.archives import check_size
 from paise2nb.content.extract.rtf import with_unicode
 from paise2nb.content.extract.text import decode, first_heading
-from paise2nb.content.extract.types import OLE, ZIP
+from paise2nb.content.extract.types import OLE, SUFFIXES, XML, ZIP
 from paise2nb.content.extract.visible import visible_text
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import suffix_of
@@ -32,6 +32,8 @@ _RELATIONS = "word/_rels/document.xml.rels"
 _CHAPTERS = (".xhtml", ".html", ".htm", ".xml")
 # Each try ends where the next picture begins, so that hostile text takes no more than linear time.
 _PICTURE = re.compile(r"!\[(?:[^\]!]|!(?!\[))*+\]\(data:image/([\w.+-]++);base64,([^)!]*+)\)")
+# Their headings are the names of sheets and elements.
+_NAMED_PARTS = (*(SUFFIXES[suffix] for suffix in (".xlsx", ".xls", ".xlsb", ".ods")), *XML)
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")  # the stream of a document with a password
 
 
@@ -57,7 +59,8 @@ def read(data: bytes, source: Source, how: Reading = _BY_DEFAULT) -> Document:
     except engine.EngineError as error:
         raise PermanentError(_reason(error, source), error.error_class) from error
     facts, text = found["metadata"], _PICTURE.sub(_shown_drawing, found["text"]).strip()
-    title = facts.get("title") or facts.get("subject") or first_heading(text)
+    heading = None if source.mime_type in _NAMED_PARTS else first_heading(text)
+    title = facts.get("title") or facts.get("subject") or heading
     names = {"pages": "page_count", "modified": "modified_at", "recognised": "recognised"}
     return Document(
         text,
@@ -129,6 +132,7 @@ def _date(text: Any) -> str | None:
     """A date of a document (ISO 8601) or an e-mail (RFC 5322) as ISO 8601."""
     if not isinstance(text, str):
         return None
+    text += "-01" * {4: 2, 7: 1}.get(len(text), 0)  # the year or the month of a book
     for read_date in (datetime.fromisoformat, parsedate_to_datetime):
         with suppress(ValueError, OverflowError):
             return read_date(text).isoformat()

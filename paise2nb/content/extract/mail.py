@@ -17,6 +17,7 @@ from email import message_from_bytes
 from email.errors import HeaderParseError, MessageError
 from email.header import decode_header
 from email.message import Message
+from email.parser import BytesHeaderParser
 from email.policy import Compat32
 from email.utils import getaddresses, parsedate_to_datetime
 from mimetypes import guess_extension
@@ -74,7 +75,8 @@ def messages(data: bytes) -> Iterator[Member]:
     for (_, begin), end in zip(starts, ends, strict=True):
         content = _QUOTED_FROM.sub(b"", data[begin:end]).strip() + b"\n"
         digest = hashlib.sha256(content).hexdigest()[:16]
-        name = _file_name(_parsed(content).get("Message-ID", "").strip("<> ")) or digest
+        head = BytesHeaderParser(policy=_Policy()).parsebytes(content)
+        name = _file_name(head.get("Message-ID", "").strip("<> ")) or digest
         if known.setdefault(name, digest) != digest:  # another message with the same id
             name = f"{name}-{digest}"
         yield Member(f"{name}.eml", content, MAIL)

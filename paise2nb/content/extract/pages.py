@@ -145,6 +145,8 @@ def _adapt(tree: Any, attributes: str) -> None:
                 is_inside = (element.tail or "").strip(" \n\t.,|·-—")
                 if is_inside or len(parent.text_content().strip()) >= 2 * LONG:
                     element.tag = "span"
+    for element in tree.iter("q", "ruby", "rb", "rp", "rt"):  # each would be a line
+        element.tag = "span"
     for cell in tree.iter("td", "th"):
         for listing in cell.iter("ul", "ol", "dl"):
             if len(listing.text_content()) < CELL:

@@ -36,6 +36,7 @@ MAILS = ("message/rfc822", "message/global", MAILBOX, OUTLOOK)
 WARC = "application/warc"
 SAVED_PAGE = "multipart/related"  # MHTML
 XML = ("application/xml", "text/xml")
+PDF = SUFFIXES[".pdf"]
 ZIP = b"PK\x03\x04"
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 TAR = "application/x-tar"
@@ -175,6 +176,9 @@ def _container(data: bytes, named: str) -> str | None:
             if stream.lower() in names or (not names and stream.encode("utf-16-le") in data):
                 return str(kind)
         return named if named in _SIGNED else "application/x-ole-storage"
+    # Readers accept what comes before the header: ISO 32000-1, annex H, note 13.
+    if named == PDF and b"%PDF-" in data[:1024]:
+        return PDF
     return None
 
 

@@ -9,8 +9,8 @@ from paise2nb.plugins import Document
 
 _INVISIBLE = frozenset({"script", "style", "template", "noscript"})
 _INLINE_NAMES = """
-    a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd mark q ruby s samp
-    small span strike strong sub sup time tt u var wbr
+    a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd mark q rb rp rt ruby
+    s samp small span strike strong sub sup time tt u var wbr
 """
 INLINE = frozenset(_INLINE_NAMES.split())
 

@@ -187,12 +187,12 @@ def _record(loader: Any, stream: Any, line: bytes, limit: int) -> Record | None:
 
 
 def _content_type(value: str | None) -> tuple[str | None, str | None]:
-    """The MIME type and the character set in a header, None for each that is missing."""
-    if not value:
-        return None, None
+    """The MIME type and the character set in a header, None for each that it does not tell."""
     header = Message()
-    header["Content-Type"] = " ".join(value.split())
-    return header.get_content_type(), header.get_content_charset()
+    header["Content-Type"] = " ".join((value or "").split())
+    kind = header.get_content_type()  # text/plain if there is none
+    is_told = " " not in kind and header["Content-Type"].lower().startswith(kind)
+    return kind if is_told else None, header.get_content_charset()
 
 
 def _body(found: Any, limit: int) -> bytes | PermanentError:

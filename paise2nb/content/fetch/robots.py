@@ -27,7 +27,8 @@ MAX_AGE_FAILED = 300.0  # seconds until the rules of a server that failed are fe
 MAX_BYTES = 500 * 1024  # bytes that are read; section 2.5
 # Error classes of answers with which a host allows everything; sections 2.3.1.2 and 2.3.1.3.
 UNAVAILABLE = ("http_4xx", "redirects")
-DISALLOW_ALL = "User-agent: *\nDisallow: /\n"
+# With a comment, because many hosts have these very rules.
+DISALLOW_ALL = "# the server fails\nUser-agent: *\nDisallow: /\n"
 
 # One thread fetches the rules of a host. The others that need them wait for its result.
 _fetching: dict[str, Future[str]] = {}

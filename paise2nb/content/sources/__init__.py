@@ -20,6 +20,7 @@ from paise2nb.content.sources import reading
 from paise2nb.content.tasks import is_up_to_date
 from paise2nb.core import urls
 from paise2nb.core.errors import PermanentError, UsageError
+from paise2nb.core.render import amount
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import UNFINISHED, NewJob
 from paise2nb.plugins import AppInfo, ContentSource, Task, hookimpl, task
@@ -74,12 +75,21 @@ def folder(
     if not Path(path).is_dir():
         raise PermanentError(f"no such folder: {path}", "not_found")
     why = "no file in it" + (" matches the patterns" if pattern else "")
-    return _enqueue_new(context, _files(path, recursive, pattern), why)
+    unread: list[OSError] = []
+    files = _files(path, recursive, pattern, unread.append)
+    result = _enqueue_new(context, files, why)
+    if unread:
+        example = f"{unread[0].filename} ({unread[0].strerror})"
+        number = amount(len(unread), "folder")
+        result["warning"] = f"left out: {number} that can't be read: {example}"
+    return result
 
 
-def _files(path: str, recursive: bool, pattern: Sequence[str]) -> Iterator[tuple[str, float]]:
+def _files(
+    path: str, recursive: bool, pattern: Sequence[str], on_error: Callable[[OSError], None]
+) -> Iterator[tuple[str, float]]:
     """The paths of files, with the time of their last change."""
-    for directory, folders, names in os.walk(path):
+    for directory, folders, names in os.walk(path, onerror=on_error):
         folders[:] = sorted(n for n in folders if recursive and not n.startswith("."))
         for name in sorted(names):
             file = Path(directory, name)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urljoin
 
@@ -135,7 +135,7 @@ def sitemap_entries(fetched: Fetched) -> tuple[dict[str, float | None], list[str
         for is_map, location, changed in _sitemap_tags(data):
             with suppress(ValueError):
                 url = urljoin(fetched.url, location)
-                if is_map:
+                if is_map and location:
                     maps.append(url)
                 elif location:
                     pages[url] = changed
@@ -267,8 +267,11 @@ def _updated(entry: Any) -> float | None:
 
 
 def _from_w3c(text: str) -> float | None:
-    """The time of a W3C date, which may be only a year or a month."""
+    """The time of a W3C date, which may be a year or a month. Of a day that is over, its end."""
     with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text + "-01" * {4: 2, 7: 1}.get(len(text), 0))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        # A page that was fetched on that day may have changed after it.
+        end = moment + timedelta(days=len(text) == len("2026-01-31"))
+        return (end if end <= datetime.now(UTC) else moment).timestamp()
     return None

@@ -43,7 +43,7 @@ def web_archive(context: Context, path: str) -> dict[str, Any]:
     result: dict[str, Any] = {"found": archive.found, "new": archive.new}
     if archive.left_out:
         result["left_out"] = archive.left_out
-    if not archive.found:
+    if not archive.found and "up_to_date" not in archive.left_out:
         result["warning"] = "0 found: no record of a page in it"
     return result
 
