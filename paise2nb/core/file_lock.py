@@ -104,17 +104,20 @@ class FairFileLock:
     def _overtake(self, deadline: float) -> bool:
         """Try for a while: by spinning, or now and then while another process spins."""
         naps = self._naps
-        while not _try(self._spinner):
-            if naps == 0 or time.monotonic() >= deadline:
-                return False
-            naps -= 1
-            time.sleep(NAP_SECONDS)
-            if _try(self.file):
-                return True
         try:
+            while not _try(self._spinner):
+                if naps == 0 or time.monotonic() >= deadline:
+                    return False
+                naps -= 1
+                time.sleep(NAP_SECONDS)
+                if _try(self.file):
+                    return True
             for _ in range(self._spins):
                 if _try(self.file):
                     return True
+                # With other programs on all cores, each takes milliseconds.
+                if time.monotonic() >= deadline:
+                    return False
                 os.sched_yield()
             return False
         finally:
@@ -130,27 +133,28 @@ class FairFileLock:
         return True
 
     def _sleep_in_queue(self, deadline: float) -> bool:
-        waiter = self._abandoned = _Waiter(self._opened(""), self._opened(".sleepers"))
+        waiter = self._abandoned = _Waiter(self._opened(""))
         try:
+            _thread.start_new_thread(waiter.sleep, (self._opened(".sleepers"),))
             while (left := deadline - time.monotonic()) > 0:
                 if waiter.acquired.acquire(timeout=min(self._recheck_seconds, left)):
                     self.file, self._abandoned = waiter.file, None
                     self._turn_ends = time.monotonic() + self._turn_seconds
                     return True
                 if _try(self.file):
-                    waiter.abandon()
                     return True
-        except BaseException:
-            waiter.abandon()
-            raise
-        waiter.abandon()
-        return False
+            return False
+        finally:
+            # Not in a method, and from the start of the thread on: see `acquire`.
+            if self.file is not waiter.file:
+                waiter.is_abandoned = True
+                fcntl.flock(waiter.file, fcntl.LOCK_UN)  # or the thread does, once it has the lock
 
     def _others_sleep(self) -> bool:
-        if not _try(self._sleepers):
-            return True
-        fcntl.flock(self._sleepers, fcntl.LOCK_UN)
-        return False
+        try:
+            return not _try(self._sleepers)
+        finally:  # also after an interrupt: who sleeps next would wait for this process
+            fcntl.flock(self._sleepers, fcntl.LOCK_UN)
 
     def _opened(self, suffix: str) -> FileIO:
         path = f"{self.path}{suffix}"
@@ -168,27 +172,22 @@ def _try(file: FileIO) -> bool:
 class _Waiter:
     """A thread that sleeps in the kernel's queue, so that the wait itself can time out."""
 
-    def __init__(self, file: FileIO, sleepers: FileIO) -> None:
+    def __init__(self, file: FileIO) -> None:
         self.file = file
         self.acquired = threading.Lock()
         self.acquired.acquire()
-        self.is_waiting = True
-        self._abandoned = False
-        _thread.start_new_thread(self._sleep, (sleepers,))
+        self.is_waiting = self.is_abandoned = False
 
-    def _sleep(self, sleepers: FileIO) -> None:
+    def sleep(self, sleepers: FileIO) -> None:
+        """Wait for the lock. One that is abandoned is released at once."""
+        self.is_waiting = True
         with sleepers:
             fcntl.flock(sleepers, fcntl.LOCK_SH)
             fcntl.flock(self.file, fcntl.LOCK_EX)
         self.is_waiting = False
         self.acquired.release()
-        if self._abandoned:
+        if self.is_abandoned:
             fcntl.flock(self.file, fcntl.LOCK_UN)
-
-    def abandon(self) -> None:
-        """Release the lock, now or as soon as the thread gets it."""
-        self._abandoned = True
-        fcntl.flock(self.file, fcntl.LOCK_UN)
 
 
 def lock_holder(path: Path, *, byte: int | None = None) -> int | None:

@@ -171,7 +171,7 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         found = [
             row
             for row in rows
-            if row["task"] in tasks and row["isolated"] <= worker.one_at_a_time and not row["due"]
+            if not row["due"] and row["task"] in tasks and row["isolated"] <= worker.one_at_a_time
         ]
         return min(found, key=_ORDER, default=None)
 

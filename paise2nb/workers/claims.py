@@ -274,8 +274,10 @@ class Claims:
         if not self._plugins_are_current():
             return SAFETY_POLL
         limits = self._unpaused_limits()
+        if not limits:  # a job that is due would end each wait at once
+            return SAFETY_POLL
         tasks = tuple(limits)
-        if limits and (self._job_store.claimable(tasks) or self._take_unused_slots(tasks)):
+        if self._job_store.claimable(tasks) or self._take_unused_slots(tasks):
             with self._lock:
                 self._write(limits)
         return SAFETY_POLL if self._ahead else self._seconds_until_due()

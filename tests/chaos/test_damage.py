@@ -79,7 +79,7 @@ def enqueue_until_refused(app: App, name: str, accepted: set[str]) -> None:
 
 def delete(path: Path) -> None:
     for file in path.parent.glob("tasks.db*"):
-        if file.is_file() and not file.name.endswith((".lock", ".sleepers")):
+        if file.is_file() and not file.name.endswith((".lock", ".sleepers", ".spinner")):
             file.unlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
 import signal
@@ -176,6 +177,56 @@ def test_only_one_process_spins(new_lock: NewLock, attempts: list[int]) -> None:
     assert attempts.count(other.file.fileno()) == 1
     fcntl.flock(holder.file, fcntl.LOCK_UN)
     spinning.join()
+
+
+def test_a_wait_that_spins_ends_in_time(new_lock: NewLock, attempts: list[int]) -> None:
+    holder, hasty = new_lock(), new_lock(spins=10**6)
+    assert holder.acquire(0)
+    assert not hasty.acquire(0.01)
+    assert attempts.count(hasty.file.fileno()) < 10**6
+
+
+@pytest.mark.parametrize("name", ["_spinner", "_sleepers"])
+def test_an_interrupt_of_a_wait_leaves_no_file_locked(
+    new_lock: NewLock, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    holder, mine, other = new_lock(), new_lock(), new_lock()
+    assert holder.acquire(0)
+    attempt = file_lock._try
+
+    def interrupted(file: FileIO) -> bool:
+        locked = attempt(file)
+        if file is getattr(mine, name):
+            raise KeyboardInterrupt
+        return locked
+
+    monkeypatch.setattr(file_lock, "_try", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mine.acquire(30)
+    assert attempt(getattr(other, name))
+
+
+def test_an_interrupt_right_after_a_wait_has_begun_leaves_no_lock(
+    new_lock: NewLock, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, mine, other = new_lock(), new_lock(spins=1), new_lock()
+    assert holder.acquire(0)
+    start = _thread.start_new_thread
+
+    def interrupted(*args: Any) -> None:
+        start(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_thread, "start_new_thread", interrupted)
+    # A kernel keeps the exception, too, with all that its frames refer to.
+    with pytest.raises(KeyboardInterrupt) as kept:
+        mine.acquire(30)
+    monkeypatch.undo()
+    until(lambda: asleep(path) == [os.getpid()])
+    fcntl.flock(holder.file, fcntl.LOCK_UN)
+    until(lambda: asleep(path) == [])
+    assert other.acquire(1)
+    assert kept.tb is not None
 
 
 def test_a_stopped_process_does_not_hold_up_those_behind_it(new_lock: NewLock, path: Path) -> None:

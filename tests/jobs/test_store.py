@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from paise2nb.jobs.execution import PROMOTED_AT_ONCE
 from paise2nb.jobs.host_limits import HAS_SLOT, UNPACED_SLOTS, WAITING
 from paise2nb.jobs.models import (
     STATES,
@@ -758,6 +759,13 @@ def test_the_unknown_state_of_a_damaged_row_is_not_counted(store: JobStore, work
         store.end(take(store, worker), COMPLETED)
     names = store.database.read("SELECT name FROM counts")
     assert {row["name"] for row in names} == set(STATES)
+
+
+def test_a_damaged_row_that_is_due_holds_up_no_other(store: JobStore, worker: Worker) -> None:
+    ids = add(store, *(new(delay=DUE) for _ in range(PROMOTED_AT_ONCE + 1)))
+    damage = "UPDATE jobs SET isolated = 'x' WHERE id = ?"
+    store.database.write(lambda c: c.execute(damage, (ids[-1],)))
+    assert take(store, worker).id == ids[0]
 
 
 # Deleting jobs -------------------------------------------------------------------------------

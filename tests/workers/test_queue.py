@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import threading
@@ -12,8 +13,9 @@ from huey.api import Task as HueyTask
 
 from paise2nb.app import App
 from paise2nb.jobs.models import Worker
-from paise2nb.workers.claims import IdleWaiter
+from paise2nb.workers.claims import SAFETY_POLL, IdleWaiter
 from paise2nb.workers.queue import JobHuey, JSONSerializer
+from tests.waiting import until
 from tests.workers.plugin import PLUGIN as PLUGIN  # for the fixture `make`
 from tests.workers.plugin import outcomes
 
@@ -121,6 +123,18 @@ def test_a_job_of_an_unknown_task_waits(waiting: App) -> None:
     waiting.queue.claims.stop()
     assert not waiting.queue.job_store.claimable(list(waiting.parts.limits()))
     assert job.state == "queued"
+
+
+def test_a_worker_waits_on_a_full_disk_although_a_job_is_due(waiting: App) -> None:
+    waiting.enqueue("echo", "x")
+    worker, claims, store = worker_of(waiting), waiting.queue.claims, waiting.queue.job_store
+    claim = store.claim(worker, claims.limits)
+    waiting.enqueue("echo", "due", delay=0.001)
+    until(store.has_work)
+    assert claim is not None
+    assert claims.outages is not None
+    assert claims.outages.is_outage(claim, OSError(errno.ENOSPC, "full"))
+    assert claims._look_for_work(worker) == SAFETY_POLL
 
 
 def work_with(app: App, number: int) -> None:
