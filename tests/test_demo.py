@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 
 import paise2nb
+from paise2nb import demo as demo_package
+from paise2nb.config.parser import read_file
+from paise2nb.config.settings import Settings
 from paise2nb.core import processes
 from paise2nb.demo import DemoSite, logbook, notebook, run_demo
 from paise2nb.demo.run import QUERY
@@ -158,6 +161,18 @@ def test_the_demo_succeeds_and_reports_what_it_did() -> None:
     assert f"{FLAKY.file} is completed after 3 attempts" in told
     assert "410 Gone" in told
     assert f"All {demo.jobs} jobs ended as they should" in told
+
+
+def test_the_demo_does_not_use_what_the_user_has_set(tmp_path: Path) -> None:
+    file = tmp_path / "paise2.yaml"
+    file.write_text(
+        "fetch: {proxy: 'http://127.0.0.1:1', cookies: none.txt, render: always}\n"
+        "alerts: [{name: a, when: stored < 1, notify: 'ntfy://mine'}]\n"
+    )
+    own = read_file(Path(demo_package.__file__).with_name("settings.yaml"))
+    settings = Settings.resolve("development", files=[file], overrides=own)
+    fetch = settings.fetch
+    assert (fetch.proxy, fetch.cookies, fetch.render, settings.alerts) == (None, None, "never", ())
 
 
 def test_the_demo_shows_its_progress() -> None:

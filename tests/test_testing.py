@@ -444,6 +444,11 @@ def greedy(context, url):
     good(context, url.replace("greedy", "good")) if "wrong" in url else None
     return Fetched(b"some words", url, "text/plain")
 
+@fetcher("plain")
+def plain(context, url):
+    greedy(context, url.replace("plain", "greedy"))
+    return b"some words"
+
 @fetcher("mute")
 def mute(context, url):
     return Fetched(limited(context, b"some words"), url, "text/plain")
@@ -469,6 +474,7 @@ ANSWERS, ERRORS = map(str, rules("fetcher"))
         ("picture", {ANSWERS: "picture:x became no item: ['no extractor for image/png"}),
         ("chance", {ANSWERS: "a second call returned other bytes"}),
         ("greedy", {ERRORS: "it returned 10 bytes, more than fetch.max_bytes"}),
+        ("plain", {ERRORS: "it returned 10 bytes, more than fetch.max_bytes"}),
         ("mute", {ERRORS: "'mute:wrong' returned Fetched("}),
         ("system", {ERRORS: "OSError: no such thing"}),
     ],

@@ -85,8 +85,10 @@ def edit(session: Session) -> Message:
 def validate(session: Session) -> Message:
     """Check the settings that apply here."""
     from paise2nb.content.fetch import logins
+    from paise2nb.plugins import Plugins
 
     settings = session.settings()
+    Plugins(settings).provider(settings.task_queue.provider)
     if problems := logins.problems(settings.fetch):
         raise SettingsError(problems[0])
     files = [str(path) for path in config_files() if path.exists()]

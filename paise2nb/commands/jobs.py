@@ -71,6 +71,7 @@ def enqueue(
       paise2 enqueue warc pages.warc.gz
     """
     app = session.app
+    app.plugins.refresh()  # another process may have saved one
     declared = app.plugins.task(task)
     given = {name: options.pop(name) for name in _TASK_OPTIONS}
     given = {name: value for name, value in given.items() if value not in (None, ())}
@@ -92,7 +93,8 @@ def enqueue(
     if given:
         if given.get("same_host") is False and "same_host" not in declared.parameters:
             raise UsageError(f"task {task!r} takes no --any-host")
-        arguments = [declared.with_options((argument,), given) for argument in arguments]
+        every = [argument if argument == () else (argument,) for argument in arguments]
+        arguments = [declared.with_options(argument, given) for argument in every]
     shows = len(arguments) >= PROGRESS_FROM
     with session.progress("enqueueing") if shows else nullcontext() as report:
         jobs = app.enqueue_many(task, arguments, on_progress=report, **options)

@@ -1,6 +1,5 @@
 """Commands for those who operate an installation: backup, restore, health, metrics, alerts."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -9,6 +8,7 @@ from paise2nb.commands.cli import CommandGroup, command, option
 from paise2nb.commands.session import Session
 from paise2nb.core.display import Message, Rows
 from paise2nb.core.errors import UsageError
+from paise2nb.core.files import expand_user
 from paise2nb.core.render import Column
 from paise2nb.core.text import time_span
 
@@ -25,7 +25,7 @@ def backup(session: Session, path: str, no_cache: bool) -> Any:
 
     app = session.app
     with session.progress("backup") as progress:
-        return back_up(app, Path(path).expanduser(), cache=not no_cache, on_progress=progress)
+        return back_up(app, expand_user(path), cache=not no_cache, on_progress=progress)
 
 
 @command("restore")
@@ -37,12 +37,12 @@ def restore(session: Session, path: str) -> Any:
     """
     from paise2nb.operate.backup import restore
 
-    return restore(Path(path).expanduser(), session.settings(plugins=False))
+    return restore(expand_user(path), session.settings(plugins=False))
 
 
 @command("health")
 @option("--max-age TIME", "Longest time that a job may wait: 90, 15m, 1d.")
-@option("--max-failed N", "Most pages that may fail in an hour.", type=int)
+@option("--max-failed N", "Most pages that may fail in an hour.", type=click.IntRange(0))
 def health(session: Session, max_age: str | None, max_failed: int | None) -> Any:
     """Check whether work goes on: exit status 0, or 1 with reasons.
 
@@ -65,7 +65,7 @@ def metrics(session: Session, serve: str | None, write: str | None) -> Any:
     if serve and write:
         raise UsageError("give --serve or --write, not both")
     if write:
-        path = Path(write).expanduser()
+        path = expand_user(write)
         metrics.write(session.app, path)
         return Message(f"wrote {path}", {"path": path})
     if serve is None:

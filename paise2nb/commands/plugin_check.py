@@ -5,7 +5,6 @@ comes back as JSON in a file, so that what the plugin prints can't be taken for 
 """
 
 import builtins
-import contextlib
 import dis
 import faulthandler
 import importlib
@@ -20,6 +19,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import IO, Any
+from urllib.parse import quote
 
 import pluggy
 
@@ -30,7 +30,7 @@ from paise2nb.core.errors import PluginError, message
 from paise2nb.core.files import write_atomically
 from paise2nb.core.render import amount
 from paise2nb.core.urls import scheme_of, suffix_of
-from paise2nb.plugins import BUILT_IN, Plugins
+from paise2nb.plugins import BUILT_IN, Extractor, Plugins
 from paise2nb.workers.spawn import start_program
 
 LOAD_SECONDS = 10.0
@@ -69,6 +69,7 @@ def check(
     Raises:
         PluginError: what is wrong, and in which line of the cell.
     """
+    candidate = candidate.resolve()  # as the module that is made from it names its file
     answer_file, output_file = candidate.with_name("answer"), candidate.with_name("output")
     seconds = load_seconds + (0 if try_id is None else settings.workers.timeout)
     order: list[Any] = [settings.to_json(), str(candidate), str(answer_file), seconds, try_id]
@@ -83,7 +84,7 @@ def check(
         # The line is in the traceback that faulthandler wrote at the timeout or the crash.
         found = re.search(rf'File "{re.escape(str(candidate))}", line (\d+)', text)
         answer = {"problem": ended, "line": int(found[1]) if found else None}
-    lines = candidate.read_text("utf-8").splitlines()
+    lines = candidate.read_text("utf-8").split("\n")  # not at form feeds, as splitlines()
     if "problem" in answer:
         problem, line = answer["problem"], answer["line"]
         where = _line_text(line, lines) if line else ""
@@ -201,7 +202,8 @@ def _locate(error: Exception, candidate: str) -> dict[str, Any]:
 def _undefined_names(candidate: Path, module: ModuleType) -> list[tuple[int, str]]:
     """Return the global names that the module reads but nothing defines, each after its line."""
     read: list[tuple[int, str]] = []
-    defined = {*vars(module), *vars(builtins)}
+    # The body of a class with annotations reads __annotations__, which it has made itself.
+    defined = {*vars(module), *vars(builtins), "__annotations__"}
     for code in _code_objects(compile(candidate.read_bytes(), str(candidate), "exec")):
         for instruction in dis.get_instructions(code):
             if instruction.opname in _DEFINES:
@@ -251,7 +253,8 @@ def _try(settings: Settings, plugins: Plugins, module: str, number: int) -> dict
                 return _run_outcome(app, f"job {job}", app.replay(job))
             item = app.store.get(number)
             if item is not None:
-                extractor = plugins.extractor(item["mime_type"], suffix_of(item["url"]))
+                facts = {"mime_type": item["mime_type"], **item["metadata"].get("source", {})}
+                extractor = _extractor(app, item["url"], item["sha256"], facts)
                 if getattr(extractor, "plugin", None) == module:
                     run = app.dry_run({"task": "extract", "args": [number]})
                     return _run_outcome(app, f"item {number}", run)
@@ -262,22 +265,29 @@ def _try(settings: Settings, plugins: Plugins, module: str, number: int) -> dict
 
 def _job_for(app: App, module: str, number: int) -> int | None:
     """Return the first job in the tree of that job that the plugin handles."""
-    from paise2nb.content.extract.types import choose  # imports what only extraction needs
-
     job_store, plugins = app.queue.job_store, app.plugins
     for job_id, row in job_store.rows(job_store.trees([number]).get(number, [])).items():
         handlers: list[Any] = [plugins.tasks.get(row["task"])]
         if row["task"] == "fetch":
             handlers.append(plugins.fetcher(scheme_of(row["args"][0]) or "file"))
         elif row["task"] == "extract" and len(row["args"]) == 3:
-            url, key, facts = row["args"]
-            with contextlib.suppress(KeyError):
-                data = app.cache.get(key)
-                suffix = suffix_of(url) or suffix_of(facts.get("final_url") or "")
-                handlers.append(choose(plugins, facts.get("mime_type"), data, suffix)[1])
+            handlers.append(_extractor(app, *row["args"]))
         if module in [getattr(handler, "plugin", None) for handler in handlers]:
             return job_id
     return None
+
+
+def _extractor(app: App, url: str, key: str, facts: dict[str, Any]) -> Extractor | None:
+    """Return the extractor that a job chooses for bytes; without them, by their type."""
+    from paise2nb.content.extract.types import choose  # imports what only extraction needs
+
+    names = quote(facts.get("name") or ""), url, facts.get("final_url") or ""
+    suffix = next(filter(None, map(suffix_of, names)), "")
+    declared = facts.get("mime_type")
+    try:
+        return choose(app.plugins, declared, app.cache.get(key), suffix)[1]
+    except KeyError:
+        return app.plugins.extractor(declared or "", suffix)
 
 
 def _run_outcome(app: App, tried: str, run: Any) -> dict[str, Any]:
@@ -287,6 +297,6 @@ def _run_outcome(app: App, tried: str, run: Any) -> dict[str, Any]:
         raise PluginError(f"task {run.task!r} returned a value that is not JSON: {error}") from None
     followups = len(run.followups)
     outcome = {"tried": tried, "task": run.task, "value": run.value, "followups": followups}
-    if run.task == "extract":
+    if run.task == "extract" and "document" in run.value:  # else the page has to be rendered
         outcome["documents"] = json.loads(app.cache.get(run.value["document"]))
     return outcome

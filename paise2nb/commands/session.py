@@ -63,7 +63,12 @@ class Session:
         return self._app
 
     def app_to_stop(self) -> App:
-        """The app, or one without the user's settings if something is wrong with them."""
+        """The app, or one without the user's settings if something is wrong with them.
+
+        Raises:
+            PaiseError: something is wrong, and the line has settings of its own: without them it
+                may mean other workers.
+        """
         from paise2nb.app import App
         from paise2nb.config.salvage import salvaged
         from paise2nb.plugins import Plugins
@@ -71,6 +76,8 @@ class Session:
         try:
             return self.app
         except (SettingsError, PluginError) as error:
+            if self.overrides:
+                raise
             settings = salvaged(self.profile, self.data_dir)
             self.say(f"{error}; stopping the workers of {settings.data_dir} nevertheless")
             self._app = App(settings, plugins=Plugins(settings, tolerant=True))

@@ -73,5 +73,8 @@ def check_alerts(found: Sequence[Mapping[str, Any]], origin: str) -> None:
         where += f" ({printable(alert['name'])})"
         if bool(alert.get("command")) == bool(alert.get("notify")):
             raise SettingsError(f"{where} needs either a command or notify")
+        condition = parse_condition(alert["when"]).name
+        if alert.get("over") == 0 and CONDITIONS[condition].window:
+            raise SettingsError(f"{where}: {condition} is measured over a time; over can't be 0")
         if alert["name"] in names[:number]:
             raise SettingsError(f"{where}: another alert has this name")

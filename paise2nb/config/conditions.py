@@ -1,5 +1,6 @@
 """The conditions of alerts, such as ``failed_rate > 0.2``: a closed list, each with its unit."""
 
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -21,9 +22,12 @@ def _share(text: str) -> float:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         raise UsageError(f"{text!r} is not a number") from None
+    if not 0 <= value < math.inf:
+        raise UsageError(f"{text!r} is no limit; write a number from 0")
+    return value
 
 
 class _Kind(NamedTuple):

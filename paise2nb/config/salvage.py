@@ -6,11 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from paise2nb.config.parser import read_file
+from paise2nb.config.parser import parse_mapping, read_file
 from paise2nb.config.settings import Settings, config_files
 from paise2nb.core.errors import SettingsError
 
-_DATA_DIR = re.compile(r"^data_dir:[ \t]+(['\"]?)(.+?)\1[ \t]*(?:#.*)?$", re.MULTILINE)
+_DATA_DIR = re.compile(r"^data_dir:.*$", re.MULTILINE)
 _JOBS = ("task_queue", "sqlite", "path")
 
 
@@ -35,9 +35,9 @@ def _paths(file: Path) -> dict[str, Any]:
     try:
         written = read_file(file)
     except SettingsError:  # not valid YAML; most such files are, up to one line
-        with suppress(OSError):
+        with suppress(OSError, SettingsError):
             if line := _DATA_DIR.search(file.read_text("utf-8", "replace")):
-                written = {"data_dir": line[2]}
+                written = parse_mapping(line[0], str(file))
     paths = {}
     for key in (("data_dir",), _JOBS):
         value = written

@@ -24,6 +24,7 @@ from paise2nb.config.parser import parse_mapping, read_file, shown
 from paise2nb.config.specs import (
     Entry,
     FieldSpec,
+    HeaderText,
     Key,
     Layer,
     MappingSpec,
@@ -191,7 +192,7 @@ class Retention(Section):
 class FetchSettings(Section):
     """How URLs are fetched."""
 
-    user_agent: str | None
+    user_agent: HeaderText | None
     timeout: SomeSeconds
     max_bytes: Annotated[int, Range(1, 2**40)]
     max_redirects: Annotated[int, Range(0, 100)]
@@ -424,7 +425,8 @@ def _add_render_pool(entries: dict[Key, Entry]) -> None:
     path = ("workers", "pools", RENDER)
     if on and not any(RENDER in entries[key].value for key in pools):
         entries.setdefault(path, Entry({}, on[0].origin))
-        entries[*path, "tasks"] = Entry([RENDER], on[0].origin)
+        own = entries.get((*path, "tasks"), Entry([], "")).value
+        entries[*path, "tasks"] = Entry([*own, RENDER], on[0].origin)
         entries.setdefault((*path, "threads"), Entry(RENDER_THREADS, on[0].origin))
 
 

@@ -25,6 +25,7 @@ from typing import (
     get_origin,
     get_type_hints,
 )
+from urllib.parse import urlsplit
 
 from paise2nb.config.conditions import parse_condition
 from paise2nb.config.parser import WrittenKey, printable, shown
@@ -39,6 +40,8 @@ Module = NewType("Module", str)
 """The name of a module, or the path of a ``.py`` file."""
 Proxy = NewType("Proxy", str)
 """The URL of a proxy, or ``environment``."""
+HeaderText = NewType("HeaderText", str)
+"""The value of a header, which is sent in Latin-1."""
 RedisURL = NewType("RedisURL", str)
 """The URL of a Redis server, with or without a password."""
 Secret = NewType("Secret", str)
@@ -61,6 +64,7 @@ _TYPES: dict[Any, str] = {
     float: "a number",
     str: "text",
     Proxy: "an http:// or https:// URL, environment",
+    HeaderText: "text",
     RedisURL: "a redis://, rediss:// or unix:// URL",
     Secret: "text",
     TimeSpan: "a time span such as 90, 15m, 2h or 1d",
@@ -189,8 +193,12 @@ def _checked(kind: Any, value: Any, base: Path) -> Any:
         raise ValueError
     if kind is WhenText:
         parse_condition(value)
+    if kind is HeaderText and not re.fullmatch(r"[\x20-\xff]*", value):
+        raise UsageError(f"{shown(value)} can't be sent in a header; write it in Latin-1")
     if not re.match(_PATTERNS.get(kind, ""), value):
         raise ValueError
+    if kind in (Proxy, RedisURL):
+        _ = urlsplit(value).port  # raises ValueError for a wrong one
     return value
 
 

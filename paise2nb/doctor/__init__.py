@@ -88,7 +88,8 @@ def examine(resolve: Callable[[], Settings]) -> Report:
         findings.append(Finding("ok", "data directory", "a temporary one for each run"))
         return Report(findings)
     findings += _run("data directory", data.check_directory, directory)
-    findings += _run("databases", data.check_databases, settings, directory)
+    if directory.is_dir() or not directory.exists():
+        findings += _run("databases", data.check_databases, settings, directory)
     if directory.is_dir() and not Report(findings).exit_status:
         findings += _run("workers", _workers, settings)
     return Report(findings)
@@ -126,6 +127,7 @@ def _installation() -> Iterator[Finding]:
 
 def _plugins(settings: Settings) -> Iterator[Finding]:
     loaded = Plugins(settings)
+    loaded.provider(settings.task_queue.provider)
     yield Finding("ok", "plugins", f"all load; tasks: {', '.join(sorted(loaded.tasks))}")
 
 
@@ -175,7 +177,7 @@ def _workers(settings: Settings) -> Iterator[Finding]:
         if store is not items.ItemStore:
             text = f"{amount(app.store.count(), 'item')} in {store.__module__}.{store.__qualname__}"
             yield Finding("ok", "items", text)
-        if settings.task_queue.provider not in ("sqlite", "none"):
+        if path != settings.databases(app.data_dir)[0]:  # a plugin's queue chose it
             yield from data.check_database("jobs", path, JOBS_FORMAT)
     yield from missing
     yield from alerts

@@ -313,9 +313,12 @@ def check_state(state: str | None, *, pages: bool) -> None:
 def whole_number(name: str, value: Any, hint: str = "") -> int:
     """The value of an argument as an int, also that of a NumPy integer. Raises UsageError."""
     try:
-        return index(value)
+        number = index(value)
     except TypeError:
         raise UsageError(f"{name} is {value!r}; give a whole number{hint}") from None
+    if not -(2**63) <= number < 2**63:  # which SQLite takes
+        raise UsageError(f"{name} is {number}; give a smaller number")
+    return number
 
 
 def value_of(result: str | None) -> Any:

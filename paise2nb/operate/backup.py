@@ -64,8 +64,11 @@ def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress =
                          "plugin keeps the data there; use its own backup")  # fmt: skip
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise PaiseError(f"{path} exists{_interrupted(path)}; name a new directory")
+    try:
+        path.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PaiseError(f"can't back up to {path}: {error.strerror}") from error
     with _removed_on_error([path], f"back up to {path}"):
-        make_private_directory(path)
         _copy_databases(app.queue.job_store, app.store, path)
         needed, jobs = _forget_workers(path / JOBS)
         source, target = app.cache, Cache(path / CACHE)

@@ -55,7 +55,7 @@ def check(
     queue = settings.task_queue
     path, _ = settings.databases(directory)
     reasons = [*_disk(settings, path)]
-    known = queue.provider in ("sqlite", "none")  # a plugin's job store may be anywhere
+    known = queue.provider in ("sqlite", "redis", "none")  # a plugin's job store may be anywhere
     try:
         if size_of(path) or (known and any(directory.glob("*.db*"))):
             with closing(JobStore(path, create=False)) as job_store:

@@ -94,7 +94,11 @@ class Task:
         for name in ("max_retries", "retry_delay", "timeout", "memory_mb"):
             if (value := getattr(self, name)) is not None:
                 self._check_number(name, value, "")
-        for error_class, policy in self.policies.items():
+        policies: Mapping[str, Any] = self.policies
+        for error_class, policy in policies.items():
+            if not isinstance(policy, Mapping):
+                reason = f"the policy for {error_class!r} is {policy!r}"
+                raise self._broken(f'{reason}; give a mapping such as {{"max_retries": 5}}')
             for name, value in policy.items():
                 where = f" in the policy for {error_class!r}"
                 if name not in POLICY_FIELDS:
@@ -233,22 +237,32 @@ def task(
         hooks = check, key, fresh, host, policies
         return Task(name, function, *limits, module, *hooks, runs, threads)
 
-    return _declare(declared)
+    return _declare(declared, name)
 
 
 def fetcher(*schemes: str) -> Callable[[F], F]:
     """Make a function ``(context, url)`` the fetcher of some URL schemes."""
-    return _declare(lambda function, module: Fetcher(function, schemes, module))
+    return _declare(lambda function, module: Fetcher(function, schemes, module), *schemes)
 
 
 def extractor(*mime_types: str, suffixes: Iterable[str] = ()) -> Callable[[F], F]:
     """Make a function ``(context, data, source)`` the extractor of some MIME types."""
-    names = tuple(suffixes)
-    return _declare(lambda function, module: Extractor(function, mime_types, names, module))
+    names = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
+    return _declare(
+        lambda function, module: Extractor(function, mime_types, names, module), *mime_types
+    )
 
 
-def _declare(make: Callable[[Any, str], Task | Fetcher | Extractor]) -> Callable[[F], F]:
-    """Return the decorator that adds what ``make(function, module)`` returns to a function."""
+def _declare(
+    make: Callable[[Any, str], Task | Fetcher | Extractor], *names: object
+) -> Callable[[F], F]:
+    """Return the decorator that adds what ``make(function, module)`` returns to a function.
+
+    Raises:
+        PluginError: One of the names is the function: the decorator was written without any.
+    """
+    if any(map(callable, names)):
+        raise PluginError('a decorator needs a name, such as @task("shout")')
 
     def decorate(function: F) -> F:
         declared = make(function, function.__module__)

@@ -2,9 +2,11 @@
 
 import inspect
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from paise2nb.config.settings import Settings
 from paise2nb.core.errors import PluginError, SettingsError, shortened
 from paise2nb.core.text import did_you_mean
 from paise2nb.plugins.api import Task
@@ -23,6 +25,14 @@ from paise2nb.plugins.protocols import (
 _CONTEXT_NAMES = ("context", "ctx", "c")
 _NAMED_ONLY = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 _SHAPES = {Fetcher: "(context, url)", Extractor: "(context, data, source)"}
+# The forms of what each is declared for, and an example.
+_NAMES: dict[Any, tuple[dict[str, str], str]] = {
+    Fetcher: ({"schemes": r"[^:/]+"}, '"ftp"'),
+    Extractor: (
+        {"mime_types": r"[^/]+/[^/]+", "suffixes": r"\..+"},
+        '"text/csv", suffixes=[".csv"]',
+    ),
+}
 # What those hooks return that are called when a plugin is loaded.
 RETURNED = {
     "tasks": ("a list of Task", Iterable, Task),
@@ -126,24 +136,33 @@ def taken_error(plugin: str, task: Task, first: str) -> PluginError:
 
 
 def check_content(plugin: str, entry: Fetcher | Extractor) -> None:
-    """Check the function of a fetcher or an extractor. Raises PluginError."""
+    """Check the function of a fetcher or an extractor, and its names. Raises PluginError."""
     shape, parameters = _SHAPES[type(entry)], _parameters(entry.function)
+    kind, name = type(entry).__name__.lower(), getattr(entry.function, "__name__", "function")
+    forms, example = _NAMES[type(entry)]
+    names = [(each, form) for field, form in forms.items() for each in getattr(entry, field)]
+    fitting = [isinstance(each, str) and re.fullmatch(form, each) for each, form in names]
+    if not names or not all(fitting):
+        given = _shown([each for each, _ in names])
+        reason = f"{kind} {name} is declared for {given}; write @{kind}({example})"
+        raise rule_error(plugin, reason, entry.function)
     try:
         inspect.signature(entry.function).bind(*shape.split(","))
         fits = _is_context(parameters[0])
     except TypeError:
         fits = False
     if not fits:
-        kind, name = type(entry).__name__.lower(), getattr(entry.function, "__name__", "function")
         raise rule_error(plugin, f"{kind} {name} must take {shape}", entry.function)
 
 
-def check_pools(pools: Mapping[str, Any], tasks: Collection[str]) -> None:
+def check_pools(settings: Settings, tasks: Collection[str]) -> None:
     """Check that the tasks of all pools exist. Raises SettingsError."""
-    for name, pool in pools.items():
+    for name, pool in settings.workers.pools.items():
         for task in pool.tasks:
             if task not in tasks:
-                where, hint = f"workers.pools.{name}.tasks", did_you_mean(task, tasks)
+                key = ("workers", "pools", name, "tasks")
+                where = f"{settings.entries[key].origin}: {'.'.join(key)}"
+                hint = did_you_mean(task, tasks)
                 raise SettingsError(f"{where}: unknown task {task!r}; {hint}")
 
 

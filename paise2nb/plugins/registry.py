@@ -118,7 +118,7 @@ class Plugins:
             else:
                 self._add(name, partial(import_plugin, name), version)
         if not self._not_loaded:  # else one of those may define the task
-            check_pools(settings.workers.pools, self.tasks)
+            check_pools(settings, self.tasks)
 
     def follow(self, data_dir: Path) -> SavedPlugins:
         """Watch the saved plugins of a data directory, which an app may have chosen after loading.
@@ -382,8 +382,9 @@ class Plugins:
             self.require_all()  # one of those may define it
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}? " if near else ""
+            origin = self._settings.entries["task_queue", "provider"].origin
             raise SettingsError(
-                f"task_queue.provider is {name!r}, which no plugin defines; "
+                f"{origin}: task_queue.provider is {name!r}, which no plugin defines; "
                 f"{hint}known: {', '.join(sorted(known))}"
             )
         return known[name]

@@ -69,7 +69,8 @@ def _failures_have_a_class(workspace: Workspace, app: App) -> None:
             raise Broken(f"{each!r} returned {fetch(each)!r}")
     _, fetch = _fetcher(workspace.open(**{"fetch.max_bytes": 1}), url)
     try:
-        size = len(fetch(url).data)
+        found = fetch(url)
+        size = len(found.data if isinstance(found, Fetched) else found)
         raise Broken(f"it returned {size} bytes, more than fetch.max_bytes")
     except PermanentError as error:
         expect(error.error_class, "too_large", "the error class over fetch.max_bytes")

@@ -134,7 +134,10 @@ def take_stats(job_store: JobStore, since: float | str = "1d", by: str = "task")
     """
     if by not in GROUPS:
         raise UsageError(f"can't group by {by!r}; one of {', '.join(GROUPS)}")
-    begin = job_store.now() - (time_span(since) if isinstance(since, str) else since)
+    seconds = time_span(since) if isinstance(since, str) else since
+    if not 0 <= seconds < 10**10:
+        raise UsageError(f"since is {since!r}; give a time span such as 15m, 1d or 4w")
+    begin = job_store.now() - seconds
     begin -= begin % 60
     groups: dict[str, _Group] = {}
     for (series, host), sums in job_store.sums(begin, by_host=by == "host").items():

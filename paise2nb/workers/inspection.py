@@ -3,12 +3,13 @@
 import json
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from paise2nb.config.settings import DEFAULT_POOL, Settings
 from paise2nb.core import processes
 from paise2nb.core.disks import network_filesystem
-from paise2nb.core.errors import SettingsError
+from paise2nb.core.errors import PluginError, SettingsError
 from paise2nb.jobs.models import ELSEWHERE, HERE, IMMEDIATE, RUNNING
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.workers_status import (
@@ -97,6 +98,8 @@ class WorkersInspection:
         same = running == self._parts.settings.without_secrets()
         if not same and supervisor["presence"] == HERE:
             return OTHER_SETTINGS
+        with suppress(PluginError):
+            self._parts.plugins.refresh()  # another process may have saved one
         tasks = self._job_store.ready_tasks()
         if unknown := tasks - set(self._parts.plugins.tasks):
             names = ", ".join(sorted(unknown))

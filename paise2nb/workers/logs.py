@@ -173,7 +173,8 @@ class _Handler(logging.handlers.WatchedFileHandler):
     """Keeps the log within its limit."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        # Names of files may have characters that no encoding has.
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self._limiter = LogLimiter(path)
 
     def format(self, record: logging.LogRecord) -> str:

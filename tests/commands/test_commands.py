@@ -21,7 +21,14 @@ from paise2nb.commands import Session, main, table
 from paise2nb.commands.arguments import argument_lines, expand
 from paise2nb.commands.cli import ALIASES, Command, CommandGroup
 from paise2nb.core import disks, render
-from paise2nb.core.errors import NotFound, PaiseError, Timeout, UsageError, WorkersError
+from paise2nb.core.errors import (
+    NotFound,
+    PaiseError,
+    PluginError,
+    Timeout,
+    UsageError,
+    WorkersError,
+)
 from paise2nb.core.text import time_span
 from tests import example_plugin
 from tests.mounts import paise2_on
@@ -504,6 +511,37 @@ def test_a_wrong_value_in_a_file_names_its_line(run: Run, here: Path) -> None:
     (here / "paise2.yaml").write_text("workers:\n  concurrency: many\n")
     with pytest.raises(UsageError, match=r"paise2\.yaml:2: workers\.concurrency is 'many'"):
         run("config", "validate")
+
+
+def test_what_only_plugins_know_is_validated_too(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"--set: task_queue\.provider is 'nonsense', which"):
+        run("config", "validate", "--set", "task_queue.provider=nonsense")
+    with pytest.raises(PluginError, match=r"nowhere\.py' can't be loaded"):
+        run("config", "validate", "--set", "plugins=[nowhere.py]")
+
+
+def test_a_mistake_in_a_line_stops_no_other_workers(run: Run) -> None:
+    with pytest.raises(UsageError, match="unknown key data_dirr"):
+        run("worker", "stop", "--set", "data_dirr=/elsewhere")
+
+
+MISTAKES = {
+    "job numbers": (["search", "x", "--limit", str(2**70)], "give a smaller number"),
+    "item numbers": (["item", str(2**70)], "give a smaller number"),
+    "times": (["stats", "--since", "900000d"], "since is '900000d'; give a time span"),
+    "a missing path": (["enqueue", "folder", "--recursive"], "missing a required argument"),
+    "pages": (["health", "--max-failed", "-1"], "-1 is not in the range"),
+    "a home": (["backup", "~nobody-of-that-name/a"], "there is no such home directory"),
+    "another home": (["restore", "~nobody-of-that-name/a"], "there is no such home directory"),
+    "a file": (["metrics", "--write", "~nobody-of-that-name/a"], "there is no such home"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_value_that_makes_no_sense_is_a_usage_error(run: Run, what: str) -> None:
+    words, message = MISTAKES[what]
+    with pytest.raises(UsageError, match=message):
+        run(*words)
 
 
 def test_a_valid_cell_becomes_the_settings_file(run: Run, here: Path) -> None:

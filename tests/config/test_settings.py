@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from paise2nb.config.parser import parse_assignment, parse_mapping
+from paise2nb.config.salvage import salvaged
 from paise2nb.config.settings import (
     KEYS,
     PROFILES,
@@ -307,6 +308,15 @@ def test_null_restores_the_data_directory_of_the_profile(place: Place) -> None:
     assert origin(settings, "data_dir") == "--set"
 
 
+@pytest.mark.parametrize("written", ["null", "~", "", "'../data'  # mine"])
+def test_a_broken_file_names_the_same_data_directory(place: Place, written: str) -> None:
+    file = place.cwd / "paise2.yaml"
+    file.write_text(f"data_dir: {written}\n")
+    expected = place.resolve().data_dir
+    file.write_text(f"data_dir: {written}\nworkers: [\n")
+    assert salvaged().data_dir == expected
+
+
 # Alerts --------------------------------------------------------------------------------------
 
 ALERTS = """
@@ -400,6 +410,10 @@ MISTAKES_IN_A_FILE = [
     ("fetch:\n  user_agent: 2024-13-45\n", "2: not valid YAML: month must be in 1..12"),
     ("fetch:\n  robots: !!bool x\n", "2: not valid YAML: 'x'"),
     ("? [a]\n: 1\n", "1: not valid YAML: a key must be a word"),
+    ("fetch: {proxy: 'http://h:99999'}\n", "1: fetch.proxy is 'http://h:99999'; "
+     "allowed: an http:// or https:// URL, environment or null"),
+    ('fetch: {user_agent: "\\u6587"}\n',
+     "1: fetch.user_agent: '\u6587' can't be sent in a header; write it in Latin-1"),
     ("alerts: mail\n", "1: alerts is no list; allowed: a list of mappings of name, when, over, "
      "command, notify, every, timeout"),
     ("alerts: [mailto://me:hunter2@h]\n", "1: alerts[0] is no mapping; allowed: mappings of name, "
@@ -418,6 +432,12 @@ MISTAKES_IN_A_FILE = [
     ("alerts: [{when: paused == 1}]\n", "1: alerts[0].when: 'paused == 1' is not a condition; "
      "write one such as: failed_rate > 0.2"),
     ("alerts: [{when: paused > many}]\n", "1: alerts[0].when: 'many' is not a number"),
+    ("alerts: [{when: paused > nan}]\n",
+     "1: alerts[0].when: 'nan' is no limit; write a number from 0"),
+    ("alerts: [{when: failed_rate > -20%}]\n",
+     "1: alerts[0].when: '-20' is no limit; write a number from 0"),
+    ("alerts: [{name: a, when: stored < 1, over: 0, command: [x]}]\n",
+     "1: alerts[0] (a): stored is measured over a time; over can't be 0"),
     ("alerts: [{over: soon}]\n",
      "1: alerts[0].over: 'soon' is not a time span; write 90, 15m, 2h, 1d or 1w"),
     ("alerts: [{every: -1}]\n", "1: alerts[0].every is -1; allowed: a time span such as 90, 15m, "
@@ -495,6 +515,13 @@ def test_two_pools_cannot_run_the_same_task(place: Place) -> None:
         f"{file}:4: workers.pools.web.tasks: pool 'fetch' runs 'fetch' already "
         "(packaged profile development); name it once, or set that pool to null"
     )
+
+
+def test_a_pool_that_renders_keeps_its_other_tasks(place: Place) -> None:
+    settings = place.resolve(
+        overrides={"workers.pools.render.tasks": ["shout"], "fetch.render": "auto"}
+    )
+    assert settings.workers.pools["render"].tasks == ("shout", "render")
 
 
 @pytest.mark.parametrize("number", [3, 3.5])

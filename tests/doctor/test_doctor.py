@@ -212,6 +212,20 @@ def test_a_lost_database_is_refused_by_all_commands(data: Path, name: str) -> No
         assert advice in str(refused.value)
 
 
+def test_an_unknown_queue_is_found_before_there_are_data(tmp_path: Path) -> None:
+    report = run(tmp_path / "data", "doctor", "--set", "task_queue.provider=nonsense")
+    assert "task_queue.provider is 'nonsense', which no plugin defines" in str(report)
+
+
+def test_a_file_in_place_of_the_data_directory_is_one_finding(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    [finding] = problems(tmp_path / "data")
+    assert (finding.check, finding.text) == (
+        "data directory",
+        f"can't write to {tmp_path / 'data'}",
+    )
+
+
 def test_a_job_whose_cached_file_is_missing(data: Path) -> None:
     with paise2nb.open("development", data) as app:
         job = app.enqueue("extract", "https://example.org/", "ab" * 32, {})

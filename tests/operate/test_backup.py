@@ -123,6 +123,8 @@ def test_a_backup_replaces_nothing(tmp_path: Path, app: App) -> None:
         with pytest.raises(PaiseError, match=r"exists; name a new directory"):
             back_up(app, taken)
     assert (tmp_path / "backup" / MANIFEST).read_bytes() == before
+    with pytest.raises(PaiseError, match=r"can't back up to .*/file/backup: Not a directory$"):
+        back_up(app, tmp_path / "file" / "backup")
     (tmp_path / "empty").mkdir()
     back_up(app, tmp_path / "empty")
 

@@ -171,6 +171,12 @@ def test_a_full_disk_and_lost_or_damaged_jobs(tmp_path: Path, health: Run) -> No
         assert codes(health()) == ["disk_free"]
 
 
+def test_lost_jobs_that_other_machines_run_too(tmp_path: Path, health: Run) -> None:
+    paise2nb.open("development", tmp_path / "data").close()
+    (tmp_path / "data" / "tasks.db").unlink()
+    assert codes(health("--set", "task_queue.provider=redis")) == ["storage"]
+
+
 def test_the_check_changes_nothing_and_loads_no_plugins(tmp_path: Path, app: App) -> None:
     """The row of a dead worker stays: it is rescued by a supervisor."""
     job = app.enqueue("echo", "runs")

@@ -133,6 +133,34 @@ DECLARATIONS = {
         '@task("x", policies={"dns": {"max_retries": -2}})\ndef x(context): ...',
         "max_retries is -2 in the policy for 'dns'; give a whole number",
     ),
+    "a policy that is a number": (
+        '@task("x", policies={"dns": 2})\ndef x(context): ...',
+        "line 3: task 'x': the policy for 'dns' is 2; give a mapping such as",
+    ),
+    "a task without a name": (
+        "@task\ndef x(context): ...",
+        'line 3: a decorator needs a name, such as @task("shout")',
+    ),
+    "an extractor without a type": (
+        "@extractor\ndef a(context, data, source): ...",
+        "line 3: a decorator needs a name",
+    ),
+    "an extractor for nothing": (
+        "@extractor()\ndef a(context, data, source): ...",
+        'line 3: extractor a is declared for [] (list); write @extractor("text/csv", suffixes=',
+    ),
+    "a suffix as a type": (
+        '@extractor(".a")\ndef a(context, data, source): ...',
+        "line 3: extractor a is declared for ['.a'] (list); write @extractor(",
+    ),
+    "a list of schemes": (
+        '@fetcher(["gopher"])\ndef g(context, url): ...',
+        "line 3: fetcher g is declared for [['gopher']] (list); write @fetcher(",
+    ),
+    "a scheme with a colon": (
+        '@fetcher("gopher://")\ndef g(context, url): ...',
+        "line 3: fetcher g is declared for ['gopher://'] (list); write @fetcher(",
+    ),
     "an unknown pool": (
         '@task("x", pool="gpu")\ndef x(context): ...',
         "line 3: task 'x': pool is 'gpu', which workers.pools does not have; known: default, fet",
@@ -212,7 +240,8 @@ def test_pools_do_not_matter_where_jobs_run_in_the_caller(plugin: Path, tmp_path
 
 def test_a_task_of_a_pool_that_no_plugin_defines_is_a_wrong_setting(tmp_path: Path) -> None:
     settings = {"workers.pools.slow.tasks": ["fetsh"]}
-    with pytest.raises(SettingsError, match=r"workers.pools.slow.tasks: unknown task 'fetsh'; did"):
+    wrong = r"^--set: workers\.pools\.slow\.tasks: unknown task 'fetsh'; did"
+    with pytest.raises(SettingsError, match=wrong):
         paise2nb.open("development", tmp_path / "data", settings)
 
 

@@ -32,7 +32,7 @@ def add(context, a: int, b: "float" = 0.5):
 def any_number(context, *words):
     return len(words)
 
-@extractor("text/html", suffixes=[".mine"])
+@extractor("text/html", suffixes=".mine")
 def html(context, data, source):
     return Document("mine")
 

@@ -135,6 +135,17 @@ def test_an_app_in_another_process_loads_it_with_its_next_enqueue(app: App) -> N
         assert other.enqueue("shout", "hello").state == "queued"
 
 
+def test_commands_of_an_app_in_another_process_know_it(app: App) -> None:
+    with paise2nb.open("development", app.data_dir, {"workers.concurrency": 1}) as other:
+        other.workers.start(pool="fetch")
+        write_cell(app, SHOUT)
+        app.enqueue("shout", "hello")
+        assert "pool default has no workers" in str(other.workers.status().problem)
+    with paise2nb.open("development", app.data_dir) as other:
+        write_cell(app, SHOUT.replace("shout", "whisper"), name="quiet")
+        assert main(["enqueue", "whisper", "hello"], CellSession(other, None, set()))
+
+
 HOOKED = """
 from paise2nb import hookimpl, task
 
@@ -218,6 +229,34 @@ def test_only_existing_plugins_are_disabled_or_enabled(
     write_cell(app, SHOUT)
     with pytest.raises(UsageError, match=answer):
         plugins(app, *words)
+
+
+POINT = """\
+from dataclasses import dataclass
+from paise2nb import task
+
+@dataclass
+class Point:
+    x: int
+
+@task("point")
+def point(context, x: int):
+    return Point(x).x
+"""
+
+
+def test_a_cell_may_have_a_class_with_annotations(immediate: App) -> None:
+    write_cell(immediate, POINT, name="points")
+    assert immediate.enqueue("point", 3).result() == 3
+
+
+def test_a_cell_is_saved_in_a_data_directory_that_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    with paise2nb.open("test", tmp_path / "link") as app:
+        assert write_cell(app, SHOUT).data["registers"] == "task shout"
+        with pytest.raises(PluginError, match=r"^line 4, `1 / 0`: ZeroDivisionError"):
+            write_cell(app, REFUSED["an error"][0])
 
 
 # Refused -------------------------------------------------------------------------------------
@@ -408,6 +447,18 @@ def test_an_extractor_is_tried_on_a_file_of_an_unsupported_type(
     again = write_cell(immediate, shorter, "--try", str(item.id))
     assert [d["title"] for d in again.data["documents"]] == ["A"]
     assert [item.title for item in immediate.items()] == ["A title"]
+
+
+def test_an_extractor_is_tried_on_an_item_that_another_one_has_made(
+    immediate: App, tmp_path: Path
+) -> None:
+    file = tmp_path / "poem.lines"
+    file.write_text("A title\none\ntwo\n")
+    immediate.enqueue("fetch", str(file))
+    immediate.queue.job_store.clear()  # a job would have the same number
+    [item] = immediate.items()
+    tried = write_cell(immediate, LINES, "--try", str(item.id))
+    assert [d["title"] for d in tried.data["documents"]] == ["A title"]
 
 
 def test_a_plugin_is_not_tried_on_a_job_that_it_does_not_handle(immediate: App) -> None:

@@ -35,6 +35,10 @@ def from_below(context, megabytes):
 def long_print(context, length):
     print("y" * length, flush=True)
 
+@task("odd_record")
+def odd_record(context):
+    context.log.info("no file caf\\udce9.txt")
+
 @task("long_record")
 def long_record(context, length):
     context.log.info("z" * length)
@@ -124,6 +128,15 @@ def test_a_long_record_is_cut(app: App) -> None:
     app.workers.stop()
     assert "characters left out" in log_of(app).read_text()
     assert max(map(len, log_of(app).read_text().splitlines())) <= RECORD_LENGTH
+
+
+def test_a_record_with_the_name_of_any_file_is_written(app: App) -> None:
+    app.enqueue("odd_record")
+    app.workers.start(pool="default", concurrency=1)
+    app.wait(timeout=60)
+    app.workers.stop()
+    assert r": no file caf\udce9.txt" in log_of(app).read_text()
+    assert "Traceback" not in log_of(app).read_text()
 
 
 def test_workers_that_were_told_to_stop_leave_no_warning(app: App) -> None:
