@@ -21,7 +21,7 @@ from typing import Any, Self
 from paise2nb.config.settings import Settings
 from paise2nb.core.display import Message
 from paise2nb.core.errors import NotFound, PluginError, WorkersError
-from paise2nb.core.files import claim_directory
+from paise2nb.core.files import claim_directory, expand_user
 from paise2nb.core.formats import COPIES
 from paise2nb.core.render import amount, counted
 from paise2nb.jobs.context import Context
@@ -383,7 +383,7 @@ class App:
         """Write the items to a file or a folder, by its ending."""
         from paise2nb.collection.export import export
 
-        return export(self.store.list(tag=tag), self.store, Path(path), force=force)
+        return export(self.store.list(tag=tag), self.store, expand_user(str(path)), force=force)
 
     def reset(self, *, hard: bool = False) -> Message:
         """Delete finished jobs and cached bytes; ``hard``: everything. Returns the numbers.
@@ -393,11 +393,15 @@ class App:
         """
         if self.workers.present():
             raise WorkersError("workers run; stop them first: paise2 worker stop")
+        from paise2nb.content.tasks import needed_keys
+
         job_store = self.queue.job_store
         # The files first: this gives a full disk the space that the databases need.
-        cached = self.cache.clear() if hard else self.cache.remove(job_store.needed_keys(), 0)
+        needed = set() if hard else needed_keys(job_store, self.store)
+        cached = self.cache.clear() if hard else self.cache.remove(needed, 0)
         jobs = job_store.clear() if hard else job_store.prune(job_store.now() + 1)
         items = self.store.clear() if hard else 0
+        job_store.give_back_space()
         if hard:
             shutil.rmtree(self.data_dir / COPIES, ignore_errors=True)
         for name, action in self.plugins.actions("reset_actions"):

@@ -508,6 +508,37 @@ def test_a_hard_reset_removes_everything(app: App, tmp_path: Path) -> None:
     assert (sum(status.jobs.values()), status.items, len(app.search("words"))) == (0, 0, 0)
 
 
+def test_a_reset_keeps_the_bytes_that_the_extraction_of_an_item_needs(
+    make: Make, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.txt"
+    page.write_text("some words to find")
+    [item] = make().enqueue("fetch", str(page)).items
+    waiting = make("development")
+    waiting.enqueue("extract", item.id)
+    waiting.reset()
+    assert item.sha256 in waiting.cache
+
+
+def test_a_hard_reset_gives_the_space_back(waiting: App) -> None:
+    waiting.enqueue_many("echo", [f"{number}{' word' * 2000}" for number in range(100)])
+    waiting.store.put(
+        paise2nb.Document("word " * 200_000), url="http://a/", key="http://a/", tag=None,
+        mime_type="text/plain", sha256="0" * 64, size=4, fetched_at=0.0,
+    )  # fmt: skip
+    waiting.reset(hard=True)
+    for name in ("tasks.db", "items.db"):
+        assert sum(path.stat().st_size for path in waiting.data_dir.glob(f"{name}*")) < 300_000
+
+
+def test_an_export_to_the_home_directory(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert app.export("~/all.jsonl").path == tmp_path / "all.jsonl"
+    assert (tmp_path / "all.jsonl").exists()
+
+
 def test_the_cleanup_removes_old_jobs(make: Make) -> None:
     app = make(history__keep_days=0)
     app.enqueue("echo", "x")

@@ -6,7 +6,10 @@ one of a run is a word, too. So a word inside of a run is found as a phrase of s
 """
 
 import re
+import sqlite3
 import unicodedata
+from contextlib import closing
+from functools import lru_cache
 from itertools import chain, islice, pairwise
 
 from paise2nb.core.render import HIT_END, HIT_START
@@ -35,6 +38,13 @@ _JOINED = f"(?:{_PIECE})+(?:{_JOINT}(?:{_PIECE})+)+"
 _LAST = f"{_JOINT}{_UNIT}{_BOUNDARY}$"
 _SINGLE = f"{_BOUNDARY}{_UNIT}{_BOUNDARY}$"
 
+# Endings of English words that the stemmer of the index takes off.
+_ENDINGS = (
+    "ability able ably al ality alize ance ant ation ative ator ed ement ence ent er es ful fully"
+    " fulness ibility ible ic ical icate icity ies ing ion ism ity ive iveness ization logy ly ment"
+    " ness ous ously ousness y"
+)
+
 
 def indexed(text: str | None) -> str | None:
     """Return a text in the form that is indexed: NFKC, without invisible characters, in pairs."""
@@ -59,6 +69,37 @@ def searched(phrase: str) -> tuple[str, bool]:
     """
     text = indexed(phrase) or ""
     return re.sub(_LAST, _BOUNDARY, text), bool(re.search(_SINGLE, text))
+
+
+@lru_cache(maxsize=1000)
+def with_prefix(beginning: str) -> tuple[str, list[str]]:
+    """Return words that find all words with a beginning.
+
+    The index has stems, and makes stems of the words of a query: "organization" is there as
+    "organ", without the prefix "organiz", and "key" becomes "kei", with which no "keyboard" begins.
+
+    Returns:
+        A word whose stem it is if there is one, else itself, and a word for each other stem.
+    """
+    letters = unicodedata.normalize("NFD", beginning.lower())
+    prefix = "".join(c for c in letters if not unicodedata.combining(c))
+    if not prefix.isascii():  # the stemmer knows no other letters
+        return beginning, []
+    words = [prefix, f"{prefix}ful", f"{prefix}e"]  # of the last two most stems are the prefix
+    for ending in _ENDINGS.split():
+        parts = (n for n in range(len(ending)) if prefix.endswith(ending[:n]))
+        words += [prefix + ending[n:] for n in parts]
+    with closing(sqlite3.connect(":memory:")) as stemmer:
+        stemmer.execute("CREATE VIRTUAL TABLE words USING fts5 (word, tokenize = 'porter')")
+        stemmer.execute("CREATE VIRTUAL TABLE stems USING fts5vocab (words, instance)")
+        stemmer.executemany("INSERT INTO words VALUES (?)", zip(words))
+        rows = stemmer.execute("SELECT doc, term FROM stems ORDER BY doc").fetchall()
+    stems: dict[str, str] = {}
+    for number, stem in rows:
+        if number == 1 or len(stem) > 2:  # shorter ones are those of other words
+            stems.setdefault(stem, words[number - 1])
+    common = prefix if prefix in stems else rows[0][1]
+    return stems[common], [word for stem, word in stems.items() if not stem.startswith(common)]
 
 
 def readable(snippet: str) -> str:

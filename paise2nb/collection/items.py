@@ -25,6 +25,7 @@ from paise2nb.core.clock import iso
 from paise2nb.core.damage import inspect, lost_error, size_of
 from paise2nb.core.errors import NotFound, redacted, shortened, without_secrets
 from paise2nb.core.formats import create_missing, execute_script, read_format
+from paise2nb.core.space import give_back_space
 from paise2nb.core.sqlite import Database
 from paise2nb.core.text import count_words
 from paise2nb.core.urls import canonical_url, shown_url
@@ -51,6 +52,7 @@ FORMAT = read_format(
 )
 LINE_LENGTH = 1000  # characters of a title or an author
 METADATA_LENGTH = 200_000  # characters of JSON
+_NEEDED = ("source", "words")  # of the metadata, which are short
 
 _ONE_LINE = ("title", "author", "date", "language")
 _TIMES = ("fetched_at", "stored_at", "visited_at")
@@ -154,7 +156,8 @@ class ItemStore:
     def get(self, item_id: int) -> dict[str, Any] | None:
         """One item with its text and metadata, or None if there is none.
 
-        ``versions`` is the number of its versions, ``duplicates`` the items with equal bytes.
+        ``versions`` is the number of its versions, ``duplicates`` the items with equal bytes,
+        at most 100.
         """
         rows = self.database.read(SQL["item"], (item_id,))
         return _public(rows[0]) if rows else None
@@ -179,21 +182,19 @@ class ItemStore:
             NotFound: There is no such item or version.
         """
         known = self.versions(item_id)
-        chosen = [number if number > 0 else len(known) + 1 + number for number in (a, b)]
         if len(known) == 1 and (a, b) == (-2, -1):
             return ""
-        for number in chosen:
-            if not 0 < number <= len(known):
+        for number in (a, b):
+            if not 0 < abs(number) <= len(known):
                 raise NotFound(f"item {item_id} has {len(known)} versions, none is {number}")
-        before, after = (self._text(item_id, number, len(known)).splitlines() for number in chosen)
+        chosen = [number if number > 0 else len(known) + 1 + number for number in (a, b)]
+        before, after = (self._text(item_id, number).splitlines() for number in chosen)
         names = [f"version {number}, {known[number - 1]['fetched_at']}" for number in chosen]
         return "\n".join(difflib.unified_diff(before, after, names[0], names[1], lineterm=""))
 
-    def _text(self, item_id: int, number: int, last: int) -> str:
-        if number == last:
-            return str(self.database.read("SELECT text FROM items WHERE id = ?", (item_id,))[0][0])
-        sql = "SELECT text FROM versions WHERE item_id = ? AND version = ?"
-        return zlib.decompress(self.database.read(sql, (item_id, number))[0][0]).decode()
+    def _text(self, item_id: int, number: int) -> str:
+        text = self.database.read(SQL["text_of_version"], (item_id, number))[0][0]
+        return zlib.decompress(text).decode() if isinstance(text, bytes) else str(text)
 
     def find(self, key: str) -> int | None:
         """The id of the item with that canonical URL, or None if there is none."""
@@ -254,7 +255,10 @@ class ItemStore:
             connection.execute(trigger)
             return number
 
-        return self.database.write(delete)
+        number = self.database.write(delete)
+        give_back_space(self.database.read, self.database.write)
+        self.database.checkpoint()
+        return number
 
     def is_indexing(self) -> bool:
         """Whether an upgrade has still to index items. Until then the earlier index is used."""
@@ -315,11 +319,23 @@ def _one_line(text: str | None) -> str | None:
 
 def _bounded_json(metadata: dict[str, Any]) -> str:
     """Metadata as JSON, without what is longest if all is too long."""
-    while len(text := json.dumps(metadata)) > METADATA_LENGTH:
-        lengths = {name: len(json.dumps(part)) for name, part in metadata.items()}
-        longest = max(lengths, key=lambda name: lengths[name])
-        metadata = {**metadata, longest: f"left out: {lengths[longest]:,} characters"}
-    return text
+    if (excess := len(_json(metadata)) - METADATA_LENGTH) <= 0:
+        return _json(metadata)
+    lengths = {name: len(_json(part)) for name, part in metadata.items() if name not in _NEEDED}
+    shorter = dict(metadata)
+    for name in sorted(lengths, key=lengths.__getitem__, reverse=True):
+        if excess > 0:
+            shorter[name] = f"left out: {lengths[name]:,} characters"
+            excess -= lengths[name] - len(_json(shorter[name]))
+    if excess > 0:  # many short ones
+        shorter = {name: metadata[name] for name in _NEEDED if name in metadata}
+        shorter["left_out"] = [f"{len(lengths):,} entries of the metadata"]
+    return _json(shorter)
+
+
+def _json(value: object) -> str:
+    """JSON without lone surrogates, which can't be exported."""
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
 
 
 def _upsert(connection: sqlite3.Connection, row: dict[str, Any]) -> int:

@@ -13,7 +13,13 @@ import re
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from paise2nb.collection.index_text import SEPARATORS, readable, searched, snippet_of
+from paise2nb.collection.index_text import (
+    SEPARATORS,
+    readable,
+    searched,
+    snippet_of,
+    with_prefix,
+)
 from paise2nb.collection.sql import SQL
 from paise2nb.core.sqlite import Database
 from paise2nb.core.urls import ascii_host
@@ -31,6 +37,7 @@ _DAY = "substr(coalesce(date, strftime('%Y-%m-%d', fetched_at, 'unixepoch')), 1,
 _DAY_CONDITIONS = {"before": f" AND {_DAY} < {{}}", "after": f" AND {_DAY} >= {{}}"}
 
 _TERM = re.compile(r'"([^"]*)"(\*?)|([^\s"]+)')
+_LAST_WORD = re.compile(r"\b[^\W\d_]{3,60}\Z")  # that the stemmer may change
 _OPERATOR = re.compile(
     r'(?<!\S)(?:(site|tag):(?:"([^"]+)"|([^\s"]+))|(before|after):(\d{4}(?:-\d\d){0,2}))(?!\S)'
 )
@@ -90,11 +97,11 @@ def search(
 def _by_words(
     database: Database, query: Query, scored_terms: list[str], values: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    words = " ".join(query.terms)
+    words = _all_of(query.terms)
     if query.facets:
         words = f"({words}) AND {query.facets}"
     joined = " JOIN items INDEXED BY items_by_day ON items.id = words.rowid" if query.days else ""
-    values |= {"words": words, "scored_terms": " ".join(scored_terms)}
+    values |= {"words": words, "scored_terms": _all_of(scored_terms)}
     values["title"] = "title : (" + " OR ".join(query.terms) + ")"
     name, rank = "best_by_scored_terms" if scored_terms else "best_by_titles", "0"
     if len(scored_terms) == len(query.terms):
@@ -118,6 +125,12 @@ def _by_words(
     ]
 
 
+def _all_of(terms: list[str]) -> str:
+    """One expression for all of some terms. Only brackets need an AND, which has to have tokens."""
+    plain = " ".join(term for term in terms if not term.endswith(")"))
+    return " AND ".join(filter(None, [plain, *(term for term in terms if term.endswith(")"))]))
+
+
 def _scored_terms(database: Database, terms: list[str], budget: int) -> list[str]:
     """The terms that count in the ranking: all of them, or all but the most common.
 
@@ -127,7 +140,7 @@ def _scored_terms(database: Database, terms: list[str], budget: int) -> list[str
     words = {
         term: [f'"{word}"' for word in SEPARATORS.split(term.strip('"')) if word]
         for term in terms
-        if not term.endswith("*")
+        if not term.startswith("{")
     }
     if last * PHRASE_COST * sum(map(len, words.values())) <= budget:
         return terms
@@ -174,8 +187,18 @@ def terms_of(query: str) -> list[str]:
         text, is_beginning = searched(given)
         if any(character.isalnum() for character in text):
             is_prefix = star or word.endswith("*") or is_beginning
-            terms.append(f'{{title text}} : "{text}"*' if is_prefix else f'"{text}"')
+            terms.append(_prefix(text) if is_prefix else f'"{text}"')
     return terms
+
+
+def _prefix(text: str) -> str:
+    """The expression for a phrase of which the last word is a prefix."""
+    last = _LAST_WORD.search(text)
+    before = text[: last.start()] if last else text
+    common, others = with_prefix(last[0]) if last else ("", [])
+    phrases = [f'"{before}{common}"*', *(f'"{before}{word}"' for word in others)]
+    either = " OR ".join(phrases)
+    return f"{{title text}} : ({either})" if others else f"{{title text}} : {either}"
 
 
 def facets_of(key: str, tag: str | None, earlier: str = "") -> str:

@@ -14,5 +14,6 @@ SQL = read_statements(
     snippet_words=24,
     long=LONG,
     title_weight=5.0,  # a match in the title counts as much as five in the text
+    twins=100,  # with equal bytes, which an item names
     common=5000,  # items with the facets of a query from which on the newest items are searched
 )

@@ -29,13 +29,15 @@ REPLACE INTO visits SELECT id, ? FROM items WHERE key = ? RETURNING item_id
 
 -- name: read
 items.id, url, title, author, date, language, mime_type, sha256, size, tag, fetched_at, stored_at,
-coalesce(visited_at, fetched_at) AS visited_at, metadata
+max(fetched_at, coalesce(visited_at, 0)) AS visited_at, metadata
 
 -- name: item
 SELECT {read},
     (SELECT count(*) + 1 FROM versions WHERE item_id = items.id) AS versions,
-    (SELECT json_group_array(id) FROM items AS twins
-     WHERE twins.sha256 = items.sha256 AND twins.id != items.id) AS duplicates,
+    (SELECT json_group_array(id) FROM (
+        SELECT id FROM items AS twins
+        WHERE twins.sha256 = items.sha256 AND twins.id != items.id LIMIT {twins}
+    )) AS duplicates,
     text
 FROM items LEFT JOIN visits ON visits.item_id = items.id WHERE items.id = ?
 
@@ -56,6 +58,11 @@ WHERE tag = :tag OR id IN (SELECT rowid FROM words WHERE words MATCH :facet)
 SELECT version, title, sha256, size, fetched_at FROM versions WHERE item_id = ?1 UNION ALL
 SELECT (SELECT count(*) + 1 FROM versions WHERE item_id = ?1), title, sha256, size, fetched_at
 FROM items WHERE id = ?1 ORDER BY version
+
+-- name: text_of_version
+-- In one query: the last version may become an earlier one meanwhile.
+SELECT coalesce((SELECT text FROM versions WHERE item_id = ?1 AND version = ?2), text)
+FROM items WHERE id = ?1
 
 -- name: is_indexing
 SELECT 1 FROM sqlite_master WHERE name = 'new_words'

@@ -1,5 +1,6 @@
 """Commands about stored items: search, list, show, export."""
 
+import re
 from typing import Any
 
 import click
@@ -13,10 +14,14 @@ from paise2nb.core.display import Message
 from paise2nb.core.files import expand_user
 from paise2nb.views.items import History, Item, Items, SearchResults
 
+_QUOTED = re.compile(r'\A(tag:|)([^"]+?)(\*?)\Z')
+
 
 @command("search")
 @click.argument("words", metavar="QUERY", nargs=-1, required=True)
-@option("--limit N", "Hits; default 10.", type=click.IntRange(1), default=10)
+@option(
+    "--limit N", "Hits; default 10, at most 1,000 of words.", type=click.IntRange(1), default=10
+)
 def search(session: Session, words: tuple[str, ...], limit: int) -> SearchResults:
     """Find items by words, "phrases" and prefixes*, best first.
 
@@ -27,8 +32,10 @@ def search(session: Session, words: tuple[str, ...], limit: int) -> SearchResult
       paise2 search canal locks
       paise2 search "canal lock*" site:example.org after:2025-12-31
     """
-    # Of several words, one that contains a space was quoted: it is a phrase.
-    quoted = [f'"{word}"' if " " in word and len(words) > 1 else word for word in words]
+    # Of several words, one that contains a space was quoted: it is a phrase, or names a tag.
+    quoted = [
+        _QUOTED.sub(r'\1"\2"\3', word) if " " in word and len(words) > 1 else word for word in words
+    ]
     return session.app.search(" ".join(quoted), limit)
 
 

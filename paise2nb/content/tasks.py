@@ -32,11 +32,10 @@ from paise2nb.content.render_mode import ALWAYS, AUTO, render_mode
 from paise2nb.core import urls
 from paise2nb.core.errors import HomeOnly, NotFound, PermanentError, UsageError, without_secrets
 from paise2nb.core.files import expand_user, working_directory
-from paise2nb.core.space import give_back_space
 from paise2nb.core.text import count_words
 from paise2nb.jobs.context import Context
 from paise2nb.jobs.models import CLEANED_AT, UNFINISHED, NewJob
-from paise2nb.jobs.store import NOT_CACHED
+from paise2nb.jobs.store import NOT_CACHED, JobStore
 from paise2nb.plugins import AppInfo, DataStorageProvider, Document, Fetched, Source, task
 
 Facts: TypeAlias = Mapping[str, Any]  # about fetched bytes, see `hand_over`
@@ -327,8 +326,9 @@ def store(context: Context, url: str, document_key: str, facts: Facts) -> dict[s
         return {"skipped": reason}
     for document in documents:
         item_url = urls.shown_url(document.url or url)
-        member = document.metadata.get("source")  # a member of an archive has facts of its own
-        about = facts if member is None else {"fetched_at": facts["fetched_at"], **member}
+        member, about = document.metadata.get("source"), facts
+        if isinstance(member, dict) and "sha256" in member:  # of an archive, with its own facts
+            about = {"fetched_at": facts["fetched_at"], **member}
         source = {name: about[name] for name in SOURCE_FACTS if about.get(name)}
         # A file without a title is known by its name. The last segment of a page's URL is none.
         name = about.get("name") or urls.name_of(item_url)
@@ -370,6 +370,16 @@ def _reason_to_skip(
 # cleanup -------------------------------------------------------------------------------------
 
 
+def needed_keys(job_store: JobStore, items: DataStorageProvider) -> set[str]:
+    """The keys of the cached bytes that unfinished jobs need."""
+    needed = job_store.needed_keys()
+    for state in UNFINISHED:  # an extraction of an item names the item, not the key of its bytes
+        for row in job_store.rows(job_store.find(task="extract", state=state)).values():
+            with suppress(NotFound):
+                needed.add(_item(items, row["args"][0])["sha256"])
+    return needed
+
+
 # Without retries: no time of it keeps a supervisor from leaving.
 @task("cleanup", max_retries=0, policies={"crash": {"max_retries": 0}})
 def cleanup(context: Context) -> dict[str, int]:
@@ -380,17 +390,12 @@ def cleanup(context: Context) -> dict[str, int]:
     # What a job has put into the cache is in no arguments before it ends. This job is one of them.
     began = min((row["started_at"] for row in job_store.claimed()), default=job_store.now())
     pruned = job_store.prune(job_store.now() - settings.history.keep_days * DAY)
-    needed = job_store.needed_keys()
-    for state in UNFINISHED:  # an extraction of an item names the item, not the key of its bytes
-        for row in job_store.rows(job_store.find(task="extract", state=state)).values():
-            with suppress(NotFound):
-                needed.add(_item(context.items, row["args"][0])["sha256"])
+    needed = needed_keys(job_store, context.items)
     least = max(settings.cache.keep_days * DAY, job_store.now() - began + TICK)
     removed = context.cache.remove(needed, least)
     robots.remove_expired(context.data_dir / robots.DIRECTORY)
     KeptCookies(context.data_dir).remove_expired()
-    give_back_space(job_store.database.read, job_store.database.write)
-    job_store.checkpoint()
+    job_store.give_back_space()
     context.items.checkpoint()
     job_store.put(CLEANED_AT, str(job_store.now()))
     return {"jobs": pruned, "cached": removed}

@@ -53,8 +53,11 @@ def iso(seconds: float | None) -> str | None:
 
 
 def moment(text: str) -> datetime:
-    """Parse ISO 8601. A time without a zone is in UTC, and a day is its midnight in UTC."""
-    parsed = datetime.fromisoformat(text)
+    """Parse ISO 8601. A time without a zone is in UTC, and a day is its midnight in UTC.
+
+    Of a month or a year, which plugins may give as the date of a document, it is the first day.
+    """
+    parsed = datetime.fromisoformat(text + {4: "-01-01", 7: "-01"}.get(len(text), ""))
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 

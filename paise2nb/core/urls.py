@@ -215,9 +215,11 @@ def short_url(url: str, length: int = 60) -> tuple[str, str]:
         The host, which is empty for a file, and the path with the query:
         ``("example.org", "/…/2026/tides.html")``.
     """
-    text = shown_url(url).partition("#")[0]
-    readable = unquote(text)
-    text = text if "\ufffd" in readable else readable
+    text = shown_url(url)
+    if "://" in text:  # in a path, these signs are as they are
+        text = text.partition("#")[0]
+        readable = unquote(text)
+        text = text if "\ufffd" in readable else readable
     authority = _AUTHORITY.match(text)
     host = authority[1] if authority else ""
     path = text[authority.end() :] if authority else text

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from paise2nb.core.clock import SteadyClock, boot, iso, since_boot
 from paise2nb.core.errors import DiskFull
 from paise2nb.core.formats import read_format
+from paise2nb.core.space import give_back_space
 from paise2nb.core.sqlite import Database
 from paise2nb.jobs.history import ENDED, Row, SeriesIds, page, write
 from paise2nb.jobs.host_limits import HostLimiter
@@ -150,6 +151,11 @@ class JobDatabase:
             except DiskFull:  # what is there can still be read
                 return offset
         return float(found[0]["offset"])
+
+    def give_back_space(self) -> None:
+        """Give the space of deleted rows back to the filesystem, and bound the log."""
+        give_back_space(self.database.read, self.database.write)
+        self.checkpoint()
 
     def iso_time(self, seconds: float | None) -> str | None:
         """A row's time in ISO 8601, by the present setting of the wall clock."""

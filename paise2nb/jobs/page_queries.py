@@ -23,7 +23,9 @@ _ORDERS = {
 
 # The arguments are a list in JSON.
 _HAS_WORD = "page.args LIKE ? ESCAPE '!'"
-_IS_URL = "page.args IN (SELECT value FROM json_each(?))"
+_IS_URL = """page.args IN (SELECT value FROM json_each(?)) OR
+    CASE WHEN page.args LIKE '%}]' AND json_valid(page.args)  -- from an archive, with its facts
+    THEN json_extract(page.args, '$[0]') END IN (SELECT value FROM json_each(?))"""
 
 
 def _pattern(word: str) -> str:
@@ -59,6 +61,7 @@ class Selection(NamedTuple):
             texts.append(f"AND (({' AND '.join([_HAS_WORD] * len(self.words))}) OR {_IS_URL})")
             values += [_pattern(word) for word in self.words]
             values.append(json.dumps([json.dumps([url]) for url in self.urls]))
+            values.append(json.dumps(list(self.urls)))
         return " ".join(texts), values
 
 

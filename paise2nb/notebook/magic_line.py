@@ -18,7 +18,7 @@ _NAME = r"\$([A-Za-z_]\w*)"
 _OPENING = re.compile(r"(?:^|(?<=\s))\{")
 _MAGIC_LINE = r"(?P<before>[ \t]*(?:[\w.,\[\]\"' \t]+=[ \t]*)?)%paise2[ \t]+(?P<line>.*)\s*"
 _COMMENT = r"(?:^|(?<=\s))#(?=\s|$)"
-_FINAL_URL = r"(?:^|\s)[A-Za-z][A-Za-z0-9+.-]*:\S*$"
+_FINAL_URL = r"(?:^|\s)(?!(?:site|tag|before|after):)[A-Za-z][A-Za-z0-9+.-]*:\S*$"
 _PART = r"\{([^{}]*)\}|\$([A-Za-z_]\w*)"
 _TABLES = {"DataFrame", "LazyFrame", "Table"}  # of pandas, Polars and PyArrow
 _MISSING = ("None", "nan", "<NA>", "NaT")

@@ -19,6 +19,7 @@ from paise2nb.app import App
 from paise2nb.collection.cache import Cache
 from paise2nb.collection.items import ItemStore
 from paise2nb.config.settings import Settings
+from paise2nb.content.tasks import needed_keys
 from paise2nb.core.clock import iso
 from paise2nb.core.disks import is_disk_full
 from paise2nb.core.display import Message
@@ -70,7 +71,7 @@ def back_up(app: App, path: Path, *, cache: bool = True, on_progress: Progress =
         raise PaiseError(f"can't back up to {path}: {error.strerror}") from error
     with _removed_on_error([path], f"back up to {path}"):
         _copy_databases(app.queue.job_store, app.store, path)
-        needed, jobs = _forget_workers(path / JOBS)
+        needed, jobs = _forget_workers(path / JOBS, app.store)
         source, target = app.cache, Cache(path / CACHE)
         cached = source.copy_to(target, None if cache else needed, on_progress)
         if app.saved_plugins.directory.is_dir():
@@ -115,7 +116,7 @@ def _copy_databases(job_store: JobStore, items: ItemStore, path: Path) -> None:
                 source.backup(target)  # in one step, so that a commit does not start it again
 
 
-def _forget_workers(path: Path) -> tuple[set[str], int]:
+def _forget_workers(path: Path, items: ItemStore) -> tuple[set[str], int]:
     """Queue the running jobs of a copy again, uncharged.
 
     Returns:
@@ -124,7 +125,7 @@ def _forget_workers(path: Path) -> tuple[set[str], int]:
     copy = JobStore(path)
     try:
         copy.forget_workers()
-        return copy.needed_keys(), sum(copy.counts()[0].values())
+        return needed_keys(copy, items), sum(copy.counts()[0].values())
     finally:
         copy.close()
         for other in path.parent.glob(f"{path.name}.*"):  # its locks

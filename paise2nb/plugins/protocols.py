@@ -47,7 +47,7 @@ class Document:
         date: ISO 8601.
         language: A BCP 47 tag.
         url: Needed only if one source contains several documents: a URL for each.
-        metadata: Anything else, as JSON.
+        metadata: Anything else, as JSON. Its ``source`` is replaced by facts about the bytes.
     """
 
     text: str

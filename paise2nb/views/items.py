@@ -33,7 +33,7 @@ class Item(Record):
         site: the name of the website.
         words: the number of words in the text.
         versions: the number of versions, including the current one.
-        duplicates: the ids of other items with the same bytes.
+        duplicates: the ids of other items with the same bytes, at most 100.
         metadata: what the extractor found besides.
         text: the extracted text.
     """

@@ -40,6 +40,9 @@ from paise2nb.views.job_rows import (
 from paise2nb.views.left_out import left_out
 from paise2nb.views.waiting import Progress, no_progress, wait, wait_async
 
+# The columns of a data frame with items.
+_WITH_ITEMS = ("id", "input", "state", "title", "text", "error")
+
 
 class _JobActions:
     """Actions on jobs, shared by `Job` and `Jobs`."""
@@ -340,7 +343,7 @@ class Jobs(_JobActions, Listing[Job]):
                 first job in its tree that has not completed.
         """
         if items:
-            return frame(self._with_items())
+            return frame(self._with_items(), _WITH_ITEMS)
         # As numbers: to format and parse 100,000 times would take a second.
         wall = self._client.job_store.clock.wall
         rows = self._read(lambda time: None if time is None else wall(time))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from paise2nb.core import render
@@ -109,7 +109,7 @@ class Stats(RowList):
             bars["failed"][at // step * step] += failed
         starts = sorted(set().union(*bars.values()))
         _, axes = pyplot.subplots(figsize=(9, 3), layout="constrained")
-        times: Any = [datetime.fromtimestamp(start, UTC) for start in starts]
+        times: Any = [datetime.fromtimestamp(start) for start in starts]  # local, as all times
         below = [0] * len(starts)
         for (label, numbers), color in zip(bars.items(), ("tab:green", "tab:red"), strict=True):
             heights = [numbers[start] for start in starts]

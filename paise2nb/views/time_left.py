@@ -7,6 +7,7 @@ from typing import NamedTuple
 from paise2nb.core import render
 from paise2nb.jobs.store import JobStore
 
+SAME_WEEK = 6 * 86400  # seconds in which no weekday comes twice
 IN_WORK = ("queued", "running", "retrying")
 
 
@@ -60,6 +61,7 @@ def time_left(
 
 
 def clock_time(moment: float) -> str:
-    """A time of day, with the weekday if it is not today. Seconds since the epoch."""
+    """A time of day, with the weekday or date if it is not today. Seconds since the epoch."""
     then, today = time.localtime(moment), time.localtime()
-    return time.strftime("%H:%M" if then[:3] == today[:3] else "%a %H:%M", then)
+    day = "%a" if moment - time.time() < SAME_WEEK else "%Y-%m-%d"
+    return time.strftime("%H:%M" if then[:3] == today[:3] else f"{day} %H:%M", then)

@@ -43,6 +43,30 @@ def test_fields_of_an_item_are_bounded(store: ItemStore) -> None:
     assert len(str(item["metadata"])) < METADATA_LENGTH
 
 
+@pytest.mark.parametrize("name", ["word {}", "x" * METADATA_LENGTH + "{}"])
+def test_metadata_of_many_short_entries_or_long_names_is_bounded(
+    store: ItemStore, name: str
+) -> None:
+    number = 20_000 if len(name) < 100 else 1
+    metadata = {name.format(n): n for n in range(number)}
+    item = put(store, "two words", metadata={**metadata, "source": {"etag": "x"}})
+    left_out = [f"{number:,} entries of the metadata"]
+    assert item["metadata"] == {"source": {"etag": "x"}, "left_out": left_out}
+    assert item["words"] == 2
+
+
+def test_an_item_names_some_of_very_many_with_equal_bytes(store: ItemStore) -> None:
+    facts = {"mime_type": "text/plain", "sha256": "0" * 64, "size": 1, "tag": None}
+    urls = (f"http://h/{number}" for number in range(200))
+    ids = store.put_many(
+        (Document("x"), {"url": url, "key": url, "fetched_at": 1.0, "job_id": 1, **facts})
+        for url in urls
+    )
+    item = store.get(ids[0])
+    assert item is not None
+    assert item["duplicates"] == ids[1:101]
+
+
 def test_a_word_that_occurs_a_million_times_is_found_at_once(store: ItemStore) -> None:
     """FTS5 alone would take hours for the snippet."""
     item = put(store, "error " * 1_000_000)

@@ -108,6 +108,10 @@ def test_a_visit_that_found_no_change_is_recorded(store: ItemStore) -> None:
     assert store.list()[0]["visited_at"] == row["visited_at"]
     put(store, "http://example.org/a", "stale", fetched_at=1400.0)  # the visit was later
     assert found(store, "stale") == []
+    put(store, "http://example.org/a", "changed", fetched_at=2000.0)
+    for row in (store.get(item), store.list()[0]):
+        assert row is not None
+        assert row["visited_at"] == row["fetched_at"] == "1970-01-01T00:33:20.000Z"
 
 
 def test_many_are_stored_together_or_not_at_all(store: ItemStore) -> None:
@@ -156,8 +160,27 @@ def test_an_item_keeps_its_earlier_versions(store: ItemStore) -> None:
     assert found(store, "two") == []  # a search finds the present text only
     with pytest.raises(NotFound, match="has 3 versions, none is 4"):
         store.diff(item, 1, 4)
+    for number in (0, -4):
+        with pytest.raises(NotFound, match=f"has 3 versions, none is {number}$"):
+            store.diff(item, number)
     with pytest.raises(NotFound):
         store.diff(99, 1, 2)
+
+
+def test_a_version_that_is_replaced_while_it_is_compared_has_its_text(
+    store: ItemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "http://example.org/a"
+    for number, text in enumerate(["one", "two"]):
+        item = put(store, url, text, fetched_at=float(number), sha256=f"{number}" * 64)
+    known = store.versions(item)
+
+    def versions(item_id: int) -> list[dict[str, Any]]:
+        put(store, url, "three", fetched_at=9.0, sha256="9" * 64)  # another process is faster
+        return known
+
+    monkeypatch.setattr(store, "versions", versions)
+    assert store.diff(item).splitlines()[-2:] == ["-one", "+two"]
 
 
 def test_storing_equal_content_again_adds_no_version(store: ItemStore) -> None:
@@ -184,6 +207,12 @@ def test_characters_that_can_not_be_stored_are_left_out(store: ItemStore) -> Non
     assert row is not None
     assert row["text"] == "ab c  d\te\nf [31m 𝄞"
     assert row["title"] == "two lines"
+    provenance = {"mime_type": "text/html", "sha256": "0" * 64, "size": 1, "tag": None}
+    document = Document("text", metadata={"site": "The \ud83d Times", "source": {"etag": "é"}})
+    url = "http://example.org/b"
+    row = store.get(store.put(document, url=url, key=url, fetched_at=1.0, **provenance))
+    assert row is not None
+    assert (row["site"], row["metadata"]["source"]) == ("The ? Times", {"etag": "é"})
 
 
 def test_listing_is_by_time_and_tag(store: ItemStore) -> None:
@@ -238,6 +267,30 @@ def test_words_phrases_and_prefixes(store: ItemStore) -> None:
     assert found(store, '"the la"*') == [a]
     assert found(store, "runs") == [b]  # stems
     assert found(store, "brown cat") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("educa*", ["education"]),
+        ("Organiz*", ["organization"]),
+        ("happine*", ["happiness"]),
+        ("possibi*", ["possibility"]),
+        ("key*", ["key", "keyboard"]),
+        ("analy*", ["analysis", "analytical"]),
+        ("bus*", ["bus", "business"]),
+        ("news*", ["news", "newspaper"]),
+        ("généra*", ["génération"]),
+        ('"the key"*', ["key", "keyboard"]),
+    ],
+)
+def test_a_prefix_finds_the_words_that_begin_with_it(
+    store: ItemStore, query: str, words: list[str]
+) -> None:
+    known = "education organization happiness possibility key keyboard analysis analytical"
+    for word in f"{known} bus business but build news newspaper newt génération".split():
+        put(store, f"http://example.org/{word}", f"It is about the {word}.", title=word)
+    assert sorted(row["title"] for row in store.search(query, 100)) == words
 
 
 def test_accents_and_case_do_not_matter(store: ItemStore) -> None:

@@ -407,6 +407,15 @@ def test_a_quoted_word_among_others_is_a_phrase(run: Run) -> None:
     run("enqueue", "fetch", "*.md")
     assert len(run("search", "known", "about knots")) == 1
     assert len(run("search", "known", "knots about")) == 0
+    assert len(run("search", "known", "about kno*")) == 1
+    assert len(run("search", "known", "kno* about")) == 0
+
+
+def test_a_tag_of_two_words_selects_beside_others(run: Run) -> None:
+    run("enqueue", "fetch", "knots.md", "--tag", "two words")
+    run("enqueue", "fetch", "ferries.md", "--tag", "two")
+    for words in (["known", "tag:two words"], ["tag:two words", "knots"], ['tag:"two words"']):
+        assert [hit.title for hit in run("search", *words)] == ["On knots"]
 
 
 # Export --------------------------------------------------------------------------------------

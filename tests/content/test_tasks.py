@@ -42,6 +42,10 @@ def gaps(context, data, source):
 def muddle(context, data, source):
     return [Document("one"), Document("two")]
 
+@extractor("application/x-news")
+def news(context, data, source):
+    return Document(data.decode(), metadata={"source": "Reuters", "pages": 2})
+
 @extractor("application/x-sloppy")
 def sloppy(context, data, source):
     return data.decode()
@@ -190,6 +194,20 @@ def test_an_unchanged_page_is_visited_and_its_item_stays(app: App, site: Site) -
     assert after is not None
     assert after["visited_at"] > before["visited_at"] == before["fetched_at"]
     assert {**after, "visited_at": None} == {**before, "visited_at": None}
+
+
+def test_an_unchanged_page_or_file_is_stored_again_for_another_tag(
+    app: App, site: Site, tmp_path: Path
+) -> None:
+    page, file = with_etag(site), tmp_path / "page.md"
+    file.write_text("some words")
+    for url in (page, str(file)):
+        app.enqueue("fetch", url, tag="first")
+        for tag, is_unchanged in (("second", False), ("second", True), (None, True)):
+            job = app.enqueue("fetch", url, tag=tag, force=True)
+            assert (job.page_state == "unchanged") is is_unchanged
+    for tag in ("first", "second"):
+        assert len(app.items(tag=tag)) == 2
 
 
 def test_a_text_that_a_power_cut_took_is_extracted_again(app: App, site: Site) -> None:
@@ -505,6 +523,12 @@ def test_one_source_may_have_several_documents(app: App, site: Site) -> None:
     assert {row["url"] for row in rows} == {f"{url}/{n}" for n in range(3)}
     (stored,) = app.jobs(task="store")
     assert stored.result()["items"] == [1, 2, 3]
+
+
+def test_the_source_in_the_metadata_of_an_item_is_that_of_its_bytes(app: App, site: Site) -> None:
+    url = site.add("/news", b"some words", "application/x-news")
+    metadata = item_of(app, url)["metadata"]
+    assert (metadata["pages"], metadata["source"]["final_url"]) == (2, url)
 
 
 def test_an_empty_document_among_several_replaces_nothing(app: App, site: Site) -> None:

@@ -22,6 +22,7 @@ LONG = "/archive/2026/some/long/path/that/goes/on/and/on"
         ("https://example.org/%FF", "example.org", "/%FF"),
         ("https://user:word@example.org/?token=word", "example.org", "/?token=…"),
         ("example.org", "", "example.org"),
+        ("/tmp/C# notes, 100%25.md", "", "/tmp/C# notes, 100%25.md"),
         ("", "", ""),
     ],
 )

@@ -141,6 +141,7 @@ def test_urls_arrive_unchanged(cell: Cell, form: str, url: str) -> None:
         ('"two words" three', ["two words", "three"]),
         ("status # a remark", ["status"]),
         ("status ;", ["status"]),
+        ("search tag:news;", ["search", "tag:news"]),
         ('"all {name} here" {name}', ["all {name} here", "value"]),
         ("don't {name}", ["don't", "value"]),
         ("{no} {name} {no", ["{no}", "value", "{no"]),

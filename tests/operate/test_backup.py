@@ -18,6 +18,7 @@ from paise2nb.app import App
 from paise2nb.commands import Session, main
 from paise2nb.core.errors import DiskFull, PaiseError, UsageError
 from paise2nb.operate.backup import MANIFEST, back_up, restore
+from paise2nb.plugins import Document
 from tests import alternative_plugins
 from tests.small_disk import fill, small_disk
 from tests.waiting import until
@@ -109,9 +110,15 @@ def test_a_backup_without_the_cache_keeps_what_jobs_need(tmp_path: Path, app: Ap
     finished, waiting = app.cache.put(b"finished"), app.cache.put(b"waits for its extraction")
     facts = {"mime_type": "text/plain", "charset": None, "size": 24, "fetched_at": 1.0}
     app.enqueue("extract", "file:///a.txt", waiting, facts)
-    assert back_up(app, tmp_path / "backup", cache=False).cached == 1
+    again = app.cache.put(b"is extracted again")
+    app.enqueue("extract", app.store.put(
+        Document("text"), url="file:///b.txt", key="file:///b.txt", mime_type="text/plain",
+        sha256=again, size=18, tag=None, fetched_at=1.0,
+    ))  # fmt: skip
+    assert back_up(app, tmp_path / "backup", cache=False).cached == 2
     with restored(tmp_path / "backup", tmp_path / "other") as other:
         assert waiting in other.cache
+        assert again in other.cache
         assert finished not in other.cache
 
 

@@ -91,6 +91,9 @@ def test_filters_select_by_state_tag_and_words_of_url_title_and_text(app: App) -
     assert total(words="locks", tag="moon") == 4  # of a text
     assert total(words="later.example") == 2
     assert total(words="page_1") == total(words="100%") == 0
+    facts = {"sha256": app.cache.put(b"Otters"), "size": 6, "fetched_at": 1.0, "archive": "a.warc"}
+    app.enqueue("fetch", "http://archived.example/é", {**facts, "mime_type": "text/plain"})
+    assert total(words="otters") == 1
 
 
 def test_a_row_is_json_with_what_a_list_shows_of_a_page(app: App, tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import random
 import sys
+import time
 from collections import Counter
+from datetime import datetime
 
 import pytest
+from matplotlib.dates import num2date
 
 from paise2nb.core.errors import PaiseError, UsageError
 from paise2nb.jobs.history import GROWTH, LONGEST, SHORTEST, bucket, quantile
 from paise2nb.jobs.models import Limits, NewJob, Outcome, Worker
 from paise2nb.jobs.statistics import DAY, HOSTS, HOUR, OTHER_HOSTS
 from paise2nb.jobs.store import JobStore
-from paise2nb.views.stats import take_stats
+from paise2nb.views.stats import Stats, take_stats
 from tests.job_stores import Clock
 
 TASKS = {name: Limits(None, None) for name in ("fetch", "extract", "store", "count")}
@@ -246,6 +249,20 @@ def test_the_plot_has_what_completed_and_failed(
     heights = [sum(bar.get_height() for bar in bars) for bars in axes.containers]
     assert heights == [8, 2]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["completed", "failed"]
+
+
+def test_the_plot_is_in_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("TZ", "UTC-9")
+    time.tzset()
+    try:
+        now = time.time()
+        stats = Stats([], since=now - 600, by="task", ended=lambda: [(now, 1, 0)])
+        [[bar], _] = stats.plot().containers
+        assert num2date(bar.get_x()).hour == datetime.fromtimestamp(now).hour
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_the_plot_names_what_to_install(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:

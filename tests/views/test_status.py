@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from paise2nb.app import App
+from paise2nb.core.clock import local_time
 from paise2nb.jobs.models import Outcome
 from tests.views.queue import end_next
 
@@ -46,6 +47,12 @@ def test_a_recurring_job_whose_last_run_failed_is_a_failure_with_its_next_time(
     end_next(waiting, Outcome("completed", "completed"))
     assert "nightly" not in str(waiting.status())
     assert waiting.jobs(state="failed").ids == []
+
+
+def test_the_next_time_of_a_monthly_job_is_a_date(waiting: App) -> None:
+    job = waiting.enqueue("echo", "monthly", every=30 * 86400)
+    end_next(waiting, NIGHTLY)
+    assert f"; next {local_time(job.run_at)[:16]}" in str(waiting.status())
 
 
 def test_lists_that_are_cut_say_how_many_more_there_are(waiting: App) -> None:

@@ -417,6 +417,8 @@ def test_a_frame_without_rows_has_its_columns_and_their_types(app: App) -> None:
     assert str(jobs["enqueued_at"].dt.tz) == str(items["date"].dt.tz) == "UTC"
     assert {"title", "sha256", "words"} <= set(items.columns)
     assert list(app.search("nothing").to_frame().columns) == list(SearchResult.fields)
+    named = ["id", "input", "state", "title", "text", "error"]
+    assert list(app.jobs().to_frame(items=True).columns) == named
 
 
 def test_pandas_makes_a_frame_of_items_with_datetimes(app: App, here: Path) -> None:
@@ -430,6 +432,17 @@ def test_pandas_makes_a_frame_of_items_with_datetimes(app: App, here: Path) -> N
     assert "text" in item.fields
     with pytest.raises(KeyError):
         item["unknown"]
+
+
+def test_a_date_may_be_a_month_or_a_year(app: App) -> None:
+    for number, date in enumerate(("2025", "2025-02")):
+        app.store.put(
+            Document("Words.", date=date), url=f"http://x/{number}", key=str(number), size=1,
+            mime_type="text/plain", sha256="0" * 64, tag=None, fetched_at=9.0 - number,
+        )  # fmt: skip
+    days = [pd.Timestamp("2025-01-01", tz="UTC"), pd.Timestamp("2025-02-01", tz="UTC")]
+    assert pd.DataFrame(app.items())["date"].tolist() == days
+    assert app.items().to_frame()["date"].tolist() == days
 
 
 def test_pandas_makes_a_frame_of_jobs_with_datetimes(app: App) -> None:

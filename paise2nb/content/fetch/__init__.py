@@ -40,7 +40,10 @@ def fetch_web(context: Context, url: str) -> Fetched:
     item = item_with_url(context.items, url)
     # If the bytes are gone, "unchanged" would leave nothing to extract from.
     is_new = item is None or item["sha256"] not in context.cache or context.is_replay
-    known = None if is_new or not item else item["metadata"].get("source")
+    if is_new or not item or _has_another_tag(context, item):
+        known = None
+    else:
+        known = item["metadata"].get("source")
     if known and item and _is_rendered_now(context.settings.fetch, url, item, known):
         known = None
     fetched = visit(context, url, known)
@@ -49,6 +52,11 @@ def fetch_web(context: Context, url: str) -> Fetched:
     if fetched.meta.get("truncated") and not (is_last or is_text(fetched.data[:HEAD])):
         raise TransientError(f"the answer was cut off: {fetched.url}", "connection")
     return fetched
+
+
+def _has_another_tag(context: Context, item: Mapping[str, Any]) -> bool:
+    """Whether an item has to be stored again to be found by the tag of the job."""
+    return context.job.tag not in (None, item.get("tag"))
 
 
 def _is_rendered_now(
@@ -140,7 +148,7 @@ def fetch_file(context: Context, url: str) -> Fetched:
     """
     fetched = read_file(url, context.settings.fetch)
     item = None if context.is_replay else item_with_url(context.items, url)
-    if item is None or item["sha256"] not in context.cache:
+    if item is None or item["sha256"] not in context.cache or _has_another_tag(context, item):
         return fetched
     known_time = item["metadata"]["source"].get("mtime_ns")
     # A new time of the same bytes is stored with the item, so that the file is not read again.

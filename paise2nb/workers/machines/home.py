@@ -54,7 +54,7 @@ class HomeParts:
         url, key = str(json.loads(claim.args)[0]), item_key(claim.args)
         item_id = self._parts.store.find(key)
         found = None if item_id is None else self._parts.store.get(item_id)
-        row = found and {name: found[name] for name in ("id", "sha256", "metadata")}
+        row = found and {name: found[name] for name in ("id", "sha256", "tag", "metadata")}
         extras: dict[str, Any] = {"item": {"key": key, "row": row}}
         if row and row["sha256"] in self._parts.cache:
             extras["cached"] = row["sha256"]
