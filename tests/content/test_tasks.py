@@ -300,12 +300,23 @@ def locked_zip() -> bytes:
     return bytes(body)
 
 
+def zip_of_unknown_compression() -> bytes:
+    """A zip file whose only member names a method that no program has."""
+    data = BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("a.txt", "words")
+    body = bytearray(data.getvalue())
+    body[8] = body[body.index(b"PK\1\2") + 10] = 77
+    return bytes(body)
+
+
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 LOCKED_WORD = OLE + "EncryptedPackage".encode("utf-16-le")
 FAILURES = [
     (locked_pdf(), "application/pdf", "password", "needs a password: "),
     (locked_zip(), "application/zip", "password", "needs a password: "),
     (locked_zip(), "application/epub+zip", "password", "needs a password: "),
+    (zip_of_unknown_compression(), "application/epub+zip", "unsupported", "can't be unpacked ("),
     (LOCKED_WORD, "application/octet-stream", "password", "needs a password: "),
     (LOCKED_WORD, "application/vnd.ms-excel", "password", "needs a password: "),
     (blank_pdf(), "application/pdf", "scan", "a scan: it has pictures of pages, but no text; see "),

@@ -116,6 +116,8 @@ def check_size(data: bytes, url: str, total: int) -> None:
                 with archive.open(member) as opened:
                     while chunk := opened.read(CHUNK):
                         allowance.take(len(chunk))
+    except NotImplementedError as error:  # is a RuntimeError
+        raise PermanentError(f"can't be unpacked ({error}): {url}", "unsupported") from error
     except RuntimeError as error:
         raise PermanentError(f"needs a password: {url}", "password") from error
     except _DAMAGED as error:

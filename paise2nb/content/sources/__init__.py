@@ -6,6 +6,7 @@ in pages, feeds and sitemaps are followed only if they are http or https.
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -97,8 +98,11 @@ def _files(
             is_wanted = not pattern or any(
                 fnmatchcase(tried, glob) for glob in pattern for tried in (name, relative)
             )
-            if is_wanted and not name.startswith(".") and not file.is_symlink() and file.is_file():
-                yield str(file), file.stat().st_mtime
+            if is_wanted and not name.startswith("."):
+                with suppress(FileNotFoundError):  # it was deleted meanwhile
+                    found = file.lstat()
+                    if stat.S_ISREG(found.st_mode):
+                        yield str(file), found.st_mtime
 
 
 @hookimpl
