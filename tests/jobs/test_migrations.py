@@ -38,6 +38,7 @@ def test_jobs_of_format_1_are_kept_and_counted(tmp_path: Path) -> None:
 
 def test_jobs_of_format_1_go_on(tmp_path: Path) -> None:
     with closing(JobStore(stored(tmp_path, 1))) as store:
+        store.now = lambda: 1795800000.0  # hours after the file was stored: job 16 is not due
         worker = store.register("default", 1)
         tasks = {"host": Limits(None, None), "count": Limits(None, None)}
         claimed = [store.claim(worker, tasks) for _ in range(4)]
