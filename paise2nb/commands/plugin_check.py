@@ -19,7 +19,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import IO, Any
-from urllib.parse import quote
 
 import pluggy
 
@@ -29,7 +28,7 @@ from paise2nb.core import processes
 from paise2nb.core.errors import PluginError, message
 from paise2nb.core.files import write_atomically
 from paise2nb.core.render import amount
-from paise2nb.core.urls import scheme_of, suffix_of
+from paise2nb.core.urls import scheme_of
 from paise2nb.plugins import BUILT_IN, Extractor, Plugins
 from paise2nb.workers.spawn import start_program
 
@@ -279,10 +278,10 @@ def _job_for(app: App, module: str, number: int) -> int | None:
 
 def _extractor(app: App, url: str, key: str, facts: dict[str, Any]) -> Extractor | None:
     """Return the extractor that a job chooses for bytes; without them, by their type."""
-    from paise2nb.content.extract.types import choose  # imports what only extraction needs
+    # imports what only extraction needs
+    from paise2nb.content.extract.types import choose, suffix_by
 
-    names = quote(facts.get("name") or ""), url, facts.get("final_url") or ""
-    suffix = next(filter(None, map(suffix_of, names)), "")
+    suffix = suffix_by(url, facts)
     declared = facts.get("mime_type")
     try:
         return choose(app.plugins, declared, app.cache.get(key), suffix)[1]

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote
 
 from paise2nb.config.settings import Settings
 from paise2nb.content import crawl
@@ -26,6 +25,7 @@ from paise2nb.content.extract.types import (
     choose,
     media_type,
     require_distinct_urls,
+    suffix_by,
 )
 from paise2nb.content.fetch import item_with_url, robots
 from paise2nb.content.render_mode import ALWAYS, AUTO, render_mode
@@ -260,9 +260,7 @@ def _extracted(
 ) -> tuple[bytes, Source, list[Any]]:
     """The bytes of a key in the cache, what they are, and what their extractor made of them."""
     data = _cached(context, key, "bytes are", url)
-    names = (quote(facts.get("name") or ""), url, facts.get("final_url") or "")
-    suffix = next(filter(None, map(urls.suffix_of, names)), "")
-    kind, extractor = choose(context.plugins, facts.get("mime_type"), data, suffix)
+    kind, extractor = choose(context.plugins, facts.get("mime_type"), data, suffix_by(url, facts))
     if extractor is None:
         raise PermanentError(f"no extractor for {kind}: {url}", "unsupported")
     about = Source(url, kind, facts.get("charset"))

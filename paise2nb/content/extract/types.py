@@ -13,14 +13,15 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from paise2nb.content.extract import ole
 from paise2nb.content.extract.text import CONTROLS, utf_16
 from paise2nb.core.errors import PermanentError
-from paise2nb.core.urls import canonical_url
+from paise2nb.core.urls import canonical_url, suffix_of
 from paise2nb.plugins import Document, Extractor, PluginLookup
 
 _TABLES = json.loads(Path(__file__).with_name("types.json").read_text("utf-8"))
@@ -86,6 +87,12 @@ class Member(NamedTuple):
     charset: str | None = None
     url: str | None = None
     fetched_at: float | None = None
+
+
+def suffix_by(url: str, facts: Mapping[str, Any]) -> str:
+    """The suffix by which the extractor of fetched bytes is chosen: of their name, or of a URL."""
+    names = quote(facts.get("name") or ""), url, facts.get("final_url") or ""
+    return next(filter(None, map(suffix_of, names)), "")
 
 
 def choose(
