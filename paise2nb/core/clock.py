@@ -52,12 +52,17 @@ def iso(seconds: float | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def first_day(text: str) -> str:
+    """Complete a date that is a year or a month, ``2026`` or ``2026-01``; keep any other text."""
+    return text + {4: "-01-01", 7: "-01"}.get(len(text), "")
+
+
 def moment(text: str) -> datetime:
     """Parse ISO 8601. A time without a zone is in UTC, and a day is its midnight in UTC.
 
     Of a month or a year, which plugins may give as the date of a document, it is the first day.
     """
-    parsed = datetime.fromisoformat(text + {4: "-01-01", 7: "-01"}.get(len(text), ""))
+    parsed = datetime.fromisoformat(first_day(text))
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 

@@ -20,6 +20,7 @@ from paise2nb.content.extract.rtf import with_unicode
 from paise2nb.content.extract.text import decode, first_heading
 from paise2nb.content.extract.types import OLE, SUFFIXES, XML, ZIP
 from paise2nb.content.extract.visible import visible_text
+from paise2nb.core.clock import first_day
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import suffix_of
 from paise2nb.plugins import Document, Source
@@ -132,7 +133,7 @@ def _date(text: Any) -> str | None:
     """A date of a document (ISO 8601) or an e-mail (RFC 5322) as ISO 8601."""
     if not isinstance(text, str):
         return None
-    text += "-01" * {4: 2, 7: 1}.get(len(text), 0)  # the year or the month of a book
+    text = first_day(text)
     for read_date in (datetime.fromisoformat, parsedate_to_datetime):
         with suppress(ValueError, OverflowError):
             return read_date(text).isoformat()

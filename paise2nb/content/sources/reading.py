@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 
 from paise2nb.content.extract.text import chunks, decode
 from paise2nb.content.extract.types import FEEDS, PAGES, SITEMAP, UNKNOWN, XML, media_type
+from paise2nb.core.clock import first_day
 from paise2nb.core.errors import PermanentError
 from paise2nb.core.urls import name_of, suffix_of
 from paise2nb.plugins import Fetched
@@ -269,7 +270,7 @@ def _updated(entry: Any) -> float | None:
 def _from_w3c(text: str) -> float | None:
     """The time of a W3C date, which may be a year or a month. Of a day that is over, its end."""
     with suppress(ValueError, OverflowError):
-        moment = datetime.fromisoformat(text + "-01" * {4: 2, 7: 1}.get(len(text), 0))
+        moment = datetime.fromisoformat(first_day(text))
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         # A page that was fetched on that day may have changed after it.
         end = moment + timedelta(days=len(text) == len("2026-01-31"))
