@@ -24,7 +24,7 @@ from paise2nb.core.wakeup import Listener
 from paise2nb.jobs.models import Worker
 from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import Plugins
-from paise2nb.workers.claims import SAFETY_POLL, end_outdated
+from paise2nb.workers.claims import LONGEST_AHEAD, SAFETY_POLL, end_outdated
 from paise2nb.workers.logs import configure_logging, limit_printed_text
 from paise2nb.workers.queue import JobHuey
 from paise2nb.workers.spawn import receive_message
@@ -165,11 +165,13 @@ class _Process:
             raise self._failure
 
     def _serve(self, listener: Listener) -> None:
-        while not self._terminated and not self.huey.claims.stopping and self.lasts():
-            if listener.wait(SAFETY_POLL):
-                self.huey.claims.idle_waiter.wake()
+        claims, woken = self.huey.claims, False
+        while not self._terminated and not claims.stopping and self.lasts():
+            woken = listener.wait(LONGEST_AHEAD if woken or claims.is_busy else SAFETY_POLL)
+            if woken:
+                claims.idle_waiter.wake()
             with suppress(StorageError):  # the next outcome is written with these
-                self.huey.claims.release_late()
+                claims.release_late()
         with suppress(PaiseError):
             self.job_store.heartbeat(self.worker, "stopping")
             self.huey.notifier.notify()  # the supervisor, which may have to start another worker

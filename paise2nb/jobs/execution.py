@@ -22,6 +22,8 @@ from paise2nb.jobs.sql import SQL
 
 UNUSED_SECONDS = 1.0  # for which a free slot is left to the pool that it was given to
 MOST_AHEAD = 64  # extractions that wait before fetches without a host's delay wait, too
+# Jobs of a short task that one worker claims at once: the lines "drain" of tests.benchmarks.queue.
+IN_TURN = 2
 PROMOTED_AT_ONCE = 1000  # due jobs made ready by one claim: bounds its time
 _ORDER = itemgetter("rank", "tree", "id")
 
@@ -138,14 +140,18 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
         return claim
 
     def _claim_several(self, tx: Transaction, worker: Worker, wanted: Wanted) -> list[Claim]:
-        """Claim the next job and, if its task is brief, the next ones of the same task."""
+        """Claim the next job and, if its task is brief or short, the next ones of that task."""
         beside = wanted.brief if wanted.beside else None
         first = self._claim(tx, worker, wanted.limits, beside=beside)
         if first is None:
             return []
         claims = [first]
-        if wanted.number > 1 and first.task in wanted.brief and not first.isolated:
-            values = first.task, first.priority, wanted.number - 1
+        number = wanted.number if first.task in wanted.brief else 1
+        # What follows from a page's job is due before the next page's.
+        if first.task == wanted.short and first.host is None and first.page_id is None:
+            number = IN_TURN
+        if number > 1 and not first.isolated:
+            values = first.task, first.priority, number - 1
             started = (first.started_at, *wanted.limits[first.task])
             for row in tx.execute(SQL["next_of_task"], values).fetchall():
                 if claim := self._start(tx, worker, row, started):

@@ -271,12 +271,15 @@ class Wanted(NamedTuple):
         number: the most jobs to claim.
         beside: other jobs run in the process: a job that must run alone is left in the queue, and
             so are those behind it.
+        short: a task without ``threads=True`` whose last job was short: two of its jobs may be
+            claimed at once, which then run in turn.
     """
 
     limits: Mapping[str, Limits]
     brief: frozenset[str] = frozenset()
     number: int = 1
     beside: bool = False
+    short: str | None = None
 
 
 def claim_of(row: sqlite3.Row) -> Claim:

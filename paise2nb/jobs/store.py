@@ -4,11 +4,13 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 from paise2nb.core.space import PAUSE
+from paise2nb.jobs.batch import batch_path, execution_key, read_batch
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.history import execution
 from paise2nb.jobs.host_limits import WAITING
@@ -205,22 +207,62 @@ class JobStore(LeaseMixin, WorkerRegistry):
 
     # Jobs of workers that have ended ---------------------------------------------------------
 
-    @transaction
-    def rescue_jobs(self, tx: Transaction, worker_id: int, decide: Decide) -> list[int]:
+    def rescue_jobs(self, worker_id: int, decide: Decide) -> list[int]:
         """Delete the row of a dead worker, and end the executions of its jobs.
 
         Args:
             worker_id: a worker that is known to be dead.
-            decide: gives the outcome of each of its jobs.
+            decide: gives the outcome of each job that it ran.
 
         Returns:
-            The ids of the jobs.
+            The ids of the jobs that it had not completed.
         """
-        rows = tx.execute(SQL["claimed_by"], (worker_id,)).fetchall()
+        ids = self._rescue_jobs(worker_id, decide)
+        batch_path(self.path, worker_id).unlink(missing_ok=True)
+        return ids
+
+    @transaction
+    def _rescue_jobs(self, tx: Transaction, worker_id: int, decide: Decide) -> list[int]:
+        waiting, rows = self._settle(tx, worker_id)
         for row in rows:
             self._end(tx, claim_of(row), decide(dict(row), len(rows) == 1))
         tx.execute("DELETE FROM workers WHERE id = ?", (worker_id,))
-        return [row["id"] for row in rows]
+        return [row["id"] for row in (*rows, *waiting)]
+
+    @transaction
+    def settle(self, tx: Transaction, worker_id: int) -> None:
+        """Let others run the jobs that wait in a worker for one that takes long."""
+        self._settle(tx, worker_id)
+
+    def _settle(
+        self, tx: Transaction, worker_id: int
+    ) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
+        """Complete the jobs that a worker has completed, and release those that wait in it.
+
+        Returns:
+            The rows of those that waited, and of its other jobs.
+        """
+        rows = tx.execute(SQL["claimed_by"], (worker_id,)).fetchall()
+        progress = read_batch(self.path, worker_id)
+        keys = progress.waiting([*map(execution_key, rows)])
+        waiting, rest = list[sqlite3.Row](), list[sqlite3.Row]()
+        for row in rows:
+            if result := progress.completed.get(key := execution_key(row)):
+                self._end(tx, claim_of(row), Outcome("completed", "completed", result))
+            elif key in keys:
+                self._end(tx, claim_of(row), Outcome("released", "queued"))
+                waiting.append(row)
+            else:
+                rest.append(row)
+        return waiting, rest
+
+    def begun(self, worker_id: int, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return those of a worker's jobs that it runs; the others wait in it or have completed."""
+        if len(jobs) < 2:
+            return [*jobs]
+        progress = read_batch(self.path, worker_id)
+        others = progress.completed.keys() | progress.waiting([*map(execution_key, jobs)])
+        return [job for job in jobs if execution_key(job) not in others]
 
     @transaction
     def release(self, tx: Transaction, worker: Worker, but: Collection[int] = ()) -> None:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from paise2nb.core.errors import NewerFormat, PaiseError, StorageError
 from paise2nb.core.wakeup import Notifier
+from paise2nb.jobs.batch import BatchFile
 from paise2nb.jobs.models import Claim, Limits, Outcome, Wanted, Worker
 from paise2nb.jobs.parts import Parts
 from paise2nb.workers.outage import OutageMonitor
@@ -27,11 +28,12 @@ AHEAD_POLL = 0.05
 SHORT_JOB = 0.0005  # seconds: while a thread's job is younger than this, no other thread claims
 SPIN_SECONDS = 0.001  # between two checks of that
 # Jobs of brief tasks are claimed together, and their outcomes written together: twice as many while
-# they take less than BATCH_SECONDS, and again one by one after that.
+# they take less than BATCH_SECONDS, and again one by one after that. Of other tasks so are two at
+# most, which run in turn.
 BATCH_SECONDS = 0.005
 MOST_TOGETHER = 32
 RECHECK_SECONDS = 0.02  # after which a claimed job may have been cancelled before it starts
-LONGEST_AHEAD = 1.0  # seconds until claimed jobs that no thread has started are released
+LONGEST_AHEAD = 0.1  # seconds until claimed jobs that no thread has started are released
 MAX_SLOT_CHECK_SECONDS = 15.0  # between two checks for host slots that no other pool uses
 _RELEASED = Outcome("released", "queued")
 
@@ -105,6 +107,7 @@ class Claims:
         self._lock = threading.RLock()  # of what follows
         self._ahead: deque[Claim] = deque()  # claimed, not started
         self._ended: list[tuple[Claim, Outcome]] = []  # not written
+        self._batch_file: BatchFile | None = None  # tells of both if they run in turn
         self._held = 0  # jobs that are claimed and have not ended
         self._runs_alone = False  # the one that is held
         self._claimed_at = -math.inf  # monotonic
@@ -118,10 +121,20 @@ class Claims:
         """Seconds since jobs were last claimed."""
         return time.monotonic() - self._claimed_at
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs were claimed just now, of which some may have to be released soon."""
+        return self.age < SAFETY_POLL
+
     def stop(self) -> None:
         """Claim no more jobs: the worker drains."""
         self.stopping = True
         self.idle_waiter.wake(threading.active_count())  # all: no more threads than that wait
+
+    def close(self) -> None:
+        """Close the file of this process. It claims no jobs any more."""
+        if self._batch_file is not None:
+            self._batch_file.close()
 
     def next(self) -> Claim | None:
         """Return a claimed job, or wait for one. None if there was none within `SAFETY_POLL`."""
@@ -161,7 +174,7 @@ class Claims:
         with self._lock:
             self._held -= 1
             self._ended.append((claim, outcome))
-            if self._ahead and claim.task in self.brief and self.age < BATCH_SECONDS:
+            if self._ahead and self.age < BATCH_SECONDS and self._may_wait(claim, outcome):
                 return
             try:
                 self._write(self._unpaused_limits())
@@ -170,6 +183,25 @@ class Claims:
             except StorageError:
                 self._started.pop(thread, None)
                 logger.exception("the outcome of job %s can't be written now", claim.id)
+
+    def _may_wait(self, claim: Claim, outcome: Outcome) -> bool:
+        """Whether an outcome may be written with those of jobs that have yet to start.
+
+        Where they run in turn, it is kept in a file meanwhile. Only of a completed job that leaves
+        nothing else to write, so that the file need not hold that.
+        """
+        if not self._runs_alone:
+            return claim.task in self.brief
+        if outcome.outcome != "completed" or outcome.followups or outcome.found:
+            return False
+        return not (outcome.state_entries or outcome.host_delays) and self._write_batch()
+
+    def _write_batch(self) -> bool:
+        assert self.worker is not None
+        if self._batch_file is None:
+            self._batch_file = BatchFile(self._job_store.path, self.worker.id)
+        completed = [(claim, outcome.result or "null") for claim, outcome in self._ended]
+        return self._batch_file.write(completed, self._ahead)
 
     def release_ahead(self) -> None:
         """Write all outcomes, and release the jobs that are claimed but not started."""
@@ -220,13 +252,16 @@ class Claims:
             self._together = min(2 * self._together, MOST_TOGETHER) if quick else 1
             self._claimed_at = time.monotonic()
             beside = self._held > 0 and self.worker.one_at_a_time
-            wanted = Wanted(limits, self.brief, self._together, beside)
+            short = self._ended[-1][0].task if quick and self._runs_alone and self._ended else None
+            wanted = Wanted(limits, self.brief, self._together, beside, short)
         accepted, claims = self._job_store.end_several(self._ended, self.worker, wanted)
         ended, self._ended = self._ended, []
         if claims:
             self._ahead.extend(claims)
             self._held += len(claims)
             self._runs_alone = self.runs_alone(claims[0])
+            if self._runs_alone and len(claims) > 1:
+                self._write_batch()
         for (claim, _), was_accepted in zip(ended, accepted, strict=True):
             if not was_accepted:
                 logger.warning("the outcome of job %s is refused: it was taken back", claim.id)
@@ -247,6 +282,8 @@ class Claims:
     def _take(self) -> Claim | None:
         """Take a claimed job to start it; not one that was cancelled meanwhile."""
         with self._lock:
+            if self._runs_alone and self._held > len(self._ahead):
+                return None  # those that were claimed with the job that runs wait for it
             while self._ahead:
                 claim = self._ahead.popleft()
                 if self.age < RECHECK_SECONDS or self._job_store.runs(claim):

@@ -13,6 +13,7 @@ from paise2nb.jobs.store import JobStore
 logger = logging.getLogger("paise2nb.supervisor")
 
 SHORTEST_WAIT, LONGEST_WAIT = 0.25, 10.0  # seconds
+STUCK_SECONDS = 2.0  # after which a worker should have released the jobs that wait in it
 # After which a worker that locks the job store is killed: more than its longest transactions take,
 # less than other processes wait.
 LOCK_SECONDS = 20.0
@@ -74,6 +75,8 @@ class LimitEnforcer:
     Attributes:
         kills: Why workers were killed, by process; their jobs have yet to be rescued.
         jobs_run: Whether workers have jobs, as of the last check.
+        stuck: The workers in which jobs wait for one that takes long, and that have not released
+            them: it lets no other thread of its process run.
         near_memory_limit: Whether a job uses more than half of its memory, which may grow fast.
     """
 
@@ -82,6 +85,7 @@ class LimitEnforcer:
         self._grace = grace
         self._running_since: dict[tuple[int, int], float] = {}  # execution -> first seen, monotonic
         self.kills: dict[str, KillReason] = {}
+        self.stuck: list[int] = []
         self.jobs_run = self.near_memory_limit = False
 
     def check(self) -> None:
@@ -94,11 +98,15 @@ class LimitEnforcer:
             for execution in ((job["id"], job["run"]) for job in claimed)
         }
         self.jobs_run = bool(claimed)
-        self.near_memory_limit = False
+        self.near_memory_limit, self.stuck = False, []
         for worker in self._job_store.workers() if claimed else ():
-            jobs = [job for job in claimed if job["worker"] == worker["id"]]
-            if not jobs or not self._may_kill(worker):
+            held = [job for job in claimed if job["worker"] == worker["id"]]
+            if not held or not self._may_kill(worker):
                 continue
+            jobs = self._job_store.begun(worker["id"], held)
+            since = min(self._running_since[job["id"], job["run"]] for job in held)
+            if len(jobs) < len(held) and now - since > STUCK_SECONDS:
+                self.stuck.append(worker["id"])
             memory = processes.family_mb(worker["pid"])
             limits = (job["memory_mb"] or float("inf") for job in jobs)
             self.near_memory_limit |= memory > min(limits) / 2

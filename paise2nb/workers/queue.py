@@ -178,6 +178,7 @@ class JobHuey(HueyInterface):
     def close(self) -> None:
         """Leave the worker registry, and close the job store."""
         self._immediate_runner.close()
+        self.claims.close()
         self.notifier.close()
         self.job_store.close()
 

@@ -190,6 +190,8 @@ class Supervisor:
                     return self._fail("another supervisor has taken over")
             self._heartbeat_at = time.monotonic()
         self._reap()
+        for worker_id in self._limits.stuck:
+            self.job_store.settle(worker_id)
         if self._stop_at is not None:
             return self._drain()
         self._read_options()

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from paise2nb.jobs.batch import BatchFile, execution_key
 from paise2nb.jobs.execution import PROMOTED_AT_ONCE
 from paise2nb.jobs.host_limits import HAS_SLOT, UNPACED_SLOTS, WAITING
 from paise2nb.jobs.models import (
@@ -904,6 +905,23 @@ def test_a_crash_between_two_statements_changes_nothing(
     store.close()
 
 
+@pytest.mark.parametrize(
+    "jobs", [{"task": "fetch"}, {"task": "work", "host": "a"}, {"task": "other"}], ids=str
+)
+def test_only_jobs_of_the_short_task_that_need_nothing_else_are_claimed_together(
+    store: JobStore, worker: Worker, jobs: dict[str, str]
+) -> None:
+    store.add([NewJob(args=f"[{n}]", max_attempts=4, **jobs) for n in range(3)])
+    wanted = Wanted(dict.fromkeys(("work", "fetch", "other"), Limits(None, None)))
+    short = "fetch" if jobs["task"] == "fetch" else "work"
+    _, claims = store.end_several([], worker, wanted._replace(short=short))
+    assert len(claims) == 1
+    store.add([NewJob("work", f"[{n}]", 4, priority=9) for n in range(3)])
+    ended = [(claims[0], COMPLETED)]
+    _, claims = store.end_several(ended, worker, wanted._replace(short="work"))
+    assert [claim.task for claim in claims] == ["work", "work"]
+
+
 # Random histories ----------------------------------------------------------------------------
 
 
@@ -1012,6 +1030,22 @@ class Histories(RuleBasedStateMachine):
         assert len(accepted) == len(claims)
         assert len(new_claims) <= number
         self.claims += new_claims
+
+    @rule(index=st.integers(0, 1), completed=st.integers(0, 2))
+    def settle(self, index: int, completed: int) -> None:
+        worker = self.workers[index]
+        claims = [claim for claim in self.claims if claim.worker == worker.id][-3:]
+        file = BatchFile(self.store.path, worker.id)
+        assert file.write([(claim, "1") for claim in claims[:completed]], claims[completed:])
+        file.close()
+        before = {row["id"] for row in self.store.claimed()}
+        self.store.settle(worker.id)
+        held = [(row["id"], row["run"], row["started_at"]) for row in self.store.claimed()]
+        assert not {execution_key(claim._asdict()) for claim in claims[:completed]} & {*held}
+        left = {execution_key(claim._asdict()) for claim in claims[completed:]} & {*held}
+        assert len(left) <= 1
+        others = {claim.id for claim in claims}
+        assert before - others == {job_id for job_id, _, _ in held} - others
 
     @rule(numbers=st.lists(st.integers(0, 99), max_size=5))
     def cancel(self, numbers: list[int]) -> None:

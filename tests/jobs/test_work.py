@@ -127,6 +127,17 @@ def test_the_ends_and_the_next_claims_of_32_brief_jobs(store: JobStore, worker: 
     assert pages <= 9
 
 
+def test_the_ends_and_the_next_claims_of_2_short_jobs(store: JobStore, worker: Worker) -> None:
+    wanted = Wanted(LIMITS, short="work")
+    _, claims = store.end_several([], worker, wanted)
+    ended = [(claim, Outcome("completed", "completed", "null")) for claim in claims]
+    assert len(ended) == 2
+    statements, commits, pages = work_of(store, lambda: store.end_several(ended, worker, wanted))
+    assert statements <= 10  # those of the history depend on how alike their times are
+    assert commits == 1
+    assert pages <= 4
+
+
 def test_a_page_from_fetch_to_store(store: JobStore, worker: Worker) -> None:
     end_all(store, worker, 99)
     store.add([NewJob("fetch", '["u"]', 4, 5000)])

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,10 @@ class MemoryStore:
                 for e in self._executions.values()
                 if e.worker is not None
             ]
+
+    def begun(self, worker_id: int, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return all jobs of a worker: none waits in it for another one."""
+        return [*jobs]
 
     def rescue_jobs(self, worker_id: int, decide: Decide) -> list[int]:
         """Delete the row of a dead worker, and end the executions that it had."""
