@@ -5,7 +5,7 @@ from typing import Any
 
 import trafilatura
 from lxml import html
-from lxml.etree import ParserError, XPath
+from lxml.etree import ElementDefaultClassLookup, ParserError, XPath
 
 from paise2nb.content.extract import embedded, page_metadata
 from paise2nb.content.extract.prose import LONG, MOST, Prose, lines_of
@@ -33,6 +33,9 @@ _ADAPTED = ("figure", "figcaption", "center", "aside", "button", "template", "ti
 _RUNNING = frozenset({"p", "li", "dd", "td", "em", "strong", "span", "blockquote"})
 CELL = 1000  # characters of a list in a table; a longer one is the page, in a table for its layout
 _ATTRIBUTES = XPath("//@*", smart_strings=False)
+# One class for all elements: lxml.html looks up that of each in Python, which takes a thirtieth of
+# an extraction (tests.benchmarks.pipeline --articles).
+_CLASSES = ElementDefaultClassLookup(element=html.HtmlElement)
 
 
 def read(data: bytes, source: Source, *, precise: bool = False) -> Document:
@@ -93,6 +96,7 @@ def _parsed(text: str) -> Any:
         remove_comments=True,
         remove_pis=True,
     )
+    parser.set_element_class_lookup(_CLASSES)
     try:
         tree = html.document_fromstring(data.translate(None, _CONTROLS), parser=parser)
     except ParserError:  # no markup, no text
