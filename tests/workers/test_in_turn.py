@@ -176,8 +176,8 @@ def test_a_job_that_waits_for_a_long_one_is_run_by_another_process(working: App)
 
 
 def test_a_job_that_waits_for_one_that_stops_its_process_is_run_by_another(working: App) -> None:
-    jobs = working.enqueue_many("short", [(n, "stuck" if n == 101 else "") for n in range(300)])
     working.workers.start(concurrency=2)
+    jobs = working.enqueue_many("short", [(n, "stuck" if n == 101 else "") for n in range(300)])
     others = [job for job in jobs if job.id != jobs[101].id]
     assert [job.result(timeout=60) for job in others] == [n for n in range(300) if n != 101]
     assert jobs[101].state == "running"
