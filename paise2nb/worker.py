@@ -155,6 +155,8 @@ class _Process:
                 self._serve(listener)
         finally:
             self.huey.claims.stop()
+            with suppress(StorageError):  # they are put back once more at the end
+                self.huey.claims.release_ahead()
             consumer.stop(graceful=True)
             # Another SIGTERM has no effect: this process ends anyway.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

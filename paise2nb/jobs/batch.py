@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from paise2nb.jobs.models import Claim
 
-LONGEST = 2048  # bytes, which one write replaces as a whole
+LONGEST, HEAD = 2000, 48  # bytes of the text and of the line before it, which one write replaces
 
 
 class ExecutionKey(NamedTuple):
@@ -30,14 +30,18 @@ class Progress(NamedTuple):
 
     Attributes:
         completed: Those that have completed, with the JSON text that each returned.
-        left: The others in their order. The first of those that still have their job runs.
+        left: The others, in their order. The first one that still has its job is running.
     """
 
     completed: dict[ExecutionKey, str]
     left: list[ExecutionKey]
 
     def waiting(self, holding: Collection[ExecutionKey]) -> set[ExecutionKey]:
-        """Return those that wait for another one, of the executions that still have their jobs."""
+        """Return those that wait for an earlier one.
+
+        Args:
+            holding: The executions that still have their jobs.
+        """
         return {*[key for key in self.left if key in holding][1:]}
 
 
@@ -52,16 +56,31 @@ def batch_path(database: Path, worker_id: int) -> Path:
 
 
 class BatchFile:
-    """The file of one worker process, which writes it.
+    """The file of one worker process, which writes it. Use `open`."""
 
-    Args:
-        database: The path of the job store.
-        worker_id: The id of the worker.
-    """
+    def __init__(self, file: int) -> None:
+        self._file = file
 
-    def __init__(self, database: Path, worker_id: int) -> None:
-        self._path = batch_path(database, worker_id)
-        self._file: int | None = None
+    @classmethod
+    def open(cls, database: Path, worker_id: int) -> "BatchFile | None":
+        """Open the file of a worker, or return None if it can't be written.
+
+        Args:
+            database: The path of the job store.
+            worker_id: The id of the worker.
+        """
+        path = batch_path(database, worker_id)
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        except OSError:
+            return None
+        try:
+            os.pwrite(file, bytes(LONGEST + HEAD), 0)  # takes its space now, not on a full disk
+        except OSError:
+            os.close(file)
+            return None
+        return cls(file)
 
     def write(self, completed: Iterable[tuple[Claim, str]], left: Iterable[Claim]) -> bool:
         """Replace what the file tells.
@@ -78,22 +97,17 @@ class BatchFile:
         text = "\n".join(lines).encode()
         if len(text) > LONGEST:
             return False
+        data = b"%d %d\n%b" % (zlib.crc32(text), len(text), text)
         try:
-            if self._file is None:
-                self._path.parent.mkdir(mode=0o700, exist_ok=True)
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
-            # No shorter than what it replaces, and no sync: it outlives the process, and after a
-            # power cut the database is that of some time ago, too.
-            os.pwrite(self._file, b"%d %d\n%b" % (zlib.crc32(text), len(text), text), 0)
-        except OSError:  # a full disk, which the next commit reports
+            # Not truncated: the first line tells the length. Not synced: after a power cut, the
+            # database is that of some time ago, too.
+            return os.pwrite(self._file, data, 0) == len(data)
+        except OSError:  # of the disk
             return False
-        return True
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        os.close(self._file)
 
 
 def read_batch(database: Path, worker_id: int) -> Progress:

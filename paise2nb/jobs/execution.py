@@ -147,7 +147,7 @@ class ExecutionMixin(EnqueueMixin, CrawlMixin):
             return []
         claims = [first]
         number = wanted.number if first.task in wanted.brief else 1
-        # What follows from a page's job is due before the next page's.
+        # What follows from a page's job comes before the job of the next page.
         if first.task == wanted.short and first.host is None and first.page_id is None:
             number = IN_TURN
         if number > 1 and not first.isolated:

@@ -268,7 +268,7 @@ class Wanted(NamedTuple):
     Attributes:
         limits: the tasks to choose from, each with the limits of one execution.
         brief: those of them with ``threads=True``, of which several jobs may be claimed at once.
-        number: the most jobs to claim.
+        number: the most jobs of a task with ``threads=True`` to claim.
         beside: other jobs run in the process: a job that must run alone is left in the queue, and
             so are those behind it.
         short: a task without ``threads=True`` whose last job was short: two of its jobs may be

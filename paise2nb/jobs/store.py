@@ -4,13 +4,14 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 from paise2nb.core.space import PAUSE
-from paise2nb.jobs.batch import batch_path, execution_key, read_batch
+from paise2nb.jobs.batch import ExecutionKey, batch_path, execution_key, read_batch
 from paise2nb.jobs.database import Transaction, transaction
 from paise2nb.jobs.history import execution
 from paise2nb.jobs.host_limits import WAITING
@@ -218,7 +219,8 @@ class JobStore(LeaseMixin, WorkerRegistry):
             The ids of the jobs that it had not completed.
         """
         ids = self._rescue_jobs(worker_id, decide)
-        batch_path(self.path, worker_id).unlink(missing_ok=True)
+        with suppress(OSError):  # it tells nothing any more
+            batch_path(self.path, worker_id).unlink()
         return ids
 
     @transaction
@@ -230,24 +232,30 @@ class JobStore(LeaseMixin, WorkerRegistry):
         return [row["id"] for row in (*rows, *waiting)]
 
     @transaction
-    def settle(self, tx: Transaction, worker_id: int) -> None:
-        """Let others run the jobs that wait in a worker for one that takes long."""
-        self._settle(tx, worker_id)
+    def settle(self, tx: Transaction, worker_id: int, executions: Set[ExecutionKey]) -> None:
+        """End some executions of a worker: those that have completed, and those that wait in it.
+
+        The jobs that wait are queued again, so that another worker runs them.
+        """
+        self._settle(tx, worker_id, executions)
 
     def _settle(
-        self, tx: Transaction, worker_id: int
+        self, tx: Transaction, worker_id: int, executions: Set[ExecutionKey] | None = None
     ) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
-        """Complete the jobs that a worker has completed, and release those that wait in it.
+        """Do that, by default with all executions of a worker.
 
         Returns:
-            The rows of those that waited, and of its other jobs.
+            The rows of the jobs that waited, and of the worker's other jobs.
         """
         rows = tx.execute(SQL["claimed_by"], (worker_id,)).fetchall()
         progress = read_batch(self.path, worker_id)
         keys = progress.waiting([*map(execution_key, rows)])
         waiting, rest = list[sqlite3.Row](), list[sqlite3.Row]()
         for row in rows:
-            if result := progress.completed.get(key := execution_key(row)):
+            key = execution_key(row)
+            if executions is not None and key not in executions:
+                rest.append(row)
+            elif result := progress.completed.get(key):
                 self._end(tx, claim_of(row), Outcome("completed", "completed", result))
             elif key in keys:
                 self._end(tx, claim_of(row), Outcome("released", "queued"))

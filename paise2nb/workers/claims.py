@@ -28,14 +28,13 @@ AHEAD_POLL = 0.05
 SHORT_JOB = 0.0005  # seconds: while a thread's job is younger than this, no other thread claims
 SPIN_SECONDS = 0.001  # between two checks of that
 # Jobs of brief tasks are claimed together, and their outcomes written together: twice as many while
-# they take less than BATCH_SECONDS, and again one by one after that. Of other tasks so are two at
-# most, which run in turn.
+# they take less than BATCH_SECONDS, and again one by one after that. Of other tasks, at most two
+# are claimed together; they run in turn.
 BATCH_SECONDS = 0.005
 MOST_TOGETHER = 32
 RECHECK_SECONDS = 0.02  # after which a claimed job may have been cancelled before it starts
 LONGEST_AHEAD = 0.1  # seconds until claimed jobs that no thread has started are released
 MAX_SLOT_CHECK_SECONDS = 15.0  # between two checks for host slots that no other pool uses
-_RELEASED = Outcome("released", "queued")
 
 
 class IdleWaiter:
@@ -107,9 +106,9 @@ class Claims:
         self._lock = threading.RLock()  # of what follows
         self._ahead: deque[Claim] = deque()  # claimed, not started
         self._ended: list[tuple[Claim, Outcome]] = []  # not written
-        self._batch_file: BatchFile | None = None  # tells of both if they run in turn
+        self._batch_file: BatchFile | None = None  # for two jobs that run in turn
         self._held = 0  # jobs that are claimed and have not ended
-        self._runs_alone = False  # the one that is held
+        self._runs_alone = False  # those that are held, one after another
         self._claimed_at = -math.inf  # monotonic
         self._together = 1  # brief jobs to claim at once
         self._started: dict[int, float] = {}  # thread -> when (monotonic) its job started
@@ -135,6 +134,7 @@ class Claims:
         """Close the file of this process. It claims no jobs any more."""
         if self._batch_file is not None:
             self._batch_file.close()
+            self._batch_file = None
 
     def next(self) -> Claim | None:
         """Return a claimed job, or wait for one. None if there was none within `SAFETY_POLL`."""
@@ -158,7 +158,9 @@ class Claims:
             self.idle_waiter.wake()  # there may be more work: wake the next thread
         # Checked again here: a plugin may have been saved just before this job was enqueued.
         if not self._plugins_are_current() or claim.task not in self._parts.plugins.tasks:
-            self._release([claim])
+            with self._lock:
+                self._put_back(claim)
+                self._write({})
             return None
         self._started[threading.get_ident()] = time.monotonic()
         return claim
@@ -167,7 +169,7 @@ class Claims:
         """End a job: write its outcome, and claim the next job in the same transaction.
 
         While jobs that were claimed with this one are left, it is written together with theirs. If
-        it can't be written now, it is written before anything else is claimed.
+        it can't be written now, it is written before anything else starts in its place.
         """
         thread = threading.get_ident()
         self._started[thread] = math.inf
@@ -176,40 +178,40 @@ class Claims:
             self._ended.append((claim, outcome))
             if self._ahead and self.age < BATCH_SECONDS and self._may_wait(claim, outcome):
                 return
+            if self._runs_alone and self.age > RECHECK_SECONDS:
+                self._put_back_ahead()  # the next claim knows of pauses and priorities
             try:
                 self._write(self._unpaused_limits())
             except NewerFormat as error:
                 end_outdated(error)
             except StorageError:
                 self._started.pop(thread, None)
+                if self._runs_alone:
+                    self._put_back_ahead()  # in the file, this job still runs
                 logger.exception("the outcome of job %s can't be written now", claim.id)
 
     def _may_wait(self, claim: Claim, outcome: Outcome) -> bool:
         """Whether an outcome may be written with those of jobs that have yet to start.
 
-        Where they run in turn, it is kept in a file meanwhile. Only of a completed job that leaves
-        nothing else to write, so that the file need not hold that.
+        Where they run in turn, it is kept in a file meanwhile.
         """
         if not self._runs_alone:
             return claim.task in self.brief
-        if outcome.outcome != "completed" or outcome.followups or outcome.found:
-            return False
-        return not (outcome.state_entries or outcome.host_delays) and self._write_batch()
+        return _is_plain(outcome) and self._write_batch()
 
     def _write_batch(self) -> bool:
-        assert self.worker is not None
-        if self._batch_file is None:
-            self._batch_file = BatchFile(self._job_store.path, self.worker.id)
-        completed = [(claim, outcome.result or "null") for claim, outcome in self._ended]
+        assert self._batch_file is not None, "opened before the jobs were claimed"
+        completed = [(c, o.result or "null") for c, o in self._ended if o.outcome == "completed"]
         return self._batch_file.write(completed, self._ahead)
 
     def release_ahead(self) -> None:
-        """Write all outcomes, and release the jobs that are claimed but not started."""
+        """Write all outcomes, and put the jobs back that are claimed but not started."""
         with self._lock:
-            ahead = [*self._ahead]
-            self._ahead.clear()
-            self._release(ahead)
-        if ahead:
+            found = bool(self._ahead)
+            self._put_back_ahead()
+            if self._ended:
+                self._write({})
+        if found:
             self._notifier.notify()
 
     def release_late(self) -> None:
@@ -217,12 +219,15 @@ class Claims:
         if self.age > LONGEST_AHEAD and (self._ahead or self._ended):
             self.release_ahead()
 
-    def _release(self, claims: list[Claim]) -> None:
-        with self._lock:
-            self._held -= len(claims)
-            self._ended += [(claim, _RELEASED) for claim in claims]
-            if self._ended:
-                self._write({})
+    def _put_back_ahead(self) -> None:
+        while self._ahead:
+            self._put_back(self._ahead.popleft())
+
+    def _put_back(self, claim: Claim) -> None:
+        """Have a job that has not started queued again, with the next write."""
+        self._held -= 1
+        # As if it had not been claimed: it is no attempt, and not in the job's history.
+        self._ended.append((claim, Outcome("snoozed", "queued", resume=claim.resume)))
 
     def recycle(self, reason: str) -> None:
         """Finish the running jobs and end this process. The supervisor starts a new one at once."""
@@ -252,7 +257,7 @@ class Claims:
             self._together = min(2 * self._together, MOST_TOGETHER) if quick else 1
             self._claimed_at = time.monotonic()
             beside = self._held > 0 and self.worker.one_at_a_time
-            short = self._ended[-1][0].task if quick and self._runs_alone and self._ended else None
+            short = self._short_task() if quick else None
             wanted = Wanted(limits, self.brief, self._together, beside, short)
         accepted, claims = self._job_store.end_several(self._ended, self.worker, wanted)
         ended, self._ended = self._ended, []
@@ -268,6 +273,19 @@ class Claims:
         if any(outcome.followups or outcome.found for _, outcome in ended):
             self.idle_waiter.wake()
             self._notifier.notify()
+
+    def _short_task(self) -> str | None:
+        """Return the task of which two jobs may be claimed, to run in turn: that of the last job.
+
+        None if an outcome such as its last one can't be kept in the file.
+        """
+        assert self.worker is not None
+        if not (self._runs_alone and self._ended) or self._job_store.is_remote:
+            return None
+        if self._batch_file is None:
+            self._batch_file = BatchFile.open(self._job_store.path, self.worker.id)
+        claim, outcome = self._ended[-1]
+        return claim.task if self._batch_file and _is_plain(outcome) else None
 
     def runs_alone(self, claim: Claim) -> bool:
         """Whether no other job of this process runs beside a job."""
@@ -285,10 +303,13 @@ class Claims:
             if self._runs_alone and self._held > len(self._ahead):
                 return None  # those that were claimed with the job that runs wait for it
             while self._ahead:
-                claim = self._ahead.popleft()
-                if self.age < RECHECK_SECONDS or self._job_store.runs(claim):
+                claim = self._ahead[0]
+                may_start = self.age < RECHECK_SECONDS or self._job_store.runs(claim)
+                self._ahead.popleft()
+                if may_start:
                     return claim
-                self._release([claim])
+                self._put_back(claim)
+                self._write({})
         return None
 
     def _look_for_work(self, worker: Worker) -> float:
@@ -360,6 +381,12 @@ class Claims:
         due = self._job_store.next_time(tasks, within=SAFETY_POLL)
         pause = SAFETY_POLL if due is None else due - self._job_store.now()
         return min(max(pause, 0.001), SAFETY_POLL)
+
+
+def _is_plain(outcome: Outcome) -> bool:
+    """Whether a job has completed and leaves nothing to write but what it returned."""
+    more = outcome.followups or outcome.found or outcome.state_entries or outcome.host_delays
+    return outcome.outcome == "completed" and not more
 
 
 _outdated = threading.Lock()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paise2nb.core import processes
+from paise2nb.jobs.batch import ExecutionKey, execution_key
 from paise2nb.jobs.models import HERE, IMMEDIATE
 from paise2nb.jobs.store import JobStore
 
@@ -75,8 +76,8 @@ class LimitEnforcer:
     Attributes:
         kills: Why workers were killed, by process; their jobs have yet to be rescued.
         jobs_run: Whether workers have jobs, as of the last check.
-        stuck: The workers in which jobs wait for one that takes long, and that have not released
-            them: it lets no other thread of its process run.
+        stuck: By worker its executions, if jobs wait in it for one that takes long: that one blocks
+            the other threads of its process, which would have put them back.
         near_memory_limit: Whether a job uses more than half of its memory, which may grow fast.
     """
 
@@ -85,7 +86,7 @@ class LimitEnforcer:
         self._grace = grace
         self._running_since: dict[tuple[int, int], float] = {}  # execution -> first seen, monotonic
         self.kills: dict[str, KillReason] = {}
-        self.stuck: list[int] = []
+        self.stuck: dict[int, set[ExecutionKey]] = {}
         self.jobs_run = self.near_memory_limit = False
 
     def check(self) -> None:
@@ -98,7 +99,7 @@ class LimitEnforcer:
             for execution in ((job["id"], job["run"]) for job in claimed)
         }
         self.jobs_run = bool(claimed)
-        self.near_memory_limit, self.stuck = False, []
+        self.near_memory_limit, self.stuck = False, {}
         for worker in self._job_store.workers() if claimed else ():
             held = [job for job in claimed if job["worker"] == worker["id"]]
             if not held or not self._may_kill(worker):
@@ -106,10 +107,10 @@ class LimitEnforcer:
             jobs = self._job_store.begun(worker["id"], held)
             since = min(self._running_since[job["id"], job["run"]] for job in held)
             if len(jobs) < len(held) and now - since > STUCK_SECONDS:
-                self.stuck.append(worker["id"])
+                self.stuck[worker["id"]] = {*map(execution_key, held)}
             memory = processes.family_mb(worker["pid"])
             limits = (job["memory_mb"] or float("inf") for job in jobs)
-            self.near_memory_limit |= memory > min(limits) / 2
+            self.near_memory_limit |= memory > min(limits, default=float("inf")) / 2
             reasons = (
                 kill_reason(
                     job,
@@ -132,7 +133,9 @@ class LimitEnforcer:
         """
         for worker in self._job_store.workers():
             if worker["pid"] == pid and self._may_kill(worker):
-                job = worker["jobs"][0] if len(worker["jobs"]) == 1 else None
+                held = [job for job in self._job_store.claimed() if job["worker"] == worker["id"]]
+                jobs = self._job_store.begun(worker["id"], held)
+                job = jobs[0]["id"] if len(jobs) == 1 else None
                 text = f"timeout: it locked the job store for {seconds:.0f} s"
                 self._kill(worker, KillReason(job, "timeout", text))
 

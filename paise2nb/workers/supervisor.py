@@ -190,8 +190,9 @@ class Supervisor:
                     return self._fail("another supervisor has taken over")
             self._heartbeat_at = time.monotonic()
         self._reap()
-        for worker_id in self._limits.stuck:
-            self.job_store.settle(worker_id)
+        for worker_id, executions in self._limits.stuck.items():
+            with suppress(DiskFull):  # reported elsewhere
+                self.job_store.settle(worker_id, executions)
         if self._stop_at is not None:
             return self._drain()
         self._read_options()

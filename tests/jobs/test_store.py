@@ -1035,11 +1035,12 @@ class Histories(RuleBasedStateMachine):
     def settle(self, index: int, completed: int) -> None:
         worker = self.workers[index]
         claims = [claim for claim in self.claims if claim.worker == worker.id][-3:]
-        file = BatchFile(self.store.path, worker.id)
+        file = BatchFile.open(self.store.path, worker.id)
+        assert file is not None
         assert file.write([(claim, "1") for claim in claims[:completed]], claims[completed:])
         file.close()
         before = {row["id"] for row in self.store.claimed()}
-        self.store.settle(worker.id)
+        self.store.settle(worker.id, {execution_key(row) for row in self.store.claimed()})
         held = [(row["id"], row["run"], row["started_at"]) for row in self.store.claimed()]
         assert not {execution_key(claim._asdict()) for claim in claims[:completed]} & {*held}
         left = {execution_key(claim._asdict()) for claim in claims[completed:]} & {*held}

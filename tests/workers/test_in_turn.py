@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from paise2nb.app import App
-from paise2nb.jobs.batch import BatchFile, Progress, batch_path, read_batch
+from paise2nb.core.errors import DiskFull, StorageError
+from paise2nb.jobs.batch import BatchFile, Progress, batch_path, execution_key, read_batch
 from paise2nb.jobs.models import Claim
+from paise2nb.jobs.retry import crash_outcomes
 from paise2nb.workers import claims as module
+from paise2nb.workers.limits import LimitEnforcer
 from tests import example_plugin
 from tests.waiting import until
 from tests.workers.test_queue import take, worker_of
@@ -64,6 +67,14 @@ def working(make_workers: Make, tmp_path: Path) -> App:
     )
 
 
+@pytest.fixture
+def waiting(waiting: App, monkeypatch: pytest.MonkeyPatch) -> App:
+    """However slow this machine is, each job is short, until a test says otherwise."""
+    monkeypatch.setattr(module, "BATCH_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "RECHECK_SECONDS", 3600.0)
+    return waiting
+
+
 def runs(app: App) -> Counter[str]:
     path = app.data_dir / "runs"
     return Counter(path.read_text().splitlines() if path.exists() else [])
@@ -75,6 +86,27 @@ def outcomes(app: App, job_id: int) -> list[str]:
 
 def claimed(app: App) -> list[int]:
     return [job["id"] for job in app.queue.job_store.claimed()]
+
+
+def worker_id(app: App) -> int:
+    assert app.queue.claims.worker is not None
+    return app.queue.claims.worker.id
+
+
+def settle(app: App) -> None:
+    store = app.queue.job_store
+    store.settle(worker_id(app), {execution_key(job) for job in store.claimed()})
+
+
+def begun(app: App) -> list[int]:
+    store = app.queue.job_store
+    return [job["id"] for job in store.begun(worker_id(app), store.claimed())]
+
+
+def die(app: App) -> None:
+    """As if this worker had been killed, and the supervisor had seen that."""
+    store = app.queue.job_store
+    store.rescue_jobs(worker_id(app), crash_outcomes(app.settings, None))
 
 
 def run_until_two_are_claimed(waiting: App) -> tuple[int, int]:
@@ -101,12 +133,26 @@ def test_two_short_jobs_are_claimed_together_and_end_together(waiting: App) -> N
 
 
 @pytest.mark.parametrize("how", ["follow", "fail"])
-def test_an_outcome_that_is_more_than_a_value_is_written_at_once(waiting: App, how: str) -> None:
-    waiting.enqueue_many("short", [(n, how) for n in range(200)])
-    first, second = run_until_two_are_claimed(waiting)
-    waiting.queue.execute(take(waiting.queue))
-    assert claimed(waiting) == [second]
-    assert waiting.job(first).state in ("completed", "retrying")
+def test_jobs_with_more_than_a_value_are_claimed_one_by_one(waiting: App, how: str) -> None:
+    waiting.enqueue_many("short", [(n, how) for n in range(50)])
+    worker_of(waiting)
+    for _ in range(50):
+        waiting.queue.execute(take(waiting.queue))
+        assert len(claimed(waiting)) <= 1
+
+
+def test_an_outcome_that_is_more_than_a_value_is_written_at_once(waiting: App) -> None:
+    waiting.enqueue_many("short", [(n, "follow" if n % 3 == 1 else "") for n in range(200)])
+    written = 0
+    worker_of(waiting)
+    while waiting.queue.job_store.busy():
+        number, task = len(claimed(waiting)), take(waiting.queue)
+        waiting.queue.execute(task)
+        if number == 2 and waiting.job(task.claim.id).args[1:] == ["follow"]:
+            written += 1
+            assert waiting.job(task.claim.id).state == "completed"
+    assert written
+    assert set(runs(waiting).values()) == {1}
 
 
 def test_a_long_value_is_written_at_once(waiting: App) -> None:
@@ -121,9 +167,7 @@ def test_a_value_with_line_separators_is_kept(waiting: App) -> None:
     waiting.enqueue_many("short", [(text, str(n)) for n in range(200)])
     first, second = run_until_two_are_claimed(waiting)
     waiting.queue.execute(take(waiting.queue))
-    worker = waiting.queue.claims.worker
-    assert worker is not None
-    waiting.queue.job_store.settle(worker.id)
+    settle(waiting)
     assert (waiting.job(first).result(), claimed(waiting)) == (text, [second])
 
 
@@ -149,12 +193,15 @@ def test_a_job_that_waits_is_released_by_a_drain(waiting: App) -> None:
     assert second not in claimed(waiting)
 
 
-def test_a_job_that_waits_and_is_cancelled_is_not_started(waiting: App) -> None:
+def test_a_job_that_waits_and_is_cancelled_is_not_started(
+    waiting: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waiting.enqueue_many("short", range(200))
     first, second = run_until_two_are_claimed(waiting)
     task = take(waiting.queue)
     waiting.job(second).cancel()
-    until(lambda: waiting.queue.claims.age > module.RECHECK_SECONDS)
+    monkeypatch.setattr(module, "BATCH_SECONDS", 0.0)
+    monkeypatch.setattr(module, "RECHECK_SECONDS", 0.0)  # the job took long
     waiting.queue.execute(task)
     waiting.queue.execute(take(waiting.queue))
     assert (waiting.job(first).state, waiting.job(second).state) == ("completed", "cancelled")
@@ -230,6 +277,112 @@ def test_the_file_of_a_worker_is_deleted_with_its_row(waiting: App) -> None:
     assert not batch_path(store.path, worker.id).exists()
 
 
+@pytest.mark.parametrize("first_has_completed", [True, False])
+def test_a_crash_is_charged_to_the_one_that_ran(waiting: App, first_has_completed: bool) -> None:
+    waiting.enqueue_many("short", range(200))
+    first, second = run_until_two_are_claimed(waiting)
+    assert begun(waiting) == [first]
+    if first_has_completed:
+        waiting.queue.execute(take(waiting.queue))
+        assert begun(waiting) == [second]
+    die(waiting)
+    states = [waiting.job(first).state, waiting.job(second).state]
+    assert states == (["completed", "retrying"] if first_has_completed else ["retrying", "queued"])
+    charged, other = (second, first) if first_has_completed else (first, second)
+    assert outcomes(waiting, charged) == ["crashed"]
+    assert "crashed" not in outcomes(waiting, other)
+
+
+def test_while_an_outcome_can_not_be_written_the_next_one_does_not_start(
+    waiting: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting.enqueue_many("short", range(200))
+    store = waiting.queue.job_store
+    first, second = run_until_two_are_claimed(waiting)
+
+    def full(*arguments: object) -> None:
+        raise DiskFull("no space")
+
+    task = take(waiting.queue)
+    monkeypatch.setattr(module, "BATCH_SECONDS", 0.0)  # so the outcome is written at once
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "end_several", full)
+        waiting.queue.execute(task)
+        with pytest.raises(StorageError):
+            waiting.queue.dequeue()
+    assert begun(waiting) == [first]
+    assert take(waiting.queue).claim.id == second
+    assert waiting.job(first).state == "completed"
+    assert begun(waiting)[0] == second
+
+
+def test_what_is_claimed_after_a_look_at_a_stuck_worker_stays_with_it(waiting: App) -> None:
+    waiting.enqueue_many("short", range(200))
+    run_until_two_are_claimed(waiting)
+    seen = {execution_key(job) for job in waiting.queue.job_store.claimed()}
+    for _ in seen:
+        waiting.queue.execute(take(waiting.queue))
+    while len(claimed(waiting)) < 2:
+        waiting.queue.execute(take(waiting.queue))
+    before = claimed(waiting)
+    waiting.queue.job_store.settle(worker_id(waiting), seen)
+    assert claimed(waiting) == before
+
+
+def test_a_job_that_waits_does_not_start_after_a_pause(
+    waiting: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting.enqueue_many("short", range(200))
+    first, second = run_until_two_are_claimed(waiting)
+    task = take(waiting.queue)
+    waiting.pause()
+    monkeypatch.setattr(module, "BATCH_SECONDS", 0.0)
+    monkeypatch.setattr(module, "RECHECK_SECONDS", 0.0)  # the job took long
+    waiting.queue.execute(task)
+    assert waiting.queue.dequeue() is None
+    assert (waiting.job(first).state, waiting.job(second).state) == ("completed", "queued")
+    assert (waiting.job(second).attempt, outcomes(waiting, second)) == (0, [])
+
+
+def test_a_job_that_waits_is_not_lost_if_the_job_store_can_not_be_read(
+    waiting: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting.enqueue_many("short", range(200))
+    _, second = run_until_two_are_claimed(waiting)
+    waiting.queue.execute(take(waiting.queue))
+
+    def unreadable(claim: Claim) -> bool:
+        raise StorageError("no")
+
+    monkeypatch.setattr(module, "RECHECK_SECONDS", 0.0)  # the job took long
+    with monkeypatch.context() as patched:
+        patched.setattr(waiting.queue.job_store, "runs", unreadable)
+        with pytest.raises(StorageError):
+            waiting.queue.dequeue()
+    assert take(waiting.queue).claim.id == second
+
+
+def test_the_job_that_locks_the_job_store_is_known(waiting: App) -> None:
+    waiting.enqueue_many("short", range(200))
+    first, _ = run_until_two_are_claimed(waiting)
+    limits = LimitEnforcer(waiting.queue.job_store, 1.0)
+    killed: list[tuple[int, int]] = []
+    [worker] = [w for w in waiting.queue.job_store.workers() if w["id"] == worker_id(waiting)]
+    limits._kill = lambda row, reason: killed.append((row["id"], reason.job))  # type: ignore[method-assign,assignment,func-returns-value]  # it would end this process
+    limits.end_lock(worker["pid"], 20)
+    assert killed == [(worker["id"], first)]
+
+
+def test_a_file_that_can_not_be_deleted_keeps_no_job(waiting: App) -> None:
+    waiting.enqueue_many("short", range(200))
+    run_until_two_are_claimed(waiting)
+    path = batch_path(waiting.queue.job_store.path, worker_id(waiting))
+    path.unlink()
+    path.mkdir()
+    die(waiting)
+    assert claimed(waiting) == []
+
+
 # The file ------------------------------------------------------------------------------------
 
 
@@ -247,16 +400,22 @@ def key(claim: Claim) -> tuple[int, int, float]:
     return (claim.id, claim.run, claim.started_at)
 
 
+def opened(directory: Path) -> BatchFile:
+    file = BatchFile.open(directory / "tasks.db", 7)
+    assert file is not None
+    return file
+
+
 def test_a_shorter_text_replaces_a_longer_one(tmp_path: Path, pair: tuple[Claim, Claim]) -> None:
     one, two = pair
-    file = BatchFile(tmp_path / "tasks.db", 7)
+    file = opened(tmp_path)
     assert file.write([(one, json.dumps("x" * 500))], [two])
     assert file.write([], [one, two])
     assert read_batch(tmp_path / "tasks.db", 7) == Progress({}, [key(one), key(two)])
 
 
 def test_a_text_that_is_too_long_is_not_written(tmp_path: Path, pair: tuple[Claim, Claim]) -> None:
-    file = BatchFile(tmp_path / "tasks.db", 7)
+    file = opened(tmp_path)
     assert not file.write([(pair[0], json.dumps("ü" * 2000))], [pair[1]])
 
 
@@ -265,10 +424,10 @@ def test_nothing_is_read_from_a_file_that_is_missing_or_damaged(
 ) -> None:
     database = tmp_path / "tasks.db"
     assert read_batch(database, 7) == Progress({}, [])
-    BatchFile(database, 7).write([(pair[0], '"value"')], [pair[1]])
+    opened(tmp_path).write([(pair[0], '"value"')], [pair[1]])
     path, whole = batch_path(database, 7), read_batch(database, 7)
     assert whole == Progress({key(pair[0]): '"value"'}, [key(pair[1])])
-    good = path.read_bytes()
+    good = path.read_bytes().rstrip(b"\0")
     for position in range(len(good)):
         path.write_bytes(good[:position])
         assert read_batch(database, 7) == Progress({}, []), f"cut at {position}"
@@ -276,10 +435,12 @@ def test_nothing_is_read_from_a_file_that_is_missing_or_damaged(
         assert read_batch(database, 7) in (Progress({}, []), whole), f"damaged at {position}"
 
 
-def test_without_a_directory_for_the_file_each_outcome_is_written_at_once(waiting: App) -> None:
+def test_without_a_directory_for_the_file_jobs_are_claimed_one_by_one(waiting: App) -> None:
     directory = batch_path(waiting.queue.job_store.path, 1).parent
     directory.write_text("in the way")
     waiting.enqueue_many("short", range(200))
-    _, second = run_until_two_are_claimed(waiting)
-    waiting.queue.execute(take(waiting.queue))
-    assert claimed(waiting) == [second]
+    worker_of(waiting)
+    while waiting.queue.job_store.busy():
+        waiting.queue.execute(take(waiting.queue))
+        assert len(claimed(waiting)) <= 1
+    assert {job.state for job in waiting.jobs()} == {"completed"}
