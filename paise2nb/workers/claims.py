@@ -33,7 +33,7 @@ SPIN_SECONDS = 0.001  # between two checks of that
 BATCH_SECONDS = 0.005
 MOST_TOGETHER = 32
 RECHECK_SECONDS = 0.02  # after which a claimed job may have been cancelled before it starts
-LONGEST_AHEAD = 0.1  # seconds until claimed jobs that no thread has started are released
+LONGEST_AHEAD = 0.1  # seconds until claimed jobs that no thread has started are put back
 MAX_SLOT_CHECK_SECONDS = 15.0  # between two checks for host slots that no other pool uses
 
 
@@ -122,7 +122,7 @@ class Claims:
 
     @property
     def is_busy(self) -> bool:
-        """Whether jobs were claimed just now, of which some may have to be released soon."""
+        """Whether jobs were claimed just now, of which some may have to be put back soon."""
         return self.age < SAFETY_POLL
 
     def stop(self) -> None:
