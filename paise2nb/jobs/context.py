@@ -14,7 +14,7 @@ from typing import Any
 from paise2nb.config.settings import Settings
 from paise2nb.core.errors import UsageError
 from paise2nb.core.wakeup import Notifier
-from paise2nb.jobs.models import Claim, Found, HostDelay, NewJob, StateEntry
+from paise2nb.jobs.models import Claim, Found, HostDelay, NewJob, StateEntry, whole_number
 from paise2nb.jobs.parts import Parts
 from paise2nb.jobs.store import JobStore
 from paise2nb.plugins import CacheProvider, DataStorageProvider, Plugins, short_name
@@ -147,7 +147,14 @@ class Context:
         Args:
             done: The amount that is done, in any unit.
             total: The whole amount, None if unknown.
+
+        Raises:
+            UsageError: An amount is a whole number that SQLite can't store.
         """
+        amounts: tuple[Any, ...] = (done, total)  # a float may be an int
+        for amount in amounts:
+            if isinstance(amount, int):
+                whole_number("progress", amount)
         if self.is_replay:
             return
         now = time.monotonic()

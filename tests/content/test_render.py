@@ -260,6 +260,41 @@ def test_robots_txt_holds_for_documents_and_parts_of_the_same_host(
 
 
 @needs_chromium
+def test_a_page_with_many_refused_requests_has_a_short_warning_without_secrets(
+    site: Site, render: Callable[..., Any]
+) -> None:
+    site.add("/robots.txt", b"User-agent: *\nDisallow: /hidden\n", "text/plain")
+    request = "fetch('/hidden?api_key=swordfish&n=' + n + 'x'.repeat(5000))"
+    many = f"for (let n = 0; n < 100; n++) {request}; {FILL}"
+    job = render(site.add("/page", shell(many)))
+    assert job.page_state == "stored"
+    warning = result(job)["warning"]
+    assert warning.endswith("; and 80 more")
+    assert "swordfish" not in warning
+    assert len(warning) < 6000
+
+
+@needs_chromium
+def test_a_browser_that_does_not_start_is_tried_again(
+    site: Site, render: Callable[..., Any], tmp_path: Path
+) -> None:
+    program = tmp_path / "chromium"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    url = site.add("/page", shell(FILL))
+    numbers = []
+    for _ in range(2):
+        settings = {"workers.retry.max_retries": 2, "workers.retry.retry_delay": 0}
+        job = render(url, fetch__render_executable=str(program), **settings)
+        [part] = [part for part in job.tree if part.row()["task"] == "render"]
+        assert "Chromium can't be started" in part.attempts[0]["error"]
+        numbers.append(len(part.attempts))
+        program.unlink(missing_ok=True)
+    assert numbers == [3, 1], "a missing program is no reason to try again"
+    assert part.state == "failed"
+
+
+@needs_chromium
 def test_a_document_of_another_host_waits_for_a_slot_there(
     render: Callable[..., Any],
 ) -> None:

@@ -68,6 +68,10 @@ def steps(context, path, total=None):
         time.sleep(0.01)
     Path(path + ".ended").write_text(str(context.cancelled))
 
+@task("huge", max_retries=0)
+def huge(context):
+    context.progress(2**63, 2**64)
+
 @task("wait_for", policies={"crash": {"max_retries": 0}, "dns": {"max_retries": 1}})
 async def wait_for(context, how):
     await asyncio.sleep(0)
@@ -168,6 +172,11 @@ def outcomes(job: Job) -> list[str]:
 
 
 # State ---------------------------------------------------------------------------------------
+
+
+def test_a_progress_that_can_not_be_stored_is_named(app: App) -> None:
+    job = app.enqueue("huge")
+    assert (job.state, job.error) == ("failed", f"progress is {2**63}; give a smaller number")
 
 
 def test_state_is_kept_between_jobs_and_each_write_is_a_version(app: App) -> None:

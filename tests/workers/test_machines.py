@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from paise2nb.core import processes
 from paise2nb.core.errors import NotFound
 from paise2nb.jobs.leases import Capacity
 from paise2nb.workers.machines import turns
@@ -27,6 +29,7 @@ from paise2nb.workers.machines.home_key import HomeKey
 from paise2nb.workers.machines.machine import Link
 from paise2nb.workers.machines.messages import HOME, Channel, Server, session_key
 from paise2nb.workers.machines.relay import Relay
+from paise2nb.workers.machines.remote import LineHandler
 from tests.job_stores import suspend
 from tests.machines import Place, RedisServer
 from tests.site import Site
@@ -476,6 +479,36 @@ def test_an_answer_for_one_worker_leaves_the_question_of_another_one(place: Plac
     first.join()
     link._keep("key", None)
     assert second.get(timeout=1) is False
+
+
+def test_a_machine_with_a_full_disk_asks_for_no_jobs(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(place.redis.url)
+    home = {"nonce": "1", "collection": "c", "host": "here", "path": "/"}
+    server.redis.set(server.home_key("paise2"), json.dumps(home))
+    link = Link(server, "paise2", b"", place.directory, accepts_plugins=False)
+    assert link._find_home()
+    worker = link.store.register("default", 2, processes.identity(os.getpid()) or "")
+    link.store.heartbeat(worker, "ready", None)
+    assert (link._beat()["pools"], link._beat()["problem"]) == ({"default": 2}, None)
+    monkeypatch.setattr("paise2nb.core.disks.FREE_BYTES", 2**62)
+    beat = link._beat()
+    assert beat["pools"] == {}
+    assert "no space left" in beat["problem"]
+
+
+def test_a_log_record_that_can_not_be_formatted_fails_no_task(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kept: list[str] = []
+    handler = LineHandler(lambda record: kept.append(record.getMessage()))
+    log = logging.Logger("a")
+    log.addHandler(handler)
+    log.info("%d pages", "many")
+    log.info("%d pages", 3)
+    assert kept == ["3 pages"]
+    assert "Logging error" in capsys.readouterr().err
 
 
 def test_a_job_that_kills_its_machine_fails_and_its_neighbours_finish(place: Place) -> None:

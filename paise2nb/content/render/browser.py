@@ -204,6 +204,7 @@ class Browser:
 
         Raises:
             PermanentError: ``browser``: it can't be started. The message says what to do.
+            TransientError: ``browser``: it could not be started just now.
         """
         async with self._launching:
             if settings.render_sandbox and os.geteuid() == 0:
@@ -222,9 +223,10 @@ class Browser:
                 self._directory = _temporary_directory()
                 self._playwright = await self._start_driver(async_playwright().start())
             chromium = self._playwright.chromium
+            program = _executable(chromium.executable_path, settings)
             try:
                 self._browser = await chromium.launch(
-                    executable_path=_executable(chromium.executable_path, settings),
+                    executable_path=program,
                     args=_SWITCHES,
                     chromium_sandbox=settings.render_sandbox,
                     ignore_default_args=["--disable-popup-blocking"],
@@ -236,9 +238,11 @@ class Browser:
             except Error as error:
                 if settings.render_sandbox and "sandbox" in error.message.lower():
                     why = NO_SANDBOX.format(why="here")
-                else:
-                    why = f"Chromium can't be started: {error.message.splitlines()[0]}"
-                raise PermanentError(why, "browser") from error
+                    raise PermanentError(why, "browser") from error
+                why = f"Chromium can't be started: {error.message.splitlines()[0]}"
+                if program is not None and not os.path.exists(program):
+                    raise PermanentError(why, "browser") from error
+                raise TransientError(why, "browser") from error  # such as a lack of memory
 
     async def _start_driver(self, start: Coroutine[Any, Any, Any]) -> Any:
         """Start Playwright's program. Raises TransientError (``browser``)."""

@@ -15,13 +15,15 @@ from paise2nb.content.extract.types import PAGES
 from paise2nb.content.fetch.http import refusal
 from paise2nb.content.render.policy import Policy
 from paise2nb.content.render.proxy import USER, Proxy
-from paise2nb.core.errors import PaiseError, PermanentError, TransientError
-from paise2nb.core.urls import DEFAULT_PORTS, host_of, scheme_of, without_credentials
+from paise2nb.core.errors import PaiseError, PermanentError, TransientError, shortened
+from paise2nb.core.urls import DEFAULT_PORTS, host_of, scheme_of, shown_url, without_credentials
 from paise2nb.plugins import Fetched
 
 SETTLE_SECONDS = 10.0  # for the requests of a page that never ends to make some
 EMPTY_SECONDS = 3.0  # for a script that fills the page when there are no more requests
 POLL_SECONDS = 0.1
+MOST_REFUSED = 20  # requests that a warning names: a page can make any number of them
+LONGEST_REFUSED = 200  # characters of each
 # Without text, or not of this page. A stylesheet has none either, but scripts wait for it.
 _UNWANTED = ("Image", "Media", "Font", "TextTrack", "Manifest", "Ping", "Prefetch")
 _HTML = (Path(__file__).parent / "page.js").read_text("utf-8")
@@ -46,6 +48,7 @@ class Page:
         self._hosts: dict[str, asyncio.Task[None]] = {}  # of which the browser gets the cookies
         self._given: set[tuple[str, str, str]] = set()  # cookies, which sites may have changed
         self._refused: dict[str, None] = {}
+        self._more_refused = 0
 
     async def load(self, url: str) -> Fetched:
         """Load the page, and return its HTML. Raises what `Browser.render` does."""
@@ -76,7 +79,10 @@ class Page:
         page.context.on("page", lambda popup: self._start(popup.close()))
         page.on("response", self._on_response)
         page.on("requestfailed", self._on_failed)
-        page.on("crash", lambda _: self._fail(TransientError(f"the page crashed: {url}", "crash")))
+        shown = without_credentials(url)
+        page.on(
+            "crash", lambda _: self._fail(TransientError(f"the page crashed: {shown}", "crash"))
+        )
         try:
             async with asyncio.timeout(self._settings.timeout):
                 await page.goto(url, wait_until="commit", timeout=0)
@@ -120,15 +126,24 @@ class Page:
             limit = f"{self._settings.max_bytes} bytes (fetch.max_bytes)"
             raise PermanentError(f"larger than {limit}: {url}", "too_large")
         meta: dict[str, Any] = {"status": status, "rendered": True}
-        refused = [*self._refused]
         for (host, _), failure in self._proxy.failures.items():
             if isinstance(failure, PermanentError):
-                refused.append(f"{host} ({failure})")
+                self._refuse(f"{host} ({failure})")
+        refused = [*self._refused]
+        if self._more_refused:
+            refused.append(f"and {self._more_refused} more")
         if self._proxy.bytes_left <= 0:
             refused.append(f"what is beyond {self._settings.max_bytes} bytes (fetch.max_bytes)")
         if refused:
             meta["warning"] = f"the page could not load {'; '.join(refused)}"
         return Fetched(data, url, "text/html", "utf-8", meta)
+
+    def _refuse(self, request: str) -> None:
+        """Note a request of the page that was refused, for a warning."""
+        if request in self._refused or len(self._refused) < MOST_REFUSED:
+            self._refused[request] = None
+        else:
+            self._more_refused += 1
 
     def _navigation_failure(self, url: str, message: str) -> PaiseError:
         """The error for a document that could not be loaded."""
@@ -164,7 +179,8 @@ class Page:
         if kind in ("", *PAGES) or answer.status >= 400:
             self._answer = answer
         elif self._answer is None:  # else it is a download, beside the page
-            self._fail(PermanentError(f"{kind}, not a page: {answer.url}", "unsupported"))
+            shown = without_credentials(answer.url)
+            self._fail(PermanentError(f"{kind}, not a page: {shown}", "unsupported"))
 
     def _on_failed(self, request: Any) -> None:
         # A navigation that is aborted leaves the page as it is.
@@ -182,7 +198,9 @@ class Page:
             if wanted and (login := await self._login(request["url"])):
                 headers = {**request["headers"], **login}
                 answer["headers"] = [{"name": n, "value": v} for n, v in headers.items()]
-        except PaiseError as error:  # which ends the page
+        except Error:  # the page has gone on, or is closed
+            raise
+        except Exception as error:  # which ends the page; the request would wait for ever
             self._fail(error)
         if wanted and not self._failure.done():
             await self._session.send("Fetch.continueRequest", answer)
@@ -232,12 +250,14 @@ class Page:
         if kind != "Document":
             allowed: bool = await _in_thread(self._policy.allows, url)
             if not allowed:
-                self._refused[f"{without_credentials(url)} (disallowed by robots.txt)"] = None
+                shown = shortened(shown_url(url), LONGEST_REFUSED)
+                self._refuse(f"{shown} (disallowed by robots.txt)")
             return allowed
         self._documents += 1
         if self._documents > self._settings.max_redirects + 1:
             limit = f"{self._settings.max_redirects} times (fetch.max_redirects)"
-            raise PermanentError(f"redirected more than {limit}: {url}", "redirects")
+            shown = without_credentials(url)
+            raise PermanentError(f"redirected more than {limit}: {shown}", "redirects")
         await _in_thread(self._policy.check_document, url)
         return True
 

@@ -47,6 +47,7 @@ class MachineSupervisor(Supervisor):
 
     def _step(self) -> bool:
         link = self._link
+        link.keep_lease()  # the thread that sends may be waiting for Redis
         link.leaving |= self._turns.is_over(idle=not link.store.busy())
         ends = link.stopping or link.setup is not self._setup
         if self._stop_at is None and (ends or (link.leaving and not link.store.busy())):

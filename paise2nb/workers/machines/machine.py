@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paise2nb.collection.cache import Cache
+from paise2nb.core.disks import full_disk
 from paise2nb.core.errors import StorageError
 from paise2nb.core.version import __version__
 from paise2nb.workers.machines.bytes_in_parts import AGAIN_SECONDS, Receiver, Sender, complete
@@ -65,6 +66,7 @@ class Link:
         self.server = server
         self._accepts_plugins = accepts_plugins
         self.me = new_name()
+        self._data_dir = data_dir
         self.store = MemoryStore(data_dir / "machine.sock", self._changed, self._ask_home)
         self.cache = Cache(data_dir / "cache", durable=False)  # home has all that matters
         self.setup: dict[str, Any] | None = None
@@ -128,9 +130,13 @@ class Link:
                 time.sleep(BEAT_SECONDS / 4)
             except Exception:  # without this thread home would hear nothing any more
                 logger.exception("home can't be told now")
-            if not self.store.is_leased() and self.store.held():
-                logger.warning("Redis was away for too long: this machine ends its jobs")
-                self.store.drop(None, grace=False)
+            self.keep_lease()
+
+    def keep_lease(self) -> None:
+        """End all jobs if home may give them to others."""
+        if not self.store.is_leased() and self.store.held():
+            logger.warning("Redis was away for too long: this machine ends its jobs")
+            self.store.drop(None, grace=False)
 
     def _find_home(self) -> bool:
         """Begin a new session if the relay has started again, perhaps on another collection.
@@ -158,7 +164,8 @@ class Link:
 
     def _beat(self) -> dict[str, Any]:
         assert self._channel is not None
-        plugins = self.store.get(PLUGINS)
+        plugins, full = self.store.get(PLUGINS), full_disk([self._data_dir])
+        claims = not (self.stopping or self.leaving or full)  # on a full disk, no worker does
         return {
             "read": self._channel.received,
             "held": self.store.held(),
@@ -167,9 +174,9 @@ class Link:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "version": __version__,
-            "pools": {} if self.stopping or self.leaving else self.store.capacity(),
+            "pools": self.store.capacity() if claims else {},
             "plugins": json.loads(plugins) if plugins else None,  # not known yet
-            "problem": self.store.supervisor().get("problem"),
+            "problem": full or self.store.supervisor().get("problem"),
             "setup": setup_digest(self.setup),
             "accepts_plugins": self._accepts_plugins,
             "logins": self.logins,

@@ -68,7 +68,10 @@ class Outcomes:
             for key, at in values.pop("visited", {}).items():
                 self._parts.store.visited(key, at)
             if rules := values.pop("robots", None):
-                robots.put_rules(self._parts.data_dir / robots.DIRECTORY, *rules)
+                try:
+                    robots.put_rules(self._parts.data_dir / robots.DIRECTORY, *rules)
+                except OSError as error:  # the next fetch reads them again
+                    logger.warning("the robots.txt of a host can't be stored: %s", error)
             try:
                 outcome = outcome_from_json(values)
             except TypeError:

@@ -10,7 +10,7 @@ import os
 import socket
 import socketserver
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -357,14 +357,27 @@ class RemoteItems:
         raise HomeOnly("context.items")
 
 
+class LineHandler(logging.Handler):
+    """Gives each record to a function. A record that can't be formatted fails no task."""
+
+    def __init__(self, keep: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__()
+        self._keep = keep
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        try:
+            self._keep(record)
+        except Exception:  # of the task's arguments, as in the handlers of `logging`
+            self.handleError(record)
+
+
 def use_remote_parts(parts: Parts) -> None:
     """Replace what only home has: the cache asks home, and the collection is out of reach."""
     store: Any = parts.job_store
     parts.cache = MachineCache(parts.data_dir / "cache", store)
     parts.store = cast(DataStorageProvider, RemoteItems(store))
-    handler = logging.Handler()
-    handler.emit = store.keep_line  # type: ignore[method-assign]  # all that it does
-    logging.root.addHandler(handler)
+    logging.root.addHandler(LineHandler(store.keep_line))
     store.put(PLUGINS, json.dumps(fingerprints(parts.plugins)))
 
 
