@@ -155,7 +155,7 @@ class _Process:
                 self._serve(listener)
         finally:
             self.huey.claims.stop()
-            with suppress(StorageError):  # they are put back once more at the end
+            with suppress(StorageError):  # the end of the consumer tries again
                 self.huey.claims.release_ahead()
             consumer.stop(graceful=True)
             # Another SIGTERM has no effect: this process ends anyway.

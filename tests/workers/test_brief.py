@@ -14,8 +14,8 @@ from paise2nb.plugins import Task
 from paise2nb.workers import claims as module
 from tests import example_plugin
 from tests.waiting import until
+from tests.workers.plugin import outcomes
 from tests.workers.test_queue import take, worker_of
-from tests.workers.test_workers import Make
 from tests.workers.test_workers import make as make_workers
 
 PLUGIN = (
@@ -66,21 +66,6 @@ def lonely(context, word):
 
 
 __all__ = ["make_workers"]
-
-
-@pytest.fixture
-def working(make_workers: Make, tmp_path: Path) -> App:
-    """One worker process can be started."""
-    (tmp_path / "extra.py").write_text(PLUGIN)
-    return make_workers(
-        workers__concurrency=1,
-        workers__pools={},
-        workers__retry__policies={"crash": {"max_retries": 1, "retry_delay": 0}},
-    )
-
-
-def outcomes(app: App, job_id: int) -> list[str]:
-    return [attempt["outcome"] for attempt in app.job(job_id).attempts]
 
 
 def test_jobs_of_a_brief_task_run_at_once_in_one_process(working: App) -> None:

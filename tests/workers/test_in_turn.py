@@ -19,8 +19,8 @@ from paise2nb.workers import claims as module
 from paise2nb.workers.limits import LimitEnforcer
 from tests import example_plugin
 from tests.waiting import until
+from tests.workers.plugin import outcomes
 from tests.workers.test_queue import take, worker_of
-from tests.workers.test_workers import Make
 from tests.workers.test_workers import make as make_workers
 
 PLUGIN = (
@@ -57,17 +57,6 @@ __all__ = ["make_workers"]
 
 
 @pytest.fixture
-def working(make_workers: Make, tmp_path: Path) -> App:
-    """One worker process can be started."""
-    (tmp_path / "extra.py").write_text(PLUGIN)
-    return make_workers(
-        workers__concurrency=1,
-        workers__pools={},
-        workers__retry__policies={"crash": {"max_retries": 1, "retry_delay": 0}},
-    )
-
-
-@pytest.fixture
 def waiting(waiting: App, monkeypatch: pytest.MonkeyPatch) -> App:
     """However slow this machine is, each job is short, until a test says otherwise."""
     monkeypatch.setattr(module, "BATCH_SECONDS", 3600.0)
@@ -78,10 +67,6 @@ def waiting(waiting: App, monkeypatch: pytest.MonkeyPatch) -> App:
 def runs(app: App) -> Counter[str]:
     path = app.data_dir / "runs"
     return Counter(path.read_text().splitlines() if path.exists() else [])
-
-
-def outcomes(app: App, job_id: int) -> list[str]:
-    return [attempt["outcome"] for attempt in app.job(job_id).attempts]
 
 
 def claimed(app: App) -> list[int]:
